@@ -1,0 +1,1 @@
+"""gradus: from raw text to a small chat model, by one roadmap file."""

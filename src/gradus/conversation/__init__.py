@@ -1,0 +1,1 @@
+"""The one definition of a conversation: messages, formats, lint, validator, checks, import."""

@@ -1,0 +1,1 @@
+"""Errors, typed settings, quantities, fingerprints, artifacts, ledger, statistics, gates."""

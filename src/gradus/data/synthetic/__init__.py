@@ -1,0 +1,1 @@
+"""Text and conversations made from templates, without a download."""

@@ -1,0 +1,1 @@
+"""Inference: KV cache, sampling, batching, tools in the loop."""

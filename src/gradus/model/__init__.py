@@ -1,0 +1,1 @@
+"""The decoder: config, attention, transformer, cost, weights."""

@@ -1,0 +1,1 @@
+"""Byte-level BPE: training, encoding, special tokens, parity with the Hub format."""

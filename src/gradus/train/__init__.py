@@ -1,0 +1,1 @@
+"""The training step: losses, optimizers, schedule, checkpoints, fit."""
