@@ -1,0 +1,46 @@
+# Two commands: `make quickstart` trains a chat model on this machine, `make test` proves the code.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?= 2.13.0
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help quickstart prose test test-slow lint format clean
+
+help:
+	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores)"
+	@echo "make test         set up, then lint, types, import contracts and the tests"
+	@echo "make test-slow    the tests that take longer than make test allows"
+	@echo "make lint         ruff, mypy and the import contracts alone"
+
+# torch comes first and by itself: another package would pull its CUDA build.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch==$(TORCH)
+	$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+quickstart: .venv/installed
+	$(BIN)/gradus run roadmaps/quickstart.toml
+
+test: lint
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: .venv/installed-dev
+	$(BIN)/pytest -m "slow"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
