@@ -1,0 +1,123 @@
+"""Choosing the next token of every row at once: greedy, temperature, top-k, top-p.
+
+Each request draws from a random stream of its own: draw number i of seed s is a hash of (s, i), SplitMix64 (Steele, Lea
+and Flood 2014). No generator state exists, so what a request draws does not depend on who shares its batch, on when it
+joined, or on a stop and restart. A token is chosen by inverting the cumulative distribution at that one uniform number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from gradus.core.settings import Settings
+
+_GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Sampling(Settings):
+    """How one request chooses its tokens. Temperature 0 is argmax, whatever the rest says."""
+
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_k: int | None = Field(default=None, ge=1)
+    """Only the k most likely tokens; None: all."""
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Only the smallest set of most likely tokens that holds this probability; None: all."""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+
+
+@dataclass(frozen=True)
+class SamplingBatch:
+    """The sampling choices of B rows as columns, built when the batch changes and used at every step."""
+
+    greedy: bool
+    """Every row takes its argmax."""
+    sampled_rows: Tensor
+    """(S,) int64: rows whose temperature is above 0."""
+    temperature: Tensor
+    """(S, 1) float32."""
+    top_k: Tensor
+    """(S, 1) int64; the vocabulary size where unlimited."""
+    top_p: Tensor
+    """(S, 1) float64; 2 where unlimited, above any sum of probabilities."""
+    limited: bool
+    """Some row limits by top-k or top-p, so that a sort is needed."""
+    seeds: NDArray[np.uint64]
+    """(S,)."""
+
+
+def sampling_batch(rows: Sequence[Sampling], vocab_size: int, device: torch.device) -> SamplingBatch:
+    """Columns of the given rows' settings, on `device`."""
+    sampled = [(index, row) for index, row in enumerate(rows) if row.temperature > 0]
+    settings = [row for _, row in sampled]
+    return SamplingBatch(
+        greedy=not sampled,
+        sampled_rows=torch.tensor([index for index, _ in sampled], dtype=torch.int64, device=device),
+        temperature=torch.tensor([[row.temperature] for row in settings], dtype=torch.float32, device=device),
+        top_k=torch.tensor([[row.top_k or vocab_size] for row in settings], dtype=torch.int64, device=device),
+        top_p=torch.tensor([[row.top_p or 2.0] for row in settings], dtype=torch.float64, device=device),
+        limited=any(row.top_k is not None or row.top_p is not None for row in settings),
+        seeds=np.array([row.seed for row in settings], dtype=np.uint64),
+    )
+
+
+def sample(logits: Tensor, batch: SamplingBatch, draws: Sequence[int]) -> Tensor:
+    """The next token of each row.
+
+    logits: (B, V), any float type. draws: for each of the B rows, how many tokens its request has drawn before.
+    Returns (B,) int64.
+    """
+    tokens = logits.argmax(dim=-1)
+    if batch.greedy:
+        return tokens
+    rows = batch.sampled_rows
+    chosen_draws = np.asarray(draws, dtype=np.uint64)[rows.cpu().numpy()]
+    uniform = torch.from_numpy(uniforms(batch.seeds, chosen_draws)).to(logits.device)
+    tokens[rows] = _invert(logits[rows].float() / batch.temperature, batch, uniform)
+    return tokens
+
+
+def uniforms(seeds: NDArray[np.uint64], draws: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Number `draws[i]` of the stream of `seeds[i]`, uniform on [0, 1) with 53 random bits."""
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the point
+        state = _mix(seeds + _GOLDEN_GAMMA) + (draws + np.uint64(1)) * _GOLDEN_GAMMA
+        bits = _mix(state) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _invert(logits: Tensor, batch: SamplingBatch, uniform: Tensor) -> Tensor:
+    """Inverse of each row's cumulative distribution. logits: (S, V) float32, tempered; uniform: (S,). Returns (S,)."""
+    if not batch.limited:
+        cumulative = torch.softmax(logits, dim=-1, dtype=torch.float64).cumsum(dim=-1)  # (S, V)
+        return _first_above(cumulative, uniform)
+    # Stable, so that ties fall to the lower token id, as argmax has it.
+    ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)  # (S, V)
+    ranks = torch.arange(logits.shape[-1], device=logits.device)
+    kept = ranks < batch.top_k  # (S, V)
+    # Top-p reads the distribution that top-k leaves.
+    probability = torch.softmax(ordered.masked_fill(~kept, -torch.inf), dim=-1, dtype=torch.float64)
+    before = probability.cumsum(dim=-1) - probability
+    probability = probability.masked_fill(before >= batch.top_p, 0.0)  # the first token has nothing before it
+    place = _first_above(probability.cumsum(dim=-1), uniform)
+    return order.gather(-1, place[:, None]).squeeze(-1)
+
+
+def _first_above(cumulative: Tensor, uniform: Tensor) -> Tensor:
+    """First index whose cumulative weight exceeds the uniform share of the total: never one of weight 0."""
+    total = cumulative[:, -1:]
+    # The product may round up to the total, which no index exceeds.
+    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
