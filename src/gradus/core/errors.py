@@ -1,0 +1,85 @@
+"""What the user can get wrong, as a tree of exceptions, and the "did you mean" that goes with it.
+
+    GradusError
+    +-- ConfigError          a roadmap, suite or setting is wrong (all problems at once)
+    +-- DataError            text or conversations cannot be read as asked
+    +-- ArtifactError        an artifact is missing, damaged or not what it is used as
+    +-- TrainingError        training cannot start or go on
+    +-- ToolError            a tool call cannot be answered (becomes result text for the model)
+    +-- GateFailedError      a measured result misses its gate
+    +-- MissingPackageError  an optional package is not installed
+
+A message says where, what was found, what was expected, and the fix. The command line prints it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+
+
+class GradusError(Exception):
+    """A mistake or condition that the user can act on; never a bug of ours."""
+
+
+class ConfigError(GradusError):
+    """Every problem of one configuration, one line each, in `problems`."""
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(GradusError):
+    """Text, shards or conversations that cannot be read or used as asked."""
+
+
+class ArtifactError(GradusError):
+    """An artifact folder that is missing, damaged, foreign or of another kind."""
+
+
+class TrainingError(GradusError):
+    """Training cannot start or cannot go on."""
+
+
+class ToolError(GradusError):
+    """A tool call that cannot be answered; its text is what the model is shown."""
+
+
+class GateFailedError(GradusError):
+    """A measured result misses a gate; the walk stops here."""
+
+
+class MissingPackageError(GradusError):
+    """An optional package is needed and absent.
+
+    package: the import or distribution name; extra: the optional-dependency group that brings it, or None
+    when it is installed by its own name.
+    """
+
+    def __init__(self, package: str, extra: str | None = None) -> None:
+        self.package = package
+        self.extra = extra
+        install = f'pip install "gradus[{extra}]"' if extra else f"pip install {package}"
+        super().__init__(f'the package "{package}" is needed and not installed; run: {install}')
+
+
+def nearest(name: str, options: Iterable[str]) -> str | None:
+    """The option most like `name`, or None where none is near enough to be what was meant."""
+    best, best_score = None, 0.0
+    typed = name.lower()
+    for option in options:
+        known = option.lower()
+        score = SequenceMatcher(None, typed, known).ratio()
+        # A name cut short, or written on, is a likely slip however long the rest is.
+        if len(typed) >= 3 and (known.startswith(typed) or typed.startswith(known)):
+            score = max(score, 0.75)
+        if score > best_score:
+            best, best_score = option, score
+    return best if best_score >= 0.6 else None
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """'; did you mean "x"?' for the nearest option, '' where there is none."""
+    found = nearest(name, options)
+    return f'; did you mean "{found}"?' if found is not None else ""

@@ -1,0 +1,63 @@
+"""Writing files so that a kill or a power cut leaves either the old content or the new, never half."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from gradus.core.errors import GradusError
+
+
+def fsync_file(path: Path) -> None:
+    """Push a file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(path: Path) -> None:
+    """Push a folder's entries (names, renames) to the disk; a no-op where the system cannot."""
+    if os.name == "nt":
+        return
+    fsync_file(path)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content`, durable when this returns; the folder must exist."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    fsync_folder(path.parent)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an OSError says that no space or quota is left."""
+    return error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def disk_full_error(error: OSError, folder: Path) -> GradusError:
+    """The message for a full disk: where, how much is left, and that nothing is lost."""
+    try:
+        stats = os.statvfs(folder)
+        left = f"{stats.f_bavail * stats.f_frsize / 2**20:,.0f} MiB left"
+    except OSError:
+        left = "space left unknown"
+    where = error.filename or folder
+    return GradusError(
+        f"{where}: the disk is full ({left} at {folder}); free some space and run the same command again: "
+        "finished stages are kept and the interrupted one resumes"
+    )

@@ -1,0 +1,177 @@
+"""Gates: a condition over measured results that decides whether a walk goes on.
+
+A gate states a value or a confidence bound, and beside it may forbid regression against another stage by a
+paired test on shared items (exact McNemar).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from gradus.core.errors import ConfigError, did_you_mean
+from gradus.core.settings import Settings
+from gradus.core.statistics import mcnemar_exact, wilson
+
+SIGNIFICANCE = 0.05
+
+
+class Gate(Settings):
+    """One condition. measure: dotted name in the results, for example "probes.fresh.total".
+
+    bound: compare the value itself, or the lower (upper) end of its 95 % interval.
+    """
+
+    measure: str
+    bound: Literal["value", "lower", "upper"] = "value"
+    at_least: float | None = None
+    at_most: float | None = None
+    not_worse_than: str | None = None
+
+    @model_validator(mode="after")
+    def _states_a_condition(self) -> Gate:
+        if self.at_least is None and self.at_most is None and self.not_worse_than is None:
+            raise ValueError(
+                f'a gate on "{self.measure}" needs a condition: at_least, at_most or not_worse_than'
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a gate passed, and the sentence that says why."""
+
+    passed: bool
+    text: str
+
+
+def judge(
+    gate: Gate, measures: Mapping[str, Any], parents: Mapping[str, Mapping[str, Any]] | None = None
+) -> Verdict:
+    """Judge measured results; `parents` maps stage names to their results for `not_worse_than`.
+
+    A measure is a number, or {"value", "n", "successes"?, "lower"?, "upper"?, "items"?: {id: 0 or 1}}.
+    Errors: ConfigError where a measure or stage is not there, or lacks what the gate asks for.
+    """
+    measure = find_measure(measures, gate.measure)
+    sentences: list[str] = []
+    passed = True
+    for ok, text in (_against_bound(gate, measure), _against_parent(gate, measure, parents or {})):
+        if text:
+            passed = passed and ok
+            sentences.append(text)
+    return Verdict(passed, "; ".join(sentences))
+
+
+def find_measure(measures: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The measure at a dotted name; a bare number becomes {"value": number}. Errors: ConfigError."""
+    at: Any = measures
+    seen: list[str] = []
+    for part in name.split("."):
+        if not isinstance(at, Mapping) or part not in at:
+            options = measure_names(measures)
+            hint = did_you_mean(name, options)
+            listing = f"; measured are {', '.join(options[:12])}" if options and not hint else ""
+            raise ConfigError(f'no measure "{name}" in the results{hint}{listing}')
+        at = at[part]
+        seen.append(part)
+    if isinstance(at, bool) or not isinstance(at, int | float | Mapping):
+        raise ConfigError(f'"{name}" is no number in the results')
+    if isinstance(at, Mapping):
+        if "value" not in at:
+            inner = [f"{name}.{n}" for n in measure_names(at)]
+            raise ConfigError(f'"{name}" holds several measures; name one of {", ".join(inner[:12])}')
+        return dict(at)
+    return {"value": at}
+
+
+def measure_names(measures: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every dotted name that a gate could state."""
+    names: list[str] = []
+    for key, value in measures.items():
+        if isinstance(value, Mapping):
+            if "value" in value:
+                names.append(prefix + key)
+            else:
+                names += measure_names(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            names.append(prefix + key)
+    return names
+
+
+def reachable_bound(n: int) -> float:
+    """The highest lower bound that n items can show: all of them right."""
+    return wilson(n, n)[0]
+
+
+def _against_bound(gate: Gate, measure: Mapping[str, Any]) -> tuple[bool, str]:
+    if gate.at_least is None and gate.at_most is None:
+        return True, ""
+    value = _bound_value(gate, measure)
+    count = f" (n = {measure['n']:,})" if "n" in measure else ""
+    what = {"value": "", "lower": "lower bound of ", "upper": "upper bound of "}[gate.bound]
+    parts, passed = [], True
+    if gate.at_least is not None:
+        ok = value >= gate.at_least
+        passed = passed and ok
+        note = ""
+        counted = gate.bound == "lower" and "n" in measure
+        if not ok and counted and reachable_bound(measure["n"]) < gate.at_least:
+            note = f" (no result can reach it with {measure['n']} items: use more items or a lower bound)"
+        parts.append(f"is {'at least' if ok else 'below'} {gate.at_least:g}{note}")
+    if gate.at_most is not None:
+        ok = value <= gate.at_most
+        passed = passed and ok
+        parts.append(f"is {'at most' if ok else 'above'} {gate.at_most:g}")
+    return passed, f"{what}{gate.measure} = {value:.4g}{count} {' and '.join(parts)}"
+
+
+def _bound_value(gate: Gate, measure: Mapping[str, Any]) -> float:
+    if gate.bound == "value":
+        return float(measure["value"])
+    if gate.bound in measure:
+        return float(measure[gate.bound])
+    if "n" not in measure:
+        raise ConfigError(
+            f'the gate asks for the {gate.bound} bound of "{gate.measure}", which was measured without a '
+            'count; use bound = "value"'
+        )
+    n = int(measure["n"])
+    successes = float(measure.get("successes", round(float(measure["value"]) * n)))
+    low, high = wilson(successes, n)
+    return low if gate.bound == "lower" else high
+
+
+def _against_parent(
+    gate: Gate, measure: Mapping[str, Any], parents: Mapping[str, Mapping[str, Any]]
+) -> tuple[bool, str]:
+    if gate.not_worse_than is None:
+        return True, ""
+    other_name = gate.not_worse_than
+    if other_name not in parents:
+        raise ConfigError(
+            f'no results of stage "{other_name}" to compare with{did_you_mean(other_name, parents)}'
+        )
+    other = find_measure(parents[other_name], gate.measure)
+    items, other_items = measure.get("items"), other.get("items")
+    here, there = float(measure["value"]), float(other["value"])
+    if isinstance(items, Mapping) and isinstance(other_items, Mapping):
+        shared = sorted(set(items) & set(other_items))
+        lost = sum(1 for key in shared if other_items[key] and not items[key])
+        won = sum(1 for key in shared if items[key] and not other_items[key])
+        p = mcnemar_exact(lost, won)
+        worse = lost > won and p < SIGNIFICANCE
+        return not worse, (
+            f"{gate.measure} {'is worse than' if worse else 'is not worse than'} {other_name}: "
+            f"{won} won, {lost} lost of {len(shared)} shared items, p = {p:.3g}"
+        )
+    # Without items to pair, the plain values decide; which way is better follows the gate's own condition.
+    lower_is_better = gate.at_most is not None and gate.at_least is None
+    worse = here > there if lower_is_better else here < there
+    return not worse, (
+        f"{gate.measure} = {here:.4g} {'is worse than' if worse else 'is not worse than'} {there:.4g} "
+        f"of {other_name} (unpaired)"
+    )

@@ -1,0 +1,105 @@
+"""Artifacts: complete or absent, and refused where damaged or foreign."""
+
+import json
+
+import pytest
+
+from gradus.core.artifact import begin_work, commit_artifact, open_artifact
+from gradus.core.errors import ArtifactError
+
+FINGERPRINT = "ab" * 32
+
+
+def make(folder, kind="corpus"):
+    work = begin_work(folder, kind, FINGERPRINT)
+    (work / "train").mkdir(exist_ok=True)
+    (work / "train" / "0.txt").write_text("one two")
+    (work / "scratch").mkdir(exist_ok=True)
+    (work / "scratch" / "state").write_text("half way")
+    return commit_artifact(work, kind=kind, fingerprint=FINGERPRINT, name="prose", results={"documents": 2})
+
+
+def test_a_committed_artifact_reads_back_with_its_lineage(tmp_path):
+    made = make(tmp_path)
+    read = open_artifact(tmp_path / "corpus-abababababababab", "corpus")
+    assert read == made
+    assert read.file("train/0.txt").read_text() == "one two"
+    assert read.file("train").is_dir()
+    assert read.results == {"documents": 2}
+    assert sorted(p.name for p in read.path.iterdir()) == ["manifest.json", "train"]
+    assert [p.name for p in tmp_path.iterdir()] == ["corpus-abababababababab"]
+
+
+def test_a_work_folder_keeps_its_content_across_a_kill(tmp_path):
+    work = begin_work(tmp_path, "corpus", FINGERPRINT)
+    (work / "scratch").mkdir()
+    (work / "scratch" / "state").write_text("half way")
+    assert begin_work(tmp_path, "corpus", FINGERPRINT) == work
+    assert (work / "scratch" / "state").read_text() == "half way"
+    with pytest.raises(ArtifactError, match="its stage has not finished; run the roadmap again"):
+        open_artifact(work)
+
+
+def test_a_changed_byte_is_refused_with_both_checksums(tmp_path):
+    made = make(tmp_path)
+    made.file("train/0.txt").write_text("one twO")
+    with pytest.raises(
+        ArtifactError, match=r"0\.txt: damaged: expected checksum [0-9a-f]{16}, found [0-9a-f]{16}; delete"
+    ):
+        open_artifact(made.path)
+
+
+def test_a_cut_or_missing_file_is_refused_even_without_checksums(tmp_path):
+    made = make(tmp_path)
+    made.file("train/0.txt").write_text("one")
+    with pytest.raises(ArtifactError, match="expected 7 bytes, found 3"):
+        open_artifact(made.path, verify=False)
+    (made.path / "train" / "0.txt").unlink()
+    with pytest.raises(ArtifactError, match=r"0\.txt: missing from the artifact; delete the folder"):
+        open_artifact(made.path, verify=False)
+
+
+def test_an_edited_manifest_is_refused(tmp_path):
+    made = make(tmp_path)
+    file = made.path / "manifest.json"
+    body = json.loads(file.read_text())
+    body["results"]["documents"] = 3
+    file.write_text(json.dumps(body))
+    with pytest.raises(ArtifactError, match="damaged or edited: expected checksum"):
+        open_artifact(made.path)
+    file.write_text("{")
+    with pytest.raises(ArtifactError, match="not readable as JSON"):
+        open_artifact(made.path)
+
+
+def test_foreign_and_missing_folders_and_other_kinds_are_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="no such artifact folder"):
+        open_artifact(tmp_path / "nothing")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ArtifactError, match=r"no manifest\.json inside: not a gradus artifact"):
+        open_artifact(tmp_path / "other")
+    (tmp_path / "other" / "manifest.json").write_text('{"name": "an extension"}')
+    with pytest.raises(ArtifactError, match="not the manifest of a gradus artifact"):
+        open_artifact(tmp_path / "other")
+    (tmp_path / "other" / "manifest.json").write_text('{"fingerprint": "x", "format_version": 99}')
+    with pytest.raises(ArtifactError, match="written in artifact format 99, this gradus reads 1"):
+        open_artifact(tmp_path / "other")
+    with pytest.raises(ArtifactError, match="expected a tokenizer artifact, found a corpus artifact"):
+        open_artifact(make(tmp_path).path, "tokenizer")
+
+
+def test_results_that_are_not_finite_are_refused(tmp_path):
+    work = begin_work(tmp_path, "corpus", FINGERPRINT)
+    with pytest.raises(ArtifactError, match="a number that is not finite"):
+        commit_artifact(work, kind="corpus", fingerprint=FINGERPRINT, results={"loss": float("nan")})
+
+
+def test_committing_what_was_committed_meanwhile_keeps_the_first(tmp_path):
+    first = make(tmp_path)
+    assert make(tmp_path) == first
+    assert [p.name for p in tmp_path.iterdir()] == [first.path.name]
+
+
+def test_an_unknown_file_says_what_there_is(tmp_path):
+    with pytest.raises(ArtifactError, match='this corpus artifact holds no "model"; it holds train'):
+        make(tmp_path).file("model")
