@@ -1,8 +1,8 @@
 """Keys and values of the running requests: one slot each, the live slots always the first ones.
 
-A request that leaves hands its slot to the last live one, so that a decode step works on plain views of the first B
-slots, cut at the longest live length: no gather, no paging. Positions are per row; what lies beyond a row's own length
-is masked. The length of a slot grows by doubling up to the model's context.
+A request that leaves hands its slot to the last live one, so that a decode step works on plain views of the
+first B slots, cut at the longest live length: no gather, no paging. Positions are per row; what lies beyond a
+row's own length is masked. The length of a slot grows by doubling up to the model's context.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _FIRST_CAPACITY = 128
 class SlotCache:
     """Static storage for `num_slots` requests.
 
-    keys, values: (layers, slots, kv heads, capacity, head dim). A decode step is `begin_step`, then one `append` per layer
-    from inside the model.
+    keys, values: (layers, slots, kv heads, capacity, head dim). A decode step is `begin_step`, then one
+    `append` per layer from inside the model.
     """
 
     def __init__(
@@ -60,7 +60,10 @@ class SlotCache:
         self.capacity = capacity
 
     def fill(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store a prefill. slots, positions: (N,) int64, where each token goes; keys, values: (N, kv heads, head dim)."""
+        """Store a prefill.
+
+        slots, positions: (N,) int64, where each token goes; keys, values: (N, kv heads, head dim).
+        """
         self.keys[layer][slots, :, positions] = keys.to(self.keys.dtype)
         self.values[layer][slots, :, positions] = values.to(self.values.dtype)
 
@@ -70,7 +73,10 @@ class SlotCache:
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
     def begin_step(self, positions: Tensor, longest: int) -> None:
-        """Announce one token for each of the first B slots. positions: (B,) int64; longest: the largest, plus one."""
+        """Announce one token for each of the first B slots.
+
+        positions: (B,) int64; longest: the largest of them, plus one.
+        """
         self.reserve(longest)
         self._positions = positions
         self._longest = longest
@@ -80,8 +86,8 @@ class SlotCache:
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Store this step's keys and values and return everything to attend to.
 
-        keys, values: (B, kv heads, head dim). Returns views (B, kv heads, L, head dim) of keys and of values, L the longest
-        live length, and the mask (B, 1, 1, L), True where a row may look.
+        keys, values: (B, kv heads, head dim). Returns views (B, kv heads, L, head dim) of keys and of values,
+        L the longest live length, and the mask (B, 1, 1, L), True where a row may look.
         """
         num_rows = len(self._positions)
         slots = self._slots[:num_rows]

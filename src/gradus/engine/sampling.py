@@ -1,8 +1,9 @@
 """Choosing the next token of every row at once: greedy, temperature, top-k, top-p.
 
-Each request draws from a random stream of its own: draw number i of seed s is a hash of (s, i), SplitMix64 (Steele, Lea
-and Flood 2014). No generator state exists, so what a request draws does not depend on who shares its batch, on when it
-joined, or on a stop and restart. A token is chosen by inverting the cumulative distribution at that one uniform number.
+Each request draws from a random stream of its own: draw number i of seed s is a hash of (s, i), SplitMix64
+(Steele, Lea and Flood 2014). No generator state exists, so what a request draws does not depend on who shares
+its batch, on when it joined, or on a stop and restart. A token is chosen by inverting the cumulative
+distribution at that one uniform number.
 """
 
 from __future__ import annotations
@@ -34,53 +35,74 @@ class Sampling(Settings):
 
 @dataclass(frozen=True)
 class SamplingBatch:
-    """The sampling choices of B rows as columns, built when the batch changes and used at every step."""
+    """The sampling choices of B rows as columns, built when the batch changes and used at every step.
 
-    greedy: bool
-    """Every row takes its argmax."""
-    sampled_rows: Tensor
-    """(S,) int64: rows whose temperature is above 0."""
+    Which arithmetic a row gets depends on its own settings alone, never on those of the rest.
+    """
+
+    whole: SampledRows | None
+    """Rows that draw from the whole vocabulary."""
+    limited: SampledRows | None
+    """Rows limited by top-k or top-p, which need a sort."""
+
+
+@dataclass(frozen=True)
+class SampledRows:
+    """Columns of the S rows of one group."""
+
+    rows: Tensor
+    """(S,) int64: their places in the batch."""
     temperature: Tensor
-    """(S, 1) float32."""
+    """(S, 1) float32, above 0."""
     top_k: Tensor
     """(S, 1) int64; the vocabulary size where unlimited."""
     top_p: Tensor
     """(S, 1) float64; 2 where unlimited, above any sum of probabilities."""
-    limited: bool
-    """Some row limits by top-k or top-p, so that a sort is needed."""
     seeds: NDArray[np.uint64]
     """(S,)."""
 
 
 def sampling_batch(rows: Sequence[Sampling], vocab_size: int, device: torch.device) -> SamplingBatch:
     """Columns of the given rows' settings, on `device`."""
-    sampled = [(index, row) for index, row in enumerate(rows) if row.temperature > 0]
-    settings = [row for _, row in sampled]
+    whole = [i for i, row in enumerate(rows) if row.temperature > 0 and not _is_limited(row)]
+    limited = [i for i, row in enumerate(rows) if row.temperature > 0 and _is_limited(row)]
     return SamplingBatch(
-        greedy=not sampled,
-        sampled_rows=torch.tensor([index for index, _ in sampled], dtype=torch.int64, device=device),
-        temperature=torch.tensor([[row.temperature] for row in settings], dtype=torch.float32, device=device),
-        top_k=torch.tensor([[row.top_k or vocab_size] for row in settings], dtype=torch.int64, device=device),
-        top_p=torch.tensor([[row.top_p or 2.0] for row in settings], dtype=torch.float64, device=device),
-        limited=any(row.top_k is not None or row.top_p is not None for row in settings),
-        seeds=np.array([row.seed for row in settings], dtype=np.uint64),
+        whole=_columns(rows, whole, vocab_size, device) if whole else None,
+        limited=_columns(rows, limited, vocab_size, device) if limited else None,
     )
 
 
 def sample(logits: Tensor, batch: SamplingBatch, draws: Sequence[int]) -> Tensor:
     """The next token of each row.
 
-    logits: (B, V), any float type. draws: for each of the B rows, how many tokens its request has drawn before.
-    Returns (B,) int64.
+    logits: (B, V), any float type. draws: for each of the B rows, how many tokens its request has drawn
+    before. Returns (B,) int64.
     """
     tokens = logits.argmax(dim=-1)
-    if batch.greedy:
-        return tokens
-    rows = batch.sampled_rows
-    chosen_draws = np.asarray(draws, dtype=np.uint64)[rows.cpu().numpy()]
-    uniform = torch.from_numpy(uniforms(batch.seeds, chosen_draws)).to(logits.device)
-    tokens[rows] = _invert(logits[rows].float() / batch.temperature, batch, uniform)
+    for group, choose in ((batch.whole, _choose_whole), (batch.limited, _choose_limited)):
+        if group is None:
+            continue
+        numbers = np.asarray(draws, dtype=np.uint64)[group.rows.cpu().numpy()]
+        uniform = torch.from_numpy(uniforms(group.seeds, numbers)).to(logits.device)
+        tokens[group.rows] = choose(logits[group.rows].float() / group.temperature, group, uniform)
     return tokens
+
+
+def _is_limited(row: Sampling) -> bool:
+    return row.top_k is not None or row.top_p is not None
+
+
+def _columns(
+    rows: Sequence[Sampling], chosen: Sequence[int], vocab_size: int, device: torch.device
+) -> SampledRows:
+    settings = [rows[i] for i in chosen]
+    return SampledRows(
+        rows=torch.tensor(chosen, dtype=torch.int64, device=device),
+        temperature=torch.tensor([[s.temperature] for s in settings], dtype=torch.float32, device=device),
+        top_k=torch.tensor([[s.top_k or vocab_size] for s in settings], dtype=torch.int64, device=device),
+        top_p=torch.tensor([[s.top_p or 2.0] for s in settings], dtype=torch.float64, device=device),
+        seeds=np.array([s.seed for s in settings], dtype=np.uint64),
+    )
 
 
 def uniforms(seeds: NDArray[np.uint64], draws: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -98,19 +120,25 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def _invert(logits: Tensor, batch: SamplingBatch, uniform: Tensor) -> Tensor:
-    """Inverse of each row's cumulative distribution. logits: (S, V) float32, tempered; uniform: (S,). Returns (S,)."""
-    if not batch.limited:
-        cumulative = torch.softmax(logits, dim=-1, dtype=torch.float64).cumsum(dim=-1)  # (S, V)
-        return _first_above(cumulative, uniform)
+def _choose_whole(logits: Tensor, group: SampledRows, uniform: Tensor) -> Tensor:
+    """Inverse of each row's cumulative distribution at its uniform number.
+
+    logits: (S, V) float32, tempered; uniform: (S,). Returns (S,).
+    """
+    cumulative = torch.softmax(logits, dim=-1, dtype=torch.float64).cumsum(dim=-1)  # (S, V)
+    return _first_above(cumulative, uniform)
+
+
+def _choose_limited(logits: Tensor, group: SampledRows, uniform: Tensor) -> Tensor:
+    """As `_choose_whole`, over the tokens that top-k, then top-p, leave."""
     # Stable, so that ties fall to the lower token id, as argmax has it.
     ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)  # (S, V)
     ranks = torch.arange(logits.shape[-1], device=logits.device)
-    kept = ranks < batch.top_k  # (S, V)
-    # Top-p reads the distribution that top-k leaves.
-    probability = torch.softmax(ordered.masked_fill(~kept, -torch.inf), dim=-1, dtype=torch.float64)
+    probability = torch.softmax(
+        ordered.masked_fill(ranks >= group.top_k, -torch.inf), dim=-1, dtype=torch.float64
+    )
     before = probability.cumsum(dim=-1) - probability
-    probability = probability.masked_fill(before >= batch.top_p, 0.0)  # the first token has nothing before it
+    probability = probability.masked_fill(before >= group.top_p, 0.0)  # nothing stands before the first
     place = _first_above(probability.cumsum(dim=-1), uniform)
     return order.gather(-1, place[:, None]).squeeze(-1)
 
