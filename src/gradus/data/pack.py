@@ -1,0 +1,224 @@
+"""Pack plans: which pieces of which documents stand in which row.
+
+Method: best-fit decreasing (Johnson 1973). Pieces are placed longest first, each into the row with the least
+free space that still holds it. Rows with equal free space are interchangeable, and best-fit puts equal pieces
+into one row until it is full; so all pieces of one length go to all rows of one free space in a single array
+operation, and the next free space comes from a bitmap: the number of operations depends on the row length, not
+on the pieces. Rows fill exactly as in the one-by-one algorithm; the tests keep that slow version.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradus.core.errors import DataError
+
+Int64 = NDArray[np.int64]
+# In the name of a saved plan's arrays; plans of another version are refused.
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PackPlan:
+    """Rows of pieces. Piece i is tokens [offset[i], offset[i] + length[i]) of document[i].
+
+    row_length: the most tokens a row holds. row_starts: (rows + 1,), row r holds pieces
+    [row_starts[r], row_starts[r + 1]). document, offset, length: (pieces,).
+    """
+
+    row_length: int
+    row_starts: Int64
+    document: Int64
+    offset: Int64
+    length: Int64
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.row_starts) - 1
+
+    @property
+    def num_pieces(self) -> int:
+        return len(self.document)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens over all rows, each placed token counted once."""
+        return int(self.length.sum())
+
+    @property
+    def fill_fraction(self) -> float:
+        """Tokens over row space; 0 for an empty plan."""
+        return self.num_tokens / (self.num_rows * self.row_length) if self.num_rows else 0.0
+
+    def statistics(self) -> dict[str, int | float]:
+        """Counts for an artifact's results."""
+        return {
+            "rows": self.num_rows,
+            "row_length": self.row_length,
+            "pieces": self.num_pieces,
+            "documents": len(np.unique(self.document)),
+            "tokens": self.num_tokens,
+            "fill_fraction": self.fill_fraction,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the plan as npy arrays into `folder`, which is created."""
+        folder.mkdir(parents=True, exist_ok=True)
+        header = np.array([PLAN_VERSION, self.row_length], dtype="<i8")
+        for name, values in {"header": header, **self._arrays()}.items():
+            temporary = folder / f"{name}.npy.tmp"
+            with temporary.open("wb") as file:
+                np.save(file, values.astype("<i8", copy=False), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(folder / f"{name}.npy")
+
+    def _arrays(self) -> Mapping[str, Int64]:
+        return {name: getattr(self, name) for name in ("row_starts", "document", "offset", "length")}
+
+
+def load_plan(folder: Path) -> PackPlan:
+    """The plan saved in `folder`. Errors: DataError where a file is missing or of another version."""
+    names = ("header", "row_starts", "document", "offset", "length")
+    arrays = {name: _load_array(folder, name) for name in names}
+    header = arrays.pop("header")
+    if header.shape != (2,) or header[0] != PLAN_VERSION:
+        raise DataError(f"{folder}: not a pack plan of version {PLAN_VERSION}; plan the rows again")
+    return PackPlan(row_length=int(header[1]), **arrays)
+
+
+def _load_array(folder: Path, name: str) -> Int64:
+    path = folder / f"{name}.npy"
+    try:
+        array: Int64 = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no pack plan here, {name}.npy is missing") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path}: damaged pack plan ({error}); plan the rows again") from error
+    return array.astype(np.int64, copy=False)
+
+
+def pack_plan(
+    lengths: ArrayLike,
+    row_length: int,
+    mode: Literal["split", "whole"] = "split",
+    *,
+    documents: ArrayLike | None = None,
+) -> PackPlan:
+    """Pack documents of these token lengths into rows of at most `row_length` tokens, losing none.
+
+    lengths: (documents,). mode "split" cuts a longer document into full rows and a rest; "whole" refuses it
+    (the length policy comes before). documents: which documents to place, repeats allowed, for a mixture; all
+    of them once where absent. The plan depends on nothing else: same lengths, same plan.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    chosen = np.arange(len(lengths)) if documents is None else np.asarray(documents, dtype=np.int64)
+    document, offset, length = _pieces(lengths, chosen, row_length, mode)
+    row = _best_fit_decreasing(length, row_length)
+    order = np.argsort(row, kind="stable")
+    num_rows = int(row.max()) + 1 if len(row) else 0
+    row_starts = np.zeros(num_rows + 1, dtype=np.int64)
+    np.cumsum(np.bincount(row, minlength=num_rows), out=row_starts[1:])
+    return PackPlan(row_length, row_starts, document[order], offset[order], length[order])
+
+
+def unpacked_plan(lengths: ArrayLike, *, documents: ArrayLike | None = None) -> PackPlan:
+    """One document a row, for steps that count documents (preference pairs) and not tokens."""
+    lengths = np.asarray(lengths, dtype=np.int64)
+    chosen = np.arange(len(lengths)) if documents is None else np.asarray(documents, dtype=np.int64)
+    longest = int(lengths[chosen].max()) if len(chosen) else 0
+    document, offset, length = _pieces(lengths, chosen, max(1, longest), "whole")
+    return PackPlan(max(1, longest), np.arange(len(document) + 1, dtype=np.int64), document, offset, length)
+
+
+def _pieces(lengths: Int64, chosen: Int64, row_length: int, mode: str) -> tuple[Int64, Int64, Int64]:
+    """(document, offset, length) of each piece; a long document gives full rows and a rest."""
+    if row_length < 1:
+        raise DataError(f"row_length must be at least 1, found {row_length}")
+    if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(lengths)):
+        raise DataError(f"documents to place must be within 0..{len(lengths) - 1}")
+    picked = lengths[chosen]
+    if len(picked) and picked.min() < 1:
+        index = int(chosen[np.argmin(picked)])
+        raise DataError(f"document {index} has {lengths[index]} tokens; a packed document has at least one")
+    if mode == "whole" and len(picked) and picked.max() > row_length:
+        too_long = np.unique(chosen[picked > row_length])
+        raise DataError(
+            f"{len(too_long)} documents are longer than the row of {row_length} tokens "
+            f"(document {too_long[0]} has {lengths[too_long[0]]}); apply a length policy first"
+        )
+    if mode not in ("whole", "split"):
+        raise DataError(f'pack mode must be "split" or "whole", found "{mode}"')
+    num_pieces = -(-picked // row_length)
+    document = np.repeat(chosen, num_pieces)
+    first = np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
+    offset = (np.arange(len(document)) - first) * row_length
+    length = np.minimum(np.repeat(picked, num_pieces) - offset, row_length)
+    return document, offset, length
+
+
+def _best_fit_decreasing(length: Int64, row_length: int) -> Int64:
+    """The row of each piece; rows are numbered in the order in which they are opened."""
+    order = np.argsort(-length, kind="stable")
+    sizes, first, counts = np.unique(-length[order], return_index=True, return_counts=True)
+    row = np.empty(len(length), dtype=np.int64)
+    free = _FreeRows()
+    num_rows = 0
+    for size, start, count in zip((-sizes).tolist(), first.tolist(), counts.tolist(), strict=True):
+        placed, end = start, start + count
+        while placed < end:
+            space = free.least_space(size)
+            if space is None:
+                space, num_taken = row_length, -(-(end - placed) // (row_length // size))
+                rows = np.arange(num_rows, num_rows + num_taken)
+                num_rows += num_taken
+            else:
+                rows = free.take(space, -(-(end - placed) // (space // size)))
+            # Best-fit keeps to one row until it is full for this size: `each` pieces in all rows but the last.
+            each = space // size
+            num_here = min(end - placed, each * len(rows))
+            row[order[placed : placed + num_here]] = np.repeat(rows, each)[:num_here]
+            placed += num_here
+            in_last = num_here - each * (len(rows) - 1)
+            if in_last == each:
+                free.put(space - each * size, rows)
+            else:
+                free.put(space - each * size, rows[:-1])
+                free.put(space - in_last * size, rows[-1:])
+    return row
+
+
+class _FreeRows:
+    """Rows by free space: a stack of row arrays for each space, and a bitmap of the spaces that hold any."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, list[Int64]] = {}
+        self._bitmap = 0
+
+    def least_space(self, size: int) -> int | None:
+        """The smallest free space of at least `size` tokens that some row has."""
+        fitting = self._bitmap >> size
+        return size + (fitting & -fitting).bit_length() - 1 if fitting else None
+
+    def take(self, space: int, most: int) -> Int64:
+        """Remove and return rows with this free space, at most `most` and at least one."""
+        stack = self._rows[space]
+        rows = stack.pop()
+        if len(rows) > most:
+            stack.append(rows[most:])
+            rows = rows[:most]
+        if not stack:
+            self._bitmap &= ~(1 << space)
+        return rows
+
+    def put(self, space: int, rows: Int64) -> None:
+        if space and len(rows):
+            self._rows.setdefault(space, []).append(rows)
+            self._bitmap |= 1 << space

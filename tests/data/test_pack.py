@@ -1,0 +1,141 @@
+"""Pack plans: nothing lost, nothing too long, equal to one-by-one best-fit decreasing."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradus.core.errors import DataError
+from gradus.data.pack import PackPlan, load_plan, pack_plan, unpacked_plan
+
+
+def rows_of(plan: PackPlan) -> list[list[int]]:
+    """The lengths in each row."""
+    pairs = zip(plan.row_starts[:-1], plan.row_starts[1:], strict=True)
+    return [plan.length[a:b].tolist() for a, b in pairs]
+
+
+def slow_best_fit_decreasing(lengths: list[int], row_length: int) -> list[list[int]]:
+    """One piece at a time: the row with the least free space that holds it, else a new row."""
+    rows: list[list[int]] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [r for r in rows if row_length - sum(r) >= length]
+        if fitting:
+            min(fitting, key=lambda r: row_length - sum(r)).append(length)
+        else:
+            rows.append([length])
+    return rows
+
+
+def every_token_once(plan: PackPlan, lengths: list[int]) -> None:
+    seen = [np.zeros(n, dtype=int) for n in lengths]
+    for document, offset, length in zip(plan.document, plan.offset, plan.length, strict=True):
+        assert offset + length <= lengths[document]
+        seen[document][offset : offset + length] += 1
+    assert all((s == 1).all() for s in seen)
+    assert all(sum(r) <= plan.row_length for r in rows_of(plan))
+    assert all(len(r) for r in rows_of(plan))
+
+
+@given(st.lists(st.integers(1, 70), max_size=80), st.integers(1, 40))
+def test_split_places_every_token_once_and_no_row_overflows(lengths: list[int], row_length: int) -> None:
+    every_token_once(pack_plan(lengths, row_length), lengths)
+
+
+@given(st.integers(1, 40).flatmap(lambda t: st.tuples(st.just(t), st.lists(st.integers(1, t), max_size=80))))
+def test_whole_keeps_documents_whole_and_loses_none(case: tuple[int, list[int]]) -> None:
+    row_length, lengths = case
+    plan = pack_plan(lengths, row_length, "whole")
+    every_token_once(plan, lengths)
+    assert sorted(plan.document.tolist()) == list(range(len(lengths)))
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 30).flatmap(lambda t: st.tuples(st.just(t), st.lists(st.integers(1, t), max_size=60))))
+def test_rows_fill_as_in_one_by_one_best_fit_decreasing(case: tuple[int, list[int]]) -> None:
+    row_length, lengths = case
+    # Which of two rows with equal free space is taken is open, so the contents of equal rows may be swapped.
+    fast = [sum(r) for r in rows_of(pack_plan(lengths, row_length, "whole"))]
+    slow = [sum(r) for r in slow_best_fit_decreasing(lengths, row_length)]
+    assert sorted(fast) == sorted(slow)
+
+
+def test_a_case_worked_by_hand() -> None:
+    # 7 and 3 fill a row, 6 and 4 another, the second 4 opens a third and takes the 2.
+    plan = pack_plan([4, 7, 2, 6, 3, 4], 10, "whole")
+    assert [sorted(r) for r in rows_of(plan)] == [[3, 7], [4, 6], [2, 4]]
+    assert plan.num_tokens == 26
+    assert plan.fill_fraction == pytest.approx(26 / 30)
+
+
+def test_a_long_document_gives_full_rows_and_a_rest() -> None:
+    plan = pack_plan([25], 10)
+    assert list(zip(plan.offset.tolist(), plan.length.tolist(), strict=True)) == [(0, 10), (10, 10), (20, 5)]
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(6.5, 1.2), (4.7, 0.6), (3.0, 0.5)])
+def test_realistic_lengths_fill_at_least_99_percent(mean: float, spread: float) -> None:
+    lengths = np.random.default_rng(0).lognormal(mean, spread, 20_000).astype(int) + 1
+    plan = pack_plan(lengths, 512)
+    assert plan.fill_fraction >= 0.99
+    assert plan.num_tokens == lengths.sum()
+
+
+def test_the_same_lengths_give_the_same_plan() -> None:
+    lengths = np.random.default_rng(1).integers(1, 900, 3000)
+    first, second = pack_plan(lengths, 256), pack_plan(lengths, 256)
+    for name in ("row_starts", "document", "offset", "length"):
+        assert np.array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_a_mixture_places_repeated_documents_as_often_as_asked() -> None:
+    plan = pack_plan([3, 5, 4], 8, "whole", documents=[2, 0, 0, 2, 2])
+    assert sorted(plan.document.tolist()) == [0, 0, 2, 2, 2]
+    assert plan.num_tokens == 3 * 2 + 4 * 3
+
+
+def test_a_document_longer_than_the_row_is_refused_when_kept_whole() -> None:
+    expected = r"2 documents are longer than the row of 8 tokens \(document 1 has 9\)"
+    with pytest.raises(DataError, match=expected):
+        pack_plan([8, 9, 20], 8, "whole")
+
+
+def test_a_document_without_tokens_is_refused() -> None:
+    with pytest.raises(DataError, match="document 1 has 0 tokens"):
+        pack_plan([3, 0], 8)
+
+
+def test_no_documents_give_no_rows() -> None:
+    plan = pack_plan([], 8)
+    assert (plan.num_rows, plan.num_pieces, plan.fill_fraction) == (0, 0, 0.0)
+
+
+def test_an_unpacked_plan_has_one_document_a_row() -> None:
+    plan = unpacked_plan([4, 9, 2])
+    assert rows_of(plan) == [[4], [9], [2]]
+    assert plan.row_length == 9
+
+
+def test_a_saved_plan_is_loaded_as_it_was(tmp_path) -> None:
+    plan = pack_plan([30, 4, 9, 17], 12)
+    plan.save(tmp_path / "plan")
+    loaded = load_plan(tmp_path / "plan")
+    assert loaded.row_length == 12
+    assert rows_of(loaded) == rows_of(plan)
+    assert loaded.document.tolist() == plan.document.tolist()
+
+
+def test_a_damaged_or_missing_plan_is_refused(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"no pack plan here, header\.npy is missing"):
+        load_plan(tmp_path)
+    pack_plan([3], 4).save(tmp_path)
+    (tmp_path / "length.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(DataError, match="damaged pack plan"):
+        load_plan(tmp_path)
+
+
+def test_a_plan_that_needs_pickle_is_refused(tmp_path) -> None:
+    pack_plan([3], 4).save(tmp_path)
+    np.save(tmp_path / "length.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="damaged pack plan"):
+        load_plan(tmp_path)
