@@ -1,0 +1,24 @@
+"""The explicit table of stage kinds: which file makes which kind of work, imported only when used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+KINDS = {
+    "corpus": "gradus.roadmap.stages.corpus",
+    "tokenizer": "gradus.roadmap.stages.tokenizer",
+    "tokenize": "gradus.roadmap.stages.tokenize",
+    "synthesize": "gradus.roadmap.stages.synthesize",
+    "pool": "gradus.roadmap.stages.pool",
+    "pretrain": "gradus.roadmap.stages.pretrain",
+    "sft": "gradus.roadmap.stages.sft",
+    "pairs": "gradus.roadmap.stages.pairs",
+    "dpo": "gradus.roadmap.stages.dpo",
+    "eval": "gradus.roadmap.stages.eval",
+}
+
+
+def stage_module(kind: str) -> ModuleType:
+    """The file of a stage kind; see stage.py for the names in it. KeyError for an unknown kind."""
+    return import_module(KINDS[kind])

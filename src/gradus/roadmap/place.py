@@ -1,0 +1,135 @@
+"""Where a stage works: its folder, seed, machine settings, progress, ledger, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gradus.core.artifact import SCRATCH, Artifact, Manifest, commit_artifact, folder_name
+from gradus.core.files import write_atomic
+from gradus.core.ledger import Ledger
+from gradus.core.machine import machine_facts, software_versions
+from gradus.core.settings import Settings
+from gradus.roadmap.progress import Progress, QuietProgress
+from gradus.roadmap.stage import Stage
+
+CLOCK = "seconds.json"
+_CLOCK_EVERY_SECONDS = 2.0
+
+
+class MachineSettings(Settings):
+    """The `[machine]` table: how to run, never what the result is (recorded, not in any fingerprint).
+
+    threads: processor threads, None for all usable cores. precision: auto uses bf16 where it is faster.
+    processes: data-parallel processes of the training stages.
+    """
+
+    threads: int | None = Field(None, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = Field(1, ge=1)
+
+
+@dataclass
+class Place:
+    """What `run` of a stage is given besides its settings and inputs.
+
+    work: the artifact's folder while it is made; what is put there is the artifact, except `scratch`.
+    scratch: for what resuming needs and the result does not (checkpoints); deleted at commit.
+    roadmap_dir: relative paths in settings start here. home: the folder of artifacts/ and runs/.
+    """
+
+    stage: Stage
+    work: Path
+    roadmap_dir: Path
+    home: Path
+    machine: MachineSettings = field(default_factory=MachineSettings)
+    progress: Progress = field(default_factory=QuietProgress)
+    ledger: Ledger | None = None
+    smoke: bool = False
+    makes: str = ""
+    stage_version: int = 1
+    parents: Mapping[str, str | list[str]] = field(default_factory=dict)
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        self._began = self._clocked = time.monotonic()
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._before = 0.0
+        file = self.scratch / CLOCK
+        if file.exists():
+            # Time of an interrupted walk counts; its clock file may be torn only if the disk lied.
+            earlier = json.loads(file.read_text())
+            self._before, self._started = float(earlier["seconds"]), str(earlier["started"])
+
+    @property
+    def seed(self) -> int:
+        """The stage's seed."""
+        return self.stage.seed
+
+    @property
+    def scratch(self) -> Path:
+        """The folder for checkpoints and other state of an unfinished stage; made when asked for."""
+        folder = self.work / SCRATCH
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def seconds(self) -> float:
+        """Working time of this stage so far, earlier interrupted walks included."""
+        return self._before + time.monotonic() - self._began
+
+    def tick(self) -> None:
+        """Note the working time now and then, so that it survives a kill."""
+        if self.rank == 0 and time.monotonic() - self._clocked >= _CLOCK_EVERY_SECONDS:
+            self._clocked = time.monotonic()
+            state = {"seconds": round(self.seconds, 3), "started": self._started}
+            write_atomic(self.scratch / CLOCK, json.dumps(state))
+
+    def record(self, **measures: Any) -> None:
+        """Append a measurement to the ledger while the stage runs (step, loss, bpb, ...)."""
+        if self.ledger is not None and self.rank == 0:
+            self.ledger.append({"event": "measure", "time": now(), "stage": self.stage.name,
+                                "fingerprint": self.stage.fingerprint, **measures})  # fmt: skip
+
+    def commit(self, results: Mapping[str, Any]) -> Artifact:
+        """End the stage: make its work folder an artifact with these results.
+
+        On other ranks than 0 nothing is written; they get the same name and results.
+        """
+        fields = {
+            "kind": self.makes or self.stage.kind,
+            "fingerprint": self.stage.fingerprint,
+            "stage_version": self.stage_version,
+            "name": self.stage.name,
+            "settings": self.stage.settings.model_dump(mode="json", by_alias=True),
+            "seed": self.stage.seed,
+            "parents": dict(self.parents),
+            "sources": dict(self.stage.sources),
+            "results": dict(results),
+        }
+        if self.rank != 0:
+            path = self.work.with_name(folder_name(fields["kind"], self.stage.fingerprint))
+            return Artifact(path, Manifest(**fields))
+        return commit_artifact(
+            self.work,
+            **fields,
+            software=software_versions(),
+            machine=machine_facts() | {"pid": os.getpid(), "settings": self.machine.model_dump(mode="json")},
+            started=self._started,
+            seconds=round(self.seconds, 3),
+        )
+
+
+def now() -> str:
+    """The time for records: UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

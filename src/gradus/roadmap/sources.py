@@ -1,0 +1,75 @@
+"""External files of a roadmap: finding them from the roadmap's folder, and digesting them once."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from gradus.core.errors import did_you_mean
+from gradus.core.fingerprint import digest, file_digest
+from gradus.core.settings import KeyPath, Problem
+from gradus.roadmap.stage import SourceError
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def expand_path(text: str, roadmap_dir: Path) -> Path:
+    """A path as a roadmap writes it: `~`, `${NAME}`, `${NAME:-default}`; relative to the roadmap's folder.
+
+    Errors: KeyError with the name of a variable that is not set and has no default.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name, default)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    return roadmap_dir / Path(_VARIABLE.sub(value, text)).expanduser()
+
+
+def matching_files(text: str, roadmap_dir: Path) -> list[Path]:
+    """The files that a path, glob or folder means, sorted; empty where nothing matches. Errors: KeyError."""
+    path = expand_path(text, roadmap_dir)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+
+
+def file_sources(entries: Iterable[tuple[KeyPath, str]], roadmap_dir: Path) -> dict[str, str]:
+    """Digest what each (key, path text) names, for a stage's `sources`.
+
+    A group of files is one digest over names and contents, so that a file added to a folder counts.
+    Errors: SourceError with every path that names nothing, and the nearest name beside it.
+    """
+    found: dict[str, str] = {}
+    problems: list[Problem] = []
+    for key, text in entries:
+        try:
+            files = matching_files(text, roadmap_dir)
+        except KeyError as error:
+            name = error.args[0]
+            problems.append(Problem(key, f'"{text}": the environment variable {name} is not set'))
+            continue
+        if not files:
+            problems.append(Problem(key, _nothing_found(text, expand_path(text, roadmap_dir))))
+            continue
+        found[text] = digest([[file.name, file_digest(file)] for file in files])
+    if problems:
+        raise SourceError(problems)
+    return found
+
+
+def _nothing_found(text: str, path: Path) -> str:
+    folder = path.parent
+    if glob.has_magic(str(path)):
+        return f'"{text}": no file matches {path}'
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    reason = f"no such file: {path}" if names else f"no such folder: {folder}"
+    return f'"{text}": {reason}{did_you_mean(path.name, names)}'
