@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,10 +31,10 @@ class MachineSettings(Settings):
     processes: data-parallel processes of the training stages.
     """
 
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: int = Field(1, ge=1)
+    processes: int = Field(default=1, ge=1)
 
 
 @dataclass
@@ -124,7 +123,7 @@ class Place:
             self.work,
             **fields,
             software=software_versions(),
-            machine=machine_facts() | {"pid": os.getpid(), "settings": self.machine.model_dump(mode="json")},
+            machine=machine_facts() | {"settings": self.machine.model_dump(mode="json")},
             started=self._started,
             seconds=round(self.seconds, 3),
         )

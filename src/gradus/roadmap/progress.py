@@ -85,7 +85,7 @@ class PlainProgress:
 
     def line(self, text: str) -> None:
         """Write the text and flush, so that a log shows it at once."""
-        print(text, file=self._stream or sys.stdout, flush=True)  # noqa: T201
+        print(text, file=self._stream or sys.stdout, flush=True)
 
 
 class _PlainTask:
