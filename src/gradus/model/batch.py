@@ -1,0 +1,72 @@
+"""One micro-batch: packed rows laid end to end, with the bounds of the documents inside.
+
+There is no padding and no row dimension: attention, positions and losses know documents only, so a row is
+nothing but a way to fill a budget of tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORE = -100  # a target that no loss counts
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where documents begin in N tokens laid end to end.
+
+    bounds: on the host, [0, end of document 0, ..., N], strictly increasing.
+    positions: (N,) int64, each token's place in its own document.
+    cache: what attention derives from the bounds, worked out once and used by every layer.
+    """
+
+    bounds: list[int]
+    positions: Tensor
+    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Documents:
+        """Documents of these lengths, one after the other."""
+        ends = torch.tensor(lengths, dtype=torch.int64).cumsum(0)
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
+        total = int(ends[-1])
+        positions = torch.arange(total) - starts.repeat_interleave(torch.tensor(lengths), output_size=total)
+        return cls([0, *ends.tolist()], positions.to(device))
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each document."""
+        return [end - start for start, end in zip(self.bounds, self.bounds[1:], strict=False)]
+
+    @cached_property
+    def index(self) -> Tensor:
+        """(N,) int64, the document that each token belongs to."""
+        lengths = torch.tensor(self.lengths)
+        index = torch.arange(len(self.lengths)).repeat_interleave(lengths, output_size=self.bounds[-1])
+        return index.to(self.positions.device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """tokens, targets: (N,) int64, targets IGNORE where nothing is learned; extra: what a loss needs besides."""
+
+    tokens: Tensor
+    targets: Tensor
+    documents: Documents
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.tokens.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device; bounds stay on the host."""
+        documents = Documents(self.documents.bounds, self.documents.positions.to(device))
+        extra = {name: value.to(device) for name, value in self.extra.items()}
+        return Batch(self.tokens.to(device), self.targets.to(device), documents, extra)

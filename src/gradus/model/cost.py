@@ -1,0 +1,111 @@
+"""What a model costs, from its config alone: parameters, FLOPs, memory, KV cache. Torch-free.
+
+FLOPs count two per multiply-add of matrix products, forward and backward, without element-wise work
+(Kaplan et al. 2020: 6 per matrix parameter and token, plus attention). Tests equate all of it with built models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gradus.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters by role. `matrix` are those inside blocks; `head` is 0 where it is the embedding."""
+
+    matrix: int
+    embed: int
+    head: int
+    vector: int
+
+    @property
+    def total(self) -> int:
+        return self.matrix + self.embed + self.head + self.vector
+
+
+def parameters(config: ModelConfig) -> ParameterCount:
+    """Exact parameter counts."""
+    c = config
+    per_layer = c.width * (2 * c.query_width + 2 * c.kv_width) + 3 * c.width * c.mlp_width
+    vectors = 2 * c.width + (2 * c.head_dim if c.qk_norm else 0)
+    table = c.vocab_size * c.width
+    return ParameterCount(
+        matrix=c.depth * per_layer,
+        embed=table,
+        head=0 if c.tie_embeddings else table,
+        vector=c.depth * vectors + c.width,
+    )
+
+
+def multiplied_parameters(config: ModelConfig) -> int:
+    """Parameters that every token is multiplied by: matrices and head (a tied head counts)."""
+    return parameters(config).matrix + config.vocab_size * config.width
+
+
+def forward_flops_per_token(
+    config: ModelConfig, mean_context: float, head_fraction: float = 1.0
+) -> float:
+    """FLOPs of one forward pass per token.
+
+    mean_context: positions a token attends to on average, itself included; for documents of length t it is
+    (t + 1) / 2. head_fraction: tokens the head is computed for.
+    """
+    c = config
+    attention = 4.0 * c.depth * c.query_width * mean_context  # scores, then values
+    matrices = parameters(c).matrix
+    return 2.0 * (matrices + head_fraction * c.vocab_size * c.width) + attention
+
+
+def flops_per_token(config: ModelConfig, mean_context: float, head_fraction: float = 1.0) -> float:
+    """FLOPs of one training step per token: forward once, backward twice."""
+    return 3.0 * forward_flops_per_token(config, mean_context, head_fraction)
+
+
+def mean_context(document_lengths: list[int]) -> float:
+    """Positions that a token attends to on average in documents of these lengths."""
+    tokens = sum(document_lengths)
+    return sum(n * (n + 1) / 2 for n in document_lengths) / tokens if tokens else 0.0
+
+
+def kv_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:
+    """Bytes that one token keeps in the cache, keys and values of all layers."""
+    return 2 * config.depth * config.kv_width * bytes_per_value
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes by part while training in one process."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def training_memory(
+    config: ModelConfig, tokens_per_micro_batch: int, compute_bytes: int = 2, logit_chunk: int = 1024
+) -> TrainingMemory:
+    """Memory of one training step, by part. fp32 weights and gradients, Muon for matrices, AdamW for the rest.
+
+    Activations are what the backward pass keeps of each block; logits exist one chunk of tokens at a time.
+    """
+    c = config
+    count = parameters(c)
+    # Kept per token and layer: two normalised inputs, q/k/v before and after their norm and turn, attention
+    # out and its log-sum, gate and up, the gated product, and two residual sums.
+    per_layer = 4 * c.width + 3 * (c.query_width + 2 * c.kv_width) + c.query_width + 3 * c.mlp_width
+    compute_copy = compute_bytes * multiplied_parameters(c) if compute_bytes < 4 else 0
+    return TrainingMemory(
+        weights=4 * count.total + compute_copy,
+        gradients=4 * count.total,
+        optimizer=4 * count.matrix + 8 * (count.total - count.matrix),
+        activations=tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + 2 * c.width),
+        logits=min(logit_chunk, tokens_per_micro_batch) * c.vocab_size * (compute_bytes + 4),
+    )

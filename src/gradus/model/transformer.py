@@ -1,0 +1,205 @@
+"""The portable decoder: pre-norm blocks of attention and SwiGLU, the function of the Hub class Qwen3.
+
+Inside, query/key/value are one projection and gate/up another: fewer and wider products. Norm weights are folded
+into the projection behind them (a small product each step instead of one over all tokens), which is the same
+function. Parameters are kept in fp32 while training; `compute_dtype` is what they are cast to, once per forward.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradus.model.attention import attention, attention_cached
+from gradus.model.batch import Documents
+from gradus.model.config import ModelConfig
+from gradus.model.kernels import rms_norm, rotate, swiglu
+
+Role = Literal["matrix", "embed", "head", "vector"]
+
+
+class KeyValueCache(Protocol):
+    """What decoding needs of a cache."""
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Store one token per row, (B, Hk, D) each; return keys and values (B, Hk, S, D) and a mask (B, 1, 1, S)."""
+        ...
+
+
+class Block(nn.Module):
+    """One layer. Weights are (out, in); qkv stacks query, key and value rows, gate_up stacks gate and up rows."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.attention_norm = nn.Parameter(torch.empty(c.width))
+        self.qkv = nn.Parameter(torch.empty(c.query_width + 2 * c.kv_width, c.width))
+        self.query_norm = nn.Parameter(torch.empty(c.head_dim)) if c.qk_norm else None
+        self.key_norm = nn.Parameter(torch.empty(c.head_dim)) if c.qk_norm else None
+        self.out = nn.Parameter(torch.empty(c.width, c.query_width))
+        self.mlp_norm = nn.Parameter(torch.empty(c.width))
+        self.gate_up = nn.Parameter(torch.empty(2 * c.mlp_width, c.width))
+        self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
+
+    def queries_keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (N, width). Returns q (N, H, D), k and v (N, Hk, D), normalised and rotated to their positions."""
+        c = self.config
+        x = rms_norm(x, c.norm_eps)
+        qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype))
+        qkv = qkv.view(x.shape[0], -1, c.head_dim)  # (N, H + 2 Hk, D)
+        q, k, v = qkv.split([c.num_heads, c.num_kv_heads, c.num_kv_heads], dim=1)
+        if self.query_norm is not None and self.key_norm is not None:
+            q = rms_norm(q, c.norm_eps) * self.query_norm.to(q.dtype)
+            k = rms_norm(k, c.norm_eps) * self.key_norm.to(k.dtype)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def attended(self, x: Tensor, heads: Tensor) -> Tensor:
+        """Residual after attention. heads: (N, H, D)."""
+        return x + F.linear(heads.reshape(x.shape[0], -1), self.out.to(x.dtype))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Residual after the gated feed-forward."""
+        gate_up = F.linear(
+            rms_norm(x, self.config.norm_eps), (self.gate_up * self.mlp_norm).to(x.dtype)
+        )
+        return x + F.linear(swiglu(gate_up), self.down.to(x.dtype))
+
+
+class Transformer(nn.Module):
+    """A decoder over N tokens laid end to end. Build it with `build_model`, or on meta for its shapes alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = torch.float32
+        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.Parameter(torch.empty(config.width))
+        self.unembedding = (
+            None if config.tie_embeddings else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        )
+
+    def forward(self, tokens: Tensor, documents: Documents) -> Tensor:
+        """Hidden states before the head. tokens: (N,). Returns (N, width) in the compute dtype."""
+        x = self._embedded(tokens)
+        cos, sin = self._rotation(documents.positions)
+        for block in self.blocks:
+            x = block.attended(x, attention(*block.queries_keys_values(x, cos, sin), documents))
+            x = block.feed_forward(x)
+        return rms_norm(x, self.config.norm_eps)
+
+    def prefill(self, tokens: Tensor, documents: Documents) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Like forward, and each layer's keys and values (N, Hk, D) for a cache."""
+        x = self._embedded(tokens)
+        cos, sin = self._rotation(documents.positions)
+        stored = []
+        for block in self.blocks:
+            q, k, v = block.queries_keys_values(x, cos, sin)
+            stored.append((k, v))
+            x = block.feed_forward(block.attended(x, attention(q, k, v, documents)))
+        return rms_norm(x, self.config.norm_eps), stored
+
+    def decode(self, tokens: Tensor, positions: Tensor, cache: KeyValueCache) -> Tensor:
+        """One token for each of B rows. tokens, positions: (B,). Returns hidden states (B, width)."""
+        x = self._embedded(tokens)
+        cos, sin = self._rotation(positions)
+        for layer, block in enumerate(self.blocks):
+            q, k, v = block.queries_keys_values(x, cos, sin)
+            x = block.feed_forward(block.attended(x, attention_cached(q, *cache.append(layer, k, v))))
+        return rms_norm(x, self.config.norm_eps)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(vocabulary, width) in the compute dtype, the final norm's weight folded in."""
+        weight = self.embedding if self.unembedding is None else self.unembedding
+        return (weight * self.norm).to(self.compute_dtype)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (N, vocabulary) of hidden states (N, width)."""
+        return F.linear(hidden, self.head_weight)
+
+    def roles(self) -> dict[str, Role]:
+        """What each parameter is, by name; optimizers go by this and never by shape."""
+        roles: dict[str, Role] = {}
+        for name, _ in self.named_parameters():
+            last = name.rpartition(".")[2]
+            if last in {"qkv", "out", "gate_up", "down"}:
+                roles[name] = "matrix"
+            elif last == "embedding":
+                roles[name] = "embed"
+            elif last == "unembedding":
+                roles[name] = "head"
+            else:
+                roles[name] = "vector"
+        return roles
+
+    def row_splits(self) -> dict[str, list[int]]:
+        """Rows of each independent matrix inside a fused one, by parameter name."""
+        c = self.config
+        splits = {"qkv": [c.query_width, c.kv_width, c.kv_width], "gate_up": [c.mlp_width, c.mlp_width]}
+        found = {}
+        for name, _ in self.named_parameters():
+            last = name.rpartition(".")[2]
+            if last in splits:
+                found[name] = splits[last]
+        return found
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Fresh weights, the same for the same generator state on any device.
+
+        Projections into a block are uniform with deviation 1 / sqrt(in), those back to the residual start at
+        zero (nanochat), so that every block starts as the identity; norms at one.
+        """
+        for name, parameter in self.named_parameters():
+            last = name.rpartition(".")[2]
+            if last in {"out", "down"}:
+                parameter.zero_()
+            elif last in {"qkv", "gate_up"}:
+                bound = (3.0 / parameter.shape[1]) ** 0.5
+                _fill(parameter, torch.Tensor.uniform_, generator, -bound, bound)
+            elif last == "embedding":
+                deviation = 1.0 if self.unembedding is not None else 0.02
+                _fill(parameter, torch.Tensor.normal_, generator, 0.0, deviation)
+            elif last == "unembedding":
+                _fill(parameter, torch.Tensor.normal_, generator, 0.0, 0.001)
+            else:
+                parameter.fill_(1.0)
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        # Looked up in the parameter's own dtype: the gradient of a frequent token is summed in fp32.
+        return F.embedding(tokens, self.embedding).to(self.compute_dtype)
+
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of each token's angles, (N, 1, D/2) each. Source: RoPE, Su et al. 2021, in halves."""
+        half = self.config.head_dim // 2
+        steps = torch.arange(half, device=positions.device, dtype=torch.float32)
+        frequencies = self.config.rope_base ** (-steps / half)
+        angles = positions[:, None].float() * frequencies  # (N, D/2)
+        return angles.cos()[:, None].to(self.compute_dtype), angles.sin()[:, None].to(self.compute_dtype)
+
+
+def _fill(parameter: Tensor, draw: object, generator: torch.Generator, low: float, high: float) -> None:
+    """Draw on the generator's device, then copy, so that the device of the model does not change the draw."""
+    values = torch.empty(parameter.shape, device=generator.device)
+    draw(values, low, high, generator=generator)  # type: ignore[operator]
+    parameter.copy_(values)
+
+
+def build_model(
+    config: ModelConfig,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    compute_dtype: torch.dtype = torch.float32,
+) -> Transformer:
+    """A model with fresh fp32 weights: shapes on meta, then memory, then `init_weights`."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.to_empty(device=device)
+    model.init_weights(generator)
+    model.compute_dtype = compute_dtype
+    return model

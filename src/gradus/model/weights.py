@@ -1,0 +1,200 @@
+"""Model folders: config.json and model.safetensors under the names of a Hub class, and back.
+
+With norms on queries and keys the model is the Hub's Qwen3ForCausalLM, without them LlamaForCausalLM; either
+folder loads in transformers, vLLM and llama.cpp's converter as it is. Fused projections are stored split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gradus.core.errors import ArtifactError, did_you_mean
+from gradus.model.config import ModelConfig
+from gradus.model.transformer import Transformer
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+# Inside a block: our parameter and the Hub's names of its row parts, in order.
+_BLOCK_NAMES: dict[str, list[str]] = {
+    "attention_norm": ["input_layernorm"],
+    "qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "query_norm": ["self_attn.q_norm"],
+    "key_norm": ["self_attn.k_norm"],
+    "out": ["self_attn.o_proj"],
+    "mlp_norm": ["post_attention_layernorm"],
+    "gate_up": ["mlp.gate_proj", "mlp.up_proj"],
+    "down": ["mlp.down_proj"],
+}
+_OUTER_NAMES = {"embedding": "model.embed_tokens", "norm": "model.norm", "unembedding": "lm_head"}
+
+
+def hub_names(name: str) -> list[str]:
+    """The Hub's tensor names for one of our parameters, in row order."""
+    if name in _OUTER_NAMES:
+        return [_OUTER_NAMES[name] + ".weight"]
+    _, layer, last = name.split(".")
+    return [f"model.layers.{layer}.{part}.weight" for part in _BLOCK_NAMES[last]]
+
+
+def to_hub(model: Transformer) -> dict[str, Tensor]:
+    """All weights by the Hub's names; parts of fused parameters are views."""
+    splits = model.row_splits()
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        rows = splits.get(name, [parameter.shape[0]])
+        tensors |= zip(hub_names(name), parameter.detach().split(rows), strict=True)
+    return tensors
+
+
+@torch.no_grad()
+def from_hub(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy weights by the Hub's names into the model; ArtifactError names every missing, extra or misshapen one."""
+    splits = model.row_splits()
+    problems, used = [], set()
+    for name, parameter in model.named_parameters():
+        rows = splits.get(name, [parameter.shape[0]])
+        for hub_name, part in zip(hub_names(name), parameter.split(rows), strict=True):
+            used.add(hub_name)
+            found = tensors.get(hub_name)
+            if found is None:
+                problems.append(f"{hub_name} is missing{did_you_mean(hub_name, set(tensors) - used)}")
+            elif found.shape != part.shape:
+                problems.append(
+                    f"{hub_name} has shape {tuple(found.shape)}, expected {tuple(part.shape)}"
+                )
+            else:
+                part.copy_(found)
+    # Some exporters store a tied head a second time.
+    extra = set(tensors) - used - ({"lm_head.weight"} if model.config.tie_embeddings else set())
+    problems += [f"{name} belongs to no part of the model" for name in sorted(extra)]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ArtifactError(f"{where}: the weights do not fit {CONFIG_FILE}: {shown}")
+
+
+def hub_config(config: ModelConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """config.json as transformers, vLLM and llama.cpp read it."""
+    c = config
+    return {
+        "architectures": ["Qwen3ForCausalLM" if c.qk_norm else "LlamaForCausalLM"],
+        "model_type": "qwen3" if c.qk_norm else "llama",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "dtype": str(dtype).removeprefix("torch."),
+        "head_dim": c.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": c.width,
+        "intermediate_size": c.mlp_width,
+        "max_position_embeddings": c.context,
+        "num_attention_heads": c.num_heads,
+        "num_hidden_layers": c.depth,
+        "num_key_value_heads": c.num_kv_heads,
+        "rms_norm_eps": c.norm_eps,
+        "rope_theta": c.rope_base,
+        "tie_word_embeddings": c.tie_embeddings,
+        "vocab_size": c.vocab_size,
+    }
+
+
+def config_from_hub(table: Mapping[str, Any], where: str) -> ModelConfig:
+    """The config of a Hub folder of the two classes above; anything this decoder cannot compute is refused."""
+    kind = table.get("model_type")
+    if kind not in {"qwen3", "llama"}:
+        raise ArtifactError(f'{where}: model_type is {kind!r}; expected "qwen3" or "llama"')
+    rope = table.get("rope_parameters") or {}
+    scaling = table.get("rope_scaling") or {}
+    rope_kind = rope.get("rope_type", scaling.get("rope_type", scaling.get("type", "default")))
+    expected = {"attention_bias": False, "hidden_act": "silu", "mlp_bias": False, "use_sliding_window": False}
+    problems = [
+        f"{key} is {table[key]!r}, expected {value!r}"
+        for key, value in expected.items()
+        if key in table and table[key] != value
+    ]
+    if rope_kind != "default":
+        problems.append(f'rope scaling is {rope_kind!r}, expected "default"')
+    if problems:
+        raise ArtifactError(f"{where}: this decoder cannot compute that model: {'; '.join(problems)}")
+    try:
+        heads = table["num_attention_heads"]
+        return ModelConfig(
+            depth=table["num_hidden_layers"],
+            width=table["hidden_size"],
+            num_heads=heads,
+            num_kv_heads=table.get("num_key_value_heads") or heads,
+            head_dim=table.get("head_dim") or table["hidden_size"] // heads,
+            mlp_width=table["intermediate_size"],
+            vocab_size=table["vocab_size"],
+            context=table["max_position_embeddings"],
+            rope_base=table.get("rope_theta") or rope.get("rope_theta") or 10_000.0,
+            norm_eps=table.get("rms_norm_eps", 1e-6),
+            tie_embeddings=table.get("tie_word_embeddings", False),
+            qk_norm=kind == "qwen3",
+        )
+    except KeyError as missing:
+        raise ArtifactError(f"{where}: the key {missing} is missing") from None
+
+
+def save_model(
+    folder: Path,
+    model: Transformer,
+    dtype: torch.dtype | None = None,
+    token_ids: Mapping[str, int] | None = None,
+) -> None:
+    """Write config.json and model.safetensors into an existing folder.
+
+    dtype: what the weights are stored in, None for their own. token_ids: eos_token_id, bos_token_id or
+    pad_token_id for config.json.
+    """
+    tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in to_hub(model).items()}
+    stored = next(iter(tensors.values())).dtype
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    table = hub_config(model.config, stored) | dict(token_ids or {})
+    (folder / CONFIG_FILE).write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The config of a model folder."""
+    path = folder / CONFIG_FILE
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; {folder} is no model folder") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON: {error}") from None
+    if not isinstance(table, dict):
+        raise ArtifactError(f"{path}: expected a JSON object")
+    return config_from_hub(table, str(path))
+
+
+def load_model(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer:
+    """The model in a folder, its weights and its computing in `dtype`, ready to decode.
+
+    For training load fp32 and set `compute_dtype`. Raises ArtifactError where files are missing, damaged or do
+    not fit each other.
+    """
+    config = load_config(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        tensors = load_file(path, device=str(device))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; {folder} is no model folder") from None
+    except SafetensorError as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from None
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.to_empty(device=device)
+    model.to(dtype)
+    from_hub(model, tensors, str(path))
+    model.compute_dtype = dtype
+    return model
