@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,27 +11,14 @@ from gradus.core.fingerprint import digest, file_digest
 from gradus.core.settings import KeyPath, Problem
 from gradus.roadmap.stage import SourceError
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
 
 def expand_path(text: str, roadmap_dir: Path) -> Path:
-    """A path as a roadmap writes it: `~`, `${NAME}`, `${NAME:-default}`; relative to the roadmap's folder.
-
-    Errors: KeyError with the name of a variable that is not set and has no default.
-    """
-
-    def value(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        found = os.environ.get(name, default)
-        if found is None:
-            raise KeyError(name)
-        return found
-
-    return roadmap_dir / Path(_VARIABLE.sub(value, text)).expanduser()
+    """A path as a roadmap writes it: relative to the roadmap's folder, `~` is the home folder."""
+    return roadmap_dir / Path(text).expanduser()
 
 
 def matching_files(text: str, roadmap_dir: Path) -> list[Path]:
-    """The files that a path, glob or folder means, sorted; empty where nothing matches. Errors: KeyError."""
+    """The files that a path, glob or folder means, sorted; empty where nothing matches."""
     path = expand_path(text, roadmap_dir)
     if path.is_file():
         return [path]
@@ -51,12 +36,7 @@ def file_sources(entries: Iterable[tuple[KeyPath, str]], roadmap_dir: Path) -> d
     found: dict[str, str] = {}
     problems: list[Problem] = []
     for key, text in entries:
-        try:
-            files = matching_files(text, roadmap_dir)
-        except KeyError as error:
-            name = error.args[0]
-            problems.append(Problem(key, f'"{text}": the environment variable {name} is not set'))
-            continue
+        files = matching_files(text, roadmap_dir)
         if not files:
             problems.append(Problem(key, _nothing_found(text, expand_path(text, roadmap_dir))))
             continue

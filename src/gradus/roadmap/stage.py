@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from gradus.core.artifact import Artifact
@@ -78,7 +79,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a loaded roadmap, checked and identified."""
+    """One stage of a loaded roadmap, checked and identified.
+
+    directory: the roadmap's folder, where relative paths start; place: file and line, for messages.
+    """
 
     name: str
     kind: str
@@ -88,6 +92,7 @@ class Stage:
     references: Mapping[str, tuple[Reference, ...]]
     gates: tuple[Gate, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    directory: Path = Path()
     place: str = ""
 
     @property
