@@ -3,8 +3,8 @@
 Method: best-fit decreasing (Johnson 1973). Pieces are placed longest first, each into the row with the least
 free space that still holds it. Rows with equal free space are interchangeable, and best-fit puts equal pieces
 into one row until it is full; so all pieces of one length go to all rows of one free space in a single array
-operation, and the next free space comes from a bitmap: the number of operations depends on the row length, not
-on the pieces. Rows fill exactly as in the one-by-one algorithm; the tests keep that slow version.
+operation, and the next free space comes from a bitmap: the number of operations depends on the row length,
+not on the pieces. Rows fill exactly as in the one-by-one algorithm; the tests keep that slow version.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _best_fit_decreasing(length: Int64, row_length: int) -> Int64:
                 num_rows += num_taken
             else:
                 rows = free.take(space, -(-(end - placed) // (space // size)))
-            # Best-fit keeps to one row until it is full for this size: `each` pieces in all rows but the last.
+            # Best-fit keeps to one row until it is full for this size: `each` pieces, fewer in the last row.
             each = space // size
             num_here = min(end - placed, each * len(rows))
             row[order[placed : placed + num_here]] = np.repeat(rows, each)[:num_here]

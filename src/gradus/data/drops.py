@@ -1,0 +1,73 @@
+"""What was left out, and why: every drop has a reason, is counted, and the first few of each are kept."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gradus.core.files import write_atomic
+
+_EXCERPT_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """One text, row or file that goes no further.
+
+    reason: a short name to count by; place: file and line, or id; detail: one sentence; excerpt: its start.
+    """
+
+    reason: str
+    place: str
+    detail: str = ""
+    excerpt: str = ""
+
+
+class DropLog:
+    """Counts by reason and by source, with the first `samples` of each reason kept."""
+
+    def __init__(self, samples: int = 20) -> None:
+        self._most = samples
+        self.by_reason: Counter[str] = Counter()
+        self.by_source: dict[str, Counter[str]] = {}
+        self._samples: dict[str, list[dict[str, str]]] = {}
+
+    @property
+    def total(self) -> int:
+        return self.by_reason.total()
+
+    def add(self, source: str, dropped: Dropped) -> None:
+        self.by_reason[dropped.reason] += 1
+        self.by_source.setdefault(source, Counter())[dropped.reason] += 1
+        kept = self._samples.setdefault(dropped.reason, [])
+        if len(kept) < self._most:
+            sample = asdict(dropped)
+            # Excerpts may hold lone surrogates, which no JSON file can.
+            sample["excerpt"] = (
+                dropped.excerpt[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+            )
+            kept.append({"source": source, **sample})
+
+    def write(self, path: Path) -> None:
+        """Write everything as JSON: {total, by_reason, by_source, samples}."""
+        content: dict[str, Any] = {
+            "total": self.total,
+            "by_reason": dict(sorted(self.by_reason.items())),
+            "by_source": {s: dict(sorted(c.items())) for s, c in sorted(self.by_source.items())},
+            "samples": dict(sorted(self._samples.items())),
+        }
+        write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1))
+
+    def summary(self) -> str:
+        """ "12 duplicate, 3 empty", most frequent first; "nothing" where nothing was dropped."""
+        listed = sorted(self.by_reason.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{count:,} {reason}" for reason, count in listed) or "nothing"
+
+    def first_sample(self) -> str:
+        """The first kept drop as one line, '' where there is none."""
+        for samples in self._samples.values():
+            return f"{samples[0]['place']}: {samples[0]['reason']} {samples[0]['detail']}".rstrip()
+        return ""
