@@ -1,0 +1,170 @@
+"""Continuous batching: streams of tokens join and leave at every step, each with a slot of the cache.
+
+A stream knows its prompt, how it samples, and what happens when a token is sampled (turn.py); here is only the
+machinery: prompts packed end to end for the prefill, one decode step for all live streams, forced tokens fed in
+place of sampled ones, a finished stream's slot handed to the last one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gradus.engine.cache import SlotCache
+from gradus.engine.sampling import Sampling, SamplingBatch, sample, sampling_batch
+from gradus.model.batch import Documents
+from gradus.model.transformer import Transformer
+
+PREFILL_TOKENS = 8192
+"""Prompt tokens that one prefill packs at most; a single longer prompt still goes in whole."""
+
+
+class TokenStream(Protocol):
+    """What the batch needs of one request."""
+
+    prompt_ids: Sequence[int]
+    sampling: Sampling
+    forced: deque[int]
+    """Tokens that the model reads next whatever it would have sampled."""
+    finished: bool
+    num_sampled: int
+
+    def push(self, token: int) -> None:
+        """Take a sampled token; may set `finished` or queue `forced`."""
+        ...
+
+    def run_out(self) -> None:
+        """No position is left in the context: finish now."""
+        ...
+
+
+class DecodeBatch:
+    """Up to `num_slots` live streams on one model."""
+
+    def __init__(self, model: Transformer, num_slots: int, vocab_size: int) -> None:
+        """vocab_size: tokens that may be sampled, the first of the model's (which may be padded)."""
+        config = model.config
+        self.model = model
+        self.vocab_size = vocab_size
+        self.num_slots = num_slots
+        self.device = model.embedding.device
+        self.cache = SlotCache(
+            num_layers=config.depth,
+            num_slots=num_slots,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            context=config.context,
+            dtype=model.compute_dtype,
+            device=self.device,
+        )
+        # Parallel lists, one entry a live slot.
+        self._streams: list[TokenStream] = []
+        self._lengths: list[int] = []  # positions stored so far
+        self._next: list[int] = []  # the token to feed at that position
+        self._sampling: SamplingBatch | None = None  # of all live streams, until the batch changes
+
+    @property
+    def num_live(self) -> int:
+        return len(self._streams)
+
+    @property
+    def num_free(self) -> int:
+        return self.num_slots - len(self._streams)
+
+    @torch.inference_mode()
+    def join(self, streams: Sequence[TokenStream]) -> list[TokenStream]:
+        """Prefill these streams, at most `num_free`, and sample their first tokens. Returns those that finished."""
+        assert len(streams) <= self.num_free
+        for group in _prefill_groups(streams):
+            self._prefill(group)
+        return self._drop_finished()
+
+    @torch.inference_mode()
+    def step(self) -> list[TokenStream]:
+        """Feed one token to every live stream and take the next. Returns the streams that finished."""
+        if not self._streams:
+            return []
+        tokens = torch.tensor(self._next, device=self.device)
+        positions = torch.tensor(self._lengths, device=self.device)
+        self.cache.begin_step(positions, max(self._lengths) + 1)
+        hidden = self.model.decode(tokens, positions, self.cache)
+        self._lengths = [length + 1 for length in self._lengths]
+        if self._sampling is None:
+            rules = [stream.sampling for stream in self._streams]
+            self._sampling = sampling_batch(rules, self.vocab_size, self.device)
+        self._advance(0, hidden, self._sampling)
+        return self._drop_finished()
+
+    def _prefill(self, streams: Sequence[TokenStream]) -> None:
+        first = len(self._streams)
+        lengths = [len(stream.prompt_ids) for stream in streams]
+        packed = [token for stream in streams for token in stream.prompt_ids]
+        tokens = torch.tensor(packed, device=self.device)
+        documents = Documents.of_lengths(lengths, self.device)
+        hidden, stored = self.model.prefill(tokens, documents)
+        self.cache.reserve(max(lengths))
+        slots = documents.index + first
+        for layer, (keys, values) in enumerate(stored):
+            self.cache.fill(layer, slots, documents.positions, keys, values)
+        self._streams += streams
+        self._lengths += lengths
+        self._next += [0] * len(streams)
+        self._sampling = None
+        last = torch.tensor(documents.bounds[1:], device=self.device) - 1
+        rules = [stream.sampling for stream in streams]
+        columns = sampling_batch(rules, self.vocab_size, self.device)
+        self._advance(first, hidden[last], columns)
+
+    def _advance(self, first: int, hidden: Tensor, columns: SamplingBatch) -> None:
+        """Settle what each live stream from slot `first` on is fed next. hidden: (B, width) at their last token."""
+        streams = self._streams[first:]
+        sampled: Sequence[int | None] = [None] * len(streams)
+        if not all(stream.forced for stream in streams):
+            draws = [stream.num_sampled for stream in streams]
+            logits = self.model.head(hidden)[:, : self.vocab_size]
+            sampled = sample(logits, columns, draws).tolist()
+        for slot, (stream, token) in enumerate(zip(streams, sampled, strict=True), start=first):
+            if stream.forced:
+                token = stream.forced.popleft()
+            else:
+                assert token is not None
+                stream.push(token)
+                if stream.finished:
+                    continue
+            if self._lengths[slot] >= self.model.config.context:
+                stream.run_out()
+                continue
+            self._next[slot] = token
+
+    def _drop_finished(self) -> list[TokenStream]:
+        """Free the slots of finished streams; the last live one moves into each hole."""
+        gone = [slot for slot, stream in enumerate(self._streams) if stream.finished]
+        finished = [self._streams[slot] for slot in gone]
+        for slot in reversed(gone):
+            last = len(self._streams) - 1
+            if slot != last:
+                self.cache.move(last, slot, self._lengths[last])
+            for column in (self._streams, self._lengths, self._next):
+                column[slot] = column[-1]  # type: ignore[index]
+                column.pop()  # type: ignore[attr-defined]
+        if gone:
+            self._sampling = None
+        return finished
+
+
+def _prefill_groups(streams: Sequence[TokenStream]) -> list[list[TokenStream]]:
+    """Runs of streams whose prompts together hold at most PREFILL_TOKENS."""
+    groups: list[list[TokenStream]] = []
+    room = 0
+    for stream in streams:
+        length = len(stream.prompt_ids)
+        if not groups or length > room:
+            groups.append([])
+            room = PREFILL_TOKENS
+        groups[-1].append(stream)
+        room -= length
+    return groups

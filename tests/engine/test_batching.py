@@ -1,0 +1,147 @@
+"""Continuous batching against a full forward pass for every token."""
+
+from collections import deque
+
+import pytest
+import torch
+
+from gradus.engine.batching import DecodeBatch
+from gradus.engine.sampling import Sampling, sample, sampling_batch
+from gradus.model.batch import Documents
+from gradus.model.config import ModelConfig
+from gradus.model.transformer import Transformer, build_model
+
+VOCAB = 60
+CONTEXT = 160
+
+
+def small_model(num_kv_heads: int = 2) -> Transformer:
+    """Random weights of a scale that makes every past token matter to the next."""
+    config = ModelConfig(
+        depth=3,
+        width=32,
+        num_heads=2,
+        num_kv_heads=num_kv_heads,
+        head_dim=16,
+        mlp_width=64,
+        vocab_size=VOCAB,
+        context=CONTEXT,
+    )
+    model = build_model(config, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
+
+
+class Stream:
+    """A stream that stops after `length` tokens; forced: {number of sampled tokens: tokens to force then}."""
+
+    def __init__(
+        self,
+        prompt: list[int],
+        length: int,
+        sampling: Sampling | None = None,
+        forced: dict[int, list[int]] | None = None,
+    ) -> None:
+        self.prompt_ids = prompt
+        self.sampling = sampling or Sampling()
+        self.plan = forced or {}
+        self.length = length
+        self.forced: deque[int] = deque()
+        self.finished = False
+        self.num_sampled = 0
+        self.out: list[int] = []
+        self.ran_out = False
+
+    def push(self, token: int) -> None:
+        self.out.append(token)
+        self.num_sampled += 1
+        self.forced.extend(self.plan.get(self.num_sampled, []))
+        self.finished = self.num_sampled >= self.length
+
+    def run_out(self) -> None:
+        self.ran_out = self.finished = True
+
+
+@torch.no_grad()
+def slow_tokens(model: Transformer, stream: Stream) -> list[int]:
+    """The same by a full pass over the whole sequence for each token."""
+    sequence, out = list(stream.prompt_ids), []
+    while len(out) < stream.length:
+        hidden = model(torch.tensor(sequence), Documents.of_lengths([len(sequence)]))
+        logits = model.head(hidden[-1:])
+        out.append(int(sample(logits, sampling_batch([stream.sampling], VOCAB, logits.device), [len(out)])))
+        sequence += [out[-1], *stream.plan.get(len(out), [])]
+    return out
+
+
+def run(model: Transformer, streams: list[Stream], num_slots: int) -> None:
+    batch = DecodeBatch(model, num_slots, VOCAB)
+    waiting = list(streams)
+    while waiting or batch.num_live:
+        if waiting and batch.num_free:
+            batch.join([waiting.pop(0) for _ in range(min(batch.num_free, len(waiting)))])
+        batch.step()
+
+
+def mixed_streams() -> list[Stream]:
+    generator = torch.Generator().manual_seed(1)
+    streams = []
+    for i in range(11):
+        prompt = torch.randint(0, VOCAB, (1 + 3 * i,), generator=generator).tolist()
+        rule = Sampling(temperature=1.0, top_k=20 if i % 3 == 0 else None, seed=i) if i % 2 else Sampling()
+        forced = {2: [5, 6, 7, 8], 4: [1]} if i % 4 == 1 else {}
+        streams.append(Stream(prompt, 3 + (7 * i) % 13, rule, forced))
+    return streams
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2])
+@pytest.mark.parametrize("num_slots", [1, 4, 16])
+def test_batched_decoding_equals_a_full_pass_for_every_token(num_slots: int, num_kv_heads: int) -> None:
+    model = small_model(num_kv_heads)
+    streams = mixed_streams()
+    run(model, streams, num_slots)
+    for stream in streams:
+        assert stream.out == slow_tokens(model, stream)
+
+
+def test_a_stream_ends_when_its_context_is_full() -> None:
+    model = small_model()
+    stream = Stream(list(range(20)), length=1000)
+    run(model, [stream, Stream([1, 2], length=4)], num_slots=2)
+    assert stream.ran_out
+    # The last sampled token needs no position of its own.
+    assert len(stream.out) == CONTEXT - 20 + 1
+    assert stream.out == slow_tokens(model, Stream(list(range(20)), len(stream.out)))[: len(stream.out)]
+
+
+def test_a_stream_may_finish_on_the_token_of_its_prefill() -> None:
+    model = small_model()
+    batch = DecodeBatch(model, 3, VOCAB)
+    short, long = Stream([1, 2, 3], length=1), Stream([4, 5], length=3)
+    assert batch.join([short, long]) == [short]
+    assert batch.num_live == 1
+    assert batch.step() == []
+    assert batch.step() == [long]
+    assert long.out == slow_tokens(model, long)
+
+
+def test_tokens_beyond_the_tokenizer_are_never_sampled() -> None:
+    model = small_model()
+    batch = DecodeBatch(model, 1, vocab_size=7)
+    stream = Stream([1], length=50, sampling=Sampling(temperature=5.0))
+    batch.join([stream])
+    while batch.num_live:
+        batch.step()
+    assert max(stream.out) < 7
+
+
+def test_long_prompts_are_prefilled_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradus.engine.batching.PREFILL_TOKENS", 40)
+    model = small_model()
+    streams = mixed_streams()
+    run(model, streams, 11)
+    for stream in streams:
+        assert stream.out == slow_tokens(model, stream)
