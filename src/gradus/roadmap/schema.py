@@ -315,7 +315,8 @@ def _check_reference(
                 "a stage takes its inputs from earlier ones: move it up",
             )
     elif drafts[position].makes and drafts[position].makes not in declared.kinds:
-        hint = f"; did you mean {_either(fitting)}?" if fitting else ""
+        quoted = [f'"{name}"' for name in fitting]
+        hint = f"; did you mean {_either(quoted)}?" if fitting else ""
         report(
             reference.path,
             f'"{written}": expected {_a(declared.kinds)}, but stage "{name}" makes '

@@ -1,0 +1,66 @@
+"""The card that closes a walk: what the model can do, and how to talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gradus.core.artifact import Artifact
+from gradus.core.quantity import format_seconds
+from gradus.roadmap.models import MODEL_FOLDER
+from gradus.roadmap.schema import Roadmap
+from gradus.roadmap.table import text_table
+
+_BAR_WIDTH = 20
+
+
+def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Path | None) -> str:
+    """Probe results by category where a stage measured them, times, the report and the chat command."""
+    made = [(s.name, artifacts[s.name]) for s in roadmap.stages if s.name in artifacts]
+    total = sum(a.manifest.seconds for _, a in made)
+    lines = ["", f"{roadmap.name}: {len(made)} stages, {format_seconds(total)} of work"]
+    probes = next(
+        (a.results["probes"] for _, a in reversed(made) if _is_table(a.results.get("probes"))), None
+    )
+    if probes is not None:
+        lines += ["", "what it can do", *_probe_lines(probes)]
+    if report is not None:
+        lines += ["", f"report   {report}"]
+    if any((a.path / MODEL_FOLDER).is_dir() for _, a in made):
+        lines += [f"talk     gradus chat --model {roadmap.name}"]
+    return "\n".join(lines)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _probe_lines(probes: Mapping[str, Any]) -> list[str]:
+    """One table: categories down, suites across; the total last."""
+    suites = {name: suite for name, suite in probes.items() if _is_table(suite) and "total" in suite}
+    if not suites and "total" in probes:
+        suites = {"": probes}
+    categories = list(dict.fromkeys(c for suite in suites.values() for c in suite.get("categories", {})))
+    rows = []
+    for category in [*categories, "total"]:
+        row = [category]
+        for suite in suites.values():
+            measure = suite["total"] if category == "total" else suite.get("categories", {}).get(category)
+            row.append(_score(measure))
+        rows.append(row)
+    headers = ["", *[name or "probes" for name in suites]]
+    return ["  " + line for line in text_table(headers, rows).splitlines()]
+
+
+def _score(measure: Any) -> str:
+    """A bar, the share, and how many of how many."""
+    if not _is_table(measure) or "value" not in measure:
+        return ""
+    value = float(measure["value"])
+    full = round(value * _BAR_WIDTH)
+    count = ""
+    if "n" in measure:
+        successes = int(measure.get("successes", round(value * measure["n"])))
+        count = f"  {successes}/{measure['n']}"
+    return f"{'█' * full}{'░' * (_BAR_WIDTH - full)} {value:6.1%}{count}"

@@ -1,0 +1,37 @@
+"""Locks between processes, released by the system when a process ends however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gradus.core.errors import GradusError
+
+
+@contextmanager
+def exclusive_lock(path: Path, refusal: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold a lock file while the block runs.
+
+    Where another process holds it: with `waiting`, call that with a sentence and wait; else GradusError
+    with `refusal`. {pid} in either text becomes the holder's process number.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", errors="replace").strip() or "?"
+            sentence = refusal.replace("{pid}", holder)
+            if waiting is None:
+                raise GradusError(sentence) from None
+            waiting(sentence)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,105 @@
+"""`--model NAME`: a roadmap's name, `roadmap/stage` or a folder, with an optional `@checkpoint`."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradus.core.errors import ArtifactError, did_you_mean
+
+RUN_RECORD = "roadmap.json"
+MODEL_FOLDER = "model"
+CHECKPOINTS_FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A model folder found: where it is, and how to name it to the user."""
+
+    folder: Path
+    label: str
+
+
+def resolve_model(reference: str, home: Path) -> ModelReference:
+    """The model folder that a reference means.
+
+    A roadmap's name means its last finished stage that holds a model. `@latest` is the finished model,
+    `@best` and `@5568` are checkpoints kept beside it. Errors: ArtifactError with the nearest name.
+    """
+    name, at, checkpoint = reference.rpartition("@") if "@" in reference else (reference, "", "")
+    base, label = _artifact_folder(name, home)
+    if base is None:
+        return ModelReference(Path(name).expanduser(), label)
+    if not at or checkpoint == "latest":
+        return ModelReference(base / MODEL_FOLDER, label)
+    return ModelReference(_checkpoint(base, checkpoint, label), f"{label}@{checkpoint}")
+
+
+def _artifact_folder(name: str, home: Path) -> tuple[Path | None, str]:
+    """(the artifact that holds model/, a label); None where the name is itself a model folder."""
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return None, path.name
+    if (path / MODEL_FOLDER / "config.json").is_file():
+        return path, path.name
+    runs = home / "runs"
+    known = sorted(p.parent.name for p in runs.glob(f"*/{RUN_RECORD}")) if runs.is_dir() else []
+    roadmap, _, stage = name.partition("/")
+    if roadmap not in known:
+        if path.exists():
+            raise ArtifactError(f"{path}: this folder holds no model (no config.json, no {MODEL_FOLDER}/)")
+        hint = did_you_mean(roadmap, known)
+        if not hint:
+            hint = f"; there are {', '.join(known)}" if known else "; run a roadmap first: gradus run FILE"
+        raise ArtifactError(f'no model "{name}" in {runs}{hint}')
+    run = runs / roadmap
+    return (_stage(run, stage), f"{roadmap}/{stage}") if stage else _last_model(run)
+
+
+def _stage_names(run: Path) -> list[str]:
+    record = json.loads((run / RUN_RECORD).read_text(encoding="utf-8"))
+    return [str(stage["name"]) for stage in record["stages"]]
+
+
+def _has_model(run: Path, stage: str) -> bool:
+    return (run / stage / MODEL_FOLDER / "config.json").is_file()
+
+
+def _last_model(run: Path) -> tuple[Path, str]:
+    for stage in reversed(_stage_names(run)):
+        if _has_model(run, stage):
+            return (run / stage).resolve(), f"{run.name}/{stage}"
+    raise ArtifactError(
+        f'roadmap "{run.name}" has no finished stage with a model yet; run it: gradus run FILE'
+    )
+
+
+def _stage(run: Path, stage: str) -> Path:
+    names = _stage_names(run)
+    finished = [name for name in names if _has_model(run, name)]
+    if stage in finished:
+        return (run / stage).resolve()
+    there = f"; stages with a model are {', '.join(finished)}" if finished else "; none has a model yet"
+    if stage in names:
+        raise ArtifactError(f'stage "{stage}" of roadmap "{run.name}" holds no finished model{there}')
+    raise ArtifactError(
+        f'roadmap "{run.name}" has no stage "{stage}"{did_you_mean(stage, finished or names) or there}'
+    )
+
+
+def _checkpoint(base: Path, checkpoint: str, label: str) -> Path:
+    """checkpoints/step-N or checkpoints/best beside the finished model."""
+    folder = base / CHECKPOINTS_FOLDER
+    kept = sorted((p.name for p in folder.iterdir()), key=_step) if folder.is_dir() else []
+    wanted = f"step-{int(checkpoint)}" if checkpoint.isdigit() else checkpoint
+    if wanted in kept:
+        return folder / wanted
+    listed = ", ".join("@" + name.removeprefix("step-") for name in ["latest", *kept])
+    raise ArtifactError(f'{label} keeps no checkpoint "@{checkpoint}"; there are {listed}')
+
+
+def _step(name: str) -> int:
+    found = re.search(r"\d+", name)
+    return int(found[0]) if found else -1

@@ -1,0 +1,333 @@
+"""The walk: what will run and why, then each stage in order, its gates, the report and the closing card.
+
+runs/<roadmap>/roadmap.json   the walked roadmap: stages with fingerprints, inputs, settings, predictions
+runs/<roadmap>/<stage>        points to artifacts/<kind>-<fingerprint>
+runs/<roadmap>/ledger.jsonl   one line per event: walk, stage, result, gate, measure (see _Walk)
+runs/<roadmap>/report.html    written after the last stage
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scratch
+from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
+from gradus.core.files import disk_full_error, is_disk_full, write_atomic
+from gradus.core.gate import find_measure, judge, measure_names
+from gradus.core.ledger import Ledger
+from gradus.core.machine import machine_facts, software_versions
+from gradus.core.quantity import format_seconds
+from gradus.roadmap.card import closing_card
+from gradus.roadmap.kinds import stage_module
+from gradus.roadmap.lock import exclusive_lock
+from gradus.roadmap.models import RUN_RECORD
+from gradus.roadmap.place import Place, now
+from gradus.roadmap.plan import PlannedStage, choose_device, plan_roadmap
+from gradus.roadmap.progress import Progress
+from gradus.roadmap.schema import Roadmap
+from gradus.roadmap.stage import Inputs, Stage
+from gradus.roadmap.status import (
+    StageStatus,
+    artifact_path,
+    link_stage,
+    parent_fingerprints,
+    stage_status,
+)
+from gradus.roadmap.table import text_table
+
+
+@dataclass(frozen=True)
+class WalkResult:
+    """What a finished walk leaves: artifacts by stage name, the run folder, the report if one was written."""
+
+    artifacts: dict[str, Artifact]
+    run_dir: Path
+    report: Path | None
+
+
+@dataclass
+class _Walk:
+    """State of one walk. `accepted` is the user's reason to go on past failed gates, None to stop."""
+
+    roadmap: Roadmap
+    home: Path
+    progress: Progress
+    ledger: Ledger
+    planned: dict[str, PlannedStage]
+    accepted: str | None = None
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    verified: set[str] = field(default_factory=set)
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return self.home / "artifacts"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.home / "runs" / self.roadmap.name
+
+
+def walk(
+    roadmap: Roadmap, home: Path, progress: Progress, only: str | None = None, override: str | None = None
+) -> WalkResult:
+    """Walk a roadmap, or one stage of it; finished stages are reused.
+
+    override: a reason to go on past failed gates, kept in the ledger. Errors: GateFailedError where a gate
+    fails; GradusError of any kind from a stage, with its place; KeyboardInterrupt after a word on resuming.
+    """
+    run_dir = home / "runs" / roadmap.name
+    chosen = [roadmap.stage(only)] if only is not None else list(roadmap.stages)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
+        with exclusive_lock(run_dir / ".lock", refusal):
+            device = choose_device("cpu", roadmap.machine, home)
+            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / "artifacts")}
+            walking = _Walk(roadmap, home, progress, Ledger(run_dir / "ledger.jsonl"), planned, override)
+            return _walk(walking, chosen, finish=only is None)
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full_error(error, home) from error
+        raise
+
+
+def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
+    roadmap = walking.roadmap
+    statuses = {
+        s.name: stage_status(roadmap, s, walking.artifacts_dir, walking.run_dir) for s in roadmap.stages
+    }
+    walking.artifacts = {name: s.artifact for name, s in statuses.items() if s.artifact is not None}
+    walking.progress.line(_opening(walking, chosen, statuses))
+    _write_record(walking)
+    walking.ledger.append(
+        {"event": "walk", "time": now(), "roadmap": roadmap.name, "stages": [s.name for s in chosen],
+         "machine": machine_facts(), "software": software_versions()}
+    )  # fmt: skip
+    _set_threads(roadmap.machine.threads)
+    for stage in chosen:
+        _refuse_missing_inputs(walking, stage)
+        if stage.name not in walking.artifacts:
+            _run_stage(walking, stage)
+        artifact = walking.artifacts[stage.name]
+        sweep_scratch(artifact.path)
+        link_stage(walking.run_dir, stage.name, artifact.path)
+        _judge_gates(walking, stage, artifact)
+    report = _write_report(walking) if finish else None
+    if finish:
+        walking.progress.line(closing_card(roadmap, walking.artifacts, report))
+    return WalkResult(walking.artifacts, walking.run_dir, report)
+
+
+def _opening(walking: _Walk, chosen: list[Stage], statuses: dict[str, StageStatus]) -> str:
+    """The table that says what will run, why, and for about how long."""
+    words = {"done": "reuse", "resume": "resume", "run": "run"}
+    rows, left = [], 0.0
+    for stage in chosen:
+        status = statuses[stage.name]
+        seconds = walking.planned[stage.name].estimate.seconds
+        waits = status.state != "done" and seconds is not None
+        left += (seconds or 0.0) if waits else 0.0
+        rows.append([
+            stage.name, stage.kind, words[status.state],
+            f"about {format_seconds(seconds or 0)}" if waits else "", status.reason,
+        ])  # fmt: skip
+    table = text_table(["stage", "kind", "", "time", "why"], rows)
+    todo = sum(
+        status.state != "done" for name, status in statuses.items() if name in {s.name for s in chosen}
+    )
+    ending = f"{todo} to run, about {format_seconds(left)}" if todo else "everything is done already"
+    return f"{walking.roadmap.name} ({walking.roadmap.path})\n\n{table}\n\n{ending}\n"
+
+
+def _refuse_missing_inputs(walking: _Walk, stage: Stage) -> None:
+    missing = [name for name in stage.parents if name not in walking.artifacts]
+    if missing and stage.name not in walking.artifacts:
+        raise ConfigError(
+            f"{stage.place}: its input {', '.join(missing)} has not been made yet; "
+            f"run the whole roadmap: gradus run {walking.roadmap.path}"
+        )
+
+
+# One stage
+
+
+def _run_stage(walking: _Walk, stage: Stage) -> None:
+    """Run one stage to its artifact, with the errors of anything inside told with the stage's place."""
+    folder = artifact_path(walking.artifacts_dir, stage)
+    lock = walking.artifacts_dir / ".locks" / folder.name
+    sentence = f"{stage.place}: process {{pid}} is making the same artifact; waiting for it"
+    with exclusive_lock(lock, sentence, walking.progress.line):
+        if folder.exists():
+            walking.artifacts[stage.name] = open_artifact(folder)
+            return
+        inputs = _open_inputs(walking, stage)
+        work = begin_work(walking.artifacts_dir, stage_module(stage.kind).MAKES, stage.fingerprint)
+        place = _place(walking, stage, work)
+        walking.progress.line(f"{stage.name} ({stage.kind})")
+        with _told_with_place(walking, stage, place):
+            artifact: Artifact = stage_module(stage.kind).run(stage, inputs, place)
+    if artifact.fingerprint != stage.fingerprint:
+        raise ArtifactError(f"{stage.place}: the stage left an artifact that is not its own: {artifact.path}")
+    walking.artifacts[stage.name] = artifact
+    walking.verified.add(stage.name)
+    _record_stage(walking, stage, artifact)
+    walking.progress.line(f"  done in {format_seconds(artifact.manifest.seconds)}")
+
+
+def _open_inputs(walking: _Walk, stage: Stage) -> Inputs:
+    """The stage's input artifacts, every byte of them checked once a walk."""
+    for name in stage.parents:
+        if name not in walking.verified:
+            artifact = walking.artifacts[name]
+            walking.artifacts[name] = open_artifact(artifact.path, artifact.kind, verify=True)
+            walking.verified.add(name)
+    by_key = {
+        key: tuple(walking.artifacts[r.stage] for r in references)
+        for key, references in stage.references.items()
+    }
+    return Inputs(by_key, walking.artifacts)
+
+
+def _place(walking: _Walk, stage: Stage, work: Path) -> Place:
+    module = stage_module(stage.kind)
+    return Place(
+        stage=stage,
+        work=work,
+        roadmap_dir=walking.roadmap.directory,
+        home=walking.home,
+        machine=walking.roadmap.machine,
+        progress=walking.progress,
+        ledger=walking.ledger,
+        smoke=walking.roadmap.smoke,
+        makes=module.MAKES,
+        stage_version=module.VERSION,
+        parents=parent_fingerprints(walking.roadmap, stage),
+    )
+
+
+@contextmanager
+def _told_with_place(walking: _Walk, stage: Stage, place: Place) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        walking.progress.line(
+            f'stopped in stage "{stage.name}" after {format_seconds(place.seconds)}; what it saved is kept, '
+            f"the same command resumes it: gradus run {walking.roadmap.path}"
+        )
+        raise
+    except MemoryError as error:
+        raise GradusError(f"{stage.place}: out of memory; try smaller settings for this stage") from error
+    except GradusError as error:
+        raise GradusError(f"{stage.place}: {error}") from error
+
+
+def _set_threads(threads: int | None) -> None:
+    """Give the roadmap's thread count to libraries that are loaded later, and to torch if it is loaded."""
+    if threads is None:
+        return
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+# Records
+
+
+def _write_record(walking: _Walk) -> None:
+    """What was walked, for `--model NAME`, the report and the next plan."""
+    stages = []
+    for stage in walking.roadmap.stages:
+        estimate = walking.planned[stage.name].estimate
+        stages.append(
+            {
+                "name": stage.name,
+                "kind": stage.kind,
+                "makes": stage_module(stage.kind).MAKES,
+                "fingerprint": stage.fingerprint,
+                "artifact": artifact_path(walking.artifacts_dir, stage).name,
+                "inputs": {key: [r.stage for r in refs] for key, refs in stage.references.items()},
+                "gates": [gate.model_dump(mode="json", exclude_none=True) for gate in stage.gates],
+                "seed": stage.seed,
+                "settings": stage.settings.model_dump(mode="json", by_alias=True),
+                "predicted": asdict(estimate) | {"notes": list(estimate.notes)},
+            }
+        )
+    roadmap = walking.roadmap
+    record = {
+        "name": roadmap.name,
+        "seed": roadmap.seed,
+        "path": str(roadmap.path),
+        "description": roadmap.description,
+        "machine": roadmap.machine.model_dump(mode="json"),
+        "stages": stages,
+    }
+    write_atomic(walking.run_dir / RUN_RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
+    """The finished stage and each of its measures into the ledger."""
+    common = {"time": now(), "stage": stage.name, "fingerprint": stage.fingerprint}
+    walking.ledger.append(
+        {"event": "stage", **common, "kind": stage.kind, "artifact": artifact.path.name,
+         "seconds": artifact.manifest.seconds,
+         "predicted_seconds": walking.planned[stage.name].estimate.seconds}
+    )  # fmt: skip
+    for name in measure_names(artifact.results):
+        measure = {k: v for k, v in find_measure(artifact.results, name).items() if k != "items"}
+        walking.ledger.append({"event": "result", **common, "measure": name, **measure})
+
+
+def _judge_gates(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
+    """Judge every gate of a stage, record new verdicts, and stop at failed ones unless told to go on."""
+    parents = {name: a.results for name, a in walking.artifacts.items() if name != stage.name}
+    failures = []
+    for gate in stage.gates:
+        try:
+            verdict = judge(gate, artifact.results, parents)
+        except ConfigError as error:
+            raise ConfigError(f"{stage.place}: gate: {error}") from None
+        walking.progress.line(f"  gate {'passed' if verdict.passed else 'FAILED'}: {verdict.text}")
+        record: dict[str, Any] = {
+            "event": "gate",
+            "stage": stage.name,
+            "fingerprint": stage.fingerprint,
+            "gate": gate.model_dump(mode="json", exclude_none=True),
+            "passed": verdict.passed,
+            "text": verdict.text,
+        }
+        if not verdict.passed:
+            failures.append(verdict.text)
+            if walking.accepted is not None:
+                record["override"] = walking.accepted
+        if record not in [{k: v for k, v in r.items() if k != "time"} for r in walking.ledger.records()]:
+            walking.ledger.append({"time": now(), **record})
+    if not failures:
+        return
+    if walking.roadmap.smoke:
+        walking.progress.line("  (a smoke run goes on past failed gates: toy sizes reach no bar)")
+    elif walking.accepted is not None:
+        walking.progress.line(f'  going on: "{walking.accepted}" (recorded)')
+    else:
+        raise GateFailedError(
+            f"{stage.place}: gate failed: {'; '.join(failures)}. Everything made so far is kept in "
+            f'{walking.run_dir}; go on past it with --override "reason"'
+        )
+
+
+def _write_report(walking: _Walk) -> Path | None:
+    """The report, where this installation has its writer."""
+    if find_spec("gradus.roadmap.report") is None:
+        return None
+    report: Path = import_module("gradus.roadmap.report").write_report(walking.run_dir)
+    return report
