@@ -78,8 +78,8 @@ class HermesFormat:
             [tokenizer.special(specials.TOOLS)],
             [tokenizer.special(specials.TOOLS_END)],
         )
-        # Fixed runs. One that ends a line may be encoded apart from text behind it that does not start with white
-        # space: no split pattern joins them.
+        # Fixed runs. One that ends a line may be encoded apart from text behind it that does not start with
+        # white space: no split pattern joins them.
         newline, blank_line = tokenizer.encode("\n"), tokenizer.encode("\n\n")
         self._newline, self._blank_line = newline, blank_line
         self._close = [end, *newline]

@@ -1,0 +1,148 @@
+"""Probe suites: what to ask a model, with which switches, and what its answer must satisfy.
+
+JSON lines, one probe a line; or TOML with one [[probe]] table each for suites written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from gradus.conversation.checks import Check
+from gradus.conversation.messages import Conversation, Message, ToolSchema, messages_from_json
+from gradus.core.errors import ConfigError, DataError
+from gradus.core.fingerprint import digest
+from gradus.core.settings import Settings, check_settings
+
+
+class Probe(Settings):
+    """One question with its checks.
+
+    Either `messages` (the last is the user's, earlier turns stand as written) or `turns` (user messages
+    that the model answers one after another; the checks are on the last answer). think and tools: None
+    leaves them to whoever runs the suite.
+    """
+
+    id: str = Field(min_length=1)
+    category: str = Field(default="all", min_length=1)
+    messages: tuple[dict[str, Any], ...] | None = None
+    turns: tuple[str, ...] | None = None
+    think: bool | None = None
+    tools: tuple[str, ...] | None = None
+    samples: int = Field(default=1, ge=1)
+    checks: tuple[Check, ...] = Field(min_length=1)
+
+    @field_validator("messages")
+    @classmethod
+    def _readable(cls, messages: tuple[dict[str, Any], ...] | None) -> tuple[dict[str, Any], ...] | None:
+        if messages is not None:
+            try:
+                found = messages_from_json(messages, "messages")
+            except DataError as error:
+                raise ValueError(str(error)) from error
+            if found[-1].role != "user":
+                raise ValueError(f"the last message must be the user's, found {found[-1].role}")
+        return messages
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Probe:
+        if (self.messages is None) == (self.turns is None):
+            raise ValueError("give either messages or turns")
+        if self.turns is not None and (not self.turns or not all(turn.strip() for turn in self.turns)):
+            raise ValueError("turns must hold user messages, none of them empty")
+        return self
+
+    def first_prompt(self, tools: tuple[ToolSchema, ...] = ()) -> Conversation:
+        """What the model answers first: the messages, or the first of the turns."""
+        if self.messages is not None:
+            messages = messages_from_json(self.messages, "messages")
+        else:
+            messages = (Message("user", self.turns[0] if self.turns else ""),)
+        return Conversation(messages, tools, id=self.id, think=self.think)
+
+    @property
+    def later_turns(self) -> tuple[str, ...]:
+        """User messages to ask after the first answer."""
+        return self.turns[1:] if self.turns is not None else ()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of probes; `digest` identifies what is asked and checked."""
+
+    name: str
+    probes: tuple[Probe, ...]
+    digest: str
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """In order of first appearance."""
+        return tuple(dict.fromkeys(probe.category for probe in self.probes))
+
+
+def load_suite(path: Path | str) -> Suite:
+    """Read a suite; ConfigError with every problem as file:line."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such probe file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    probes: list[Probe] = []
+    problems: list[str] = []
+    lines: dict[str, int] = {}
+    for line, row in _toml_rows(path, text) if path.suffix == ".toml" else _json_rows(path, text):
+        if isinstance(row, str):
+            problems.append(f"{path}:{line}: {row}")
+            continue
+        probe, found = check_settings(Probe, row)
+        problems += [f"{path}:{line}: {problem.text}" for problem in found]
+        if probe is None:
+            continue
+        if probe.id in lines:
+            problems.append(f'{path}:{line}: id "{probe.id}" is used on line {lines[probe.id]} too')
+        lines.setdefault(probe.id, line)
+        probes.append(probe)
+    if not probes and not problems:
+        problems.append(f"{path}: holds no probe")
+    if problems:
+        raise ConfigError(problems)
+    return Suite(path.stem, tuple(probes), digest([probe.model_dump(mode="json") for probe in probes]))
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """(line, row or what is wrong with it)."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, f"not a line of JSON ({error})"
+            continue
+        yield number, row if isinstance(row, dict) else "expected an object {...}"
+
+
+def _toml_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    rows = data.pop("probe", [])
+    if data or not isinstance(rows, list):
+        raise ConfigError(f"{path}: expected only [[probe]] tables, found {', '.join(data) or 'probe'}")
+    heads = [
+        n
+        for n, line in enumerate(text.splitlines(), start=1)
+        if line.replace(" ", "").startswith("[[probe]]")
+    ]
+    for index, row in enumerate(rows):
+        # An inline array `probe = [...]` has no heads; then the file's first line stands for all.
+        yield heads[index] if len(heads) == len(rows) else 1, row
