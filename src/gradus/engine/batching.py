@@ -1,8 +1,8 @@
 """Continuous batching: streams of tokens join and leave at every step, each with a slot of the cache.
 
-A stream knows its prompt, how it samples, and what happens when a token is sampled (turn.py); here is only the
-machinery: prompts packed end to end for the prefill, one decode step for all live streams, forced tokens fed in
-place of sampled ones, a finished stream's slot handed to the last one.
+A stream knows its prompt, how it samples, and what happens when a token is sampled (turn.py); here is only
+the machinery: prompts packed end to end for the prefill, one decode step for all live streams, forced tokens
+fed in place of sampled ones, a finished stream's slot handed to the last one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ class DecodeBatch:
 
     @torch.inference_mode()
     def join(self, streams: Sequence[TokenStream]) -> list[TokenStream]:
-        """Prefill these streams, at most `num_free`, and sample their first tokens. Returns those that finished."""
+        """Prefill these streams, at most `num_free`, and sample their first tokens.
+
+        Returns those that finished.
+        """
         assert len(streams) <= self.num_free
         for group in _prefill_groups(streams):
             self._prefill(group)
@@ -120,7 +123,10 @@ class DecodeBatch:
         self._advance(first, hidden[last], columns)
 
     def _advance(self, first: int, hidden: Tensor, columns: SamplingBatch) -> None:
-        """Settle what each live stream from slot `first` on is fed next. hidden: (B, width) at their last token."""
+        """Settle what each live stream from slot `first` on is fed next.
+
+        hidden: (B, width) at their last token.
+        """
         streams = self._streams[first:]
         sampled: Sequence[int | None] = [None] * len(streams)
         if not all(stream.forced for stream in streams):
@@ -148,9 +154,10 @@ class DecodeBatch:
             last = len(self._streams) - 1
             if slot != last:
                 self.cache.move(last, slot, self._lengths[last])
-            for column in (self._streams, self._lengths, self._next):
-                column[slot] = column[-1]  # type: ignore[index]
-                column.pop()  # type: ignore[attr-defined]
+            self._streams[slot] = self._streams[-1]
+            self._lengths[slot] = self._lengths[-1]
+            self._next[slot] = self._next[-1]
+            del self._streams[-1], self._lengths[-1], self._next[-1]
         if gone:
             self._sampling = None
         return finished

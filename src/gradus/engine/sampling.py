@@ -33,6 +33,9 @@ class Sampling(Settings):
     seed: int = Field(default=0, ge=0, lt=2**64)
 
 
+GREEDY = Sampling()
+
+
 @dataclass(frozen=True)
 class SamplingBatch:
     """The sampling choices of B rows as columns, built when the batch changes and used at every step.

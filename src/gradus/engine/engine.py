@@ -1,0 +1,87 @@
+"""The engine: answers conversations, many at once or one as a stream, and runs the calculator in the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from gradus.conversation.formats.wire import Format
+from gradus.core.errors import ConfigError
+from gradus.engine.batching import DecodeBatch
+from gradus.engine.turn import Reply, Request, StreamEvent, Turn
+from gradus.model.transformer import Transformer
+from gradus.tokenizer.tokenizer import Tokenizer
+from gradus.tools.toolbox import ToolBox
+
+MAX_BATCH = 128
+_JOIN_SHARE = 16  # wait until 1/16 of the slots are free: a prefill costs about a step however small it is
+
+
+class Engine:
+    """A model with its tokenizer, conversation format and tools."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        form: Format,
+        toolbox: ToolBox,
+        max_batch: int = MAX_BATCH,
+    ) -> None:
+        """max_batch: conversations decoded at once. ConfigError where model and tokenizer do not fit."""
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {tokenizer.vocab_size:,} ids and the model {model.config.vocab_size:,}; "
+                "they are not from the same run"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.form = form
+        self.toolbox = toolbox
+        self.max_batch = max_batch
+
+    def generate(
+        self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
+    ) -> list[Reply]:
+        """Answer all requests, in their order; `on_reply(index, reply)` is called as each one ends.
+
+        Answers do not depend on what else is asked for, up to rounding: each request has a random stream of
+        its own. PromptTooLongError where a conversation fills the context.
+        """
+        turns = [self._turn(request) for request in requests]
+        index_of = {id(turn): index for index, turn in enumerate(turns)}
+        replies: dict[int, Reply] = {}
+        # Like lengths run together, longest first: a step's attention reaches over its longest row.
+        waiting = sorted(turns, key=lambda turn: len(turn.prompt_ids))
+        batch = self._batch(min(self.max_batch, max(1, len(turns))))
+        join_at = max(1, batch.num_slots // _JOIN_SHARE)
+        while waiting or batch.num_live:
+            done = []
+            if waiting and (batch.num_free >= join_at or not batch.num_live):
+                done += batch.join([waiting.pop() for _ in range(min(batch.num_free, len(waiting)))])
+            done += batch.step()
+            for turn in done:
+                index = index_of[id(turn)]
+                replies[index] = turns[index].reply()
+                if on_reply is not None:
+                    on_reply(index, replies[index])
+        return [replies[index] for index in range(len(turns))]
+
+    def stream(self, request: Request) -> Iterator[StreamEvent]:
+        """Answer one request as typed events, `Done` last. Text never cuts a character; close it to stop."""
+        turn = self._turn(request, listen=True)
+        batch = self._batch(1)
+        batch.join([turn])
+        yield from turn.take_events()
+        while not turn.finished:
+            batch.step()
+            yield from turn.take_events()
+
+    def check(self, request: Request) -> None:
+        """PromptTooLongError where `generate` would raise it."""
+        self._turn(request)
+
+    def _batch(self, num_slots: int) -> DecodeBatch:
+        return DecodeBatch(self.model, num_slots, self.tokenizer.vocab_size)
+
+    def _turn(self, request: Request, listen: bool = False) -> Turn:
+        return Turn(request, self.form, self.toolbox, self.model.config.context, listen=listen)

@@ -1,0 +1,33 @@
+"""An engine from a model folder: config.json, model.safetensors and the tokenizer's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from gradus.conversation.formats.table import conversation_format
+from gradus.engine.engine import MAX_BATCH, Engine
+from gradus.model.weights import load_model
+from gradus.tokenizer.loading import load_tokenizer
+from gradus.tools.toolbox import ToolBox
+
+
+def load_engine(
+    folder: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    form: str = "hermes",
+    toolbox: ToolBox | None = None,
+    max_batch: int = MAX_BATCH,
+) -> Engine:
+    """The engine of a model folder; ArtifactError, ConfigError or DataError where parts lack or do not fit.
+
+    dtype: what it computes in; fp32 gives the same answers in every batch, bf16 may be faster. toolbox: tools
+    to run, None for all that gradus has.
+    """
+    folder = Path(folder)
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, device=device, dtype=dtype)
+    return Engine(model, tokenizer, conversation_format(form, tokenizer), toolbox or ToolBox(), max_batch)

@@ -1,0 +1,138 @@
+"""What a probe suite measured: items, categories and total, as JSON and as measures that gates read.
+
+An item passes when more than half of its samples pass, so that every measure is a count of items and the
+Wilson interval holds: samples of one item are not independent trials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradus.core.statistics import wilson
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """One answer to one probe, judged."""
+
+    reasons: tuple[str, ...]
+    """Why it failed; none: it passed."""
+    answer: str
+    thinking: str
+    calls: tuple[dict[str, Any], ...]
+    """Each call as {"name", "arguments", "result"}."""
+    finish_reason: str
+    num_tokens: int
+
+    @property
+    def passed(self) -> bool:
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """One probe with its samples, at least one."""
+
+    id: str
+    category: str
+    samples: tuple[SampleResult, ...]
+
+    @property
+    def num_passed(self) -> int:
+        """Samples that passed."""
+        return sum(sample.passed for sample in self.samples)
+
+    @property
+    def passed(self) -> bool:
+        return 2 * self.num_passed > len(self.samples)
+
+    @property
+    def shown(self) -> SampleResult:
+        """The sample that stands for the item: the first whose outcome is the item's."""
+        return next(sample for sample in self.samples if sample.passed == self.passed)
+
+    def to_json(self) -> dict[str, Any]:
+        """The item's entry in the results file; with several samples, how many passed."""
+        shown = self.shown
+        entry: dict[str, Any] = {
+            "id": self.id,
+            "category": self.category,
+            "passed": self.passed,
+            "reasons": list(shown.reasons),
+            "answer": shown.answer,
+            "thinking": shown.thinking,
+            "calls": list(shown.calls),
+        }
+        if len(self.samples) > 1:
+            entry |= {"samples": len(self.samples), "samples_passed": self.num_passed}
+        return entry
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """All items of one suite on one model, in the suite's order."""
+
+    suite: str
+    model: str
+    items: tuple[ItemResult, ...]
+    seconds: float = 0.0
+    num_tokens: int = 0
+    """Tokens that the model sampled for all of it."""
+    decoding: dict[str, Any] = field(default_factory=dict)
+    """The sampling settings, for the ledger."""
+
+    def by_category(self) -> dict[str, tuple[ItemResult, ...]]:
+        """Items of each category, categories in order of first appearance."""
+        found: dict[str, list[ItemResult]] = {}
+        for item in self.items:
+            found.setdefault(item.category, []).append(item)
+        return {name: tuple(items) for name, items in found.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"suite", "model", "total", "categories", "items"}`."""
+        return {
+            "suite": self.suite,
+            "model": self.model,
+            "total": proportion(self.items),
+            "categories": {name: proportion(items) for name, items in self.by_category().items()},
+            "items": [item.to_json() for item in self.items],
+        }
+
+    def measures(self) -> dict[str, Any]:
+        """What a gate can name: "total" and each category, with 0 or 1 by item id for paired tests."""
+        groups = {"total": self.items} | self.by_category()
+        return {
+            name: proportion(items) | {"items": {item.id: int(item.passed) for item in items}}
+            for name, items in groups.items()
+        }
+
+
+def proportion(items: Sequence[ItemResult]) -> dict[str, float | int]:
+    """`{"value", "n", "successes", "lower", "upper", "standard_error"}` of the items that passed.
+
+    lower, upper: 95 % Wilson interval. standard_error: of a proportion, sqrt(p (1 - p) / n).
+    """
+    n, successes = len(items), sum(item.passed for item in items)
+    value = successes / n if n else 0.0
+    lower, upper = wilson(successes, n)
+    return {
+        "value": value,
+        "n": n,
+        "successes": successes,
+        "lower": lower,
+        "upper": upper,
+        "standard_error": math.sqrt(value * (1 - value) / n) if n else 0.0,
+    }
+
+
+def failure_counts(items: Iterable[ItemResult]) -> dict[str, int]:
+    """How often each reason failed an item, most frequent first; details after a colon are left out."""
+    counts: dict[str, int] = {}
+    for item in items:
+        if not item.passed:
+            for reason in {reason.split(":")[0] for reason in item.shown.reasons}:
+                counts[reason] = counts.get(reason, 0) + 1
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
