@@ -87,9 +87,16 @@ def test_a_folder_that_transformers_wrote_loads(tmp_path: Path) -> None:
     torch.manual_seed(0)
     hub = Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, head_dim=8, max_position_embeddings=64, tie_word_embeddings=True,
-        )  # fmt: skip
+            vocab_size=50,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            max_position_embeddings=64,
+            tie_word_embeddings=True,
+        )
     )
     hub.save_pretrained(tmp_path)
     tokens = torch.arange(40) % 50
@@ -197,7 +204,9 @@ def test_decoding_with_a_cache_equals_the_full_pass(prefilled: int) -> None:
     with torch.no_grad():
         full = model(tokens.flatten(), Documents.of_lengths([24] * 3)).view(3, 24, -1)
         if prefilled:
-            hidden, stored = model.prefill(tokens[:, :prefilled].flatten(), Documents.of_lengths([prefilled] * 3))
+            hidden, stored = model.prefill(
+                tokens[:, :prefilled].flatten(), Documents.of_lengths([prefilled] * 3)
+            )
             assert (hidden.view(3, prefilled, -1) - full[:, :prefilled]).abs().max() < 1e-5
             for layer, (keys, values) in enumerate(stored):
                 for place in range(prefilled):

@@ -1,9 +1,9 @@
 """Causal attention inside documents: the one definition, for training and for decoding with a cache.
 
 Tokens of many documents lie end to end; a token sees itself and what stands before it in its own document.
-On CUDA with bf16 the whole batch is one variable-length call (torch.nn.attention.varlen). Elsewhere documents of
-like length are laid side by side, filled up at their end, and go through one fused call per length: a causal
-token never sees what was filled in behind it, so the result is that of a loop over single documents.
+On CUDA with bf16 the whole batch is one variable-length call (torch.nn.attention.varlen). Elsewhere documents
+of like length are laid side by side, filled up at their end, and go through one fused call per length: a
+causal token never sees what was filled in behind it, so the result is that of a loop over single documents.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ _STEPS_PER_OCTAVE = 8  # filled-up lengths: at most 1/8 longer than the document
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """Documents of one filled-up length; rows [start, start + num_documents x length) of the laid-out tokens."""
+    """Documents of one filled-up length, at places [start, start + num_documents x length)."""
 
     start: int
     num_documents: int
@@ -60,7 +61,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, documents: Documents, window: int
     for group in layout.groups:
         rows = slice(group.start, group.start + group.num_documents * group.length)
         shape = (group.num_documents, group.length, -1, q.shape[-1])
-        parts.append(_attention_dense(*(part[rows].view(shape) for part in (q, k, v)), window))
+        parts.append(_attention_dense(q[rows].view(shape), k[rows].view(shape), v[rows].view(shape), window))
     out = parts[0] if len(parts) == 1 else torch.cat(parts)
     return out if layout.gather is None else out.index_select(0, layout.gather)
 
@@ -88,8 +89,8 @@ def _band(length: int, window: int, device: torch.device) -> Tensor:
 def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """One new token per row against everything its row has stored.
 
-    q: (B, H, D); keys, values: (B, Hk, S, D), the new token's own included; mask: (B, 1, 1, S) bool, True where
-    a row may look. Returns (B, H, D).
+    q: (B, H, D); keys, values: (B, Hk, S, D), the new token's own included; mask: (B, 1, 1, S) bool, True
+    where a row may look. Returns (B, H, D).
     """
     batch, heads, width = q.shape
     kv_heads = keys.shape[1]
@@ -160,18 +161,14 @@ def _attention_varlen(q: Tensor, k: Tensor, v: Tensor, documents: Documents, win
         bounds = torch.tensor(documents.bounds, dtype=torch.int32).to(q.device, non_blocking=True)
         documents.cache["bounds"] = bounds
     longest = max(documents.lengths)
-    options = _varlen_options()
-    if q.shape[1] != k.shape[1] and "enable_gqa" not in options:
-        k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
-    elif q.shape[1] != k.shape[1]:
-        return varlen_attn(  # type: ignore[no-any-return]
-            q, k, v, bounds, bounds, longest, longest, window_size=_window_size(window), enable_gqa=True
-        )
-    return varlen_attn(  # type: ignore[no-any-return]
-        q, k, v, bounds, bounds, longest, longest, window_size=_window_size(window)
-    )
-
-
-def _window_size(window: int | None) -> tuple[int, int]:
-    """(tokens seen to the left, to the right); -1 is torch's word for unlimited."""
-    return (-1 if window is None else window - 1, 0)
+    options: dict[str, Any] = {}
+    if q.shape[1] != k.shape[1]:
+        if "enable_gqa" in _varlen_options():
+            options["enable_gqa"] = True
+        else:
+            k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
+    # (tokens seen to the left, to the right); -1 is torch's word for unlimited.
+    seen = (-1 if window is None else window - 1, 0)
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=seen, **options)
+    assert isinstance(out, Tensor)
+    return out

@@ -54,7 +54,10 @@ class Documents:
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens, targets: (N,) int64, targets IGNORE where nothing is learned; extra: what a loss needs besides."""
+    """tokens, targets: (N,) int64, targets IGNORE where nothing is learned.
+
+    extra: what a loss needs besides, by name.
+    """
 
     tokens: Tensor
     targets: Tensor
@@ -65,8 +68,16 @@ class Batch:
     def num_tokens(self) -> int:
         return self.tokens.shape[0]
 
+    @cached_property
+    def supervised(self) -> Tensor:
+        """(M,) int64, the places whose target counts."""
+        return (self.targets != IGNORE).nonzero()[:, 0]
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; bounds stay on the host."""
         documents = Documents(self.documents.bounds, self.documents.positions.to(device))
         extra = {name: value.to(device) for name, value in self.extra.items()}
-        return Batch(self.tokens.to(device), self.targets.to(device), documents, extra)
+        batch = Batch(self.tokens.to(device), self.targets.to(device), documents, extra)
+        # Counting supervised tokens makes the host wait where the batch lies on a GPU: do it before.
+        batch.__dict__["supervised"] = self.supervised.to(device)
+        return batch

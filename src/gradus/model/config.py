@@ -85,7 +85,8 @@ def model_config(spec: str | Mapping[str, Any], vocab_size: int, context: int) -
     """A checked config from a dial (`"d4"`) or a table (`{depth = 4, width = 192}`).
 
     A table may start from a dial (`preset = "d4"`) and set anything; what it leaves out is derived from its
-    width. `vocab_size` and `context` hold unless the table sets its own. Raises ConfigError with every problem.
+    width. `vocab_size` and `context` hold unless the table sets its own. Raises ConfigError with every
+    problem.
     """
     if isinstance(spec, str):
         table: dict[str, Any] = {"depth": _dial_depth(spec)}
@@ -117,5 +118,7 @@ def _is_size(value: object) -> bool:
 def _dial_depth(spec: object) -> int:
     match = _DIAL.fullmatch(spec) if isinstance(spec, str) else None
     if match is None:
-        raise ConfigError(f'model: found {spec!r}; expected a dial such as "d4" (depth 4) or a table of settings')
+        raise ConfigError(
+            f'model: found {spec!r}; expected a dial such as "d4" (depth 4) or a table of settings'
+        )
     return int(match[1])

@@ -1,7 +1,7 @@
 """What a model costs, from its config alone: parameters, FLOPs, memory, KV cache. Torch-free.
 
 FLOPs count two per multiply-add of matrix products, forward and backward, without element-wise work
-(Kaplan et al. 2020: 6 per matrix parameter and token, plus attention). Tests equate all of it with built models.
+(Kaplan et al. 2020: 6 per matrix parameter and token, plus attention). Tests equate it with built models.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def multiplied_parameters(config: ModelConfig) -> int:
     return parameters(config).matrix + config.vocab_size * config.width
 
 
-def forward_flops_per_token(
-    config: ModelConfig, mean_context: float, head_fraction: float = 1.0
-) -> float:
+def forward_flops_per_token(config: ModelConfig, mean_context: float, head_fraction: float = 1.0) -> float:
     """FLOPs of one forward pass per token.
 
     mean_context: positions a token attends to on average, itself included; for documents of length t it is
@@ -92,9 +90,10 @@ class TrainingMemory:
 def training_memory(
     config: ModelConfig, tokens_per_micro_batch: int, compute_bytes: int = 2, logit_chunk: int = 1024
 ) -> TrainingMemory:
-    """Memory of one training step, by part. fp32 weights and gradients, Muon for matrices, AdamW for the rest.
+    """Memory of one training step, by part.
 
-    Activations are what the backward pass keeps of each block; logits exist one chunk of tokens at a time.
+    Weights and gradients are fp32, matrices train with Muon, the rest with AdamW. Activations are what the
+    backward pass keeps of each block; logits exist one chunk of tokens at a time.
     """
     c = config
     count = parameters(c)

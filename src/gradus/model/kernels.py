@@ -1,4 +1,4 @@
-"""Element-wise parts of the model with gradients written by hand: fewer passes over memory than autograd's."""
+"""Element-wise parts of the model, gradients written by hand: fewer passes over memory than autograd's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _RmsNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = (norm.square_().div_(x.shape[-1]).add_(eps)).rsqrt_().to(x.dtype)
-        y = x * scale
+        y: Tensor = x * scale
         ctx.save_for_backward(y, scale)
         return y
 
@@ -30,7 +30,7 @@ class _RmsNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last dimension, without a weight."""
-    return _RmsNorm.apply(x, eps)  # type: ignore[no-any-return]
+    return _RmsNorm.apply(x, eps)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Rotate(torch.autograd.Function):
@@ -57,7 +57,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn channel pairs (i, i + D/2) of x (N, H, D) by angles given as cos and sin (N, 1, D/2)."""
-    return _Rotate.apply(x, cos, sin)  # type: ignore[no-any-return]
+    return _Rotate.apply(x, cos, sin)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _SwiGlu(torch.autograd.Function):
@@ -81,4 +81,4 @@ class _SwiGlu(torch.autograd.Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) x up of (N, 2 m) with the gate first. Returns (N, m)."""
-    return _SwiGlu.apply(gate_up)  # type: ignore[no-any-return]
+    return _SwiGlu.apply(gate_up)  # type: ignore[no-any-return,no-untyped-call]

@@ -1,8 +1,8 @@
 """The portable decoder: pre-norm blocks of attention and SwiGLU, the function of the Hub class Qwen3.
 
-Inside, query/key/value are one projection and gate/up another: fewer and wider products. Norm weights are folded
-into the projection behind them (a small product each step instead of one over all tokens), which is the same
-function. Parameters are kept in fp32 while training; `compute_dtype` is what they are cast to, once per forward.
+Inside, query/key/value are one projection and gate/up another: fewer and wider products. Norm weights are
+folded into the projection behind them (a small product each step instead of one over all tokens), which is
+the same function. Parameters stay in fp32 while training and are cast to `compute_dtype` once per forward.
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ class KeyValueCache(Protocol):
     """What decoding needs of a cache."""
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store one token per row, (B, Hk, D) each; return keys and values (B, Hk, S, D) and a mask (B, 1, 1, S)."""
+        """Store one token per row and return all that each row may attend to.
+
+        keys, values: (B, Hk, D). Returns keys and values (B, Hk, S, D) and a mask (B, 1, 1, S), True to look.
+        """
         ...
 
 
 class Block(nn.Module):
-    """One layer. Weights are (out, in); qkv stacks query, key and value rows, gate_up stacks gate and up rows."""
+    """One layer. Weights are (out, in).
+
+    qkv stacks the rows of query, key and value, gate_up those of gate and up.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -46,12 +52,12 @@ class Block(nn.Module):
         self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
 
     def queries_keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (N, width). Returns q (N, H, D), k and v (N, Hk, D), normalised and rotated to their positions."""
+        """x: (N, width). Returns q (N, H, D) and k, v (N, Hk, D); q and k normalised and rotated."""
         c = self.config
         x = rms_norm(x, c.norm_eps)
         qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype))
         qkv = qkv.view(x.shape[0], -1, c.head_dim)  # (N, H + 2 Hk, D)
-        q, k, v = qkv.split([c.num_heads, c.num_kv_heads, c.num_kv_heads], dim=1)
+        q, k, v = torch.split(qkv, [c.num_heads, c.num_kv_heads, c.num_kv_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             q = rms_norm(q, c.norm_eps) * self.query_norm.to(q.dtype)
             k = rms_norm(k, c.norm_eps) * self.key_norm.to(k.dtype)
@@ -63,21 +69,21 @@ class Block(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Residual after the gated feed-forward."""
-        gate_up = F.linear(
-            rms_norm(x, self.config.norm_eps), (self.gate_up * self.mlp_norm).to(x.dtype)
-        )
+        gate_up = F.linear(rms_norm(x, self.config.norm_eps), (self.gate_up * self.mlp_norm).to(x.dtype))
         return x + F.linear(swiglu(gate_up), self.down.to(x.dtype))
 
 
 class Transformer(nn.Module):
-    """A decoder over N tokens laid end to end. Build it with `build_model`, or on meta for its shapes alone."""
+    """A decoder over N tokens laid end to end. `build_model` builds one; on meta it has shapes alone."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks: list[Block] = nn.ModuleList(  # type: ignore[assignment]
+            Block(config) for _ in range(config.depth)
+        )
         self.norm = nn.Parameter(torch.empty(config.width))
         self.unembedding = (
             None if config.tie_embeddings else nn.Parameter(torch.empty(config.vocab_size, config.width))
@@ -175,7 +181,7 @@ class Transformer(nn.Module):
         return F.embedding(tokens, self.embedding).to(self.compute_dtype)
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of each token's angles, (N, 1, D/2) each. Source: RoPE, Su et al. 2021, in halves."""
+        """Cosine and sine of each token's angles, (N, 1, D/2). Source: RoPE, Su et al. 2021, in halves."""
         half = self.config.head_dim // 2
         steps = torch.arange(half, device=positions.device, dtype=torch.float32)
         frequencies = self.config.rope_base ** (-steps / half)

@@ -51,26 +51,24 @@ def to_hub(model: Transformer) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         rows = splits.get(name, [parameter.shape[0]])
-        tensors |= zip(hub_names(name), parameter.detach().split(rows), strict=True)
+        tensors |= zip(hub_names(name), torch.split(parameter.detach(), rows), strict=True)
     return tensors
 
 
 @torch.no_grad()
 def from_hub(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy weights by the Hub's names into the model; ArtifactError names every missing, extra or misshapen one."""
+    """Copy weights by the Hub's names into the model; ArtifactError names what is missing or does not fit."""
     splits = model.row_splits()
     problems, used = [], set()
     for name, parameter in model.named_parameters():
         rows = splits.get(name, [parameter.shape[0]])
-        for hub_name, part in zip(hub_names(name), parameter.split(rows), strict=True):
+        for hub_name, part in zip(hub_names(name), torch.split(parameter, rows), strict=True):
             used.add(hub_name)
             found = tensors.get(hub_name)
             if found is None:
                 problems.append(f"{hub_name} is missing{did_you_mean(hub_name, set(tensors) - used)}")
             elif found.shape != part.shape:
-                problems.append(
-                    f"{hub_name} has shape {tuple(found.shape)}, expected {tuple(part.shape)}"
-                )
+                problems.append(f"{hub_name} has shape {tuple(found.shape)}, expected {tuple(part.shape)}")
             else:
                 part.copy_(found)
     # Some exporters store a tied head a second time.
@@ -106,7 +104,7 @@ def hub_config(config: ModelConfig, dtype: torch.dtype = torch.float32) -> dict[
 
 
 def config_from_hub(table: Mapping[str, Any], where: str) -> ModelConfig:
-    """The config of a Hub folder of the two classes above; anything this decoder cannot compute is refused."""
+    """The config of a folder of the two classes above; what this decoder cannot compute is refused."""
     kind = table.get("model_type")
     if kind not in {"qwen3", "llama"}:
         raise ArtifactError(f'{where}: model_type is {kind!r}; expected "qwen3" or "llama"')
@@ -180,8 +178,8 @@ def load_model(
 ) -> Transformer:
     """The model in a folder, its weights and its computing in `dtype`, ready to decode.
 
-    For training load fp32 and set `compute_dtype`. Raises ArtifactError where files are missing, damaged or do
-    not fit each other.
+    For training load fp32 and set `compute_dtype`. Raises ArtifactError where files are missing, damaged or
+    do not fit each other.
     """
     config = load_config(folder)
     path = folder / WEIGHTS_FILE

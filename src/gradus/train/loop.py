@@ -1,0 +1,267 @@
+"""`fit`, the training loop as a generator: it trains, saves and resumes; the caller evaluates and logs.
+
+Everything that decides what happens next is a function of the global step and of what a checkpoint holds,
+so a run that was killed anywhere continues as if nothing had happened, bit for bit on one machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from gradus.core.errors import TrainingError
+from gradus.model.batch import Batch
+from gradus.model.transformer import Transformer
+from gradus.train.checkpoint import Checkpoint, Checkpoints
+from gradus.train.config import GuardSettings, Precision
+from gradus.train.guard import Guard
+from gradus.train.losses import Loss
+from gradus.train.optimizers import Optimizer
+from gradus.train.parallel import World
+from gradus.train.precision import compute_dtype
+from gradus.train.schedule import Schedule
+from gradus.train.step import StepResult, train_step
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where training stands after `step` of `steps`.
+
+    loss: mean nats per counted item over the accepted steps since the last logged report, None if there was
+    none; metrics: means over the same items. lr: the matrices' learning rate of this step. tokens: trained
+    on so far by all ranks. skipped: steps refused so far; rollbacks: returns to a checkpoint so far.
+    logged, saved, evaluate: which boundaries this report stands at; resumed: it was reported before the run
+    was interrupted.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    metrics: dict[str, float]
+    lr: float
+    grad_norm: float
+    tokens: int
+    tokens_per_second: float
+    skipped: int
+    rollbacks: int
+    logged: bool
+    saved: bool
+    evaluate: bool
+    resumed: bool = False
+
+
+@dataclass
+class _Tally:
+    """Sums since the last logged report; tensors, so that adding to them waits for nothing."""
+
+    device: torch.device
+    loss_sum: Tensor = field(init=False)
+    count: Tensor = field(init=False)
+    metrics: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.count = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.metrics = {}
+
+    def add(self, result: StepResult) -> None:
+        zero = torch.zeros_like(self.loss_sum)
+        self.loss_sum = self.loss_sum + torch.where(result.skipped, zero, result.loss_sum)
+        self.count = self.count + torch.where(result.skipped, zero, result.count)
+        for name, value in result.metrics.items():
+            self.metrics[name] = self.metrics.get(name, zero) + torch.where(result.skipped, zero, value)
+
+    def state(self) -> dict[str, Tensor]:
+        metrics = {f"metrics/{name}": value for name, value in self.metrics.items()}
+        return {"loss_sum": self.loss_sum, "count": self.count} | metrics
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        moved = {name: value.to(self.device) for name, value in state.items()}
+        self.loss_sum, self.count = moved.pop("loss_sum"), moved.pop("count")
+        self.metrics = {name.removeprefix("metrics/"): value for name, value in moved.items()}
+
+
+class _Run:
+    """State of a run between steps: what a checkpoint holds besides weights and optimizer."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        optimizer: Optimizer,
+        checkpoints: Checkpoints | None,
+        guard: GuardSettings,
+        world: World,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.checkpoints = checkpoints
+        self.world = world
+        self.device = next(model.parameters()).device
+        self.guard = Guard(guard, self.device)
+        self.tally = _Tally(self.device)
+        self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.step = 0  # steps done
+        self.data_offset = 0  # data windows passed over by rollbacks
+        self.rollbacks = 0
+
+    def save(self, report: StepReport) -> None:
+        """Commit a checkpoint; returns on all ranks after the main one has finished."""
+        if self.checkpoints is None:
+            return
+        state = {
+            "step": self.step,
+            "data_offset": self.data_offset,
+            "rollbacks": self.rollbacks,
+            "precision": str(self.model.compute_dtype).removeprefix("torch."),
+            "report": asdict(report),
+        }
+        extra = {f"guard/{k}": v for k, v in self.guard.state().items()}
+        extra |= {f"tally/{k}": v for k, v in self.tally.state().items()}
+        extra["tokens"] = self.tokens
+        saved = False
+        try:
+            if self.world.is_main:
+                self.checkpoints.save(self.step, self.model, self.optimizer, state, extra)
+            saved = True
+        finally:
+            agreed = self.world.all_agree(saved, self.device)
+        if not agreed:
+            raise TrainingError(f"step {self.step}: the main process could not save its checkpoint")
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint."""
+        checkpoint.load_weights(self.model)
+        checkpoint.load_optimizer(self.optimizer)
+        extra = checkpoint.extra()
+        self.guard.load_state(_below("guard/", extra))
+        self.tally.load_state(_below("tally/", extra))
+        self.tokens = extra["tokens"].to(self.device)
+        self.step = checkpoint.state["step"]
+        self.data_offset = checkpoint.state["data_offset"]
+        self.rollbacks = checkpoint.state["rollbacks"]
+
+    def roll_back(self) -> None:
+        """Return to the last checkpoint and pass over the data since then.
+
+        Raises TrainingError where there is none, or where that has not helped before.
+        """
+        settings = self.guard.settings
+        story = (
+            f"step {self.step}: {settings.skips_in_row} steps in a row were refused because their loss or "
+            "gradient was not finite or far above the recent ones"
+        )
+        advice = "; lower the learning rates, or look at the data of these steps"
+        checkpoint = self.checkpoints.latest() if self.checkpoints is not None else None
+        if checkpoint is None:
+            raise TrainingError(f"{story}, and there is no checkpoint to return to{advice}")
+        if self.rollbacks >= settings.max_rollbacks:
+            raise TrainingError(f"{story}, after {self.rollbacks} returns to a checkpoint{advice}")
+        offset = self.data_offset + self.step - checkpoint.step
+        rollbacks = self.rollbacks + 1
+        self.restore(checkpoint)
+        self.data_offset, self.rollbacks = offset, rollbacks
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def fit(
+    model: Transformer,
+    optimizer: Optimizer,
+    batches: Callable[[int], Sequence[Batch]],
+    loss: Loss,
+    schedule: Schedule,
+    *,
+    steps: int,
+    checkpoints: Checkpoints | None,
+    log_every: int,
+    save_every: int | None = None,
+    evaluate_every: int | None = None,
+    precision: Precision = "auto",
+    guard: GuardSettings | None = None,
+    world: World | None = None,
+) -> Iterator[StepReport]:
+    """Train to `steps`, from the newest checkpoint if there is one; yield at the boundaries asked for.
+
+    batches: this rank's micro-batches for a data step, a pure function; a rollback moves it past the steps it
+    refused. The last step is always logged, saved and evaluated. A resumed run first yields the report it was
+    saved with (resumed=True), for the caller may have died before it acted on it. checkpoints None trains and
+    writes nothing.
+    """
+    world = world or World()
+    run = _Run(model, optimizer, checkpoints, guard or GuardSettings(), world)
+    checkpoint = checkpoints.latest() if checkpoints is not None else None
+    if checkpoint is None:
+        model.compute_dtype = compute_dtype(precision, run.device)
+    else:
+        run.restore(checkpoint)
+        model.compute_dtype = getattr(torch, checkpoint.state["precision"])
+        yield replace(StepReport(**checkpoint.state["report"]), resumed=True)
+    begin, begin_tokens = time.perf_counter(), float(run.tokens)
+    while run.step < steps:
+        micro_batches = [batch.to(run.device) for batch in batches(run.step + run.data_offset)]
+        scale = schedule(run.step)
+        result = train_step(
+            model, optimizer, micro_batches, loss, step=run.step, lr_scale=scale, guard=run.guard, world=world
+        )
+        run.step += 1
+        run.tokens = run.tokens + result.tokens
+        run.tally.add(result)
+        is_last = run.step == steps
+        logged = is_last or run.step % log_every == 0
+        # Reading the counter makes the host wait for a GPU, so there it is read when logging.
+        if (logged or run.device.type == "cpu") and int(
+            run.guard.skipped_in_row
+        ) >= run.guard.settings.skips_in_row:
+            run.roll_back()
+            begin, begin_tokens = time.perf_counter(), float(run.tokens)
+            continue
+        saved = is_last or (save_every is not None and run.step % save_every == 0)
+        evaluate = is_last or (evaluate_every is not None and run.step % evaluate_every == 0)
+        if not (logged or saved or evaluate):
+            continue
+        tokens = float(run.tokens)
+        now = time.perf_counter()
+        report = _report(run, result, steps, optimizer.settings.matrix_lr * scale)
+        report = replace(
+            report,
+            tokens_per_second=(tokens - begin_tokens) / (now - begin),
+            logged=logged,
+            saved=saved and checkpoints is not None,
+            evaluate=evaluate,
+        )
+        if logged:
+            run.tally.reset()
+            begin_tokens = tokens
+        if saved:
+            run.save(report)
+        yield report
+        # What the caller did meanwhile is not training time.
+        begin = time.perf_counter() if logged else begin + time.perf_counter() - now
+
+
+def _report(run: _Run, result: StepResult, steps: int, lr: float) -> StepReport:
+    count = float(run.tally.count)
+    return StepReport(
+        step=run.step,
+        steps=steps,
+        loss=float(run.tally.loss_sum) / count if count else None,
+        metrics={name: float(value) / count for name, value in run.tally.metrics.items()} if count else {},
+        lr=lr,
+        grad_norm=float(result.grad_norm),
+        tokens=int(run.tokens),
+        tokens_per_second=0.0,
+        skipped=int(run.guard.skipped),
+        rollbacks=run.rollbacks,
+        logged=False,
+        saved=False,
+        evaluate=False,
+    )

@@ -1,0 +1,126 @@
+"""Losses as pure functions: (model, batch) -> (sum, count, metrics). A sum over counted tokens, never a mean.
+
+The step divides once by the count over all micro-batches and ranks, so k micro-batches equal one batch. The
+head is computed for supervised tokens only, in blocks, and the cross-entropy's gradient is worked out in
+the forward pass from the same block of logits, which then need not be kept (Liger kernel, Hsu et al. 2024,
+does the same).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gradus.model.batch import Batch
+from gradus.model.transformer import Transformer
+
+Loss = Callable[[Transformer, Batch], tuple[Tensor, Tensor, dict[str, Tensor]]]
+
+_BLOCK_ELEMENTS = 2**25  # logits held at a time
+
+
+def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Negative log-likelihood of every supervised target, in nats: (sum (), count () int64, no metrics)."""
+    hidden, targets = supervised_hidden(model, batch)
+    total = cross_entropy_sum(hidden, model.head_weight, targets)
+    return total, torch.tensor(targets.shape[0], device=total.device), {}
+
+
+def token_logp(model: Transformer, batch: Batch) -> Tensor:
+    """Log-probability of every supervised target, (M,) fp32 in nats, differentiable, in token order.
+
+    `batch.supervised` are their places and `batch.documents.index[batch.supervised]` their documents.
+    """
+    hidden, targets = supervised_hidden(model, batch)
+    return target_logp(hidden, model.head_weight, targets)
+
+
+def supervised_hidden(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Hidden states (M, width) and targets (M,) of the supervised tokens."""
+    hidden = model(batch.tokens, batch.documents)
+    if batch.supervised.shape[0] == batch.num_tokens:
+        return hidden, batch.targets
+    return hidden.index_select(0, batch.supervised), batch.targets.index_select(0, batch.supervised)
+
+
+def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Sum over tokens of -log softmax(hidden weight^T)[target], () fp32.
+
+    hidden: (M, D); weight: (V, D) of the same dtype; targets: (M,).
+    """
+    return _CrossEntropySum.apply(hidden, weight, targets)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def target_logp(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(hidden weight^T)[target] per token, (M,) fp32; the backward recomputes the logits."""
+    return _TargetLogp.apply(hidden, weight, targets)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _blocks(num_tokens: int, vocab_size: int) -> list[slice]:
+    rows = max(1, _BLOCK_ELEMENTS // vocab_size)
+    return [slice(start, min(start + rows, num_tokens)) for start in range(0, num_tokens, rows)]
+
+
+class _CrossEntropySum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        wants_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        grad_hidden = torch.empty_like(hidden) if wants_grad else None
+        grad_weight = None
+        for rows in _blocks(hidden.shape[0], weight.shape[0]):
+            logits = F.linear(hidden[rows], weight)
+            target = targets[rows, None]
+            if grad_hidden is None:
+                total += (logits.float().logsumexp(-1) - logits.gather(1, target)[:, 0].float()).sum()
+                continue
+            probabilities = torch.softmax(logits, -1)
+            # In bf16 each term carries a rounding of 2^-9 relative to the probability; their sum does not.
+            total -= probabilities.gather(1, target).float().clamp_(min=1e-37).log_().sum()
+            probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=logits.dtype))
+            torch.mm(probabilities, weight, out=grad_hidden[rows])
+            part = probabilities.T @ hidden[rows]
+            grad_weight = part if grad_weight is None else grad_weight.add_(part)
+        if grad_hidden is not None:
+            ctx.save_for_backward(
+                grad_hidden, torch.zeros_like(weight) if grad_weight is None else grad_weight
+            )
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scale = grad.to(grad_hidden.dtype)
+        return grad_hidden * scale, grad_weight * scale, None
+
+
+class _TargetLogp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        for rows in _blocks(hidden.shape[0], weight.shape[0]):
+            logits = F.linear(hidden[rows], weight).float()
+            out[rows] = logits.gather(1, targets[rows, None])[:, 0] - logits.logsumexp(-1)
+        ctx.save_for_backward(hidden, weight, targets)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        hidden, weight, targets = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight)
+        for rows in _blocks(hidden.shape[0], weight.shape[0]):
+            probabilities = torch.softmax(F.linear(hidden[rows], weight), -1)
+            target = targets[rows, None]
+            probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=hidden.dtype))
+            probabilities *= -grad[rows, None].to(hidden.dtype)
+            torch.mm(probabilities, weight, out=grad_hidden[rows])
+            grad_weight += probabilities.T @ hidden[rows]
+        return grad_hidden, grad_weight, None

@@ -1,0 +1,179 @@
+"""Muon: momentum whose matrix updates are replaced by the nearest semi-orthogonal matrix, batched by shape.
+
+Sources: Muon, Jordan et al. 2024; iteration coefficients, Polar Express, Amsel et al. 2025 (5 steps, safety
+2e-2, cushion 2); variance along the longer side, NorMuon, Li et al. 2025, as in nanochat; cautious weight
+decay, Chen et al. 2025. Ours works on all matrices of one shape at once, also on those fused as rows of one
+parameter, and needs no word from the device to skip a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradus.train.config import OptimizerSettings
+
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+_SAFETY = 1.02  # keeps the largest singular value below 1 where bf16 rounds up
+
+
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """U V^T of each matrix U S V^T, approximately: singular values come out near 1.
+
+    matrices: (G, r, c) with r >= c. Returns the same shape in `dtype`. A zero matrix stays zero.
+    """
+    assert matrices.shape[-2] >= matrices.shape[-1]
+    norm = matrices.flatten(1).norm(dim=1)[:, None, None]
+    x: Tensor = (matrices / (norm * _SAFETY + 1e-30)).to(dtype)
+    for a, b, c in POLAR_EXPRESS:
+        gram = x.mT @ x  # (G, c, c)
+        x = torch.baddbmm(x, x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), beta=a)
+    return x
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One matrix: rows [start, stop) of a parameter, stacked on its longer side."""
+
+    name: str
+    parameter: nn.Parameter
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.stop - self.start, self.parameter.shape[1]
+
+    def tall(self, tensor: Tensor) -> Tensor:
+        """This part of the parameter, its gradient or the like, as a view with the longer side first."""
+        rows = tensor[self.start : self.stop]
+        return rows if self.shape[0] >= self.shape[1] else rows.T
+
+
+class _Group:
+    """All matrices of one shape. Momentum is (G, long, short), variance (G, long, 1)."""
+
+    def __init__(self, parts: Sequence[_Part], has_variance: bool) -> None:
+        self.parts = parts
+        example = parts[0].tall(parts[0].parameter)
+        self.momentum = torch.zeros((len(parts), *example.shape), device=example.device)
+        self.variance = (
+            torch.zeros((len(parts), example.shape[0], 1), device=example.device) if has_variance else None
+        )
+        # A step of a tall matrix moves its outputs as far as that of a square one.
+        scales = [max(1.0, part.shape[0] / part.shape[1]) ** 0.5 for part in parts]
+        self.scale = torch.tensor(scales, device=example.device)[:, None, None]
+
+
+class Muon:
+    """Muon over named parameters; `splits` gives the row counts of matrices fused into one parameter."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        splits: Mapping[str, Sequence[int]],
+        settings: OptimizerSettings,
+    ) -> None:
+        self.settings = settings
+        by_shape: dict[tuple[int, int], list[_Part]] = {}
+        for name, parameter in parameters.items():
+            start = 0
+            for rows in splits.get(name, [parameter.shape[0]]):
+                part = _Part(name, parameter, start, start + rows)
+                by_shape.setdefault((max(part.shape), min(part.shape)), []).append(part)
+                start += rows
+        has_variance = settings.variance_beta is not None
+        self.groups = [_Group(parts, has_variance) for _, parts in sorted(by_shape.items())]
+
+    @torch.no_grad()
+    def step(self, step: int, lr: float, skip: Tensor, divisor: Tensor, dtype: torch.dtype) -> None:
+        """One update.
+
+        divisor: () that gradients are divided by; skip: () bool, True changes nothing; dtype: what to
+        orthogonalize in.
+        """
+        momentum = self.momentum_at(step)
+        keep = (~skip).float()
+        for group in self.groups:
+            grads = torch.stack([part.tall(part.parameter.grad) for part in group.parts])  # type: ignore[arg-type]
+            # A product with zero would keep NaN.
+            grads = torch.where(skip, torch.zeros_like(grads), grads.div_(divisor))
+            group.momentum.lerp_(grads, (1 - momentum) * keep)
+            update = orthogonalize(grads.lerp_(group.momentum, momentum), dtype).float()
+            if group.variance is not None:
+                update = self._equalized(group, update, keep)
+            self._apply(group, update.mul_(group.scale * keep), lr)
+
+    def momentum_at(self, step: int) -> float:
+        """Momentum grows linearly over the first steps."""
+        s = self.settings
+        done = min(1.0, step / s.momentum_warmup_steps) if s.momentum_warmup_steps else 1.0
+        return s.momentum_start + (s.momentum - s.momentum_start) * done
+
+    def _equalized(self, group: _Group, update: Tensor, keep: Tensor) -> Tensor:
+        """Divide each vector along the long side by its running size; the whole keeps its norm."""
+        assert group.variance is not None
+        assert self.settings.variance_beta is not None
+        square = update.square().mean(dim=-1, keepdim=True)  # (G, long, 1)
+        group.variance.lerp_(square, (1 - self.settings.variance_beta) * keep)
+        step_size = group.variance.clamp(min=1e-10).rsqrt()
+        before = square.sum(dim=1, keepdim=True)
+        after = (square * step_size.square()).sum(dim=1, keepdim=True)
+        return update.mul_(step_size * (before / after.clamp(min=1e-20)).sqrt())
+
+    def _apply(self, group: _Group, update: Tensor, lr: float) -> None:
+        weights = [part.tall(part.parameter) for part in group.parts]
+        decay = self.settings.weight_decay
+        if decay:
+            stacked = torch.stack(weights)
+            if self.settings.cautious:
+                stacked *= (stacked * update) > 0
+            # Where the step is skipped the update is zero and nothing may decay either.
+            update = update.add_(stacked * (update != 0).any(), alpha=decay)
+        torch._foreach_add_(weights, list(update.unbind(0)), alpha=-lr)
+
+    def state(self) -> dict[str, Tensor]:
+        """Buffers by `momentum/<parameter>` and `variance/<parameter>`, laid out like the parameter."""
+        found: dict[str, Tensor] = {}
+        for name, momentum, variance in self._by_parameter():
+            found[f"momentum/{name}"] = torch.cat(momentum)
+            if variance:
+                found[f"variance/{name}"] = torch.cat(variance)
+        return found
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copy buffers back; a missing name raises KeyError."""
+        for name, momentum, variance in self._by_parameter():
+            for buffers, kind in ((momentum, "momentum"), (variance, "variance")):
+                if buffers:
+                    saved = state[f"{kind}/{name}"].split([len(b) for b in buffers])  # type: ignore[no-untyped-call]
+                    for buffer, value in zip(buffers, saved, strict=True):
+                        buffer.copy_(value)
+
+    def _by_parameter(self) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
+        """Each parameter's buffers as views in row order: momentum (rows, columns), variance (long,)."""
+        momentum: dict[str, dict[int, Tensor]] = {}
+        variance: dict[str, dict[int, Tensor]] = {}
+        for group in self.groups:
+            for index, part in enumerate(group.parts):
+                is_tall = part.shape[0] >= part.shape[1]
+                buffer = group.momentum[index]
+                momentum.setdefault(part.name, {})[part.start] = buffer if is_tall else buffer.T
+                if group.variance is not None:
+                    variance.setdefault(part.name, {})[part.start] = group.variance[index, :, 0]
+        for name in momentum:
+            of_name = variance.get(name, {})
+            yield (
+                name,
+                [momentum[name][k] for k in sorted(momentum[name])],
+                [of_name[k] for k in sorted(of_name)],
+            )

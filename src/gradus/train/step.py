@@ -1,0 +1,69 @@
+"""One training step: the same plain function for pretraining, fine-tuning and preference optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradus.model.batch import Batch
+from gradus.model.transformer import Transformer
+from gradus.train.guard import Guard
+from gradus.train.losses import Loss
+from gradus.train.optimizers import Optimizer
+from gradus.train.parallel import World
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did, over all micro-batches and ranks; every tensor is () on the device.
+
+    loss_sum, count and the metric sums leave the division to the reader; skipped is a bool.
+    """
+
+    loss_sum: Tensor
+    count: Tensor
+    tokens: Tensor
+    metrics: dict[str, Tensor]
+    grad_norm: Tensor
+    skipped: Tensor
+
+
+def train_step(
+    model: Transformer,
+    optimizer: Optimizer,
+    micro_batches: Sequence[Batch],
+    loss: Loss,
+    *,
+    step: int,
+    lr_scale: float,
+    guard: Guard,
+    world: World,
+) -> StepResult:
+    """Sum the loss over micro-batches and ranks, divide the gradient once, update unless the guard refuses.
+
+    step: the global step, from 0; lr_scale: share of the peak learning rates. Never waits for the device.
+    """
+    optimizer.zero_grad()
+    device = next(model.parameters()).device
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    count = torch.zeros((), dtype=torch.float64, device=device)
+    metrics: dict[str, Tensor] = {}
+    for batch in micro_batches:
+        batch_sum, batch_count, batch_metrics = loss(model, batch)
+        batch_sum.backward()  # type: ignore[no-untyped-call]
+        loss_sum += batch_sum.detach()
+        count += batch_count
+        for name, value in batch_metrics.items():
+            metrics[name] = metrics.get(name, 0) + value.detach().double()
+    tokens = torch.tensor(sum(batch.num_tokens for batch in micro_batches), device=device).double()
+    # Micro-batches have added up locally; ranks add up here, once.
+    world.sum_([*optimizer.gradients, loss_sum, count, tokens, *metrics.values()])
+    divisor = count.clamp(min=1).float()
+    norms = torch._foreach_norm(optimizer.gradients)
+    grad_norm = torch.stack(norms).norm() / divisor
+    skipped = guard.judge(loss_sum / divisor, grad_norm)
+    optimizer.step(step, lr_scale, skipped, divisor)
+    return StepResult(loss_sum, count, tokens, metrics, grad_norm, skipped)
