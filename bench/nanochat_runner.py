@@ -130,7 +130,8 @@ def evaluate(args: argparse.Namespace) -> None:
         batches = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in row_batches(rows, args.rows)]
         result[layout] = evaluate_bpb(model, batches, len(batches), get_token_bytes())
         result["bytes"] = scored_bytes(rows.targets, token_bytes)
-        result[f"{layout}_recounted"] = recount(model, batches, rows, token_bytes)
+        if args.recount:
+            result[f"{layout}_recounted"] = recount(model, batches, rows, token_bytes)
     print("RESULT " + json.dumps(result))
 
 
@@ -165,6 +166,7 @@ def main() -> None:
     parser.add_argument("--tag", default="run")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--recount", action="store_true", help="evaluate: also count by this project's code")
     args, args.rest = parser.parse_known_args()
     os.environ["NANOCHAT_BASE_DIR"] = str(args.base.resolve())
     sys.path.insert(0, str(args.nanochat.resolve()))
