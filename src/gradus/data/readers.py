@@ -13,9 +13,8 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,58 +23,13 @@ import zstandard
 from gradus.core.errors import DataError, did_you_mean
 from gradus.core.quantity import format_bytes
 from gradus.data.drops import Dropped
+from gradus.data.file_formats import FileFormat, FoundText, ReadOptions
 
-TextSplit = Literal["file", "line", "paragraphs"]
-FileFormat = Literal["text", "jsonl", "json", "parquet"]
-Meta = dict[str, str | int | float | bool]
-
-SUFFIXES: dict[str, FileFormat] = {
-    ".txt": "text",
-    ".md": "text",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-}
-COMPRESSIONS = (".gz", ".zst")
 # A meta field longer than this is content, not a label.
 _MAX_META_CHARACTERS = 500
 # A file whose first records all lack the text column has another column for it.
 _RECORDS_TO_JUDGE = 100
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundText:
-    """A text as it stood in the file. line: 1-based line or row, 0 for a whole file."""
-
-    text: str
-    line: int = 0
-    meta: Meta = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How to read a file; see FilesSource for the meaning of each."""
-
-    text_key: str = "text"
-    split: TextSplit = "file"
-    max_line_bytes: int = 1 << 26
-    keep_damaged: bool = False
-
-
-def file_format(path: Path) -> FileFormat:
-    """The format by the file's name. Errors: DataError with the names that are read."""
-    suffixes = [s.lower() for s in path.suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
-    found = SUFFIXES.get(suffixes[-1]) if suffixes else None
-    if found is None or (found == "parquet" and compression):
-        raise DataError(
-            f"{path}: cannot tell what this file holds; names that end in {', '.join(SUFFIXES)} are read, "
-            f"text and JSON also with {' or '.join(COMPRESSIONS)}; rename it, narrow the pattern, or set "
-            'format = "text" (or jsonl, json, parquet)'
-        )
-    return found
 
 
 def read_file(path: Path, file_kind: FileFormat, options: ReadOptions) -> Iterator[FoundText | Dropped]:

@@ -25,7 +25,7 @@ from gradus.core.fingerprint import digest
 from gradus.core.quantity import Quantity
 from gradus.core.settings import Settings
 from gradus.data.drops import Dropped
-from gradus.data.readers import (
+from gradus.data.file_formats import (
     COMPRESSIONS,
     SUFFIXES,
     FileFormat,
@@ -34,7 +34,6 @@ from gradus.data.readers import (
     ReadOptions,
     TextSplit,
     file_format,
-    read_file,
 )
 
 # With more files than this, documents are labelled by the source and not by their file.
@@ -119,6 +118,9 @@ def read_source(
         for document in documents(source.name, source.documents, seed):
             yield RawText(document.text, document.source or source.name, document.id, dict(document.meta))
         return
+    # Imported here, so that plans and digests do not wait for pyarrow.
+    from gradus.data.readers import read_file
+
     options = ReadOptions(source.text_key, source.split, source.max_line_bytes, source.damaged == "keep")
     for file in expand_files(source, roadmap_dir):
         for found in read_file(file.path, file.format, options):

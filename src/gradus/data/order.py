@@ -1,0 +1,75 @@
+"""Which rows a step trains on: a pure function of (seed, step), for any number of ranks.
+
+Rows are counted without end: step s takes rows [s x rows_per_step, (s + 1) x rows_per_step) of an unbroken
+sequence of epochs. Each epoch is its own permutation of all rows, so every row comes once an epoch, and the
+last step of an epoch is filled from the next. A rank takes every world-th row of the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradus.core.errors import DataError
+from gradus.data.permutation import permutation_keys, permute
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """The order of `num_rows` rows. micro_rows: rows of one micro-batch, at most."""
+
+    num_rows: int
+    seed: int
+    rows_per_step: int
+    micro_rows: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_rows < 1:
+            raise DataError("there are no rows to train on")
+        if self.rows_per_step < 1 or self.micro_rows < 1:
+            raise DataError(
+                f"rows_per_step and micro_rows must be at least 1, "
+                f"found {self.rows_per_step} and {self.micro_rows}"
+            )
+        if not 0 <= self.rank < self.world:
+            raise DataError(f"rank must be within 0..{self.world - 1}, found {self.rank}")
+        if self.rows_per_step < self.world:
+            raise DataError(
+                f"{self.rows_per_step} rows a step cannot be shared by {self.world} processes; "
+                "set rows_per_step higher or start fewer processes"
+            )
+
+    def step_rows(self, step: int) -> NDArray[np.int64]:
+        """(rows_per_step,) the rows of a step over all ranks, in order. step: from 0."""
+        if step < 0:
+            raise DataError(f"a step must be at least 0, found {step}")
+        counter = np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step, dtype=np.int64)
+        epochs, positions = np.divmod(counter, self.num_rows)
+        rows = np.empty_like(positions)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            here = epochs == epoch
+            rows[here] = permute(positions[here], self.num_rows, _epoch_keys(self.seed, epoch))
+        return rows
+
+    def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
+        """This rank's rows of a step, cut into micro-batches; at least one row."""
+        rows = self.step_rows(step)[self.rank :: self.world]
+        return [rows[start : start + self.micro_rows] for start in range(0, len(rows), self.micro_rows)]
+
+    def epochs_before(self, step: int) -> float:
+        """Epochs that are complete, with the fraction, before a step begins."""
+        return step * self.rows_per_step / self.num_rows
+
+    def steps_for_epochs(self, epochs: float) -> int:
+        """The fewest steps that hold so many epochs."""
+        return max(1, int(np.ceil(epochs * self.num_rows / self.rows_per_step - 1e-9)))
+
+
+@lru_cache(maxsize=4)
+def _epoch_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
+    return permutation_keys("rows", seed, epoch)
