@@ -285,6 +285,9 @@ def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
     )  # fmt: skip
     for name in measure_names(artifact.results):
         measure = {k: v for k, v in find_measure(artifact.results, name).items() if k != "items"}
+        # A number deep inside (a count by reason, a model's width) is a fact; the manifest has it.
+        if "." in name and "n" not in measure:
+            continue
         walking.ledger.append({"event": "result", **common, "measure": name, **measure})
 
 

@@ -24,7 +24,7 @@ _DOCUMENT_BYTES = 120  # a synthetic document's usual size, for plans
 
 
 class Settings(StageSettings):
-    """sources: tables of kind "files" or "synthetic". validation: share of documents held back by hash.
+    """sources: tables of kind "files" or "synthetic". validation_fraction: share of documents held back by hash.
 
     dedup: "exact" keeps the first of equal texts. min_characters: shorter documents are dropped and counted.
     """
@@ -32,13 +32,15 @@ class Settings(StageSettings):
     sources: tuple[Source, ...] = Field(min_length=1)
     normalise: bool = True
     dedup: Literal["exact", "none"] = "exact"
-    validation: float = Field(default=0.01, ge=0.0, le=0.5)
+    validation_fraction: float = Field(default=0.01, ge=0.0, le=0.5)
     min_characters: int = Field(default=1, ge=1)
 
     def smoke(self) -> Self:
         """At most so many documents of each source, and a validation side that is surely not empty."""
         sources = tuple(_at_most(source, SMOKE_DOCUMENTS) for source in self.sources)
-        return self.model_copy(update={"sources": sources, "validation": max(self.validation, 0.05)})
+        return self.model_copy(
+            update={"sources": sources, "validation_fraction": max(self.validation_fraction, 0.05)}
+        )
 
 
 def _at_most(source: FilesSource | SyntheticSource, documents: int) -> FilesSource | SyntheticSource:
@@ -72,8 +74,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         else:
             size += _files_bytes(source, stage.directory)
     facts: dict[str, Any] = {
-        "bytes": size * (1 - settings.validation),
-        "validation_bytes": size * settings.validation,
+        "bytes": size * (1 - settings.validation_fraction),
+        "validation_bytes": size * settings.validation_fraction,
     }
     if documents:
         facts["documents"] = documents
@@ -100,7 +102,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             roadmap_dir=place.roadmap_dir,
             normalise=settings.normalise,
             dedup=settings.dedup,
-            validation_fraction=settings.validation,
+            validation_fraction=settings.validation_fraction,
             min_characters=settings.min_characters,
             seed=stage.seed,
             on_progress=lambda documents, size: task.update(documents, info=f"{size / 1e6:,.1f} MB"),

@@ -133,7 +133,6 @@ def _taken(take: str, roadmap_dir: Path) -> Tokenizer:
 def _texts(settings: Settings, inputs: Inputs) -> Iterator[str]:
     """Texts to learn from, each input up to its share of `megabytes`."""
     from gradus.data.corpus import read_corpus
-    from gradus.data.pool import read_pool
 
     corpora = (*inputs.many("corpus"), *inputs.many("corpora"))
     pools = inputs.many("pools")
@@ -141,6 +140,8 @@ def _texts(settings: Settings, inputs: Inputs) -> Iterator[str]:
     for artifact in corpora:
         yield from _up_to(share, (d.text for d in read_corpus(artifact.path, "train")))
     for artifact in pools:
+        from gradus.data.pool import read_pool
+
         conversations = read_pool(artifact.path, "train")
         yield from _up_to(share, (text for c in conversations for text in _message_texts(c)))
 
