@@ -231,7 +231,7 @@ class Stops(Settings):
 
 
 class Judge(Settings):
-    """A rubric that another model decides. In the file format, but refused: there is no endpoint client yet."""
+    """A rubric that another model decides. In the file format, but refused: no endpoint client exists yet."""
 
     kind: Literal["judge"]
     rubric: str
