@@ -1,0 +1,114 @@
+"""Bits per byte: what a model needs to tell a text, whatever its tokenizer.
+
+nats of all counted targets / (ln 2 x their bytes). A target counts where it stands for bytes: control tokens
+stand for none and are left out of both sums. A uniform model over V tokens gives log2(V) x tokens / bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gradus.core.errors import DataError
+from gradus.data.loader import rows_in_order
+from gradus.data.pack import pack_plan
+from gradus.data.shards import TokenStore
+from gradus.model.batch import IGNORE, Batch
+from gradus.model.transformer import Transformer
+from gradus.train.losses import next_token_loss
+
+
+@dataclass(frozen=True)
+class BitsPerByte:
+    """Sums over counted targets."""
+
+    nats: float = 0.0
+    num_bytes: int = 0
+    num_tokens: int = 0
+
+    def __add__(self, other: BitsPerByte) -> BitsPerByte:
+        return BitsPerByte(
+            self.nats + other.nats, self.num_bytes + other.num_bytes, self.num_tokens + other.num_tokens
+        )
+
+    @property
+    def value(self) -> float:
+        """Bits per byte. Errors: DataError where nothing was counted."""
+        if not self.num_bytes:
+            raise DataError("bits per byte: there is no text to measure on; the validation side is empty")
+        return self.nats / (math.log(2) * self.num_bytes)
+
+    def measure(self) -> dict[str, float | int]:
+        """What a gate reads and the report shows; n counts tokens."""
+        return {
+            "value": self.value,
+            "n": self.num_tokens,
+            "bytes": self.num_bytes,
+            "nats_per_token": self.nats / self.num_tokens,
+        }
+
+
+@torch.no_grad()
+def bits_per_byte(
+    model: Transformer, batches: Iterable[Batch], token_bytes: NDArray[np.int64]
+) -> BitsPerByte:
+    """Over the targets of these batches.
+
+    token_bytes: (V,), the bytes that each token stands for, 0 for control tokens.
+    """
+    device = model.embedding.device
+    bytes_of = torch.from_numpy(np.ascontiguousarray(token_bytes)).to(device)
+    total = BitsPerByte()
+    for batch in batches:
+        batch = batch.to(device)
+        sizes = bytes_of[batch.targets.clamp(min=0)].masked_fill(batch.targets == IGNORE, 0)
+        counted = replace(batch, targets=batch.targets.masked_fill(sizes == 0, IGNORE))
+        nats, count, _ = next_token_loss(model, counted)
+        total += BitsPerByte(float(nats), int(sizes.sum()), int(count))
+    return total
+
+
+def bits_per_byte_by_source(
+    model: Transformer,
+    store: TokenStore,
+    token_bytes: NDArray[np.int64],
+    *,
+    row_length: int | None = None,
+    tokens_per_batch: int = 8192,
+    max_tokens: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, BitsPerByte]:
+    """Over a side of a token store, by source, sources in the store's order; their sum is the whole.
+
+    row_length: documents are cut in pieces of it, the model's context if None. max_tokens: measure about so
+    many, on documents evenly spaced over each source; None measures all. on_progress: called with (tokens done,
+    tokens to do).
+    """
+    if len(token_bytes) != store.vocab_size:
+        raise DataError(
+            f"{store.folder}: the shards have {store.vocab_size:,} ids and the tokenizer "
+            f"{len(token_bytes):,}; use the tokenizer that wrote them"
+        )
+    row_length = row_length or model.config.context
+    rows_per_batch = max(1, tokens_per_batch // row_length)
+    share = 1.0 if max_tokens is None else min(1.0, max_tokens / max(1, store.num_tokens))
+    plans = {}
+    for index, name in enumerate(store.sources):
+        documents = np.flatnonzero(store.source_index == index)
+        if len(documents):
+            places = np.linspace(0, len(documents) - 1, math.ceil(share * len(documents))).round()
+            plans[name] = pack_plan(store.lengths, row_length, documents=documents[places.astype(np.int64)])
+    expected, done = sum(plan.num_tokens for plan in plans.values()), 0
+    found = dict.fromkeys(plans, BitsPerByte())
+    for name, plan in plans.items():
+        for batch in rows_in_order(store, plan, rows_per_batch):
+            found[name] += bits_per_byte(model, [batch], token_bytes)
+            done += batch.num_tokens
+            if on_progress is not None:
+                on_progress(done, expected)
+    return found

@@ -1,0 +1,168 @@
+"""Running a probe suite: every question through the engine at once, every answer judged by its checks.
+
+Only the answer is read, by the checks of the probe file. A conversation that outgrows the context through
+the model's own earlier answers fails its probe; anything else that goes wrong is an error of ours or of the
+suite and is raised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from gradus.conversation.checks import AssistantTurn, run_checks
+from gradus.conversation.messages import Conversation, Message
+from gradus.conversation.probes import Probe, Suite
+from gradus.core.fingerprint import digest
+from gradus.engine.engine import Engine
+from gradus.engine.sampling import GREEDY, Sampling
+from gradus.engine.turn import PromptTooLongError, Reply, Request
+from gradus.eval.result import ItemResult, SampleResult, SuiteResult
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How a suite is run.
+
+    samples: answers a probe, None for each probe's own number. sampling: its seed starts the streams of all
+    samples; at temperature 0 several samples would be the same, so there is one. think, tools: for probes that
+    leave them open; tools None declares none. max_tokens, max_calls: of each answer.
+    """
+
+    samples: int | None = None
+    sampling: Sampling = GREEDY
+    think: bool | None = None
+    tools: tuple[str, ...] | None = None
+    max_tokens: int = 512
+    max_calls: int = 4
+
+
+class _Dialogue:
+    """One sample of one probe, on its way through its turns."""
+
+    def __init__(self, probe: Probe, sample: int, settings: ProbeSettings) -> None:
+        self.probe = probe
+        self.sample = sample
+        self.settings = settings
+        self.tools = probe.tools if probe.tools is not None else settings.tools or ()
+        self.conversation: Conversation = probe.first_prompt()
+        self.later = list(probe.later_turns)
+        self.num_tokens = 0
+        self.result: SampleResult | None = None
+
+    def request(self) -> Request:
+        """What to ask next. Each turn draws from a stream of its own."""
+        sampling = self.settings.sampling
+        stream = digest([sampling.seed, self.probe.id, self.sample, len(self.later)])
+        return Request(
+            self.conversation,
+            think=self.probe.think if self.probe.think is not None else self.settings.think,
+            tools=self.tools,
+            sampling=sampling.model_copy(update={"seed": int(stream[:16], 16)}),
+            max_tokens=self.settings.max_tokens,
+            max_calls=self.settings.max_calls,
+        )
+
+    def take(self, reply: Reply) -> None:
+        """Judge the last answer, or ask on."""
+        self.num_tokens += reply.num_tokens
+        if not self.later:
+            self.result = _judged(self.probe, reply.turn, self.num_tokens)
+            return
+        question = Message("user", self.later.pop(0))
+        messages = (*self.conversation.messages, *reply.turn.messages, question)
+        self.conversation = replace(self.conversation, messages=messages)
+
+    def fail(self, reason: str) -> None:
+        self.result = SampleResult((reason,), "", "", (), "length", self.num_tokens)
+
+
+def run_suite(
+    engine: Engine,
+    suite: Suite,
+    settings: ProbeSettings | None = None,
+    *,
+    model: str = "",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SuiteResult:
+    """Ask every probe and judge the answers.
+
+    model: its name in the results. on_progress: called with (samples judged, all samples).
+    """
+    settings = settings or ProbeSettings()
+    begin = time.perf_counter()
+    dialogues = [
+        _Dialogue(probe, sample, settings)
+        for probe in suite.probes
+        for sample in range(_num_samples(probe, settings))
+    ]
+    judged = 0
+
+    def progress() -> None:
+        nonlocal judged
+        judged += 1
+        if on_progress is not None:
+            on_progress(judged, len(dialogues))
+
+    open_dialogues = dialogues
+    while open_dialogues:
+        asked: list[_Dialogue] = []
+        requests: list[Request] = []
+        for dialogue in open_dialogues:
+            request = dialogue.request()
+            if dialogue.conversation.messages != dialogue.probe.first_prompt().messages:
+                try:
+                    engine.check(request)
+                except PromptTooLongError as error:
+                    dialogue.fail(f"context: {error}")
+                    progress()
+                    continue
+            asked.append(dialogue)
+            requests.append(request)
+
+        def take(index: int, reply: Reply, asked: Sequence[_Dialogue] = asked) -> None:
+            asked[index].take(reply)
+            if asked[index].result is not None:
+                progress()
+
+        engine.generate(requests, take)
+        open_dialogues = [dialogue for dialogue in asked if dialogue.result is None]
+    return SuiteResult(
+        suite=suite.name,
+        model=model,
+        items=_items(suite, dialogues),
+        seconds=time.perf_counter() - begin,
+        num_tokens=sum(dialogue.num_tokens for dialogue in dialogues),
+        decoding=settings.sampling.model_dump() | {"max_tokens": settings.max_tokens},
+    )
+
+
+def _num_samples(probe: Probe, settings: ProbeSettings) -> int:
+    if settings.sampling.temperature == 0:
+        return 1
+    return settings.samples or probe.samples
+
+
+def _items(suite: Suite, dialogues: Sequence[_Dialogue]) -> tuple[ItemResult, ...]:
+    """Samples gathered by probe, in the suite's order."""
+    samples: dict[str, list[SampleResult]] = {}
+    for dialogue in dialogues:
+        assert dialogue.result is not None
+        samples.setdefault(dialogue.probe.id, []).append(dialogue.result)
+    return tuple(ItemResult(p.id, p.category, tuple(samples[p.id])) for p in suite.probes)
+
+
+def _judged(probe: Probe, turn: AssistantTurn, num_tokens: int) -> SampleResult:
+    results = {m.tool_call_id: m.content for m in turn.messages if m.role == "tool"}
+    return SampleResult(
+        reasons=tuple(run_checks(probe.checks, turn)),
+        answer=turn.answer,
+        thinking=turn.thinking,
+        calls=tuple(
+            {"name": call.name, "arguments": call.arguments, "result": results.get(call.id)}
+            for call in turn.calls
+        ),
+        finish_reason=turn.finish_reason,
+        num_tokens=num_tokens,
+    )
