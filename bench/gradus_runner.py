@@ -3,9 +3,9 @@
     python bench/gradus_runner.py throughput --tokens DATA/tokens --steps 32
     python bench/gradus_runner.py train --tokens DATA/tokens --seed 1 --steps 400 --rows 4
 
-`--settings` is a JSON object with any of: model (a table for the depth dial), optimizer, schedule; what it leaves
-out has the project's defaults. Prints one line a step with `dt: <ms>ms`, parameter counts as `name : 1,234`, and
-after `train` a line `RESULT {...}`.
+`--settings` is a JSON object with any of: model (a table for the depth dial), optimizer, schedule; what it
+leaves out has the project's defaults. Prints one line a step with `dt: <ms>ms`, parameter counts as `name :
+1,234`, and after `train` a line `RESULT {...}`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from nanochat_windows import bits_per_byte, scored_bytes, split_documents, windows
+
 from gradus.data.pack import PackPlan, pack_plan
 from gradus.model.batch import Batch, Documents
 from gradus.model.config import model_config
@@ -31,7 +33,6 @@ from gradus.train.parallel import World
 from gradus.train.precision import compute_dtype
 from gradus.train.schedule import Schedule
 from gradus.train.step import train_step
-from nanochat_windows import bits_per_byte, scored_bytes, split_documents, windows
 
 
 def packed_batches(

@@ -133,7 +133,8 @@ def train_and_score(
         base = args.data / f"nanochat-seed{seed}"
         command = [
             args.nanochat_python, str(HERE / "nanochat_runner.py"), "evaluate",
-            "--nanochat", str(args.nanochat), "--base", str(base), "--tag", tag, "--tokens", str(args.data / "tokens"),
+            "--nanochat", str(args.nanochat), "--base", str(base), "--tag", tag,
+            "--tokens", str(args.data / "tokens"),
         ]  # fmt: skip
         scored = result_line(run(command, {"NANOCHAT_DTYPE": "float32"}, args.runs / f"{tag}.score.log")[0])
     else:
