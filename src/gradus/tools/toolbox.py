@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gradus.conversation.calculator_marks import CALCULATOR
 from gradus.conversation.messages import Message, ToolCall, ToolSchema
 from gradus.core.errors import ConfigError, ToolError, did_you_mean
 from gradus.tools.calculator import calculate
@@ -19,21 +20,9 @@ class Tool:
     answer: Callable[[Mapping[str, Any]], str]
 
 
-# The words are few on purpose: a small model reads them in every conversation.
-CALCULATOR = Tool(
-    ToolSchema(
-        name="calculator",
-        description="Evaluate arithmetic.",
-        parameters={
-            "type": "object",
-            "properties": {"expression": {"type": "string"}},
-            "required": ["expression"],
-        },
-    ),
-    lambda arguments: calculate(arguments["expression"]),
-)
-
-TOOLS: dict[str, Tool] = {"calculator": CALCULATOR}
+TOOLS: dict[str, Tool] = {
+    CALCULATOR.name: Tool(CALCULATOR, lambda arguments: calculate(arguments["expression"])),
+}
 
 
 class ToolBox:
