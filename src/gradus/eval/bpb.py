@@ -86,8 +86,8 @@ def bits_per_byte_by_source(
     """Over a side of a token store, by source, sources in the store's order; their sum is the whole.
 
     row_length: documents are cut in pieces of it, the model's context if None. max_tokens: measure about so
-    many, on documents evenly spaced over each source; None measures all. on_progress: called with (tokens done,
-    tokens to do).
+    many, on documents evenly spaced over each source; None measures all. on_progress: called with (tokens
+    done, tokens to do).
     """
     if len(token_bytes) != store.vocab_size:
         raise DataError(

@@ -26,8 +26,8 @@ class ProbeSettings:
     """How a suite is run.
 
     samples: answers a probe, None for each probe's own number. sampling: its seed starts the streams of all
-    samples; at temperature 0 several samples would be the same, so there is one. think, tools: for probes that
-    leave them open; tools None declares none. max_tokens, max_calls: of each answer.
+    samples; at temperature 0 several samples would be the same, so there is one. think, tools: for probes
+    that leave them open; tools None declares none. max_tokens, max_calls: of each answer.
     """
 
     samples: int | None = None

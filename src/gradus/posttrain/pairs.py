@@ -1,0 +1,227 @@
+"""Preference pairs from a model's own answers: sample each prompt, judge, pair a pass with a fail.
+
+A sample passes when its turn breaks no rule of the validator, was well-formed and satisfies the prompt's
+checks. Where no sample passes, the reference answer is what is chosen, and that is counted. Every sample that
+fails and every prompt that gives no pair is counted by reason. Same model, prompts and seed: same pairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import Field
+
+from gradus.conversation.checks import (
+    AnswerNumber,
+    AssistantTurn,
+    Calls,
+    CallsNone,
+    Check,
+    last_number,
+    run_checks,
+)
+from gradus.conversation.messages import Conversation, Message, Pair, ToolSchema
+from gradus.conversation.probes import Probe
+from gradus.conversation.validate import turn_violations
+from gradus.core.errors import DataError
+from gradus.core.fingerprint import digest
+from gradus.core.settings import Settings
+from gradus.engine.engine import Engine
+from gradus.engine.sampling import Sampling
+from gradus.engine.turn import PromptTooLongError, Reply, Request
+
+
+class PairSettings(Settings):
+    """samples: answers for each prompt, drawn at `temperature` (and top_k, top_p) from `seed`."""
+
+    samples: int = Field(default=4, ge=1)
+    temperature: float = Field(default=0.8, gt=0.0)
+    top_k: int | None = Field(default=None, ge=1)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    seed: int = Field(default=0, ge=0)
+    max_tokens: int = Field(default=512, ge=1)
+    max_calls: int = Field(default=4, ge=0)
+
+
+@dataclass(frozen=True)
+class PairPrompt:
+    """A conversation up to the user message to answer, and how an answer is judged.
+
+    checks: as in probe files. reference: a good turn, if there is one. exact: the answer's text must be the
+    reference's, but for case, spacing and a full stop at the end.
+    """
+
+    conversation: Conversation
+    checks: tuple[Check, ...] = ()
+    reference: tuple[Message, ...] = ()
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """The pairs in the order of their prompts, and what was counted on the way.
+
+    counts: prompts, samples, samples_passed, pairs, chosen_sampled, chosen_reference. failures: samples by
+    reason. skipped: prompts that gave no pair, by reason.
+    """
+
+    pairs: tuple[Pair, ...]
+    counts: dict[str, int]
+    failures: dict[str, int]
+    skipped: dict[str, int]
+
+
+def prompt_from_conversation(
+    conversation: Conversation, checks: tuple[Check, ...] | None = None
+) -> PairPrompt:
+    """The last user message as a prompt, what the row answers as its reference.
+
+    Without `checks` the reference judges: the same tools called or none, and its last number, or where it
+    states none its text. DataError where the row does not end with an answer to a user.
+    """
+    messages = conversation.messages
+    last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
+    reference = messages[last_user + 1 :]
+    if last_user < 0 or not reference or reference[-1].role != "assistant":
+        raise DataError(
+            f'row "{conversation.id}": a prompt for pairs must hold a user message and end with its answer'
+        )
+    prompt = replace(conversation, messages=messages[: last_user + 1])
+    if checks is not None:
+        return PairPrompt(prompt, checks, reference)
+    turn = AssistantTurn(reference)
+    names = list(dict.fromkeys(call.name for call in turn.calls))
+    derived: list[Check] = [Calls(kind="calls", tool=name) for name in names]
+    if not names:
+        derived.append(CallsNone(kind="calls_none"))
+    number = last_number(turn.answer)
+    if number is None:
+        return PairPrompt(prompt, tuple(derived), reference, exact=True)
+    value = int(number) if number.denominator == 1 else float(number)
+    derived.append(AnswerNumber(kind="answer_number", value=value))
+    return PairPrompt(prompt, tuple(derived), reference)
+
+
+def prompt_from_probe(probe: Probe, tools: Sequence[ToolSchema] = ()) -> PairPrompt:
+    """A probe as a prompt, with its checks. tools: schemas of the tools that the probe names."""
+    if probe.later_turns:
+        raise DataError(f'probe "{probe.id}": turns cannot be a prompt for pairs; write them as messages')
+    return PairPrompt(probe.first_prompt(tuple(tools)), probe.checks)
+
+
+def make_pairs(
+    engine: Engine,
+    prompts: Sequence[PairPrompt],
+    settings: PairSettings,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PairResult:
+    """Sample, judge and pair. on_progress: called with (samples done, all samples)."""
+    skipped: Counter[str] = Counter()
+    asked: list[PairPrompt] = []
+    requests: list[Request] = []
+    for index, prompt in enumerate(prompts):
+        drawn = [_request(prompt, settings, index, sample) for sample in range(settings.samples)]
+        try:
+            engine.check(drawn[0])
+        except PromptTooLongError:
+            skipped["prompt_too_long"] += 1
+            continue
+        asked.append(prompt)
+        requests += drawn
+    done = 0
+
+    def count(index: int, reply: Reply) -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(requests))
+
+    replies = engine.generate(requests, count)
+    failures: Counter[str] = Counter()
+    counts: Counter[str] = Counter(prompts=len(prompts), samples=len(replies))
+    pairs = []
+    for place, prompt in enumerate(asked):
+        first = place * settings.samples
+        turns = [reply.turn for reply in replies[first : first + settings.samples]]
+        reasons = [judge(prompt, turn) for turn in turns]
+        failures.update(reason for found in reasons for reason in set(found))
+        counts["samples_passed"] += sum(not found for found in reasons)
+        pair = _pair(prompt, turns, reasons)
+        if isinstance(pair, str):
+            skipped[pair] += 1
+            continue
+        pairs.append(pair)
+        counts["chosen_sampled" if [] in reasons else "chosen_reference"] += 1
+    counts["pairs"] = len(pairs)
+    names = ("prompts", "samples", "samples_passed", "pairs", "chosen_sampled", "chosen_reference")
+    return PairResult(
+        tuple(pairs), {name: counts[name] for name in names}, _by_count(failures), _by_count(skipped)
+    )
+
+
+def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:
+    """Names of what is wrong with an answer; empty where it passes."""
+    reasons = [f"ended_by_{turn.finish_reason}"] if turn.finish_reason != "stop" else []
+    reasons += ["malformed"] if turn.problems else []
+    conversation = prompt.conversation
+    found = turn_violations(turn.messages, conversation.tools, conversation.think)
+    reasons += [violation.reason for violation in found]
+    reasons += [failure.split(":")[0] for failure in run_checks(prompt.checks, turn)]
+    if prompt.exact and _plain(turn.answer) != _plain(AssistantTurn(prompt.reference).answer):
+        reasons.append("answer_text")
+    return reasons
+
+
+def pair_conversations(pair: Pair) -> tuple[Conversation, Conversation]:
+    """The chosen and the rejected row of a pair, trained on the last turn only."""
+    prompt = tuple(replace(message, train=False) for message in pair.prompt.messages)
+    chosen, rejected = (
+        replace(pair.prompt, messages=(*prompt, *turn), source=pair.source, id=f"{pair.id}/{side}")
+        for side, turn in (("chosen", pair.chosen), ("rejected", pair.rejected))
+    )
+    return chosen, rejected
+
+
+def _request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:
+    stream = digest([settings.seed, index, prompt.conversation.id, sample])
+    return Request(
+        prompt.conversation,
+        sampling=Sampling(
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            seed=int(stream[:16], 16),
+        ),
+        max_tokens=settings.max_tokens,
+        max_calls=settings.max_calls,
+    )
+
+
+def _pair(prompt: PairPrompt, turns: Sequence[AssistantTurn], reasons: Sequence[list[str]]) -> Pair | str:
+    """The first pass with the first fail, or why there is none."""
+    passed = [turn for turn, found in zip(turns, reasons, strict=True) if not found]
+    failed = [turn for turn, found in zip(turns, reasons, strict=True) if found]
+    if not failed:
+        return "all_passed"
+    # What was cut short or malformed would be rendered as something that the model did not say.
+    whole = [turn for turn in failed if turn.finish_reason == "stop" and not turn.problems]
+    if not whole:
+        return "no_whole_rejection"
+    chosen = passed[0].messages if passed else prompt.reference
+    if not chosen:
+        return "none_passed"
+    if chosen == whole[0].messages:
+        return "reference_fails_its_checks"
+    conversation = prompt.conversation
+    return Pair(conversation, chosen, whole[0].messages, conversation.source, conversation.id)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".")
+
+
+def _by_count(counter: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counter.items(), key=lambda entry: (-entry[1], entry[0])))
