@@ -38,19 +38,21 @@ def _is_table(value: Any) -> bool:
 
 def _probe_lines(probes: Mapping[str, Any]) -> list[str]:
     """One table: categories down, suites across; the total last."""
-    suites = {name: suite for name, suite in probes.items() if _is_table(suite) and "total" in suite}
+    suites = {
+        name: _categories(suite) for name, suite in probes.items() if _is_table(suite) and "total" in suite
+    }
     if not suites and "total" in probes:
-        suites = {"": probes}
-    categories = list(dict.fromkeys(c for suite in suites.values() for c in suite.get("categories", {})))
-    rows = []
-    for category in [*categories, "total"]:
-        row = [category]
-        for suite in suites.values():
-            measure = suite["total"] if category == "total" else suite.get("categories", {}).get(category)
-            row.append(_score(measure))
-        rows.append(row)
-    headers = ["", *[name or "probes" for name in suites]]
-    return ["  " + line for line in text_table(headers, rows).splitlines()]
+        suites = {"probes": _categories(probes)}
+    categories = dict.fromkeys(c for suite in suites.values() for c in suite if c != "total")
+    rows = [[c, *(_score(suite.get(c)) for suite in suites.values())] for c in [*categories, "total"]]
+    return ["  " + line for line in text_table(["", *suites], rows).splitlines()]
+
+
+def _categories(suite: Mapping[str, Any]) -> dict[str, Any]:
+    """Measures by category with the total, whether categories stand beside it or in a table of their own."""
+    inner = suite.get("categories", {})
+    beside = {name: value for name, value in suite.items() if _is_table(value) and "value" in value}
+    return {**beside, **inner}
 
 
 def _score(measure: Any) -> str:

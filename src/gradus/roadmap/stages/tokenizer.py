@@ -109,7 +109,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         with place.progress.task("merges", settings.vocab_size, "ids") as task:
             tokenizer = train_tokenizer(iter(texts), settings.vocab_size, settings.pattern)
             task.update(tokenizer.vocab_size)
-    tokenizer.save(place.work / FOLDER, chat_template=HermesFormat(tokenizer).chat_template)
+    folder = place.work / FOLDER
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(folder, chat_template=HermesFormat(tokenizer).chat_template)
     results: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "digest": tokenizer.digest}
     sample = texts[:: max(1, len(texts) // 2000)]
     if sample:

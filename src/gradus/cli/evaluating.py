@@ -1,0 +1,77 @@
+"""`gradus eval probes`: ask a suite, show the table by category, write the result."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from gradus.cli.walking import stopping
+from gradus.conversation.probes import load_suite
+from gradus.core.files import write_atomic
+from gradus.core.quantity import format_seconds
+from gradus.roadmap.models import resolve_model
+from gradus.roadmap.progress import live_progress
+from gradus.roadmap.table import text_table
+
+if TYPE_CHECKING:
+    from gradus.eval.result import SuiteResult
+
+SAMPLED_TEMPERATURE = 0.7
+
+
+def evaluate_probes(
+    model: str,
+    suite_path: Path,
+    home: Path,
+    samples: int | None,
+    temperature: float,
+    out: Path | None,
+    failures: int,
+) -> None:
+    """Run the suite and print what came of it; several samples need a temperature, 0.7 if none is given."""
+    suite = load_suite(suite_path)
+    found = resolve_model(model, home)
+    from gradus.engine.load import load_engine
+    from gradus.engine.sampling import Sampling
+    from gradus.eval.probes import ProbeSettings, run_suite
+
+    if samples is not None and samples > 1 and temperature == 0:
+        temperature = SAMPLED_TEMPERATURE
+    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature))
+    engine = load_engine(found.folder)
+    with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
+        result = run_suite(
+            engine,
+            suite,
+            settings,
+            model=found.label,
+            on_progress=lambda done, total: task.update(done, total=total),
+        )
+    typer.echo(result_text(result, failures))
+    if out is not None:
+        text = json_format.dumps(result.to_json(), indent=1, ensure_ascii=False)
+        write_atomic(out, text + "\n")
+        typer.echo(f"written to {out}")
+
+
+def result_text(result: SuiteResult, failures: int) -> str:
+    """Categories with their 95 % intervals, and the first failures with their reasons."""
+    data = result.to_json()
+    rows = []
+    for name, measure in [*data["categories"].items(), ("total", data["total"])]:
+        interval = f"[{measure['lower']:.1%}, {measure['upper']:.1%}]"
+        rows.append([name, f"{measure['successes']}/{measure['n']}", f"{measure['value']:.1%}", interval])
+    lines = [
+        f"{result.suite} on {result.model} in {format_seconds(result.seconds)}",
+        "",
+        text_table(["category", "passed", "share", "95 % interval"], rows, right=(1, 2)),
+    ]
+    failed = [item for item in data["items"] if not item["passed"]]
+    for item in failed[:failures]:
+        lines += ["", f"failed {item['id']}: {'; '.join(item['reasons'])}", f"  answer: {item['answer']}"]
+    if len(failed) > failures:
+        lines += ["", f"and {len(failed) - failures} more failed (--failures {len(failed)} shows all)"]
+    return "\n".join(lines)

@@ -1,0 +1,203 @@
+"""The command line: what each command takes. The work is in the other files, imported when a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+from gradus.core.errors import ConfigError, GateFailedError, GradusError
+
+EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="gradus",
+    help="From raw text to a small chat model, by one roadmap file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+eval_app = typer.Typer(help="Measure a model.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(eval_app, name="eval")
+
+RoadmapFile = Annotated[Path, typer.Argument(metavar="FILE", help="The roadmap (.toml).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[STAGE.KEY=VALUE]...", help="Settings that replace the file's, in TOML syntax."),
+]
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
+]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
+
+
+def home_folder(home: Path | None) -> Path:
+    """Where artifacts and runs lie: --home, GRADUS_HOME, or the current folder."""
+    chosen = home or Path(os.environ.get("GRADUS_HOME") or ".")
+    return chosen.expanduser()
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from gradus.core.machine import package_version
+
+        typer.echo(f"gradus {package_version('gradus')}")
+        raise typer.Exit
+
+
+@app.callback()
+def gradus(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """From raw text to a small chat model, by one roadmap file."""
+
+
+@app.command()
+def run(
+    file: RoadmapFile,
+    overrides: Overrides = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone.")] = None,
+    smoke: Smoke = False,
+    override: Annotated[
+        str | None,
+        typer.Option("--override", metavar="REASON", help="Go on past failed gates; the reason is recorded."),
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Walk a roadmap, or go on with it: finished stages are reused."""
+    from gradus.cli.walking import run_roadmap
+
+    run_roadmap(
+        file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json
+    )
+
+
+@app.command()
+def plan(
+    file: RoadmapFile,
+    overrides: Overrides = None,
+    device: Annotated[str, typer.Option("--device", help="A device of the table: cpu, h100, ...")] = "cpu",
+    smoke: Smoke = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Print steps, tokens, FLOPs, memory and time of each stage without running anything."""
+    from gradus.cli.walking import print_plan
+
+    print_plan(file, overrides or [], home_folder(home), device=device, smoke=smoke, as_json=json)
+
+
+@app.command()
+def chat(
+    model: ModelName,
+    question: Annotated[
+        list[str] | None, typer.Argument(help="Ask this and end; else a conversation.")
+    ] = None,
+    think: Annotated[
+        bool | None, typer.Option("--think/--direct", help="Think first or not [the model decides].")
+    ] = None,
+    tools: Annotated[str, typer.Option("--tools", help='Tools by name with commas, "all" or "off".')] = "all",
+    system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token.")
+    ] = 0.0,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")] = 512,
+    home: Home = None,
+) -> None:
+    """Talk to a model. /help lists what can be typed."""
+    from gradus.cli.chatting import ChatOptions, start_chat
+
+    options = ChatOptions(think, tools, system, temperature, top_k, top_p, seed, max_tokens)
+    start_chat(model, home_folder(home), options, " ".join(question) if question else None)
+
+
+@eval_app.command("probes")
+def eval_probes(
+    model: ModelName,
+    suite: Annotated[Path, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml).")],
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")
+    ] = None,
+    failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
+    home: Home = None,
+) -> None:
+    """Ask a probe suite and judge the answers."""
+    from gradus.cli.evaluating import evaluate_probes
+
+    evaluate_probes(model, suite, home_folder(home), samples, temperature, json, failures)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
+    home: Home = None,
+) -> None:
+    """Write a roadmap's report again: one HTML page that opens anywhere."""
+    from gradus.cli.walking import print_report
+
+    print_report(name, home_folder(home), out)
+
+
+@app.command()
+def doctor(home: Home = None, json: Json = False) -> None:
+    """Check this machine: versions, cores, memory, disk, what is missing and how to install it."""
+    from gradus.cli.checkup import print_checkup
+
+    print_checkup(home_folder(home), as_json=json)
+
+
+def main() -> None:
+    """The `gradus` command: one clear line for what goes wrong, a traceback only with --debug."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    if not debug:
+        sys.excepthook = _one_line
+    try:
+        typer.main.get_command(app)(args=arguments, prog_name="gradus")
+    except GradusError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: GradusError) -> int:
+    """2 for a wrong roadmap or setting, 3 for a failed gate, 1 for anything else."""
+    if isinstance(error, GateFailedError):
+        return EXIT_GATE
+    return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_ERROR
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug of ours, told shortly; --debug shows where."""
+    typer.echo(
+        f"internal error: {kind.__name__}: {error} (please report this; --debug shows where it happened)",
+        err=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
