@@ -1,0 +1,194 @@
+"""Stage `pretrain`: a model learns to continue documents, from fresh weights or from an earlier stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field
+
+from gradus.core.artifact import Artifact
+from gradus.core.errors import ConfigError
+from gradus.core.quantity import Quantity
+from gradus.model.config import ModelConfig, model_config
+from gradus.model.cost import mean_context
+from gradus.roadmap.place import Place
+from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
+from gradus.roadmap.training import (
+    MODEL,
+    SMOKE_STEPS,
+    Evaluation,
+    TrainingSettings,
+    follow,
+    open_checkpoints,
+    save_final_model,
+    steps_of,
+    training_estimate,
+    training_results,
+    training_session,
+)
+
+if TYPE_CHECKING:
+    from gradus.model.transformer import Transformer
+    from gradus.tokenizer.tokenizer import Tokenizer
+
+VERSION = 1
+MAKES = "pretrain"
+INPUTS = (
+    Input("tokens", ("tokens",)),
+    Input("from", ("pretrain",), required=False),
+)
+PARALLEL = True
+SAMPLE_TOKENS = 64
+
+
+class Settings(TrainingSettings):
+    """model: a dial ("d4") or a table. horizon: "2M tokens", "500 steps", "1 epoch", "20 tokens/param", "1e15 flops".
+
+    evaluate_tokens: validation tokens of an evaluation at most. samples: beginnings of text that the model
+    continues at each evaluation.
+    """
+
+    model: str | dict[str, Any] = "d4"
+    context: int = Field(default=512, ge=8)
+    horizon: Quantity = Quantity(20.0, "tokens/param")
+    evaluate_tokens: int = Field(default=200_000, ge=1)
+    samples: tuple[str, ...] = ("The ", "Once ")
+
+    def smoke(self) -> Self:
+        """A model of the same make, two layers deep and narrow, for a handful of steps."""
+        small = super().smoke()
+        return small.model_copy(
+            update={
+                "model": {"depth": 2, "width": 64},
+                "context": min(self.context, 256),
+                "horizon": Quantity(float(SMOKE_STEPS), "steps"),
+                "evaluate_tokens": 20_000,
+            }
+        )
+
+
+def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
+    """Everything comes from other stages."""
+    return {}
+
+
+def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
+    """Steps from the horizon; FLOPs from the model's shape."""
+    tokens = inputs.one("tokens")
+    parent = inputs.one("from").get("model")
+    config = (
+        ModelConfig(**parent)
+        if parent
+        else model_config(settings.model, int(tokens.get("vocab_size", 8192)), settings.context)
+    )
+    # A document attends to half of itself on average.
+    mean = min(float(tokens.get("tokens_per_document", settings.context)), settings.context) / 2
+    steps = steps_of(settings.horizon, settings.batch_tokens, config, float(tokens.get("tokens", 0.0)), mean)
+    evaluations = steps / settings.evaluate_every * min(settings.evaluate_tokens, 1e9) / 3
+    passes = 1 + evaluations / max(1, steps * settings.batch_tokens)
+    return training_estimate(config, steps, settings, settings.context, device, mean_context=mean, passes=passes)
+
+
+def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
+    """Pack the shards once, train to the horizon, measure bits per byte on the validation side as it goes."""
+    import torch
+
+    from gradus.conversation.formats.hermes import HermesFormat
+    from gradus.data.loader import RowLoader
+    from gradus.data.pack import pack_plan
+    from gradus.data.shards import TokenStore
+    from gradus.model.transformer import build_model
+    from gradus.model.weights import load_model
+    from gradus.tokenizer.loading import load_tokenizer
+    from gradus.train.loop import fit
+    from gradus.train.losses import next_token_loss
+    from gradus.train.optimizers import build_optimizer
+    from gradus.train.precision import compute_dtype
+    from gradus.train.schedule import Schedule
+
+    settings: Settings = stage.settings
+    source = inputs["tokens"]
+    store = TokenStore(source.path, "train")
+    tokenizer = load_tokenizer(source.path / "tokenizer")
+    packed = pack_plan(store.lengths, settings.context)
+    if place.rank == 0:
+        packed.save(place.scratch / "plan")
+    with training_session(place) as session:
+        generator = torch.Generator().manual_seed(stage.seed)
+        if "from" in inputs:
+            model = load_model(inputs["from"].path / MODEL, session.device)
+            _refuse_other_tokenizer(inputs["from"], tokenizer)
+        else:
+            config = model_config(settings.model, tokenizer.vocab_size, settings.context)
+            model = build_model(config, generator, session.device)
+        model.compute_dtype = compute_dtype(place.machine.precision, session.device)
+        loader = RowLoader(
+            store,
+            packed,
+            seed=stage.seed,
+            rows_per_step=max(1, settings.batch_tokens // settings.context),
+            micro_rows=settings.micro_rows,
+            rank=session.world.rank,
+            world=session.world.size,
+        )
+        mean = mean_context(packed.length.tolist())
+        steps = steps_of(settings.horizon, settings.batch_tokens, model.config, store.num_tokens, mean)
+        reports = fit(
+            model,
+            build_optimizer(model, settings.optimizer),
+            loader.batches,
+            next_token_loss,
+            Schedule(settings.schedule, steps),
+            steps=steps,
+            checkpoints=open_checkpoints(place, settings),
+            log_every=settings.log_every,
+            save_every=settings.save_every,
+            evaluate_every=settings.evaluate_every,
+            precision=place.machine.precision,
+            guard=settings.guard,
+            world=session.world,
+        )
+        evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
+        last = follow(reports, place, session, evaluate)
+        results = training_results(place, last, model.config)
+        if session.world.is_main:
+            save_final_model(place, model, tokenizer, HermesFormat(tokenizer).chat_template)
+        return place.commit(results | {"packing": packed.statistics()})
+
+
+def _refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
+    from gradus.tokenizer.loading import load_tokenizer
+
+    if load_tokenizer(parent.path / MODEL).digest != tokenizer.digest:
+        raise ConfigError(
+            f'the model of stage "{parent.manifest.name}" was trained with another tokenizer; '
+            "tokenize the corpus with the same one"
+        )
+
+
+def _evaluation(
+    model: Transformer, tokenizer: Tokenizer, settings: Settings, tokens: Artifact, seed: int
+) -> Callable[[], Evaluation]:
+    """What happens at an evaluation: bits per byte on held-back documents, and a few continuations."""
+    from gradus.data.shards import TokenStore
+    from gradus.engine.continuation import continue_texts
+    from gradus.engine.sampling import Sampling
+    from gradus.eval.bpb import BitsPerByte, bits_per_byte_by_source
+
+    store = TokenStore(tokens.path, "validation")
+    token_bytes = tokenizer.token_bytes
+
+    def evaluate() -> Evaluation:
+        found = bits_per_byte_by_source(
+            model, store, token_bytes, row_length=settings.context, max_tokens=settings.evaluate_tokens
+        )
+        measures = {"bpb": sum(found.values(), start=BitsPerByte()).value}
+        if len(found) > 1:
+            measures |= {f"bpb/{name}": part.value for name, part in found.items()}
+        sampling = Sampling(temperature=0.8, top_k=50, seed=seed)
+        texts = continue_texts(model, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
+        pairs = zip(settings.samples, texts, strict=True)
+        return Evaluation(measures, [{"prompt": prompt, "text": text} for prompt, text in pairs])
+
+    return evaluate

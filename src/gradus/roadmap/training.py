@@ -1,0 +1,287 @@
+"""What the training stages share: settings, the session a run works in, and following `fit` to its end.
+
+Each stage builds its own model, batches and loss, and passes what it evaluates as a plain function. Metrics go
+to metrics.jsonl, one line per logged step and one per evaluation, samples to samples.jsonl; a resumed run first
+drops the lines that its checkpoint does not know.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field
+
+from gradus.core.files import write_atomic
+from gradus.core.quantity import Quantity, format_count
+from gradus.model.config import ModelConfig
+from gradus.model.cost import flops_per_token, parameters, training_memory
+from gradus.roadmap.place import Place
+from gradus.roadmap.stage import Device, Estimate, StageSettings
+from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from gradus.model.transformer import Transformer
+    from gradus.tokenizer.tokenizer import Tokenizer
+    from gradus.train.checkpoint import Checkpoints
+    from gradus.train.loop import StepReport
+    from gradus.train.parallel import World
+
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+MODEL = "model"
+CHECKPOINTS = "checkpoints"
+SMOKE_STEPS = 12
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+class TrainingSettings(StageSettings):
+    """What every training stage lets its author choose.
+
+    batch_tokens: tokens of one optimizer step over all processes. micro_rows: packed rows in one forward pass.
+    keep_checkpoints: how many are kept, the final one among them.
+    """
+
+    batch_tokens: int = Field(default=8192, ge=1)
+    micro_rows: int = Field(default=16, ge=1)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    guard: GuardSettings = GuardSettings()
+    log_every: int = Field(default=10, ge=1)
+    save_every: int = Field(default=100, ge=1)
+    evaluate_every: int = Field(default=100, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+
+    def smoke(self) -> Self:
+        """Few small steps, every kind of boundary among them."""
+        return self.model_copy(
+            update={
+                "batch_tokens": min(self.batch_tokens, 2048),
+                "log_every": 2,
+                "save_every": 5,
+                "evaluate_every": 6,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where a training stage computes: this process among all, its device."""
+
+    world: World
+    device: torch.device
+
+
+@contextmanager
+def training_session(place: Place) -> Iterator[Session]:
+    """Threads, device and the other processes, as `[machine]` says."""
+    import torch
+
+    from gradus.train.parallel import join_world, leave_world
+
+    if place.machine.threads is not None:
+        torch.set_num_threads(place.machine.threads)
+    name = place.machine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name, place.rank) if name == "cuda" else torch.device(name)
+    world = join_world(device)
+    try:
+        yield Session(world, device)
+    finally:
+        leave_world()
+
+
+def steps_of(
+    horizon: Quantity, batch_tokens: int, config: ModelConfig, epoch_tokens: float, mean_context: float
+) -> int:
+    """Optimizer steps for a horizon given in steps, tokens, epochs, FLOPs or tokens per parameter.
+
+    Parameters count as matrices and head, the ones that tokens are multiplied by.
+    """
+    if horizon.unit == "steps":
+        return max(1, round(horizon.value))
+    tokens = {
+        "tokens": lambda: horizon.value,
+        "epochs": lambda: horizon.value * epoch_tokens,
+        "flops": lambda: horizon.value / flops_per_token(config, mean_context),
+        "tokens/param": lambda: horizon.value * _scaled_parameters(config),
+    }[horizon.unit]()
+    return max(1, math.ceil(tokens / batch_tokens))
+
+
+def _scaled_parameters(config: ModelConfig) -> int:
+    count = parameters(config)
+    return count.matrix + (count.head or count.embed)
+
+
+def training_estimate(
+    config: ModelConfig,
+    steps: int,
+    settings: TrainingSettings,
+    row_length: int,
+    device: Device,
+    *,
+    mean_context: float,
+    head_fraction: float = 1.0,
+    passes: float = 1.0,
+    overhead_seconds: float = 5.0,
+    **facts: Any,
+) -> Estimate:
+    """The plan of a training stage. passes: how much more than one step's work a step takes (DPO, evaluation)."""
+    tokens = steps * settings.batch_tokens
+    flops = tokens * flops_per_token(config, mean_context, head_fraction) * passes
+    micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens)
+    return Estimate(
+        seconds=overhead_seconds + flops / device.flops_per_second,
+        steps=steps,
+        tokens=tokens,
+        parameters=parameters(config).total,
+        flops=flops,
+        # An interpreter with torch loaded takes about this much before it has a model.
+        memory_bytes=3.5e8 + training_memory(config, micro_tokens).total,
+        facts={"model": config.model_dump(mode="json"), **facts},
+    )
+
+
+class StepLines:
+    """A file of JSON lines with a "step" each: appended to as training goes, cut back to a step on resume."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def cut_after(self, step: int) -> None:
+        """Keep whole lines up to `step`; what came later is trained again."""
+        kept = [line for line in self.lines() if line["step"] <= step]
+        write_atomic(self._path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+
+    def append(self, **line: Any) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Every whole line; a torn last line of a killed run is left out."""
+        if not self._path.exists():
+            return []
+        texts = self._path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(text) for text in texts[:-1] if text]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found: measures by name, and samples as JSON objects."""
+
+    measures: Mapping[str, float]
+    samples: Sequence[Mapping[str, Any]] = ()
+
+
+def follow(
+    reports: Iterator[StepReport], place: Place, session: Session, evaluate: Callable[[], Evaluation]
+) -> StepReport:
+    """Drive `fit` to its end: progress, metrics, evaluations by the main process. Returns the last report."""
+    if not session.world.is_main:
+        return deque(reports, maxlen=1)[0]
+    last: StepReport | None = None
+    metrics, samples = StepLines(place.work / METRICS), StepLines(place.work / SAMPLES)
+    shown: dict[str, float] = {}
+    with place.progress.task("training", None, "tok") as task:
+        for report in reports:
+            if last is None:
+                # A killed run may have written lines past its checkpoint, and not those of the checkpoint's step.
+                metrics.cut_after(report.step if report.resumed else 0)
+            written = [line for line in metrics.lines() if line["step"] == report.step] if report.resumed else []
+            events = {line["event"] for line in written}
+            if last is None:
+                known = report.resumed and ("evaluate" in events or not report.evaluate)
+                samples.cut_after(report.step if known else (report.step - 1 if report.resumed else 0))
+            if report.logged and "train" not in events:
+                metrics.append(event="train", **_train_line(report))
+            if report.evaluate and "evaluate" not in events:
+                found = evaluate()
+                shown |= found.measures
+                for sample in found.samples:
+                    samples.append(step=report.step, **sample)
+                metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures)
+                place.record(step=report.step, **found.measures)
+            expected = report.tokens * report.steps / report.step
+            task.update(report.tokens, total=expected, info=_info(report, shown))
+            place.tick()
+            last = report
+    assert last is not None, "fit reports its last step"
+    return last
+
+
+def _train_line(report: StepReport) -> dict[str, Any]:
+    return {
+        "step": report.step,
+        "loss": report.loss,
+        "lr": report.lr,
+        "grad_norm": report.grad_norm,
+        "tokens": report.tokens,
+        "tokens_per_second": report.tokens_per_second,
+        "skipped": report.skipped,
+        **report.metrics,
+    }
+
+
+def _info(report: StepReport, shown: Mapping[str, float]) -> str:
+    parts = [f"step {report.step:,}/{report.steps:,}"]
+    if report.loss is not None:
+        parts.append(f"loss {report.loss:.3f}")
+    parts += [f"{name} {value:.3f}" for name, value in shown.items() if "/" not in name]
+    parts.append(f"{format_count(report.tokens_per_second)} tok/s")
+    if report.skipped:
+        parts.append(f"{report.skipped} skipped")
+    return "  ".join(parts)
+
+
+def training_results(place: Place, last: StepReport, config: ModelConfig) -> dict[str, Any]:
+    """Facts and measures that every training stage leaves in its results."""
+    lines = StepLines(place.work / METRICS).lines()
+    rates = sorted(line["tokens_per_second"] for line in lines if line["event"] == "train")
+    evaluated = [line for line in lines if line["event"] == "evaluate"]
+    results: dict[str, Any] = {
+        "model": config.model_dump(mode="json"),
+        "parameters": parameters(config).total,
+        "steps": last.steps,
+        "tokens": last.tokens,
+        "loss": last.loss,
+        "skipped_steps": last.skipped,
+        "tokens_per_second": rates[len(rates) // 2] if rates else 0.0,
+    }
+    if evaluated:
+        # Names such as "bpb/books" become results of their own branch, which a gate can name: by_source.books.bpb
+        for name, value in evaluated[-1].items():
+            measure, found, source = name.partition("/")
+            if found:
+                results.setdefault("by_source", {}).setdefault(source, {})[measure] = value
+            elif name not in {"event", "step", "tokens"}:
+                results[name] = value
+    return results
+
+
+def save_final_model(place: Place, model: Transformer, tokenizer: Tokenizer, chat_template: str) -> None:
+    """The artifact's model/ folder: weights, config and tokenizer, complete for chat and for the Hub."""
+    from gradus.model.weights import save_model
+    from gradus.tokenizer.specials import END_OF_TEXT, IM_END
+
+    folder = place.work / MODEL
+    folder.mkdir(parents=True, exist_ok=True)
+    ends = tokenizer.special(IM_END)
+    save_model(folder, model, token_ids={"eos_token_id": ends, "pad_token_id": tokenizer.special(END_OF_TEXT)})
+    tokenizer.save(folder, chat_template=chat_template)
+
+
+def open_checkpoints(place: Place, settings: TrainingSettings) -> Checkpoints:
+    """The stage's checkpoints; a folder of another fingerprint is refused by its identity."""
+    from gradus.train.checkpoint import Checkpoints
+
+    return Checkpoints(place.work / CHECKPOINTS, keep=settings.keep_checkpoints, identity=place.stage.fingerprint)
