@@ -284,10 +284,10 @@ def check_byte_level(data: dict[str, Any]) -> None:
     model, pre, decoder = data.get("model") or {}, data.get("pre_tokenizer") or {}, data.get("decoder") or {}
     steps = pre.get("pretokenizers", [pre])
     problem = None
-    if "merges" not in model or "vocab" not in model:
-        problem = f"its model is {model.get('type', 'missing')}, not BPE"
-    elif model.get("type", "BPE") != "BPE":
+    if model.get("type", "BPE") != "BPE":
         problem = f"its model is {model['type']}, not BPE"
+    elif "merges" not in model or "vocab" not in model:
+        problem = "its model has no merges"
     elif not any(step.get("type") == "ByteLevel" for step in steps) or decoder.get("type") != "ByteLevel":
         problem = "it does not split and join by bytes (ByteLevel)"
     elif missing := [char for char in byte_alphabet() if char not in model["vocab"]]:
