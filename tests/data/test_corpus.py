@@ -115,9 +115,7 @@ def test_an_empty_corpus_says_what_was_dropped(tmp_path: Path) -> None:
 def test_an_empty_validation_side_is_refused_with_the_fraction_that_fills_it(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", ["one", "two", "three"])
     with pytest.raises(DataError, match="holds out none of 3 documents; set it above") as error:
-        build_corpus(
-            [FilesSource(path="a.jsonl")], tmp_path / "c", roadmap_dir=tmp_path, validation_fraction=1e-6
-        )
+        build_corpus([FilesSource(path="a.jsonl")], tmp_path / "c", roadmap_dir=tmp_path, validation_fraction=1e-6)
     needed = float(str(error.value).split("set it above ")[1].split()[0]) + 1e-4
     counts = build_corpus(
         [FilesSource(path="a.jsonl")], tmp_path / "c", roadmap_dir=tmp_path, validation_fraction=needed
@@ -128,9 +126,7 @@ def test_an_empty_validation_side_is_refused_with_the_fraction_that_fills_it(tmp
 def test_a_second_build_replaces_the_first(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", [f"text {i}" for i in range(50)])
     for _ in range(2):
-        build_corpus(
-            [FilesSource(path="a.jsonl")], tmp_path / "c", roadmap_dir=tmp_path, validation_fraction=0.2
-        )
+        build_corpus([FilesSource(path="a.jsonl")], tmp_path / "c", roadmap_dir=tmp_path, validation_fraction=0.2)
     assert len(texts_of(tmp_path / "c", "train") + texts_of(tmp_path / "c", "validation")) == 50
     assert not (tmp_path / "c" / "scratch").exists()
 

@@ -13,9 +13,7 @@ from gradus.data.holdout import holdout_position, is_held_out
 
 
 @given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=20), max_size=20), st.integers(1, 8))
-def test_the_first_of_equal_texts_is_new_and_the_rest_are_not(
-    batches: Sequence[Sequence[int]], run_size: int
-) -> None:
+def test_the_first_of_equal_texts_is_new_and_the_rest_are_not(batches: Sequence[Sequence[int]], run_size: int) -> None:
     met: set[int] = set()
     with TemporaryDirectory() as folder:
         seen = SeenHashes(Path(folder) / "runs", run_size=run_size)

@@ -142,9 +142,7 @@ def test_ranks_and_micro_batches_train_on_the_same_tokens(stream: TokenStore) ->
     for world, micro_rows in ((2, 2), (3, 1), (7, 3)):
         shared = []
         for rank in range(world):
-            loader = RowLoader(
-                stream, plan, seed=1, rows_per_step=7, micro_rows=micro_rows, rank=rank, world=world
-            )
+            loader = RowLoader(stream, plan, seed=1, rows_per_step=7, micro_rows=micro_rows, rank=rank, world=world)
             shared += pieces(loader.batches(4))
         assert sorted(shared) == sorted(alone)
 

@@ -66,6 +66,9 @@ def test_a_case_worked_by_hand() -> None:
     assert [sorted(r) for r in rows_of(plan)] == [[3, 7], [4, 6], [2, 4]]
     assert plan.num_tokens == 26
     assert plan.fill_fraction == pytest.approx(26 / 30)
+    # Positions attended: 1 + 2 + ... + n for each piece of n.
+    assert plan.mean_context == pytest.approx((10 + 28 + 3 + 21 + 6 + 10) / 26)
+    assert plan.statistics()["documents"] == 6
 
 
 def test_a_long_document_gives_full_rows_and_a_rest() -> None:

@@ -45,9 +45,7 @@ def test_a_stream_is_separator_document_separator(tmp_path: Path, tokenizer: Tok
 def test_documents_come_back_whatever_the_shards_and_batches(
     tmp_path: Path, tokenizer: Tokenizer, shard_tokens: int
 ) -> None:
-    write_token_shards(
-        documents(TEXTS), tokenizer, tmp_path, split="train", shard_tokens=shard_tokens, batch_bytes=20
-    )
+    write_token_shards(documents(TEXTS), tokenizer, tmp_path, split="train", shard_tokens=shard_tokens, batch_bytes=20)
     store = TokenStore(tmp_path, "train")
     eot = tokenizer.special(END_OF_TEXT)
     assert store.num_documents == len(TEXTS)
@@ -64,9 +62,7 @@ def test_documents_come_back_whatever_the_shards_and_batches(
     assert everything.trained.all()
 
 
-def test_the_target_at_a_cut_inside_a_document_is_its_next_token(
-    tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_the_target_at_a_cut_inside_a_document_is_its_next_token(tmp_path: Path, tokenizer: Tokenizer) -> None:
     write_token_shards(documents(TEXTS), tokenizer, tmp_path, split="train")
     store = TokenStore(tmp_path, "train")
     piece = store.pieces(np.array([1]), np.array([2]), np.array([3]))
@@ -74,9 +70,7 @@ def test_the_target_at_a_cut_inside_a_document_is_its_next_token(
     assert piece.targets.tolist() == store.ids(1)[3:6].tolist()
 
 
-def test_the_targets_of_masked_documents_are_where_the_mask_says(
-    tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_the_targets_of_masked_documents_are_where_the_mask_says(tmp_path: Path, tokenizer: Tokenizer) -> None:
     writer = TokenWriter(tmp_path, "train", "documents", tokenizer, shard_tokens=5)
     ids = [np.array([10, 11, 12, 13], dtype=np.int32), np.array([20, 21, 22], dtype=np.int32)]
     masks = [np.array([False, False, True, True]), np.array([False, True, False])]

@@ -226,9 +226,7 @@ def test_the_digest_follows_content_and_not_place_or_time(tmp_path: Path) -> Non
     assert source_digest(FilesSource(path="*.txt"), tmp_path / "one") != digests[0]
 
 
-def test_a_remembered_digest_is_dropped_when_the_file_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_remembered_digest_is_dropped_when_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradus.data.sources._SETTLE_SECONDS", -1.0)
     cache, file, source = tmp_path / "cache" / "digests.json", tmp_path / "a.txt", FilesSource(path="a.txt")
     file.write_text("first")
@@ -251,15 +249,11 @@ def test_a_digest_of_a_file_just_written_is_not_remembered(tmp_path: Path) -> No
 
 def test_settings_choose_a_source_by_kind_and_refuse_wrong_limits() -> None:
     adapter: TypeAdapter[FilesSource | SyntheticSource] = TypeAdapter(Source)
-    assert isinstance(
-        adapter.validate_python({"kind": "synthetic", "name": "x", "documents": 3}), SyntheticSource
-    )
+    assert isinstance(adapter.validate_python({"kind": "synthetic", "name": "x", "documents": 3}), SyntheticSource)
     source = load_settings(FilesSource, {"path": ["a", "b"], "limit": "20 documents"})
     assert source.limit is not None
     assert source.limit.value == 20
-    with pytest.raises(
-        ConfigError, match='a limit counts documents, such as "20_000 documents"; found tokens'
-    ):
+    with pytest.raises(ConfigError, match='a limit counts documents, such as "20_000 documents"; found tokens'):
         load_settings(FilesSource, {"path": "a", "limit": "3B tokens"})
     with pytest.raises(ConfigError, match='unknown key "text_keys"; did you mean "text_key"'):
         load_settings(FilesSource, {"path": "a", "text_keys": "x"})

@@ -33,9 +33,7 @@ ROW_GROUP_DOCUMENTS = 1024
 # A row group ends early at this much text, so that memory is bounded whatever the documents' size.
 _ROW_GROUP_BYTES = 1 << 25
 _SHARD_BYTES = 1 << 28
-_SCHEMA = pa.schema(
-    [("id", pa.string()), ("text", pa.large_string()), ("source", pa.string()), ("meta", pa.string())]
-)
+_SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("source", pa.string()), ("meta", pa.string())])
 
 
 def build_corpus(
@@ -155,11 +153,7 @@ class _Builder:
         self._pending_bytes += size
         # Near a limit every document is settled at once, since a duplicate does not count towards it.
         nearly_full = self._room is not None and len(self._pending) >= self._room
-        if (
-            nearly_full
-            or len(self._pending) >= ROW_GROUP_DOCUMENTS
-            or self._pending_bytes >= _ROW_GROUP_BYTES
-        ):
+        if nearly_full or len(self._pending) >= ROW_GROUP_DOCUMENTS or self._pending_bytes >= _ROW_GROUP_BYTES:
             self.settle()
         return self._room is None or self._room > 0
 
@@ -167,9 +161,7 @@ class _Builder:
         """Decide about the pending documents: duplicate, train or validation."""
         if not self._pending:
             return
-        is_new = (
-            self._seen.add([document.id for document, _ in self._pending]).tolist() if self._seen else None
-        )
+        is_new = self._seen.add([document.id for document, _ in self._pending]).tolist() if self._seen else None
         for index, (document, place) in enumerate(self._pending):
             if is_new is not None and not is_new[index]:
                 detail = f"same text as an earlier document, id {document.id}"
@@ -185,9 +177,7 @@ class _Builder:
         self._pending, self._pending_bytes = [], 0
 
     def finish(self) -> dict[str, Any]:
-        written: dict[str, dict[str, Any]] = {
-            split: writer.close() for split, writer in self._writers.items()
-        }
+        written: dict[str, dict[str, Any]] = {split: writer.close() for split, writer in self._writers.items()}
         self._refuse_empty_sides({split: counts["documents"] for split, counts in written.items()})
         return {
             "read": self.num_read,

@@ -46,9 +46,7 @@ class DropLog:
         if len(kept) < self._most:
             sample = asdict(dropped)
             # Excerpts may hold lone surrogates, which no JSON file can.
-            sample["excerpt"] = (
-                dropped.excerpt[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-            )
+            sample["excerpt"] = dropped.excerpt[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
             kept.append({"source": source, **sample})
 
     def write(self, path: Path) -> None:

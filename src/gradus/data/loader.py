@@ -101,9 +101,7 @@ class PairLoader:
 def pair_lengths(store: TokenStore) -> NDArray[np.int64]:
     """(pairs,) tokens of chosen and rejected together. Errors: DataError for an odd number of documents."""
     if store.num_documents % 2:
-        raise DataError(
-            f"{store.folder}: {store.num_documents} documents are no pairs of chosen and rejected"
-        )
+        raise DataError(f"{store.folder}: {store.num_documents} documents are no pairs of chosen and rejected")
     lengths: NDArray[np.int64] = store.lengths.reshape(-1, 2).sum(axis=1)
     return lengths
 

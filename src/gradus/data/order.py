@@ -33,8 +33,7 @@ class RowOrder:
             raise DataError("there are no rows to train on")
         if self.rows_per_step < 1 or self.micro_rows < 1:
             raise DataError(
-                f"rows_per_step and micro_rows must be at least 1, "
-                f"found {self.rows_per_step} and {self.micro_rows}"
+                f"rows_per_step and micro_rows must be at least 1, found {self.rows_per_step} and {self.micro_rows}"
             )
         if not 0 <= self.rank < self.world:
             raise DataError(f"rank must be within 0..{self.world - 1}, found {self.rank}")

@@ -57,6 +57,12 @@ class PackPlan:
         """Tokens over row space; 0 for an empty plan."""
         return self.num_tokens / (self.num_rows * self.row_length) if self.num_rows else 0.0
 
+    @property
+    def mean_context(self) -> float:
+        """Positions that a token attends to on average, itself included; for FLOPs. 0 for an empty plan."""
+        attended = (self.length * (self.length + 1) // 2).sum()
+        return float(attended / self.num_tokens) if self.num_pieces else 0.0
+
     def statistics(self) -> dict[str, int | float]:
         """Counts for an artifact's results."""
         return {
@@ -66,6 +72,7 @@ class PackPlan:
             "documents": len(np.unique(self.document)),
             "tokens": self.num_tokens,
             "fill_fraction": self.fill_fraction,
+            "mean_context": self.mean_context,
         }
 
     def save(self, folder: Path) -> None:

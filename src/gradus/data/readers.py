@@ -83,9 +83,7 @@ def _read_text(path: Path, options: ReadOptions) -> Iterator[FoundText | Dropped
         yield _paragraph(path, paragraph, first_line, size, options)
 
 
-def _paragraph(
-    path: Path, lines: list[str], first_line: int, size: int, options: ReadOptions
-) -> FoundText | Dropped:
+def _paragraph(path: Path, lines: list[str], first_line: int, size: int, options: ReadOptions) -> FoundText | Dropped:
     if size > options.max_line_bytes:
         return _too_long(path, first_line, size, options, lines[0])
     return FoundText("".join(lines).rstrip("\r\n"), first_line)
@@ -202,9 +200,7 @@ def _text_of_record(record: dict[str, Any], key: str, place: str, number: int) -
 
 
 def _is_label(value: Any) -> bool:
-    return isinstance(value, int | float | bool) or (
-        isinstance(value, str) and 0 < len(value) <= _MAX_META_CHARACTERS
-    )
+    return isinstance(value, int | float | bool) or (isinstance(value, str) and 0 < len(value) <= _MAX_META_CHARACTERS)
 
 
 def _missing_column(place: str, key: str, columns: list[str]) -> DataError:

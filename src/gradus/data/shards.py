@@ -173,9 +173,7 @@ class TokenWriter:
             "counts": counts,
             "shards": self._entries,
         }
-        write_atomic(
-            _manifest_path(self._out, self._split), json.dumps(manifest, ensure_ascii=False, indent=1)
-        )
+        write_atomic(_manifest_path(self._out, self._split), json.dumps(manifest, ensure_ascii=False, indent=1))
         return counts
 
 
@@ -253,9 +251,7 @@ class TokenStore:
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise DataError(
-                f'{folder}: no token shards for "{split}" here ({path.name} is missing)'
-            ) from None
+            raise DataError(f'{folder}: no token shards for "{split}" here ({path.name} is missing)') from None
         if manifest.get("format_version") != FORMAT_VERSION:
             raise DataError(f"{path}: not token shards of format version {FORMAT_VERSION}; tokenize again")
         self.folder, self.split = folder, split
@@ -300,9 +296,7 @@ class TokenStore:
         one = np.array([document], dtype=np.int64)
         return self.pieces(one, np.zeros(1, dtype=np.int64), self.lengths[one]).tokens
 
-    def pieces(
-        self, document: NDArray[np.int64], offset: NDArray[np.int64], length: NDArray[np.int64]
-    ) -> Pieces:
+    def pieces(self, document: NDArray[np.int64], offset: NDArray[np.int64], length: NDArray[np.int64]) -> Pieces:
         """Tokens [offset[i], offset[i] + length[i]) of document[i] with their targets, for all i end to end.
 
         In a stream the target of a document's last token is the separator that follows; in the "documents"

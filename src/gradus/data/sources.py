@@ -107,9 +107,7 @@ class SourceFile:
     format: FileFormat
 
 
-def read_source(
-    source: FilesSource | SyntheticSource, roadmap_dir: Path, seed: int
-) -> Iterator[RawText | Dropped]:
+def read_source(source: FilesSource | SyntheticSource, roadmap_dir: Path, seed: int) -> Iterator[RawText | Dropped]:
     """Every text of a source, in a fixed order. Errors: DataError. seed: for synthetic documents only."""
     if isinstance(source, SyntheticSource):
         # Imported here, since the generators hold large tables that files do not need.

@@ -1,0 +1,241 @@
+"""Pools: conversations or preference pairs as JSON lines, valid, each once, with a validation side.
+
+On disk: `train.jsonl` and `validation.jsonl` (a row a line), `pool.json` with the counts, `drops.json` with
+what was left out and why. The side is decided by the first user message, so that two answers to one question
+are never on different sides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gradus.conversation.messages import Conversation, JsonObject, Pair
+from gradus.conversation.records import Quarantined
+from gradus.conversation.validate import Violation, violations
+from gradus.core.errors import DataError
+from gradus.core.files import fsync_file, write_atomic
+from gradus.core.fingerprint import digest
+from gradus.data.corpus import SPLITS, Split
+from gradus.data.drops import DropLog, Dropped
+from gradus.data.holdout import holdout_position
+from gradus.data.lengths import length_statistics
+
+Row = TypeVar("Row", Conversation, Pair)
+
+
+def write_pool(
+    folder: Path,
+    conversations: Iterable[Conversation | Quarantined],
+    validation_fraction: float = 0.01,
+    *,
+    dedup: bool = True,
+) -> dict[str, Any]:
+    """Write the valid conversations into `folder`; returns the counts (also in `pool.json`).
+
+    Left out and counted: rows that could not be read, rows that break an invariant (by its reason), exact
+    duplicates (the first stays). Errors: DataError where a side would be empty.
+    """
+    return _write(folder, conversations, validation_fraction, dedup, violations, _conversation_content)
+
+
+def read_pool(folder: Path, split: Split) -> Iterator[Conversation]:
+    """The conversations of one side, in the order written. Errors: DataError with the line."""
+    return _read(folder, split, Conversation.from_json)
+
+
+def write_pairs(
+    folder: Path,
+    pairs: Iterable[Pair | Quarantined],
+    validation_fraction: float = 0.01,
+    *,
+    dedup: bool = True,
+) -> dict[str, Any]:
+    """As `write_pool`, for preference pairs. A rejected answer may be broken; a chosen one may not."""
+    return _write(folder, pairs, validation_fraction, dedup, _pair_violations, _pair_content)
+
+
+def read_pairs(folder: Path, split: Split) -> Iterator[Pair]:
+    """The pairs of one side, in the order written. Errors: DataError with the line."""
+    return _read(folder, split, Pair.from_json)
+
+
+def pool_counts(folder: Path) -> dict[str, Any]:
+    """The counts that `write_pool` or `write_pairs` returned for this folder."""
+    try:
+        counts: dict[str, Any] = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no pool here (pool.json is missing)") from None
+    return counts
+
+
+def question_of(row: Conversation | Pair) -> str:
+    """What a row's side is decided by: its first user message, without regard to case and white space."""
+    messages = row.messages if isinstance(row, Conversation) else row.prompt.messages
+    first = next((m.content for m in messages if m.role == "user"), "")
+    return " ".join(first.casefold().split())
+
+
+def _write(
+    folder: Path,
+    rows: Iterable[Row | Quarantined],
+    validation_fraction: float,
+    dedup: bool,
+    faults: Callable[[Row], list[Violation]],
+    content: Callable[[Row], JsonObject],
+) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    drops = DropLog()
+    sides = {split: _Side() for split in SPLITS}
+    seen: set[bytes] = set()
+    num_read, least_position = 0, 1.0
+    with ExitStack() as stack:
+        files = {s: stack.enter_context((folder / f"{s}.jsonl").open("w", encoding="utf-8")) for s in SPLITS}
+        for row in rows:
+            num_read += 1
+            dropped = _fault_of(row, num_read, faults)
+            if dropped is not None or isinstance(row, Quarantined):
+                source = row.file if isinstance(row, Quarantined) else row.source
+                drops.add(source, dropped or Dropped("unreadable", source))
+                continue
+            identity = bytes.fromhex(digest(content(row))[:32])
+            if dedup and identity in seen:
+                drops.add(row.source, Dropped("duplicate", _place(row, num_read), "", question_of(row)))
+                continue
+            seen.add(identity)
+            position = holdout_position(question_of(row))
+            split: Split = "validation" if position < validation_fraction else "train"
+            if split == "train":
+                least_position = min(least_position, position)
+            files[split].write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
+            sides[split].add(row)
+    for split in SPLITS:
+        fsync_file(folder / f"{split}.jsonl")
+    _refuse_empty_sides(sides, validation_fraction, least_position, num_read, drops)
+    counts: dict[str, Any] = {
+        "read": num_read,
+        "kept": sum(side.rows for side in sides.values()),
+        "dropped": dict(sorted(drops.by_reason.items())),
+        **{split: side.counts() for split, side in sides.items()},
+    }
+    drops.write(folder / "drops.json")
+    write_atomic(folder / "pool.json", json.dumps(counts, ensure_ascii=False, indent=1))
+    return counts
+
+
+def _fault_of(row: Row | Quarantined, number: int, faults: Callable[[Row], list[Violation]]) -> Dropped | None:
+    """Why a row is left out, by its first fault; None for a sound one."""
+    if isinstance(row, Quarantined):
+        return Dropped("unreadable", f"{row.file}:{row.line}", row.reason)
+    found = faults(row)
+    if not found:
+        return None
+    first = found[0]
+    where = "" if first.message_index is None else f"message {first.message_index}: "
+    return Dropped(first.reason, _place(row, number), where + first.detail, question_of(row))
+
+
+def _place(row: Conversation | Pair, number: int) -> str:
+    return row.id or f"row {number}"
+
+
+def _pair_violations(pair: Pair) -> list[Violation]:
+    found = []
+    if not pair.prompt.messages or pair.prompt.messages[-1].role not in ("user", "tool"):
+        found.append(Violation("order", None, "a pair's prompt ends with a user message or a tool result"))
+    if pair.chosen == pair.rejected:
+        found.append(Violation("same_answers", None, "chosen and rejected are equal"))
+    if not pair.rejected:
+        found.append(Violation("no_answer", None, "there is no rejected message"))
+    return found + violations(_chosen_side(pair))
+
+
+def _chosen_side(pair: Pair) -> Conversation:
+    return replace(pair.prompt, messages=(*pair.prompt.messages, *pair.chosen))
+
+
+def _conversation_content(conversation: Conversation) -> JsonObject:
+    """What makes two rows the same: all but where they come from."""
+    row = conversation.to_json()
+    return {key: value for key, value in row.items() if key not in ("source", "id")}
+
+
+def _pair_content(pair: Pair) -> JsonObject:
+    row = pair.to_json()
+    return {
+        "prompt": _conversation_content(pair.prompt),
+        "chosen": row["chosen"],
+        "rejected": row["rejected"],
+    }
+
+
+def _refuse_empty_sides(
+    sides: dict[Split, _Side], fraction: float, least_position: float, num_read: int, drops: DropLog
+) -> None:
+    rows = {split: side.rows for split, side in sides.items()}
+    if not any(rows.values()):
+        sample = drops.first_sample()
+        raise DataError(
+            f"the pool has no usable row: {num_read} read, dropped {drops.summary()}"
+            + (f" (first: {sample})" if sample else "")
+        )
+    if fraction > 0 and not rows["validation"]:
+        raise DataError(
+            f"validation_fraction = {fraction:g} holds out none of {rows['train']} rows; "
+            f"set it above {least_position:.4f} for at least one, or to 0 for none"
+        )
+    if not rows["train"]:
+        raise DataError(
+            f"validation_fraction = {fraction:g} holds out all {rows['validation']} rows "
+            "and leaves none to train on; set it lower"
+        )
+
+
+class _Side:
+    """The counts of one side."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._kinds: Counter[str] = Counter()
+        self._by_source: Counter[str] = Counter()
+        self._questions: set[bytes] = set()
+        self._turns: list[int] = []
+
+    def add(self, row: Conversation | Pair) -> None:
+        whole = row if isinstance(row, Conversation) else _chosen_side(row)
+        messages = whole.messages
+        self.rows += 1
+        self._by_source[row.source] += 1
+        self._questions.add(bytes.fromhex(digest(question_of(row))[:32]))
+        self._turns.append(sum(m.role == "user" for m in messages))
+        self._kinds["messages"] += len(messages)
+        self._kinds["with_thinking"] += any(m.reasoning_content for m in messages)
+        self._kinds["with_calls"] += any(m.tool_calls for m in messages)
+
+    def counts(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "messages": self._kinds["messages"],
+            "with_thinking": self._kinds["with_thinking"],
+            "with_calls": self._kinds["with_calls"],
+            "different_questions": len(self._questions),
+            "turns": length_statistics(self._turns),
+            "by_source": dict(sorted(self._by_source.items())),
+        }
+
+
+def _read(folder: Path, split: Split, from_json: Callable[[Any], Row]) -> Iterator[Row]:
+    path = folder / f"{split}.jsonl"
+    if not path.is_file():
+        raise DataError(f"{folder}: no pool here ({path.name} is missing)")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield from_json(json.loads(line))
+            except (ValueError, DataError) as error:
+                raise DataError(f"{path}:{number}: damaged pool row ({error}); build the pool again") from error
