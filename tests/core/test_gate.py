@@ -88,12 +88,15 @@ def test_an_unpaired_loss_may_not_rise():
 def test_measures_are_named_by_dots_and_slips_are_answered():
     assert measure_names(MEASURES) == ["probes.total", "probes.weekday", "bpb"]
     assert find_measure(MEASURES, "bpb") == {"value": 1.9}
-    with pytest.raises(
-        ConfigError, match=r'no measure "probes\.totl" in the results; did you mean "probes\.total"'
-    ):
+    with pytest.raises(ConfigError, match=r'no measure "probes\.totl" in the results; did you mean "probes\.total"'):
         find_measure(MEASURES, "probes.totl")
     with pytest.raises(ConfigError, match=r'"probes" holds several measures; name one of probes\.total'):
         find_measure(MEASURES, "probes")
+
+
+def test_a_part_of_a_name_may_hold_dots():
+    measures = {"rows": {"a.jsonl": 3, "a": {"b": 4}}}
+    assert [find_measure(measures, name)["value"] for name in measure_names(measures)] == [3, 4]
 
 
 def test_a_gate_without_a_condition_is_refused():

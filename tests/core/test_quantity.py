@@ -32,16 +32,12 @@ def test_anything_else_is_refused(text):
 
 
 def test_the_error_names_the_accepted_forms():
-    with pytest.raises(
-        ConfigError, match='cannot read "twenty" as a quantity; write one of "20 tokens/param", "4e19'
-    ):
+    with pytest.raises(ConfigError, match='cannot read "twenty" as a quantity; write one of "20 tokens/param", "4e19'):
         parse_quantity("twenty")
 
 
 def test_a_unit_can_be_refused_where_it_makes_no_sense():
-    with pytest.raises(
-        ConfigError, match='"3 steps": the unit must be tokens or documents here, found steps'
-    ):
+    with pytest.raises(ConfigError, match='"3 steps": the unit must be tokens or documents here, found steps'):
         parse_quantity("3 steps", ("tokens", "documents"))
 
 

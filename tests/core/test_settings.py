@@ -63,9 +63,7 @@ def test_an_unknown_key_suggests_the_nearest():
 def test_every_problem_is_reported_at_once():
     found = texts({"epochs": "six", "mode": "splitt", "sources": [{"kind": "files", "pth": "x"}]})
     assert found == [
-        '"sources[0].path": missing key'.replace(
-            '"sources[0].path": missing key', 'missing key "sources[0].path"'
-        ),
+        '"sources[0].path": missing key'.replace('"sources[0].path": missing key', 'missing key "sources[0].path"'),
         'unknown key "sources[0].pth"; did you mean "path"?',
         '"epochs": expected a number, found "six"',
         '"mode": expected one of split, whole, found "splitt"; did you mean "split"?',

@@ -105,9 +105,7 @@ class ChatSession:
             Conversation((*system, *self.messages, question)),
             think=o.think,
             tools=self.tool_names(),
-            sampling=Sampling(
-                temperature=temperature, top_k=o.top_k, top_p=o.top_p, seed=o.seed + self._turns
-            ),
+            sampling=Sampling(temperature=temperature, top_k=o.top_k, top_p=o.top_p, seed=o.seed + self._turns),
             max_tokens=o.max_tokens,
         )
 
@@ -116,9 +114,7 @@ class ChatSession:
         from gradus.conversation.messages import Conversation, Message
 
         system = (Message("system", self.options.system),) if self.options.system else ()
-        row = Conversation(
-            (*system, *self.messages), self.engine.toolbox.schemas(self.tool_names())
-        ).to_json()
+        row = Conversation((*system, *self.messages), self.engine.toolbox.schemas(self.tool_names())).to_json()
         write_atomic(path, json.dumps(row, ensure_ascii=False) + "\n")
 
 

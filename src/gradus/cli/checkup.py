@@ -28,14 +28,10 @@ def checkup(home: Path) -> dict[str, Any]:
     if sys.version_info < LEAST_PYTHON:
         problems.append("Python 3.11 or newer is needed")
     problems += [
-        f"{name} is not installed: pip install {name}"
-        for name, version in software.items()
-        if version is None
+        f"{name} is not installed: pip install {name}" for name, version in software.items() if version is None
     ]
     if machine["memory_bytes"] < LEAST_MEMORY_BYTES:
-        problems.append(
-            f"little memory: {format_bytes(machine['memory_bytes'])}; quickstart takes up to 2 GiB"
-        )
+        problems.append(f"little memory: {format_bytes(machine['memory_bytes'])}; quickstart takes up to 2 GiB")
     if disk.free < LEAST_DISK_BYTES:
         problems.append(f"little disk space at {existing}: {format_bytes(disk.free)} free")
     return {

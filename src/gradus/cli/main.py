@@ -36,9 +36,7 @@ Home = Annotated[
 ]
 ModelName = Annotated[
     str,
-    typer.Option(
-        "--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint."
-    ),
+    typer.Option("--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
@@ -84,9 +82,7 @@ def run(
     """Walk a roadmap, or go on with it: finished stages are reused."""
     from gradus.cli.walking import run_roadmap
 
-    run_roadmap(
-        file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json
-    )
+    run_roadmap(file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json)
 
 
 @app.command()
@@ -107,17 +103,13 @@ def plan(
 @app.command()
 def chat(
     model: ModelName,
-    question: Annotated[
-        list[str] | None, typer.Argument(help="Ask this and end; else a conversation.")
-    ] = None,
+    question: Annotated[list[str] | None, typer.Argument(help="Ask this and end; else a conversation.")] = None,
     think: Annotated[
         bool | None, typer.Option("--think/--direct", help="Think first or not [the model decides].")
     ] = None,
     tools: Annotated[str, typer.Option("--tools", help='Tools by name with commas, "all" or "off".')] = "all",
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token.")
-    ] = 0.0,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token.")] = 0.0,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
@@ -137,9 +129,7 @@ def eval_probes(
     suite: Annotated[Path, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml).")],
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")
-    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
     home: Home = None,
 ) -> None:

@@ -105,9 +105,7 @@ class TerminalScreen:
     def call(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Kept until its result is there, so that both share a panel."""
         self._open("")
-        shown = "  ".join(
-            f"{value}" if len(arguments) == 1 else f"{k}={value}" for k, value in arguments.items()
-        )
+        shown = "  ".join(f"{value}" if len(arguments) == 1 else f"{k}={value}" for k, value in arguments.items())
         self._call = f"{name}\n{shown}"
 
     def result(self, text: str) -> None:
@@ -118,9 +116,7 @@ class TerminalScreen:
         self._open("")
         name, _, shown = self._call.partition("\n")
         body = Text.assemble((shown, "cyan"), (" → ", "dim"), (text, "bold"))
-        self._console.print(
-            Panel(body, title=name or "tool", title_align="left", border_style="cyan", expand=False)
-        )
+        self._console.print(Panel(body, title=name or "tool", title_align="left", border_style="cyan", expand=False))
 
     def problem(self, text: str) -> None:
         """Told in place, in yellow."""

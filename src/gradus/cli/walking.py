@@ -57,9 +57,7 @@ def run_roadmap(
         )
 
 
-def print_plan(
-    file: Path, overrides: Sequence[str], home: Path, *, device: str, smoke: bool, as_json: bool
-) -> None:
+def print_plan(file: Path, overrides: Sequence[str], home: Path, *, device: str, smoke: bool, as_json: bool) -> None:
     """The plan as a table or as JSON."""
     roadmap = load_roadmap(file, overrides, smoke)
     chosen = choose_device(device, roadmap.machine, home)
@@ -83,9 +81,7 @@ def run_folder(name: str, home: Path) -> Path:
         if (folder / RUN_RECORD).is_file():
             return folder
     known = sorted(path.parent.name for path in (home / "runs").glob(f"*/{RUN_RECORD}"))
-    hint = did_you_mean(name, known) or (
-        f"; there are {', '.join(known)}" if known else "; none was walked yet"
-    )
+    hint = did_you_mean(name, known) or (f"; there are {', '.join(known)}" if known else "; none was walked yet")
     raise ConfigError(f'no run "{name}" in {home / "runs"}{hint}')
 
 

@@ -108,9 +108,7 @@ def commit_artifact(work: Path, *, kind: str, fingerprint: str, **fields: Any) -
     files: dict[str, FileEntry] = {}
     for path in sorted(_content(work)):
         fsync_file(path)
-        files[path.relative_to(work).as_posix()] = FileEntry(
-            bytes=path.stat().st_size, sha256=file_digest(path)
-        )
+        files[path.relative_to(work).as_posix()] = FileEntry(bytes=path.stat().st_size, sha256=file_digest(path))
     for folder in sorted({path.parent for path in _content(work)}):
         fsync_folder(folder)
     # Through JSON once, so that what is returned equals what a later reader finds.
@@ -155,9 +153,7 @@ def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     if not file.is_file():
         unfinished = path.name.endswith(".work")
-        reason = (
-            "its stage has not finished; run the roadmap again" if unfinished else "not a gradus artifact"
-        )
+        reason = "its stage has not finished; run the roadmap again" if unfinished else "not a gradus artifact"
         raise ArtifactError(f"{path}: no {MANIFEST} inside: {reason}")
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
@@ -173,8 +169,7 @@ def _read_manifest(path: Path) -> Manifest:
     actual = digest(body)
     if checksum != actual:
         raise ArtifactError(
-            f"{file}: damaged or edited: expected checksum {str(checksum)[:16]}, found {actual[:16]}; "
-            + _fix(path)
+            f"{file}: damaged or edited: expected checksum {str(checksum)[:16]}, found {actual[:16]}; " + _fix(path)
         )
     try:
         return load_settings(Manifest, body, str(file))
@@ -192,9 +187,7 @@ def _check_file(path: Path, name: str, entry: FileEntry, verify: bool) -> None:
     if size != entry.bytes:
         raise ArtifactError(f"{file}: damaged: expected {entry.bytes:,} bytes, found {size:,}; {_fix(path)}")
     if verify and (found := file_digest(file)) != entry.sha256:
-        raise ArtifactError(
-            f"{file}: damaged: expected checksum {entry.sha256[:16]}, found {found[:16]}; {_fix(path)}"
-        )
+        raise ArtifactError(f"{file}: damaged: expected checksum {entry.sha256[:16]}, found {found[:16]}; {_fix(path)}")
 
 
 def _fix(path: Path) -> str:

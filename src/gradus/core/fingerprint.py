@@ -21,9 +21,7 @@ def _plain(value: Any) -> Any:
 
 def canonical_json(obj: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces; NaN and infinities are refused (ValueError)."""
-    text = json.dumps(
-        obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
-    )
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
     return text.encode("utf-8", errors="surrogatepass")
 
 

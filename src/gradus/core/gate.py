@@ -34,9 +34,7 @@ class Gate(Settings):
     @model_validator(mode="after")
     def _states_a_condition(self) -> Gate:
         if self.at_least is None and self.at_most is None and self.not_worse_than is None:
-            raise ValueError(
-                f'a gate on "{self.measure}" needs a condition: at_least, at_most or not_worse_than'
-            )
+            raise ValueError(f'a gate on "{self.measure}" needs a condition: at_least, at_most or not_worse_than')
         return self
 
 
@@ -48,9 +46,7 @@ class Verdict:
     text: str
 
 
-def judge(
-    gate: Gate, measures: Mapping[str, Any], parents: Mapping[str, Mapping[str, Any]] | None = None
-) -> Verdict:
+def judge(gate: Gate, measures: Mapping[str, Any], parents: Mapping[str, Mapping[str, Any]] | None = None) -> Verdict:
     """Judge measured results; `parents` maps stage names to their results for `not_worse_than`.
 
     A measure is a number, or {"value", "n", "successes"?, "lower"?, "upper"?, "items"?: {id: 0 or 1}}.
@@ -68,16 +64,12 @@ def judge(
 
 def find_measure(measures: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The measure at a dotted name; a bare number becomes {"value": number}. Errors: ConfigError."""
-    at: Any = measures
-    seen: list[str] = []
-    for part in name.split("."):
-        if not isinstance(at, Mapping) or part not in at:
-            options = measure_names(measures)
-            hint = did_you_mean(name, options)
-            listing = f"; measured are {', '.join(options[:12])}" if options and not hint else ""
-            raise ConfigError(f'no measure "{name}" in the results{hint}{listing}')
-        at = at[part]
-        seen.append(part)
+    at = _at(measures, name)
+    if at is None:
+        options = measure_names(measures)
+        hint = did_you_mean(name, options)
+        listing = f"; measured are {', '.join(options[:12])}" if options and not hint else ""
+        raise ConfigError(f'no measure "{name}" in the results{hint}{listing}')
     if isinstance(at, bool) or not isinstance(at, int | float | Mapping):
         raise ConfigError(f'"{name}" is no number in the results')
     if isinstance(at, Mapping):
@@ -86,6 +78,18 @@ def find_measure(measures: Mapping[str, Any], name: str) -> dict[str, Any]:
             raise ConfigError(f'"{name}" holds several measures; name one of {", ".join(inner[:12])}')
         return dict(at)
     return {"value": at}
+
+
+def _at(measures: Any, name: str) -> Any:
+    """What stands at a dotted name, whose parts may hold dots themselves (file names); None for nothing."""
+    if not isinstance(measures, Mapping):
+        return None
+    if name in measures:
+        return measures[name]
+    for key, value in measures.items():
+        if name.startswith(f"{key}.") and (found := _at(value, name[len(key) + 1 :])) is not None:
+            return found
+    return None
 
 
 def measure_names(measures: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -152,9 +156,7 @@ def _against_parent(
         return True, ""
     other_name = gate.not_worse_than
     if other_name not in parents:
-        raise ConfigError(
-            f'no results of stage "{other_name}" to compare with{did_you_mean(other_name, parents)}'
-        )
+        raise ConfigError(f'no results of stage "{other_name}" to compare with{did_you_mean(other_name, parents)}')
     other = find_measure(parents[other_name], gate.measure)
     items, other_items = measure.get("items"), other.get("items")
     here, there = float(measure["value"]), float(other["value"])

@@ -54,9 +54,7 @@ class Quantity:
             except ConfigError as error:
                 raise ValueError(str(error)) from None
 
-        return core_schema.no_info_plain_validator_function(
-            read, serialization=core_schema.to_string_ser_schema()
-        )
+        return core_schema.no_info_plain_validator_function(read, serialization=core_schema.to_string_ser_schema())
 
 
 def parse_quantity(text: str, units: tuple[str, ...] | None = None) -> Quantity:

@@ -55,9 +55,7 @@ def load_settings(
     return settings
 
 
-def check_settings(
-    cls: type[SettingsType], data: Mapping[str, Any]
-) -> tuple[SettingsType | None, list[Problem]]:
+def check_settings(cls: type[SettingsType], data: Mapping[str, Any]) -> tuple[SettingsType | None, list[Problem]]:
     """The settings, or None and every problem in them."""
     try:
         # The JSON route is strict about scalars and lets arrays become tuples, which is what TOML needs.

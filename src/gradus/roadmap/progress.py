@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gradus.core.quantity import format_count, format_seconds
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_EVERY_SECONDS = 10.0
+Item = TypeVar("Item")
 
 
 class Task(Protocol):
@@ -156,9 +157,7 @@ class LiveProgress:
             refresh_per_second=4,
         )
         with bars:
-            task = _LiveTask(
-                bars, bars.add_task(description, total=total, count="", info=""), unit, self._tick
-            )
+            task = _LiveTask(bars, bars.add_task(description, total=total, count="", info=""), unit, self._tick)
             yield task
             task.finish()
 
@@ -204,3 +203,14 @@ def live_progress(tick: Callable[[], None] | None = None) -> Progress:
 
         return LiveProgress(Console(), tick)
     return PlainProgress(tick=tick)
+
+
+def counted(items: Iterable[Item], task: Task, every: int = 64) -> Iterator[Item]:
+    """The items unchanged, their number shown on the task as they pass."""
+    number = 0
+    for item in items:
+        yield item
+        number += 1
+        if number % every == 0:
+            task.update(number)
+    task.update(number)

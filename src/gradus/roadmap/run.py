@@ -102,9 +102,7 @@ def walk(
 
 def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
     roadmap = walking.roadmap
-    statuses = {
-        s.name: stage_status(roadmap, s, walking.artifacts_dir, walking.run_dir) for s in roadmap.stages
-    }
+    statuses = {s.name: stage_status(roadmap, s, walking.artifacts_dir, walking.run_dir) for s in roadmap.stages}
     walking.artifacts = {name: s.artifact for name, s in statuses.items() if s.artifact is not None}
     walking.progress.line(_opening(walking, chosen, statuses))
     _write_record(walking)
@@ -118,6 +116,7 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
         if stage.name not in walking.artifacts:
             _run_stage(walking, stage)
         artifact = walking.artifacts[stage.name]
+        _record_stage(walking, stage, artifact)
         sweep_scratch(artifact.path)
         link_stage(walking.run_dir, stage.name, artifact.path)
         _judge_gates(walking, stage, artifact)
@@ -141,9 +140,7 @@ def _opening(walking: _Walk, chosen: list[Stage], statuses: dict[str, StageStatu
             f"about {format_seconds(seconds or 0)}" if waits else "", status.reason,
         ])  # fmt: skip
     table = text_table(["stage", "kind", "", "time", "why"], rows)
-    todo = sum(
-        status.state != "done" for name, status in statuses.items() if name in {s.name for s in chosen}
-    )
+    todo = sum(status.state != "done" for name, status in statuses.items() if name in {s.name for s in chosen})
     ending = f"{todo} to run, about {format_seconds(left)}" if todo else "everything is done already"
     return f"{walking.roadmap.name} ({walking.roadmap.path})\n\n{table}\n\n{ending}\n"
 
@@ -179,7 +176,6 @@ def _run_stage(walking: _Walk, stage: Stage) -> None:
         raise ArtifactError(f"{stage.place}: the stage left an artifact that is not its own: {artifact.path}")
     walking.artifacts[stage.name] = artifact
     walking.verified.add(stage.name)
-    _record_stage(walking, stage, artifact)
     walking.progress.line(f"  done in {format_seconds(artifact.manifest.seconds)}")
 
 
@@ -191,8 +187,7 @@ def _open_inputs(walking: _Walk, stage: Stage) -> Inputs:
             walking.artifacts[name] = open_artifact(artifact.path, artifact.kind, verify=True)
             walking.verified.add(name)
     by_key = {
-        key: tuple(walking.artifacts[r.stage] for r in references)
-        for key, references in stage.references.items()
+        key: tuple(walking.artifacts[r.stage] for r in references) for key, references in stage.references.items()
     }
     return Inputs(by_key, walking.artifacts)
 
@@ -276,7 +271,11 @@ def _write_record(walking: _Walk) -> None:
 
 
 def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
-    """The finished stage and each of its measures into the ledger."""
+    """The finished stage and each of its measures into the ledger, once: also where another roadmap made it."""
+    for record in walking.ledger.records():
+        same = record.get("stage") == stage.name and record.get("fingerprint") == stage.fingerprint
+        if same and record["event"] == "stage":
+            return
     common = {"time": now(), "stage": stage.name, "fingerprint": stage.fingerprint}
     walking.ledger.append(
         {"event": "stage", **common, "kind": stage.kind, "artifact": artifact.path.name,
