@@ -1,0 +1,122 @@
+"""Stage `eval`: probe suites on a model of an earlier stage, and bits per byte where a corpus is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+
+from gradus.core.artifact import Artifact
+from gradus.core.files import write_atomic
+from gradus.core.settings import Problem
+from gradus.roadmap.place import Place
+from gradus.roadmap.progress import Task
+from gradus.roadmap.sources import expand_path, file_sources
+from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
+from gradus.roadmap.training import MODEL
+
+VERSION = 1
+MAKES = "eval"
+INPUTS = (
+    Input("from", ("pretrain", "sft", "dpo")),
+    Input("tokens", ("tokens",), required=False),
+)
+PROBES = "probes"
+SMOKE_PROBES = 22
+PROBES_PER_SECOND = 40.0  # of a small model on two cores, for plans
+
+
+class Settings(StageSettings):
+    """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>".
+
+    at_most: probes of each suite, evenly spread; all if None.
+    """
+
+    suites: dict[str, str] = Field(default_factory=dict)
+    max_tokens: int = Field(default=256, ge=1)
+    at_most: int | None = Field(default=None, ge=1)
+
+    def smoke(self) -> Self:
+        """A few probes of each suite."""
+        return self.model_copy(update={"at_most": SMOKE_PROBES, "max_tokens": 64})
+
+
+def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
+    """The suites' files, read once to report what is wrong with them before the walk."""
+    from gradus.conversation.probes import load_suite
+    from gradus.core.errors import ConfigError
+
+    found = file_sources(((("suites", name), path) for name, path in settings.suites.items()), roadmap_dir)
+    problems = []
+    for name, path in settings.suites.items():
+        try:
+            load_suite(expand_path(path, roadmap_dir))
+        except ConfigError as error:
+            problems.append(Problem(("suites", name), str(error)))
+    if problems:
+        raise SourceError(problems)
+    return found
+
+
+def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
+    """Time by the number of probes."""
+    with_files = (expand_path(path, stage.directory) for path in settings.suites.values())
+    probes = sum(sum(1 for _ in path.open("rb")) for path in with_files if path.is_file())
+    if settings.at_most is not None:
+        probes = min(probes, settings.at_most * len(settings.suites))
+    return Estimate(seconds=5 + probes / PROBES_PER_SECOND, memory_bytes=1e9)
+
+
+def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
+    """Ask every probe of every suite; one results file each, measures in the results."""
+    from gradus.conversation.probes import load_suite
+    from gradus.engine.load import load_engine
+    from gradus.eval.probes import ProbeSettings, run_suite
+
+    settings: Settings = stage.settings
+    parent = inputs["from"]
+    engine = load_engine(parent.path / MODEL)
+    results: dict[str, Any] = {}
+    (place.work / PROBES).mkdir(exist_ok=True)
+    for name, path in settings.suites.items():
+        suite = load_suite(expand_path(path, place.roadmap_dir))
+        if settings.at_most is not None:
+            step = max(1, len(suite.probes) // settings.at_most)
+            suite = replace(suite, probes=suite.probes[::step][: settings.at_most])
+        with place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
+            found = run_suite(
+                engine,
+                suite,
+                ProbeSettings(max_tokens=settings.max_tokens),
+                model=parent.manifest.name,
+                on_progress=_shown(task),
+            )
+        text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
+        write_atomic(place.work / PROBES / f"{name}.json", text)
+        results.setdefault(PROBES, {})[name] = found.measures()
+        results.setdefault("seconds", {})[name] = round(found.seconds, 2)
+    if "tokens" in inputs:
+        results |= _bits_per_byte(engine, inputs["tokens"])
+    return place.commit(results)
+
+
+def _shown(task: Task) -> Callable[[int, int], None]:
+    def show(done: int, _: int) -> None:
+        task.update(done)
+
+    return show
+
+
+def _bits_per_byte(engine: Any, tokens: Artifact) -> dict[str, Any]:
+    """Over the whole validation side, in all and by source."""
+    from gradus.data.shards import TokenStore
+    from gradus.eval.bpb import BitsPerByte, bits_per_byte_by_source
+
+    store = TokenStore(tokens.path, "validation")
+    found = bits_per_byte_by_source(engine.model, store, engine.tokenizer.token_bytes)
+    whole = sum(found.values(), start=BitsPerByte())
+    return {"bpb": whole.measure(), "by_source": {name: {"bpb": part.measure()} for name, part in found.items()}}

@@ -1,0 +1,85 @@
+"""Stage `pairs`: preference pairs from a model's own answers, judged by the validator and against references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field
+
+from gradus.core.artifact import Artifact
+from gradus.core.errors import DataError
+from gradus.model.config import ModelConfig
+from gradus.model.cost import forward_flops_per_token
+from gradus.roadmap.place import Place
+from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
+from gradus.roadmap.training import MODEL
+
+VERSION = 1
+MAKES = "pairs"
+INPUTS = (
+    Input("from", ("sft", "dpo")),
+    Input("prompts", ("pool",)),
+)
+ANSWER_TOKENS = 60  # a usual answer's, for plans
+
+
+class Settings(StageSettings):
+    """num_prompts: conversations of the pool whose last question is asked. samples: answers to each of them."""
+
+    num_prompts: int = Field(default=500, ge=1)
+    samples: int = Field(default=4, ge=2)
+    temperature: float = Field(default=0.9, gt=0.0)
+    max_tokens: int = Field(default=256, ge=1)
+
+    def smoke(self) -> Self:
+        """A few prompts with short answers."""
+        return self.model_copy(update={"num_prompts": min(self.num_prompts, 40), "max_tokens": 64})
+
+
+def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
+    """Everything comes from other stages."""
+    return {}
+
+
+def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
+    """Time for the tokens that are sampled; decoding reaches about a tenth of the training rate."""
+    parent = inputs.one("from").get("model")
+    tokens = settings.num_prompts * settings.samples * ANSWER_TOKENS
+    if parent is None:
+        return Estimate(tokens=tokens, notes=("the model is not known yet",))
+    flops = tokens * forward_flops_per_token(ModelConfig(**parent), ANSWER_TOKENS)
+    seconds = 5 + 10 * flops / device.flops_per_second
+    return Estimate(
+        seconds=seconds, tokens=tokens, flops=flops, memory_bytes=8e8, facts={"pairs": settings.num_prompts}
+    )
+
+
+def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
+    """Ask, sample, judge, pair. Results count what passed, what failed and why prompts gave no pair."""
+    from gradus.data.pool import read_pool, write_pairs
+    from gradus.engine.load import load_engine
+    from gradus.posttrain.pairs import PairSettings, make_pairs, prompt_from_conversation
+
+    settings: Settings = stage.settings
+    engine = load_engine(inputs["from"].path / MODEL)
+    answered = (row for row in read_pool(inputs["prompts"].path, "train") if row.messages[-1].role == "assistant")
+    pool = list(answered)
+    # Evenly spread over the pool, so that every kind of row is asked.
+    chosen = pool[:: max(1, len(pool) // settings.num_prompts)][: settings.num_prompts]
+    prompts = [prompt_from_conversation(row) for row in chosen]
+    asked = PairSettings(
+        samples=settings.samples, temperature=settings.temperature, seed=stage.seed, max_tokens=settings.max_tokens
+    )
+    with place.progress.task("sampling answers", len(prompts) * settings.samples, "answers") as task:
+        result = make_pairs(engine, prompts, asked, on_progress=lambda done, _: task.update(done))
+    if not result.pairs and not place.smoke:
+        reasons = ", ".join(f"{name} {count}" for name, count in result.skipped.items())
+        raise DataError(f"no prompt gave a pair ({reasons}); ask more prompts or raise the temperature")
+    write_pairs(place.work, result.pairs, validation_fraction=0.0)
+    counts = result.counts | {"failures": result.failures, "skipped": result.skipped}
+    passed = {
+        "value": result.counts["samples_passed"] / max(1, result.counts["samples"]),
+        "n": result.counts["samples"],
+    }
+    return place.commit({"pairs": len(result.pairs), "samples_passed": passed, "counts": counts})

@@ -1,0 +1,239 @@
+"""Stage `sft`: a model learns to answer, from a weighted mixture of conversation pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field
+
+from gradus.core.artifact import Artifact
+from gradus.core.errors import DataError
+from gradus.data.length_policy import LengthPolicy
+from gradus.data.mixture import MixtureEntry
+from gradus.model.config import ModelConfig
+from gradus.roadmap.place import Place
+from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
+from gradus.roadmap.training import (
+    MODEL,
+    SMOKE_STEPS,
+    Evaluation,
+    TrainingSettings,
+    follow,
+    open_checkpoints,
+    save_final_model,
+    training_estimate,
+    training_results,
+    training_session,
+)
+
+if TYPE_CHECKING:
+    from gradus.conversation.formats.wire import Format
+    from gradus.conversation.messages import Conversation
+    from gradus.data.shards import TokenStore
+    from gradus.model.transformer import Transformer
+
+VERSION = 1
+MAKES = "sft"
+INPUTS = (
+    Input("from", ("pretrain", "sft", "dpo")),
+    Input("mixture[].source", ("pool",)),
+)
+PARALLEL = True
+EVALUATED_TOKENS = 100_000
+SAMPLED_PROMPTS = 4
+SAMPLE_TOKENS = 160
+
+
+class Settings(TrainingSettings):
+    """mixture: pools with epochs and max_rows. epochs: passes over the whole mixture.
+
+    row_length: tokens of a packed row, the model's context if None; a longer conversation meets length_policy.
+    """
+
+    mixture: tuple[MixtureEntry, ...] = Field(min_length=1)
+    epochs: float = Field(default=1.0, gt=0)
+    row_length: int | None = Field(default=None, ge=8)
+    length_policy: LengthPolicy = "drop"
+    steps_at_most: int | None = Field(default=None, ge=1)
+
+    def smoke(self) -> Self:
+        """A handful of steps."""
+        return super().smoke().model_copy(update={"steps_at_most": SMOKE_STEPS})
+
+
+def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
+    """Everything comes from other stages."""
+    return {}
+
+
+def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
+    """Tokens from the pools' conversations; the head works on answers only."""
+    parent = inputs.one("from").get("model")
+    if parent is None:
+        return Estimate(notes=("the model is not known yet",))
+    config = ModelConfig(**parent)
+    per_row = 140.0
+    rows = 0.0
+    for entry in settings.mixture:
+        known = float(inputs.named(entry.source).get("conversations", 0))
+        rows += entry.epochs * min(known, entry.max_rows or known)
+    steps = max(1, round(rows * per_row * settings.epochs / settings.batch_tokens))
+    steps = min(steps, settings.steps_at_most or steps)
+    return training_estimate(
+        config,
+        steps,
+        settings,
+        settings.row_length or config.context,
+        device,
+        mean_context=per_row / 2,
+        head_fraction=0.4,
+        overhead_seconds=15.0,
+    )
+
+
+def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
+    """Lint and render the pools, pack whole conversations, train on answers."""
+    from gradus.conversation.formats.hermes import HermesFormat
+    from gradus.data.loader import RowLoader
+    from gradus.data.mixture import mixture_documents, mixture_warnings
+    from gradus.data.pack import pack_plan
+    from gradus.model.weights import load_model
+    from gradus.tokenizer.loading import load_tokenizer
+    from gradus.train.loop import fit
+    from gradus.train.losses import next_token_loss
+    from gradus.train.optimizers import build_optimizer
+    from gradus.train.precision import compute_dtype
+    from gradus.train.schedule import Schedule
+
+    settings: Settings = stage.settings
+    parent = inputs["from"]
+    tokenizer = load_tokenizer(parent.path / MODEL)
+    form = HermesFormat(tokenizer)
+    with training_session(place) as session:
+        model = load_model(parent.path / MODEL, session.device)
+        model.compute_dtype = compute_dtype(place.machine.precision, session.device)
+        row_length = min(settings.row_length or model.config.context, model.config.context)
+        store, counts = _rendered("train", stage, inputs, place, form, row_length)
+        documents, shares = mixture_documents(store, settings.mixture, stage.seed)
+        for warning in mixture_warnings(shares):
+            place.progress.line(f"  warning: {warning}")
+        packed = pack_plan(store.lengths, row_length, mode="whole", documents=documents)
+        if session.world.is_main:
+            packed.save(place.scratch / "plan")
+        loader = RowLoader(
+            store,
+            packed,
+            seed=stage.seed,
+            rows_per_step=max(1, settings.batch_tokens // row_length),
+            micro_rows=settings.micro_rows,
+            rank=session.world.rank,
+            world=session.world.size,
+        )
+        steps = loader.order.steps_for_epochs(settings.epochs)
+        steps = min(steps, settings.steps_at_most or steps)
+        reports = fit(
+            model,
+            build_optimizer(model, settings.optimizer),
+            loader.batches,
+            next_token_loss,
+            Schedule(settings.schedule, steps),
+            steps=steps,
+            checkpoints=open_checkpoints(place, settings),
+            log_every=settings.log_every,
+            save_every=settings.save_every,
+            evaluate_every=settings.evaluate_every,
+            precision=place.machine.precision,
+            guard=settings.guard,
+            world=session.world,
+        )
+        evaluate = _evaluation(model, form, stage, inputs, place, row_length)
+        last = follow(reports, place, session, evaluate)
+        results = training_results(place, last, model.config)
+        if session.world.is_main:
+            save_final_model(place, model, tokenizer, form.chat_template)
+        results |= {"packing": packed.statistics(), "mixture": [asdict(s) for s in shares], "counts": counts}
+        return place.commit(results)
+
+
+def _conversations(split: Any, stage: Stage, inputs: Inputs) -> Iterator[Conversation]:
+    """All conversations of one side of the mixture's pools, each with its pool's name as its source."""
+    from gradus.data.mixture import labelled
+    from gradus.data.pool import read_pool
+
+    for entry in stage.settings.mixture:
+        yield from labelled(read_pool(inputs.named(entry.source).path, split), entry.source)
+
+
+def _rendered(
+    split: str, stage: Stage, inputs: Inputs, place: Place, form: Format, row_length: int
+) -> tuple[TokenStore, dict[str, Any]]:
+    """One side as token shards in scratch, linted first: training on rows that break a rule is refused."""
+    from gradus.conversation.lint import lint
+    from gradus.data.rows import render_pool
+
+    conversations = list(_conversations(split, stage, inputs))
+    with place.progress.task(f"rendering {split} conversations", len(conversations)) as task:
+        found = lint(conversations, form)
+        if found:
+            shown = "\n".join(
+                f"  row {v.row} ({conversations[v.row or 0].id}): {v.reason}: {v.detail}" for v in found[:5]
+            )
+            raise DataError(f"{len(found):,} conversations break the rules of training data:\n{shown}")
+        rendered = render_pool(
+            conversations,
+            form,
+            place.scratch / f"rows-{place.rank}",
+            split=split,
+            row_length=row_length,
+            length_policy=stage.settings.length_policy,
+        )
+        task.update(len(conversations))
+    return rendered
+
+
+def _evaluation(
+    model: Transformer, form: Format, stage: Stage, inputs: Inputs, place: Place, row_length: int
+) -> Callable[[], Evaluation]:
+    """What happens at an evaluation: loss on held-back answers, and replies to a few held-back questions."""
+    import torch
+
+    from gradus.data.loader import rows_in_order
+    from gradus.data.pack import pack_plan
+    from gradus.engine.engine import Engine
+    from gradus.engine.turn import Request
+    from gradus.posttrain.pairs import prompt_from_conversation
+    from gradus.tools.toolbox import ToolBox
+    from gradus.train.losses import next_token_loss
+
+    held_back = list(_conversations("validation", stage, inputs))
+    if not held_back:
+        return lambda: Evaluation({})
+    store, _ = _rendered("validation", stage, inputs, place, form, row_length)
+    limit = int((store.lengths.cumsum() <= EVALUATED_TOKENS).sum())
+    packed = pack_plan(store.lengths, row_length, mode="whole", documents=range(max(1, limit)))
+    spread = held_back[:: max(1, len(held_back) // SAMPLED_PROMPTS)][:SAMPLED_PROMPTS]
+    prompts = [prompt_from_conversation(c).conversation for c in spread if c.messages[-1].role == "assistant"]
+    engine = Engine(model, form.tokenizer, form, ToolBox())
+
+    def evaluate() -> Evaluation:
+        total = count = 0.0
+        with torch.no_grad():
+            for batch in rows_in_order(store, packed, stage.settings.micro_rows):
+                nats, targets, _ = next_token_loss(model, batch.to(model.embedding.device))
+                total, count = total + float(nats), count + float(targets)
+        replies = engine.generate([Request(prompt, max_tokens=SAMPLE_TOKENS) for prompt in prompts])
+        samples = [
+            {
+                "prompt": prompt.messages[-1].content,
+                "thinking": reply.turn.thinking,
+                "calls": [{"name": call.name, "arguments": call.arguments} for call in reply.turn.calls],
+                "answer": reply.turn.answer,
+            }
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        return Evaluation({"validation_loss": total / count}, samples)
+
+    return evaluate
