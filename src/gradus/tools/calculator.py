@@ -27,6 +27,7 @@ from gradus.tools.functions import CONSTANTS, FUNCTIONS, Number, check_size, pow
 MAX_CHARACTERS = 500
 MAX_NESTING = 40
 _SIGNIFICANT = 10  # digits of a result that is no whole number
+_FLOAT_DIGITS = 15  # more of a float are noise
 _PLAIN_BELOW = 10**21  # larger and tiny results are written with an exponent
 _TINY = Fraction(1, 10**7)
 
@@ -43,8 +44,8 @@ _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+", re.ASCII)
 def calculate(expression: str) -> str:
     """The value of an arithmetic expression as text; ToolError says shortly what is wrong with it.
 
-    Whole numbers are plain; others have at most 10 significant digits (but cents are never rounded away), no
-    trailing zeros; from 1e21 up and below 1e-7 with an exponent.
+    Whole numbers are plain; others have 10 significant digits at most, or four decimals where that is
+    more, and no trailing zeros; from 1e21 up and below 1e-7 they have an exponent.
     """
     if not isinstance(expression, str):
         raise ToolError("expression must be text")
@@ -76,8 +77,10 @@ def number_text(value: Number) -> str:
     if exact.denominator == 1 and size < plain_below:
         return str(exact.numerator)
     if _TINY <= size < plain_below:
-        # A sum of money keeps its cents however large it is.
-        digits = max(_SIGNIFICANT, len(str(int(size))) + 2 if size >= 1 else 0)
+        # However large, four decimals stay: a product of two sums of money is never rounded.
+        digits = max(_SIGNIFICANT, len(str(int(size))) + 4 if size >= 1 else 0)
+        if isinstance(value, float):
+            digits = min(digits, _FLOAT_DIGITS)
         text = format(_rounded(exact, digits), "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
     rounded = _rounded(exact, _SIGNIFICANT)

@@ -226,9 +226,7 @@ FUNCTIONS: dict[str, Function] = {
     "percent_change": Function("percent_change(old, new)", 2, 2, _percent_change),
     "cagr": Function("cagr(start, end, years)", 3, 3, _cagr),
     "simple_interest": Function("simple_interest(principal, rate, years)", 3, 3, _simple_interest),
-    "compound_interest": Function(
-        "compound_interest(principal, rate, years, times_a_year)", 3, 4, _compound_interest
-    ),
+    "compound_interest": Function("compound_interest(principal, rate, years, times_a_year)", 3, 4, _compound_interest),
     "emi": Function("emi(principal, rate, months)", 3, 3, _emi),
 }
 

@@ -41,9 +41,7 @@ class ToolBox:
         for name in names:
             if name not in self._tools:
                 known = ", ".join(self._tools) or "none"
-                raise ConfigError(
-                    f'unknown tool "{name}"; known are {known}{did_you_mean(name, self._tools)}'
-                )
+                raise ConfigError(f'unknown tool "{name}"; known are {known}{did_you_mean(name, self._tools)}')
             found.append(self._tools[name].schema)
         return tuple(found)
 
