@@ -44,12 +44,14 @@ def test_documents_are_normalised_deduplicated_divided_and_counted(tmp_path: Pat
 
 
 def test_documents_keep_their_identity_source_and_meta(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "hello", "title": "T", "long": "x" * 600}) + "\n")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "hello", "title": "T", "long": "x" * 600}) + "\n{")
     build_corpus([FilesSource(path="a.jsonl")], tmp_path / "c", roadmap_dir=tmp_path, validation_fraction=0)
     [document] = read_corpus(tmp_path / "c", "train")
     assert document.id == document_id("hello")
     assert document.source == "a"
     assert document.meta == {"title": "T", "file": "a.jsonl", "line": 1}
+    drops = json.loads((tmp_path / "c" / "drops.json").read_text())
+    assert drops["by_source"] == {"a": {"invalid_json": 1}}
 
 
 def test_a_document_is_on_the_same_side_in_every_corpus(tmp_path: Path) -> None:

@@ -94,6 +94,10 @@ def test_labels_are_file_names_or_the_given_name(tmp_path: Path) -> None:
     by_file = read_source(FilesSource(path="*"), tmp_path, 0)
     assert [f.source for f in by_file] == ["books", "books", "news"]
     assert {f.source for f in read_source(FilesSource(path="*", name="mine"), tmp_path, 0)} == {"mine"}
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "news.txt").write_text("o")
+    labels = [f.source for f in read_source(FilesSource(path="**/*.txt"), tmp_path, 0)]
+    assert labels == ["news", "old/news"]
 
 
 def test_a_pattern_without_files_names_the_nearest(tmp_path: Path) -> None:

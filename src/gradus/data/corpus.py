@@ -54,6 +54,8 @@ def build_corpus(
     synthetic sources. on_progress: called now and then with (documents read, UTF-8 bytes read).
     Errors: DataError, also where a side would be empty.
     """
+    # The counts are written last and make the folder a corpus; those of an earlier build go first.
+    (out / "corpus.json").unlink(missing_ok=True)
     for split in SPLITS:
         shutil.rmtree(out / split, ignore_errors=True)
     scratch = out / "scratch"
@@ -64,7 +66,7 @@ def build_corpus(
         builder.begin_source(limit)
         for raw in read_source(source, roadmap_dir, seed):
             if isinstance(raw, Dropped):
-                builder.drop(source.name or "files", raw)
+                builder.drop(raw.source, raw)
                 continue
             document = _document(raw, normalise, min_characters)
             if isinstance(document, Dropped):

@@ -17,13 +17,15 @@ _EXCERPT_CHARACTERS = 200
 class Dropped:
     """One text, row or file that goes no further.
 
-    reason: a short name to count by; place: file and line, or id; detail: one sentence; excerpt: its start.
+    reason: a short name to count by; place: file and line, or id; detail: one sentence; excerpt: its start;
+    source: its label, where the reader knows it.
     """
 
     reason: str
     place: str
     detail: str = ""
     excerpt: str = ""
+    source: str = ""
 
 
 class DropLog:
@@ -44,10 +46,10 @@ class DropLog:
         self.by_source.setdefault(source, Counter())[dropped.reason] += 1
         kept = self._samples.setdefault(dropped.reason, [])
         if len(kept) < self._most:
-            sample = asdict(dropped)
+            sample = {**asdict(dropped), "source": source}
             # Excerpts may hold lone surrogates, which no JSON file can.
             sample["excerpt"] = dropped.excerpt[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-            kept.append({"source": source, **sample})
+            kept.append(sample)
 
     def write(self, path: Path) -> None:
         """Write everything as JSON: {total, by_reason, by_source, samples}."""

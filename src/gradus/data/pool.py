@@ -90,6 +90,7 @@ def _write(
     content: Callable[[Row], JsonObject],
 ) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pool.json").unlink(missing_ok=True)
     drops = DropLog()
     sides = {split: _Side() for split in SPLITS}
     seen: set[bytes] = set()

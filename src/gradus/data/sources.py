@@ -124,7 +124,8 @@ def read_source(source: FilesSource | SyntheticSource, roadmap_dir: Path, seed: 
         for found in read_file(file.path, file.format, options):
             if isinstance(found, Dropped):
                 # Kept in artifacts, which should not tell where on a disk the files stood.
-                yield replace(found, place=found.place.replace(str(file.path), file.name, 1))
+                place = found.place.replace(str(file.path), file.name, 1)
+                yield replace(found, place=place, source=file.label)
             else:
                 yield _located(found, file)
 
@@ -153,17 +154,20 @@ def expand_files(source: FilesSource, roadmap_dir: Path) -> list[SourceFile]:
         root, paths = _expand(pattern, roadmap_dir)
         for path in paths:
             found.setdefault(path, path.relative_to(root).as_posix() if path != root else path.name)
-    by_file = source.name is None and len(found) <= _MOST_FILE_LABELS
-    shared = source.name or Path(os.path.commonpath([p.parent for p in found])).name or "files"
-    return [
-        SourceFile(
-            path=path,
-            name=name,
-            label=path.name.split(".")[0] if by_file else shared,
-            format=source.format or file_format(path),
-        )
-        for path, name in found.items()
-    ]
+    labels = _labels(source, found)
+    return [SourceFile(path, name, labels[path], source.format or file_format(path)) for path, name in found.items()]
+
+
+def _labels(source: FilesSource, found: dict[Path, str]) -> dict[Path, str]:
+    """The source's name; without one the files' names, or the folder's where there are many files."""
+    if source.name is None and len(found) <= _MOST_FILE_LABELS:
+        stems = {path: path.name.split(".")[0] for path in found}
+        if len(set(stems.values())) == len(stems):
+            return stems
+        # Files of one name in different folders.
+        return {path: (Path(name).parent / stems[path]).as_posix() for path, name in found.items()}
+    folder = os.path.commonpath([path.parent for path in found])
+    return dict.fromkeys(found, source.name or Path(folder).name or "files")
 
 
 def _expand(pattern: str, roadmap_dir: Path) -> tuple[Path, list[Path]]:
