@@ -71,9 +71,7 @@ def run_model(stage, inputs, place):
     score = stage.settings.score
     items = {str(i): int(i < round(score * 100)) for i in range(100)}
     total = {"value": score, "n": 100, "successes": round(score * 100), "items": items}
-    return place.commit(
-        {"probes": {"fresh": {"total": total, "categories": {"weekday": {"value": 1.0, "n": 9}}}}}
-    )
+    return place.commit({"probes": {"fresh": {"total": total, "categories": {"weekday": {"value": 1.0, "n": 9}}}}})
 
 
 def toy_module(name, settings, makes, inputs, run, sources, estimate):

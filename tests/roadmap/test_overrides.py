@@ -29,11 +29,7 @@ def test_an_unfinished_value_is_no_bare_word(text):
         read_value(text)
 
 
-@given(
-    st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])).filter(
-        lambda t: t[:1] not in set("\"'[{")
-    )
-)
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])).filter(lambda t: t[:1] not in set("\"'[{")))
 def test_any_other_text_is_read_without_error(text):
     assert read_value(text) is not None
 

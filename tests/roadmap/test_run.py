@@ -72,9 +72,7 @@ def test_a_changed_setting_reruns_the_stage_and_its_descendants_only(run):
 
 
 def test_a_gate_stops_the_walk_and_an_edited_gate_judges_again_without_running(run, tmp_path):
-    with pytest.raises(
-        GateFailedError, match=r'toy\.toml:13 stage "chat": gate failed: probes\.fresh\.total = 0\.9 '
-    ):
+    with pytest.raises(GateFailedError, match=r'toy\.toml:13 stage "chat": gate failed: probes\.fresh\.total = 0\.9 '):
         run("chat.gate.0.at_least=0.95")
     with pytest.raises(GateFailedError):
         run("chat.gate.0.at_least=0.95")
@@ -172,9 +170,7 @@ def test_two_walks_of_one_roadmap_do_not_collide(run, tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code, str(path)], **pipes) as holder:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(
-            GradusError, match=f'another walk of "toy" is going on .process {holder.pid}.; wait'
-        ):
+        with pytest.raises(GradusError, match=f'another walk of "toy" is going on .process {holder.pid}.; wait'):
             run()
     assert run()[0] == ["prose", "talk", "chat"]
 
@@ -184,9 +180,7 @@ def test_a_full_disk_is_told_clearly(run, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
 
     monkeypatch.setattr("gradus.roadmap.place.commit_artifact", full)
-    with pytest.raises(
-        GradusError, match=r"x: the disk is full \(.* MiB left at .*\); free some space and run"
-    ):
+    with pytest.raises(GradusError, match=r"x: the disk is full \(.* MiB left at .*\); free some space and run"):
         run()
 
 

@@ -12,10 +12,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +41,7 @@ from gradus.roadmap.status import (
     stage_status,
 )
 from gradus.roadmap.table import text_table
+from gradus.roadmap.workers import worker_processes
 
 
 @dataclass(frozen=True)
@@ -111,19 +110,29 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
          "machine": machine_facts(), "software": software_versions()}
     )  # fmt: skip
     _set_threads(roadmap.machine.threads)
-    for stage in chosen:
-        _refuse_missing_inputs(walking, stage)
-        if stage.name not in walking.artifacts:
-            _run_stage(walking, stage)
-        artifact = walking.artifacts[stage.name]
-        _record_stage(walking, stage, artifact)
-        sweep_scratch(artifact.path)
-        link_stage(walking.run_dir, stage.name, artifact.path)
-        _judge_gates(walking, stage, artifact)
+    try:
+        for stage in chosen:
+            _walk_stage(walking, stage)
+    except GateFailedError:
+        # A failed gate leaves everything usable, the report on why included.
+        _write_report(walking)
+        raise
     report = _write_report(walking) if finish else None
     if finish:
         walking.progress.line(closing_card(roadmap, walking.artifacts, report))
     return WalkResult(walking.artifacts, walking.run_dir, report)
+
+
+def _walk_stage(walking: _Walk, stage: Stage) -> None:
+    """Make or reuse one stage, record it, judge it."""
+    _refuse_missing_inputs(walking, stage)
+    if stage.name not in walking.artifacts:
+        _run_stage(walking, stage)
+    artifact = walking.artifacts[stage.name]
+    _record_stage(walking, stage, artifact)
+    sweep_scratch(artifact.path)
+    link_stage(walking.run_dir, stage.name, artifact.path)
+    _judge_gates(walking, stage, artifact)
 
 
 def _opening(walking: _Walk, chosen: list[Stage], statuses: dict[str, StageStatus]) -> str:
@@ -170,7 +179,7 @@ def _run_stage(walking: _Walk, stage: Stage) -> None:
         work = begin_work(walking.artifacts_dir, stage_module(stage.kind).MAKES, stage.fingerprint)
         place = _place(walking, stage, work)
         walking.progress.line(f"{stage.name} ({stage.kind})")
-        with _told_with_place(walking, stage, place):
+        with _told_with_place(walking, stage, place), _other_processes(walking, stage, place):
             artifact: Artifact = stage_module(stage.kind).run(stage, inputs, place)
     if artifact.fingerprint != stage.fingerprint:
         raise ArtifactError(f"{stage.place}: the stage left an artifact that is not its own: {artifact.path}")
@@ -190,6 +199,15 @@ def _open_inputs(walking: _Walk, stage: Stage) -> Inputs:
         key: tuple(walking.artifacts[r.stage] for r in references) for key, references in stage.references.items()
     }
     return Inputs(by_key, walking.artifacts)
+
+
+def _other_processes(walking: _Walk, stage: Stage, place: Place) -> AbstractContextManager[None]:
+    """The other data-parallel processes of a training stage; nothing where the roadmap asks for one."""
+    module = stage_module(stage.kind)
+    if walking.roadmap.machine.processes == 1 or not getattr(module, "PARALLEL", False):
+        return nullcontext()
+    place.world_size = walking.roadmap.machine.processes
+    return worker_processes(walking.roadmap, stage, place)
 
 
 def _place(walking: _Walk, stage: Stage, work: Path) -> Place:
@@ -327,9 +345,8 @@ def _judge_gates(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
         )
 
 
-def _write_report(walking: _Walk) -> Path | None:
-    """The report, where this installation has its writer."""
-    if find_spec("gradus.roadmap.report") is None:
-        return None
-    report: Path = import_module("gradus.roadmap.report").write_report(walking.run_dir)
-    return report
+def _write_report(walking: _Walk) -> Path:
+    # Imported when needed: a walk that is stopped never writes one.
+    from gradus.roadmap.report import write_report
+
+    return write_report(walking.run_dir)

@@ -46,6 +46,7 @@ class Roadmap:
     path: Path
     smoke: bool = False
     description: str = ""
+    overrides: tuple[str, ...] = ()
 
     @property
     def directory(self) -> Path:
@@ -107,6 +108,7 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False)
         path=path,
         smoke=smoke,
         description=head.description,
+        overrides=tuple(overrides),
     )
 
 
@@ -126,9 +128,7 @@ def _check_head(layered: Layered) -> RoadmapHead | None:
         layered.problems.append(f"{layered.label(None, problem.path)}: {problem.text}")
     if head is not None and head.name and not _NAME.fullmatch(head.name):
         place = layered.label(None, ("name",))
-        layered.problems.append(
-            f'{place}: "{head.name}" cannot be a folder name; use letters, digits, - and _'
-        )
+        layered.problems.append(f'{place}: "{head.name}" cannot be a folder name; use letters, digits, - and _')
     return head
 
 
@@ -213,9 +213,7 @@ def _check_own_settings(draft: _Draft, report: Report, smoke: bool) -> None:
         elif key in fields:
             rest[key] = value
         elif key not in RESERVED:
-            hint = (
-                did_you_mean(key, [*known, *RESERVED]) or f"; a {draft.kind} stage knows {', '.join(known)}"
-            )
+            hint = did_you_mean(key, [*known, *RESERVED]) or f"; a {draft.kind} stage knows {', '.join(known)}"
             report((key,), f'unknown key "{key}"{hint}')
     for key, declared in plain.items():
         if declared.required and key not in draft.source.data:
@@ -233,9 +231,7 @@ def _check_own_settings(draft: _Draft, report: Report, smoke: bool) -> None:
 def _read_input(draft: _Draft, declared: Input, value: Any, report: Report) -> None:
     if declared.many:
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            report(
-                (declared.key,), f'"{declared.key}": expected a list of stage names, ["..."], found {value!r}'
-            )
+            report((declared.key,), f'"{declared.key}": expected a list of stage names, ["..."], found {value!r}')
             return
         for index, text in enumerate(value):
             _refer(draft, declared, text, (declared.key, index))
@@ -302,9 +298,7 @@ def _check_reference(
     if position is None:
         hint = did_you_mean(name, fitting) or did_you_mean(name, positions)
         if not hint:
-            hint = (
-                f"; earlier stages that fit: {', '.join(fitting)}" if fitting else "; no earlier stage fits"
-            )
+            hint = f"; earlier stages that fit: {', '.join(fitting)}" if fitting else "; no earlier stage fits"
         report(reference.path, f'"{written}": no stage is called "{name}"{hint}')
     elif position >= index:
         if name not in in_circles:
@@ -330,10 +324,7 @@ def _newest_place(source: StageData) -> str:
 
 def _report_circles(layered: Layered, drafts: list[_Draft], positions: Mapping[str, int]) -> set[str]:
     """Report each circle of inputs once, at its first stage; the names of all stages in circles."""
-    edges = {
-        d.name: [r.stage for refs in d.references.values() for r in refs if r.stage in positions]
-        for d in drafts
-    }
+    edges = {d.name: [r.stage for refs in d.references.values() for r in refs if r.stage in positions] for d in drafts}
     circles: set[str] = set()
     for draft in drafts:
         if draft.name in circles or not draft.name:
@@ -389,7 +380,8 @@ def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stag
         fingerprint = stage_fingerprint(
             kind=draft.kind,
             version=draft.module.VERSION,
-            settings=_without_names(draft.settings.model_dump(mode="json", by_alias=True), references),
+            # Names inside lists of tables stay in: stages label what they mix by them.
+            settings=draft.settings.model_dump(mode="json", by_alias=True),
             seed=stage_seed,
             sources=draft.sources,
             parents=parents,
@@ -410,20 +402,3 @@ def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stag
             )
         )
     return tuple(stages)
-
-
-def _without_names(settings: Any, references: Mapping[str, tuple[Reference, ...]]) -> Any:
-    """Settings with the names of stages taken out, so that renaming a stage reruns nothing."""
-    for key, refs in references.items():
-        if "[]." not in key:
-            continue
-        for reference in refs:
-            holder = settings
-            for part in reference.path[:-1]:
-                # A toy-size variant may hold fewer entries than were written.
-                holder = holder[part] if isinstance(part, str) or part < len(holder) else None
-                if holder is None:
-                    break
-            else:
-                holder[reference.path[-1]] = None
-    return settings

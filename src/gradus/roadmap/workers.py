@@ -1,0 +1,136 @@
+"""The other processes of a data-parallel training stage: started beside the walk, ended with it.
+
+The walk itself is rank 0. Every other rank loads the same roadmap, finds the same stage by its fingerprint and
+runs it in the same work folder without writing results. The processes meet through the variables of torchrun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gradus.core.artifact import open_artifact
+from gradus.core.errors import GradusError, TrainingError
+from gradus.roadmap.kinds import stage_module
+from gradus.roadmap.place import Place
+from gradus.roadmap.schema import Roadmap, load_roadmap
+from gradus.roadmap.stage import Inputs, Stage
+from gradus.roadmap.status import artifact_path, parent_fingerprints
+
+_END_SECONDS = 60.0
+_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK")
+
+
+@contextmanager
+def worker_processes(roadmap: Roadmap, stage: Stage, place: Place) -> Iterator[None]:
+    """Run ranks 1 to processes - 1 while the block runs rank 0.
+
+    Errors: TrainingError with a worker's last words where one fails; they are ended where rank 0 fails.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError("started by torchrun; start gradus once and set [machine] processes instead")
+    size = place.world_size
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(size)}
+    task = json.dumps(
+        {
+            "path": str(roadmap.path.resolve()),
+            "overrides": roadmap.overrides,
+            "smoke": roadmap.smoke,
+            "stage": stage.name,
+            "fingerprint": stage.fingerprint,
+            "work": str(place.work.resolve()),
+            "home": str(place.home.resolve()),
+        }
+    )
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    logs = [place.scratch / f"worker-{rank}.log" for rank in range(1, size)]
+    workers = [_start(task, meeting, rank, logs[rank - 1]) for rank in range(1, size)]
+    os.environ.update(meeting | {"RANK": "0", "LOCAL_RANK": "0"})
+    try:
+        try:
+            yield
+        except (RuntimeError, GradusError) as error:
+            # Rank 0 often only hears that the connection broke; the worker knows why.
+            raise TrainingError(_last_words(workers, logs) or str(error)) from error
+        for worker in workers:
+            worker.wait(_END_SECONDS)
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.terminate()
+                worker.wait()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _start(task: str, meeting: dict[str, str], rank: int, log: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    with open(log, "wb") as output:
+        # A session of its own, so that Ctrl-C reaches rank 0 alone, which then ends the others.
+        return subprocess.Popen(
+            [sys.executable, "-m", "gradus.roadmap.workers", task],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _last_words(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> str:
+    for rank, (worker, log) in enumerate(zip(workers, logs, strict=True), start=1):
+        if worker.poll() not in (None, 0) and log.exists():
+            lines = log.read_text(errors="replace").strip().splitlines()
+            if lines:
+                return f"process {rank} failed: {lines[-1]}"
+    return ""
+
+
+def work(task_text: str) -> None:
+    """Be one rank: run the stage of the task without writing anything of the artifact."""
+    task = json.loads(task_text)
+    roadmap = load_roadmap(Path(task["path"]), task["overrides"], task["smoke"])
+    stage = roadmap.stage(task["stage"])
+    if stage.fingerprint != task["fingerprint"]:
+        raise TrainingError("the roadmap or its files changed while the stage was starting; run again")
+    home = Path(task["home"])
+    by_name = {s.name: s for s in roadmap.stages}
+    artifacts = {
+        name: open_artifact(artifact_path(home / "artifacts", by_name[name]), verify=False) for name in stage.parents
+    }
+    by_key = {key: tuple(artifacts[r.stage] for r in refs) for key, refs in stage.references.items()}
+    module = stage_module(stage.kind)
+    place = Place(
+        stage=stage,
+        work=Path(task["work"]),
+        roadmap_dir=roadmap.directory,
+        home=home,
+        machine=roadmap.machine,
+        smoke=roadmap.smoke,
+        makes=module.MAKES,
+        stage_version=module.VERSION,
+        parents=parent_fingerprints(roadmap, stage),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
+    module.run(stage, Inputs(by_key, artifacts), place)
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])
