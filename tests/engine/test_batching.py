@@ -11,6 +11,8 @@ from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
 from gradus.model.transformer import Transformer, build_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCAB = 60
 CONTEXT = 160
 

@@ -1,0 +1,159 @@
+"""The engine on a model that knows a few conversations by heart: calls, streams, batches."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
+from gradus.conversation.messages import Conversation, Message
+from gradus.core.errors import ConfigError
+from gradus.engine.engine import Engine
+from gradus.engine.sampling import Sampling
+from gradus.engine.turn import Done, PromptTooLongError, Request, StreamEvent, ToolResult
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Memory = tuple[Engine, dict[str, Conversation]]
+
+
+def question(conversation: Conversation, **options: object) -> Request:
+    """The conversation up to its last user message."""
+    last = max(i for i, message in enumerate(conversation.messages) if message.role == "user")
+    return Request(replace(conversation, messages=conversation.messages[: last + 1]), **options)  # type: ignore[arg-type]
+
+
+def answer_of(conversation: Conversation) -> tuple[Message, ...]:
+    last = max(i for i, message in enumerate(conversation.messages) if message.role == "user")
+    return conversation.messages[last + 1 :]
+
+
+def test_it_says_what_it_learned_and_runs_its_calls_itself(memorised: Memory) -> None:
+    engine, known = memorised
+    replies = engine.generate([question(conversation) for conversation in known.values()])
+    for conversation, reply in zip(known.values(), replies, strict=True):
+        assert reply.turn.messages == answer_of(conversation)
+        assert reply.finish_reason == "stop"
+        assert reply.turn.problems == ()
+
+
+def test_every_request_gets_the_same_answer_alone_and_in_a_batch(memorised: Memory) -> None:
+    engine, known = memorised
+    requests = [
+        question(conversation, sampling=Sampling(temperature=heat, seed=seed), max_tokens=40)
+        for seed, conversation in enumerate(known.values())
+        for heat in (0.0, 1.0, 2.5)
+    ]
+    together = engine.generate(requests)
+    alone = [engine.generate([request])[0] for request in requests]
+    assert together == alone
+    assert len({reply.turn.messages for reply in together}) > len(known)
+
+
+def test_a_seed_repeats_itself_and_another_seed_does_not(memorised: Memory) -> None:
+    engine, known = memorised
+    hot = [question(known["name"], sampling=Sampling(temperature=3.0, seed=s), max_tokens=20) for s in (1, 1, 2)]
+    first, again, other = engine.generate(hot)
+    assert first == again
+    assert first != other
+
+
+def test_replies_are_reported_as_they_end(memorised: Memory) -> None:
+    engine, known = memorised
+    requests = [question(conversation) for conversation in known.values()]
+    heard = {}
+    replies = engine.generate(requests, heard.__setitem__)
+    assert heard == dict(enumerate(replies))
+
+
+def test_a_stream_tells_thinking_calls_results_and_text_apart(memorised: Memory) -> None:
+    engine, known = memorised
+    events = list(engine.stream(question(known["product"])))
+    kinds = [type(event) for event in events]
+    thinking = "".join(event.text for event in events if isinstance(event, ThinkDelta))
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert thinking == "The calculator knows 12 * 3."
+    assert text == "12 * 3 = 36."
+    call = next(event for event in events if isinstance(event, CallReady))
+    assert call.call.arguments == {"expression": "12 * 3"}
+    result = next(event for event in events if isinstance(event, ToolResult))
+    assert result.message == Message("tool", "36", tool_call_id="call_1")
+    assert kinds.index(ThinkDelta) < kinds.index(CallReady) < kinds.index(ToolResult) < kinds.index(TextDelta)
+    assert isinstance(events[-1], Done)
+    assert events[-1].reply == engine.generate([question(known["product"])])[0]
+
+
+def test_streamed_text_never_cuts_a_character(memorised: Memory) -> None:
+    engine, known = memorised
+    pieces = [e.text for e in engine.stream(question(known["coffee"])) if isinstance(e, TextDelta | ThinkDelta)]
+    assert "".join(pieces) == "I think of ☕ first.café ☕ déjà vu"
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_stream_may_be_closed_early(memorised: Memory) -> None:
+    engine, known = memorised
+    stream = engine.stream(question(known["product"]))
+    first: StreamEvent = next(stream)
+    assert isinstance(first, ThinkDelta)
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_the_call_budget_ends_the_turn(memorised: Memory) -> None:
+    engine, known = memorised
+    reply = engine.generate([question(known["two"], max_calls=2)])[0]
+    assert reply.finish_reason == "calls"
+    assert [message.role for message in reply.turn.messages] == ["assistant", "tool", "tool", "assistant"]
+    assert [call.id for call in reply.turn.calls] == ["call_1", "call_2", "call_3"]
+
+
+def test_the_token_budget_counts_sampled_tokens_over_the_whole_turn(memorised: Memory) -> None:
+    engine, known = memorised
+    whole = engine.generate([question(known["product"])])[0]
+    for budget in (1, 5, whole.num_tokens - 1, whole.num_tokens):
+        reply = engine.generate([question(known["product"], max_tokens=budget)])[0]
+        assert reply.num_tokens == budget
+        assert reply.finish_reason == ("stop" if budget == whole.num_tokens else "length")
+
+
+def test_a_turn_that_fills_the_context_ends_by_length(memorised: Memory) -> None:
+    engine, _ = memorised
+    words = Conversation((Message("user", "why " * 150),))
+    reply = engine.generate([Request(words, sampling=Sampling(temperature=9.0), max_tokens=10_000)])[0]
+    assert reply.num_prompt_tokens + reply.num_tokens <= engine.model.config.context + 1
+    if reply.finish_reason == "stop":
+        pytest.skip("the model stopped by chance")
+    assert reply.finish_reason == "length"
+
+
+def test_a_prompt_that_fills_the_context_is_refused_and_never_trimmed(memorised: Memory) -> None:
+    engine, _ = memorised
+    request = Request(Conversation((Message("user", "why " * 400),)))
+    message = r"the prompt holds [\d,]+ tokens and the model's context is 512; shorten the conversation"
+    with pytest.raises(PromptTooLongError, match=message):
+        engine.generate([request])
+    with pytest.raises(PromptTooLongError, match=message):
+        engine.check(request)
+    with pytest.raises(PromptTooLongError, match=message):
+        next(engine.stream(request))
+
+
+def test_an_unknown_tool_is_an_error_that_names_the_nearest(memorised: Memory) -> None:
+    engine, known = memorised
+    with pytest.raises(ConfigError, match='unknown tool "calculater"; known are calculator; did you mean'):
+        engine.generate([question(known["name"], tools=("calculater",))])
+
+
+def test_nothing_to_do_is_done_at_once(memorised: Memory) -> None:
+    engine, _ = memorised
+    assert engine.generate([]) == []
+
+
+def test_bf16_says_the_same_by_heart(memorised: Memory) -> None:
+    engine, known = memorised
+    model = type(engine.model)(engine.model.config)
+    model.load_state_dict(engine.model.state_dict())
+    model.to(torch.bfloat16)
+    model.compute_dtype = torch.bfloat16
+    half = Engine(model, engine.tokenizer, engine.form, engine.toolbox)
+    reply = half.generate([question(known["product"])])[0]
+    assert reply.turn.messages == answer_of(known["product"])
