@@ -1,0 +1,195 @@
+"""weekday and date: counting days from a weekday or a date, with the stepping written out instead of a tool.
+
+Weekdays: split the days into whole weeks and a rest, then walk the rest one day at a time. Dates: state the
+length of the month and carry over its end. The year is never a leap year.
+"""
+
+from __future__ import annotations
+
+import random
+
+from gradus.data.synthetic import numerals
+from gradus.data.synthetic.facts import DAYS, MONTH_LENGTHS, MONTHS
+from gradus.data.synthetic.grammar import load_grammar
+from gradus.data.synthetic.item import Check, Item, Persona, Turn, between, pick
+from gradus.data.synthetic.surface import dress
+
+_RELATIVE = {
+    -2: "the day before yesterday",
+    -1: "yesterday",
+    0: "today",
+    1: "tomorrow",
+    2: "the day after tomorrow",
+}
+_SHORT_DAYS = {day: (day[:3], day[:3] + ".") for day in DAYS}
+THINK_CLOSED: Check = {"kind": "think_closed"}
+NO_CALLS: Check = {"kind": "calls_none"}
+
+
+def weekday_steps(day: str, days: int) -> tuple[str, str]:
+    """(thinking, weekday) for `days` after `day`, before it when negative."""
+    total = abs(days)
+    rest = total % 7
+    head = f"{total} = {total - rest} + {rest}."
+    if not rest:
+        return f"{head} Stay on {day}.", day
+    step = 1 if days > 0 else -1
+    place = DAYS.index(day)
+    names = [DAYS[(place + step * count) % 7] for count in range(1, rest + 1)]
+    walk = ", ".join(f"{name} {count}" for count, name in enumerate(names, start=1))
+    direction = "Forward" if days > 0 else "Back"
+    return f"{head} {direction} from {day}: {walk}.", names[-1]
+
+
+def date_steps(month: str, day: int, days: int) -> tuple[str, str, int]:
+    """(thinking, month, day) for `days` after a date, before it when negative."""
+    place = MONTHS.index(month)
+    steps = []
+    if days >= 0:
+        total = day + days
+        steps.append(f"{day} + {days} = {total}.")
+        while True:
+            length = MONTH_LENGTHS[MONTHS[place]]
+            steps.append(f"{MONTHS[place]} has {length} days.")
+            if total <= length:
+                break
+            steps.append(f"{total} - {length} = {total - length}.")
+            total -= length
+            place = (place + 1) % 12
+    else:
+        total = day
+        while total <= -days:
+            place = (place - 1) % 12
+            length = MONTH_LENGTHS[MONTHS[place]]
+            steps.append(f"{total} is not more than {-days}. {MONTHS[place]} has {length} days.")
+            steps.append(f"{total} + {length} = {total + length}.")
+            total += length
+        steps.append(f"{total} is more than {-days}. {total} - {-days} = {total + days}.")
+        total += days
+    steps.append(f"{MONTHS[place]} {total}.")
+    return " ".join(steps), MONTHS[place], total
+
+
+def length_of_time(rng: random.Random, days: int) -> str:
+    """`days` as people say it: 10 days, ten days, a week, two weeks, a fortnight, 2 weeks and 3 days."""
+    if days == 1:
+        return pick(rng, ("1 day", "one day", "a day", "1 day"))
+    weeks, rest = divmod(days, 7)
+    if not rest and rng.random() < 0.5:
+        if weeks == 1:
+            return pick(rng, ("a week", "one week", "1 week"))
+        if weeks == 2 and rng.random() < 0.15:
+            return "a fortnight"
+        return f"{numerals.integer(rng, weeks, words=0.4)} weeks"
+    if rest and weeks and rng.random() < 0.04:
+        head = pick(rng, ("a week", "one week", "1 week")) if weeks == 1 else f"{weeks} weeks"
+        return f"{head} and {rest} day{'s' if rest > 1 else ''}"
+    return f"{numerals.integer(rng, days, words=0.15)} days"
+
+
+def time_note(text: str, days: int) -> str:
+    """The thinking that turns a length of time given in weeks into days; empty when days were given."""
+    return f"{text[0].upper()}{text[1:]} = {days} days. " if "week" in text or "fortnight" in text else ""
+
+
+def weekday_check(day: str) -> tuple[Check, ...]:
+    return ({"kind": "exactly_one_of", "value": day, "of": list(DAYS)}, THINK_CLOSED, NO_CALLS)
+
+
+def date_check(month: str, day: int) -> tuple[Check, ...]:
+    return ({"kind": "answer_regex", "pattern": rf"\b{month} {day}\b"}, THINK_CLOSED, NO_CALLS)
+
+
+def weekday(rng: random.Random, persona: Persona) -> Item:
+    """A weekday plus or minus days, or one relative day from another."""
+    day = pick(rng, DAYS)
+    grammar = load_grammar("weekday")
+    if rng.random() < 0.16:
+        anchor, target = between(rng, -2, 2), between(rng, -2, 2)
+        while anchor == target:
+            target = between(rng, -2, 2)
+        days = target - anchor
+        slots = {
+            "d": _weekday_text(rng, day),
+            "anchor": _RELATIVE[anchor],
+            "anchor_is": "was" if anchor < 0 else pick(rng, ("is", "will be")) if anchor > 0 else "is",
+            "target": _RELATIVE[target],
+            "target_is": "was" if target < 0 else pick(rng, ("is", "will be")) if target > 0 else "is",
+        }
+        question = grammar.text("near", rng, slots)
+        note = f"From {_RELATIVE[anchor]} to {_RELATIVE[target]}: {'+' if days > 0 else '-'}{abs(days)}. "
+        verb = "was" if target < 0 else "will be" if target > 0 else "is"
+    else:
+        days = between(rng, 1, 60) if rng.random() < 0.75 else between(rng, 1, 13)
+        if rng.random() < 0.08:
+            days = 7 * between(rng, 1, 8)
+        span = length_of_time(rng, days)
+        note = time_note(span, days)
+        forward = rng.random() < 0.6
+        slots = {"d": _weekday_text(rng, day), "n": span, "event": grammar.text("event", rng)}
+        question = grammar.text("fwd" if forward else "back", rng, slots)
+        days = days if forward else -days
+        verb = "will be" if forward else "was"
+    thinking, result = weekday_steps(day, days)
+    turn = Turn(dress(question, rng), f"It {verb} {result}.", note + thinking, checks=weekday_check(result))
+    return Item("weekday", f"weekday|{day}|{days}", (turn,))
+
+
+def _weekday_text(rng: random.Random, day: str) -> str:
+    draw = rng.random()
+    return day if draw < 0.9 else pick(rng, _SHORT_DAYS[day])[:3] if draw < 0.94 else day.lower()
+
+
+def date_text(rng: random.Random, month: str, day: int) -> str:
+    """A date as people write it."""
+    draw = rng.random()
+    if draw < 0.42:
+        return f"{month} {day}"
+    if draw < 0.62:
+        return f"{month} {numerals.ordinal(day)}"
+    if draw < 0.74:
+        return f"{day} {month}"
+    if draw < 0.84:
+        return f"the {numerals.ordinal(day)} of {month}"
+    if draw < 0.92:
+        return f"{numerals.ordinal(day)} {month}"
+    if draw < 0.95:
+        return f"{numerals.ordinal(day)} of {month}"
+    short = month if len(month) < 5 else month[:3]
+    return f"{short} {day}" if draw < 0.98 else f"{month} the {numerals.ordinal(day)}"
+
+
+def date(rng: random.Random, persona: Persona) -> Item:
+    """A date plus or minus up to thirty days."""
+    month = pick(rng, MONTHS)
+    day = between(rng, 1, MONTH_LENGTHS[month])
+    grammar = load_grammar("date")
+    forward = rng.random() < 0.6
+    slots = {"d": date_text(rng, month, day)}
+    note = ""
+    draw = rng.random()
+    if draw < 0.05:
+        days = between(rng, 1, 2)
+        slots["target"] = _RELATIVE[days if forward else -days]
+        rule = "near" if forward else "near_back"
+    elif draw < 0.08:
+        days = 1
+        rule = "next" if forward else "previous"
+    else:
+        days = between(rng, 1, 30)
+        span = length_of_time(rng, days)
+        note = time_note(span, days)
+        slots["n"] = span
+        slots["event"] = grammar.text("event", rng)
+        rule = "fwd" if forward else "back"
+    question = grammar.text(rule, rng, slots)
+    days = days if forward else -days
+    thinking, new_month, new_day = date_steps(month, day, days)
+    verb = "will be" if forward else "was"
+    turn = Turn(
+        dress(question, rng),
+        f"It {verb} {new_month} {new_day}.",
+        note + thinking,
+        checks=date_check(new_month, new_day),
+    )
+    return Item("date", f"date|{month}|{day}|{days}", (turn,))

@@ -1,0 +1,122 @@
+"""percent: percentages of numbers, tips, discounts, taxes and shares, answered through the calculator."""
+
+from __future__ import annotations
+
+import random
+
+from gradus.data.synthetic import numerals
+from gradus.data.synthetic.arithmetic import ask
+from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
+from gradus.data.synthetic.surface import dress
+
+# rule -> (plan, expression, answer); {p} is the percentage, {m} the amount.
+_KINDS = {
+    "of": ("Percent", "{p}% * {m}", "The answer is {answer}."),
+    "tip": ("Tip", "{p}% * {m}", "The tip is {answer}."),
+    "total": ("Total with tip", "{m} + {p}% * {m}", "The total is {answer}."),
+    "discount": ("Price after discount", "{m} - {p}% * {m}", "The price is {answer}."),
+    "saving": ("Saving", "{p}% * {m}", "You save {answer}."),
+    "raise": ("Increase", "{m} + {p}% * {m}", "The new amount is {answer}."),
+    "tax": ("Tax", "{p}% * {m}", "The tax is {answer}."),
+    "splittip": ("Total with tip, per person", "({m} + {p}% * {m}) / {k}", "Each pays {answer}."),
+}
+_WEIGHTED = (
+    *("of",) * 8,
+    *("tip",) * 8,
+    *("total",) * 5,
+    *("discount",) * 6,
+    *("saving",) * 3,
+    *("raise",) * 3,
+    "tax",
+    "share",
+    "splittip",
+)
+_PERCENTS = ("5", "10", "12", "15", "18", "20", "25", "30", "40", "50", "60", "75", "80", "90")
+
+
+def percent_value(rng: random.Random) -> str:
+    """A percentage: round ones often, any from 1 to 99, now and then a half or above a hundred."""
+    draw = rng.random()
+    if draw < 0.35:
+        return pick(rng, _PERCENTS)
+    if draw < 0.93:
+        return str(between(rng, 1, 99))
+    if draw < 0.98:
+        return f"{between(rng, 1, 35)}.5"
+    return str(between(rng, 100, 200))
+
+
+def money_cents(rng: random.Random, tidy: float = 0.6) -> int:
+    """An everyday amount in cents, whole dollars in a `tidy` share of cases."""
+    draw = rng.random()
+    top = 100 if draw < 0.5 else 500 if draw < 0.85 else 5000
+    whole = between(rng, 4, top)
+    if rng.random() < tidy:
+        return whole * 100
+    return whole * 100 + (pick(rng, (50, 99, 95, 25, 75, 90)) if rng.random() < 0.4 else between(rng, 1, 99))
+
+
+def generate(rng: random.Random, persona: Persona) -> Item:
+    rule = pick(rng, _WEIGHTED)
+    if rule == "share":
+        return _share(rng)
+    percent = percent_value(rng)
+    plan, form, answer = _KINDS[rule]
+    money = numerals.currency(rng)
+    cents = money_cents(rng)
+    amount = money.write(cents, rng)
+    plain = numerals.plain_cents(cents)
+    sign = money.answer("{result}")
+    bare = amount
+    if rule == "of" and rng.random() < 0.6:
+        if rng.random() < 0.85:
+            plain = str(
+                between(rng, 2, 99) * pick(rng, (1, 1, 5, 10, 10, 100))
+                if rng.random() < 0.5
+                else between(rng, 10, 9999)
+            )
+        bare = numerals.integer(rng, int(plain), words=0.02) if plain.isdigit() else plain
+        amount, sign = bare, "{result}"
+    elif rule in ("discount", "raise", "tip", "total", "saving", "tax") and rng.random() < 0.12:
+        amount, sign = numerals.amount(cents, rng), "{result}"
+    people = between(rng, 2, 8)
+    slots = {
+        "p": numerals.percent(rng, percent),
+        "m": amount,
+        "n": bare,
+        "k": numerals.integer(rng, people, words=0.3),
+    }
+    expression = form.format(p=percent, m=plain, k=people)
+    turn = Turn(
+        user=dress(ask(rng, "percent", rule, slots), rng),
+        answer=answer.format(answer=sign),
+        thinking=f"{plan}: {expression}.",
+        calculation=expression,
+    )
+    return Item("percent", f"percent|{expression}", (turn,))
+
+
+def _share(rng: random.Random) -> Item:
+    whole = pick(rng, (10, 20, 25, 40, 50, 80, 100, 200, 400, 500, between(rng, 5, 500)))
+    part = between(rng, 1, whole)
+    slots = {"a": numerals.integer(rng, part), "b": numerals.integer(rng, whole)}
+    expression = f"{part} / {whole} * 100"
+    turn = Turn(
+        user=dress(ask(rng, "percent", "share", slots), rng),
+        answer="That is {result}%.",
+        thinking=f"Share in percent: {expression}.",
+        calculation=expression,
+    )
+    return Item("percent", f"percent|{expression}", (turn,))
+
+
+def simple_turn(rng: random.Random, percent: str, cents: int) -> Turn:
+    """A plain "X% of Y" in dollars."""
+    slots = {
+        "p": numerals.percent(rng, percent),
+        "m": f"${numerals.plain_cents(cents)}",
+        "n": f"${numerals.plain_cents(cents)}",
+    }
+    expression = f"{percent}% * {numerals.plain_cents(cents)}"
+    question = dress(ask(rng, "percent", "of", slots), rng)
+    return Turn(question, "The answer is ${result}.", f"Percent: {expression}.", calculation=expression)
