@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gradus.conversation.formats.hermes import HermesFormat
@@ -36,9 +36,14 @@ def _arguments(conversation: Conversation) -> dict[str, Any]:
     }
 
 
+def _spells_control(conversation: Conversation) -> bool:
+    # Hypothesis finds these names in the source and tries them.
+    return any(name in str(conversation.to_json()) for name in SPECIAL_TOKENS)
+
+
 def _assert_same(hermes: HermesFormat, hub: Any, conversation: Conversation) -> None:
     ours = hermes.render(conversation)
-    if any(name in str(conversation.to_json()) for name in SPECIAL_TOKENS):
+    if _spells_control(conversation):
         # The template cannot tell text from control tokens unless asked to, and then gives no mask.
         theirs = hub.apply_chat_template(**_arguments(conversation), sanitize_control_tokens=True)
         assert ours.ids.tolist() == theirs["input_ids"]
@@ -97,6 +102,7 @@ def test_hostile_text_has_the_ids_of_a_sanitized_template(
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations())
 def test_prompts_are_those_of_the_chat_template(hermes: HermesFormat, hub: Any, conversation: Conversation):
+    assume(not _spells_control(conversation))
     for length, message in enumerate(conversation.messages, start=1):
         if message.role not in ("user", "tool"):
             continue

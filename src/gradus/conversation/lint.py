@@ -49,11 +49,7 @@ def _trained(conversation: Conversation, result: Rendered, format: Format) -> li
         return [Violation("nothing_trained", None, "no token is trained")]
     stops = int(np.count_nonzero(result.mask & np.isin(result.ids, format.stop_ids)))
     if stops != expected:
-        return [
-            Violation(
-                "stop_not_trained", None, f"{stops} trained stop tokens for {expected} trained messages"
-            )
-        ]
+        return [Violation("stop_not_trained", None, f"{stops} trained stop tokens for {expected} trained messages")]
     return []
 
 

@@ -138,11 +138,7 @@ def _toml_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any] | st
     rows = data.pop("probe", [])
     if data or not isinstance(rows, list):
         raise ConfigError(f"{path}: expected only [[probe]] tables, found {', '.join(data) or 'probe'}")
-    heads = [
-        n
-        for n, line in enumerate(text.splitlines(), start=1)
-        if line.replace(" ", "").startswith("[[probe]]")
-    ]
+    heads = [n for n, line in enumerate(text.splitlines(), start=1) if line.replace(" ", "").startswith("[[probe]]")]
     for index, row in enumerate(rows):
         # An inline array `probe = [...]` has no heads; then the file's first line stands for all.
         yield heads[index] if len(heads) == len(rows) else 1, row

@@ -309,9 +309,7 @@ def _from_tool_use(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
     thinking = row.get("reasoning", row.get("thinking"))
     messages: list[JsonObject] = [{"role": "user", "content": row["user_message"]}]
     if calls:
-        messages.append(
-            {"role": "assistant", "content": "", "tool_calls": calls, "reasoning_content": thinking}
-        )
+        messages.append({"role": "assistant", "content": "", "tool_calls": calls, "reasoning_content": thinking})
         messages += [{"role": "tool", "content": _result_text(result)} for result in results]
         thinking = None
     final = {"role": "assistant", "content": row["assistant_response"], "reasoning_content": thinking}

@@ -77,9 +77,7 @@ class _Forest:
         self._rows: list[tuple[int, Mapping[str, Any]]] = []
 
     def takes(self, row: Mapping[str, Any]) -> bool:
-        return {"text", "role"} <= row.keys() and any(
-            key in row for key in ("parent_message_id", "parent_id")
-        )
+        return {"text", "role"} <= row.keys() and any(key in row for key in ("parent_message_id", "parent_id"))
 
     def add(self, line: int, row: Mapping[str, Any]) -> None:
         self._rows.append((line, row))
@@ -157,7 +155,7 @@ def _json_document(raw: bytes) -> Iterator[_Row]:
         at = _skip(text, at)
         if is_list and text[at : at + 1] == ",":
             at = _skip(text, at + 1)
-        elif is_list and text[at : at + 1] != "]":
+        elif is_list and at < len(text) and text[at] != "]":
             yield line + text.count("\n", counted, at), "expected , or ] after this row; the rest is not read"
             return
     if is_list:

@@ -118,9 +118,7 @@ def _calls(conversation: Conversation) -> list[Violation]:
         if message.role == "tool":
             found += _result(message, index, waiting)
             continue
-        found += [
-            Violation("result_missing", caller, f"no result for call {c.id} ({c.name})") for c in waiting
-        ]
+        found += [Violation("result_missing", caller, f"no result for call {c.id} ({c.name})") for c in waiting]
         waiting, caller = list(message.tool_calls), index
         for call in message.tool_calls:
             if call.id in seen:
@@ -128,9 +126,7 @@ def _calls(conversation: Conversation) -> list[Violation]:
             seen.add(call.id)
             found += [Violation(reason, index, detail) for reason, detail in call_faults(call, declared)]
     if waiting and len(conversation.messages) > caller + 1:
-        found += [
-            Violation("result_missing", caller, f"no result for call {c.id} ({c.name})") for c in waiting
-        ]
+        found += [Violation("result_missing", caller, f"no result for call {c.id} ({c.name})") for c in waiting]
     return found
 
 

@@ -57,6 +57,7 @@ class HermesParser:
         self._state: _State = "think" if in_think else "text"
         self.had_think = in_think
         self._num_calls = 0
+        self._had_late_text = False
         self._first_call = first_call
         self._call_text = ""
         self._text, self._thinking = _Trimmer(), _Trimmer()
@@ -92,9 +93,11 @@ class HermesParser:
         if self._state == "think":
             text = self._thinking.push(text)
             return [ThinkDelta(text)] if text else []
-        late = self._num_calls > 0 and not text.isspace()
+        events: list[Event] = []
+        if self._num_calls and not self._had_late_text and not text.isspace():
+            self._had_late_text = True
+            events.append(Problem("text after a tool call"))
         text = self._text.push(text)
-        events: list[Event] = [Problem("text after a tool call")] if late else []
         if text:
             events.append(TextDelta(text))
         return events

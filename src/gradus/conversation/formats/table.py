@@ -16,7 +16,6 @@ def conversation_format(name: str, tokenizer: Tokenizer) -> Format:
     """The format of that name; ConfigError with the nearest name, DataError where control tokens lack."""
     if name not in FORMATS:
         raise ConfigError(
-            f'unknown conversation format "{name}"; known are {", ".join(FORMATS)}'
-            f"{did_you_mean(name, FORMATS)}"
+            f'unknown conversation format "{name}"; known are {", ".join(FORMATS)}{did_you_mean(name, FORMATS)}'
         )
     return FORMATS[name](tokenizer)
