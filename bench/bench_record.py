@@ -45,6 +45,30 @@ def command() -> str:
     return " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *words])
 
 
+def idle_fraction(seconds: float = 2.0) -> float:
+    """Share of processor time that nothing used over the next seconds; 1.0 where /proc/stat does not exist."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 1.0
+
+    def sample() -> tuple[int, int]:
+        times = [int(word) for word in stat.read_text().split("\n", 1)[0].split()[1:9]]
+        return times[3] + times[4], sum(times)
+
+    idle_before, all_before = sample()
+    time.sleep(seconds)
+    idle_after, all_after = sample()
+    return (idle_after - idle_before) / max(1, all_after - all_before)
+
+
+def wait_until_quiet(most_seconds: float, threshold: float = 0.95) -> float:
+    """Wait until the machine idles, for at most `most_seconds`; returns the last idle fraction seen."""
+    began = time.monotonic()
+    while (idle := idle_fraction()) < threshold and time.monotonic() - began < most_seconds:
+        time.sleep(3)
+    return idle
+
+
 def write_result(path: Path, result: dict[str, object]) -> None:
     """Write one result as JSON that reads well in a diff."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +83,7 @@ def _processor() -> str:
 
 
 def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _peer_torch(python: str | None) -> str:

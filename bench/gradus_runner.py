@@ -134,9 +134,7 @@ def score(args: argparse.Namespace, model: Transformer, meta: dict[str, Any]) ->
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("throughput", "train"))
     parser.add_argument("--tokens", type=Path, required=True, help="folder written by nanochat_runner.py")
     parser.add_argument("--steps", type=int, required=True)

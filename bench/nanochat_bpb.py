@@ -87,9 +87,7 @@ def run(command: list[str], environment: dict[str, str], log: Path) -> tuple[str
     """Output and seconds of a command, its output kept in a log; ends the script when it fails."""
     began = time.monotonic()
     with log.open("w") as stream:
-        done = subprocess.run(
-            command, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **environment}
-        )
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **environment})
     output = log.read_text()
     if done.returncode:
         sys.exit(f"{' '.join(command)}\nfailed with {done.returncode}:\n{output[-3000:]}")
@@ -120,9 +118,7 @@ def calibrate(args: argparse.Namespace, side: str, seed: int, tokens_per_step: i
     return tokens_per_step / statistics.median(seconds)
 
 
-def train_and_score(
-    args: argparse.Namespace, side: str, seed: int, budget: int, rate: float
-) -> dict[str, object]:
+def train_and_score(args: argparse.Namespace, side: str, seed: int, budget: int, rate: float) -> dict[str, object]:
     """One complete run of one side."""
     batch = args.nanochat_batch if side == "nanochat" else args.gradus_rows * 512
     steps = steps_for(rate, budget, batch)
@@ -159,17 +155,13 @@ def train_and_score(
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanochat", type=Path, required=True, help="checkout of nanochat")
     parser.add_argument("--nanochat-python", required=True, help="python of its environment")
     parser.add_argument("--data", type=Path, required=True, help="folder with tokens/ and nanochat-seedN/")
     parser.add_argument("--runs", type=Path, required=True, help="where finished runs and logs are kept")
     parser.add_argument("--rates", type=Path, help="result of nanochat_throughput.py")
-    parser.add_argument(
-        "--wall-clock", action="store_true", help="calibrate before each run instead of --rates"
-    )
+    parser.add_argument("--wall-clock", action="store_true", help="calibrate before each run instead of --rates")
     parser.add_argument("--budgets", type=int, nargs="+", default=[300, 600, 1200], help="seconds")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--sides", nargs="+", default=["nanochat", "gradus"])
@@ -177,9 +169,7 @@ def main() -> None:
     parser.add_argument("--nanochat-rows", type=int, default=8, help="its --device-batch-size")
     parser.add_argument("--nanochat-extra", nargs="*", default=[], help="more base_train arguments")
     parser.add_argument("--gradus-rows", type=int, default=8, help="rows of 512 tokens a step")
-    parser.add_argument(
-        "--gradus-settings", help="JSON of optimizer and schedule settings; the defaults if absent"
-    )
+    parser.add_argument("--gradus-settings", help="JSON of optimizer and schedule settings; the defaults if absent")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "nanochat-bpb.json")
     args = parser.parse_args()
     if args.wall_clock == (args.rates is not None):

@@ -153,9 +153,7 @@ def recount(model, batches, rows: Windows, token_bytes: np.ndarray) -> float:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("tokens", "shards", "train", "evaluate"))
     parser.add_argument("--nanochat", type=Path, required=True, help="checkout of nanochat")
     parser.add_argument("--base", type=Path, required=True, help="its NANOCHAT_BASE_DIR")

@@ -85,9 +85,7 @@ def write_shards(folder: Path, train: list[str], validation: list[str]) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prose", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cap-bytes", type=int, default=1_000_000)
@@ -102,8 +100,7 @@ def main() -> None:
     if args.shards:
         write_shards(args.out / "nanochat" / "base_data_climbmix", train, validation)
     sizes = {
-        name: sum(len(t.encode()) for t in texts)
-        for name, texts in (("train", train), ("validation", validation))
+        name: sum(len(t.encode()) for t in texts) for name, texts in (("train", train), ("validation", validation))
     }
     print(
         json.dumps(

@@ -22,7 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench_record import machine, write_result
+from bench_record import machine, wait_until_quiet, write_result
 
 HERE = Path(__file__).resolve().parent
 STEP_MS = re.compile(r"dt: ([0-9.]+)ms")
@@ -75,23 +75,20 @@ def run_side(command: list[str], environment: dict[str, str]) -> str:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanochat", type=Path, required=True, help="checkout of nanochat")
     parser.add_argument("--nanochat-python", required=True, help="python of its environment")
-    parser.add_argument(
-        "--base", type=Path, required=True, help="NANOCHAT_BASE_DIR with tokenizer and shards"
-    )
-    parser.add_argument(
-        "--tokens", type=Path, required=True, help="folder written by nanochat_runner.py tokens"
-    )
+    parser.add_argument("--base", type=Path, required=True, help="NANOCHAT_BASE_DIR with tokenizer and shards")
+    parser.add_argument("--tokens", type=Path, required=True, help="folder written by nanochat_runner.py tokens")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20, help="measured steps a round")
     parser.add_argument("--warm-up", type=int, default=12, help="steps before measuring")
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--context", type=int, default=512)
+    parser.add_argument(
+        "--wait-quiet", type=float, default=60, help="seconds to wait for an idle machine before each run"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results" / "nanochat-throughput.json")
     args = parser.parse_args()
     total = args.warm_up + args.steps
@@ -102,11 +99,11 @@ def main() -> None:
         "gradus-fp32": (gradus_command(args, total, "fp32"), {}),
     }
     seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
-    loads: list[tuple[str, float]] = []
+    idle: list[tuple[str, float]] = []
     parameters: dict[str, dict[str, int]] = {}
     for _ in range(args.rounds):
         for name, (command, environment) in sides.items():
-            loads.append((name, os.getloadavg()[0]))
+            idle.append((name, wait_until_quiet(args.wait_quiet)))
             output = run_side(command, environment)
             seconds[name].append(step_seconds(output)[args.warm_up :])
             parameters[name] = parameter_counts(output)
@@ -115,10 +112,7 @@ def main() -> None:
                 flush=True,
             )
     tokens = args.rows * args.context
-    rates = {
-        name: tokens_per_second([s for part in parts for s in part], tokens)
-        for name, parts in seconds.items()
-    }
+    rates = {name: tokens_per_second([s for part in parts for s in part], tokens) for name, parts in seconds.items()}
     best = {name: tokens / min(min(part) for part in parts) for name, parts in seconds.items()}
     result = {
         "claim": "training throughput against nanochat, tokens per second",
@@ -133,7 +127,7 @@ def main() -> None:
         },
         "bars": {"gradus over nanochat-fp32": 2.5, "gradus over nanochat-bf16": 1.2},
         "parameters": parameters,
-        "load_average_before_each_run": loads,
+        "idle_fraction_before_each_run": idle,
         "shape": {"depth": args.depth, "rows": args.rows, "context": args.context, "rounds": args.rounds},
         **machine(args.nanochat, args.nanochat_python),
     }

@@ -86,3 +86,9 @@ def test_the_split_is_by_hash_and_stops_at_the_cap() -> None:
     assert all(is_held_back(text) for text in validation)
     assert sum(len(text) for text in validation) <= 100
     assert len(train) + len(validation) + dropped == 2000
+
+
+def test_the_idle_fraction_lies_between_zero_and_one() -> None:
+    from bench_record import idle_fraction
+
+    assert 0.0 <= idle_fraction(0.05) <= 1.0
