@@ -60,8 +60,7 @@ def test_help_names_every_command_quickly(gradus):
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--help"], ["run", "--help"], ["plan", "small.toml"], ["doctor"], ["--version"], ["run", "small.toml"]],
+    "command", ["--help", "run --help", "plan small.toml", "doctor", "--version", "run small.toml"]
 )
 def test_these_commands_never_import_torch(gradus, command):
     code = "import sys\nfrom gradus.cli.main import main\ntry:\n    main()\n"

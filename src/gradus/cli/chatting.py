@@ -123,7 +123,7 @@ def start_chat(model: str, home: Path, options: ChatOptions, question: str | Non
     found = resolve_model(model, home)
     from gradus.engine.load import load_engine
 
-    session = ChatSession(load_engine(found.folder), options)
+    session = ChatSession(load_engine(found.folder, tokenizer_folder=found.tokenizer), options)
     on_terminal = sys.stdin.isatty()
     screen = terminal_screen() if sys.stdout.isatty() else PlainScreen(sys.stdout)
     if question is not None:

@@ -41,7 +41,7 @@ def evaluate_probes(
     if samples is not None and samples > 1 and temperature == 0:
         temperature = SAMPLED_TEMPERATURE
     settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature))
-    engine = load_engine(found.folder)
+    engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
     with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
         result = run_suite(
             engine,

@@ -80,7 +80,7 @@ def format_count(value: float) -> str:
     """1_234 -> 1,234; 12_345 -> 12.3 k; 1_200_000 -> 1.2 M; 4e19 -> 4e+19 past the quadrillions."""
     size = abs(value)
     if size < 10_000:
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+        return f"{value:,.0f}" if float(value).is_integer() or size >= 100 else f"{value:,.3g}"
     for limit, divisor, suffix in ((1e6, 1e3, "k"), (1e9, 1e6, "M"), (1e12, 1e9, "B"), (1e15, 1e12, "T")):
         # The rounded figure decides, so that 999,960 is 1 M and never 1000 k.
         if float(f"{size / divisor:.3g}") < 1000 and size < limit:

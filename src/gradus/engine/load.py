@@ -16,6 +16,7 @@ from gradus.tools.toolbox import ToolBox
 def load_engine(
     folder: Path | str,
     *,
+    tokenizer_folder: Path | str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     form: str = "hermes",
@@ -24,10 +25,11 @@ def load_engine(
 ) -> Engine:
     """The engine of a model folder; ArtifactError, ConfigError or DataError where parts lack or do not fit.
 
+    tokenizer_folder: where the tokenizer lies, None beside the model (a training checkpoint has none).
     dtype: what it computes in; fp32 gives the same answers in every batch, bf16 may be faster. toolbox: tools
     to run, None for all that gradus has.
     """
     folder = Path(folder)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(tokenizer_folder or folder)
     model = load_model(folder, device=device, dtype=dtype)
     return Engine(model, tokenizer, conversation_format(form, tokenizer), toolbox or ToolBox(), max_batch)

@@ -16,9 +16,10 @@ CHECKPOINTS_FOLDER = "checkpoints"
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A model folder found: where it is, and how to name it to the user."""
+    """A model found: its folder, the folder of its tokenizer (another for checkpoints), its name for the user."""
 
     folder: Path
+    tokenizer: Path
     label: str
 
 
@@ -31,10 +32,12 @@ def resolve_model(reference: str, home: Path) -> ModelReference:
     name, at, checkpoint = reference.rpartition("@") if "@" in reference else (reference, "", "")
     base, label = _artifact_folder(name, home)
     if base is None:
-        return ModelReference(Path(name).expanduser(), label)
+        folder = Path(name).expanduser()
+        return ModelReference(folder, folder, label)
+    model = base / MODEL_FOLDER
     if not at or checkpoint == "latest":
-        return ModelReference(base / MODEL_FOLDER, label)
-    return ModelReference(_checkpoint(base, checkpoint, label), f"{label}@{checkpoint}")
+        return ModelReference(model, model, label)
+    return ModelReference(_checkpoint(base, checkpoint, label), model, f"{label}@{checkpoint}")
 
 
 def _artifact_folder(name: str, home: Path) -> tuple[Path | None, str]:
@@ -71,9 +74,7 @@ def _last_model(run: Path) -> tuple[Path, str]:
     for stage in reversed(_stage_names(run)):
         if _has_model(run, stage):
             return (run / stage).resolve(), f"{run.name}/{stage}"
-    raise ArtifactError(
-        f'roadmap "{run.name}" has no finished stage with a model yet; run it: gradus run FILE'
-    )
+    raise ArtifactError(f'roadmap "{run.name}" has no finished stage with a model yet; run it: gradus run FILE')
 
 
 def _stage(run: Path, stage: str) -> Path:
@@ -84,22 +85,21 @@ def _stage(run: Path, stage: str) -> Path:
     there = f"; stages with a model are {', '.join(finished)}" if finished else "; none has a model yet"
     if stage in names:
         raise ArtifactError(f'stage "{stage}" of roadmap "{run.name}" holds no finished model{there}')
-    raise ArtifactError(
-        f'roadmap "{run.name}" has no stage "{stage}"{did_you_mean(stage, finished or names) or there}'
-    )
+    raise ArtifactError(f'roadmap "{run.name}" has no stage "{stage}"{did_you_mean(stage, finished or names) or there}')
 
 
 def _checkpoint(base: Path, checkpoint: str, label: str) -> Path:
-    """checkpoints/step-N or checkpoints/best beside the finished model."""
+    """checkpoints/step-N, its number written with or without leading zeros, or another name there (best)."""
     folder = base / CHECKPOINTS_FOLDER
-    kept = sorted((p.name for p in folder.iterdir()), key=_step) if folder.is_dir() else []
-    wanted = f"step-{int(checkpoint)}" if checkpoint.isdigit() else checkpoint
+    kept = {_short(p.name): p for p in sorted(folder.iterdir())} if folder.is_dir() else {}
+    wanted = str(int(checkpoint)) if checkpoint.isdigit() else checkpoint
     if wanted in kept:
-        return folder / wanted
-    listed = ", ".join("@" + name.removeprefix("step-") for name in ["latest", *kept])
+        return kept[wanted]
+    listed = ", ".join("@" + name for name in ["latest", *kept])
     raise ArtifactError(f'{label} keeps no checkpoint "@{checkpoint}"; there are {listed}')
 
 
-def _step(name: str) -> int:
-    found = re.search(r"\d+", name)
-    return int(found[0]) if found else -1
+def _short(name: str) -> str:
+    """5568 for step-00005568; other names as they are."""
+    found = re.fullmatch(r"step-0*(\d+)", name)
+    return found[1] if found else name

@@ -31,8 +31,13 @@ class Task(Protocol):
         """Set how much is done (or advance by so much) and the figures shown beside it."""
 
 
+Tick = Callable[[], None]
+
+
 class Progress(Protocol):
-    """Lines and tasks; see `live_progress`."""
+    """Lines and tasks; see `live_progress`. tick: called at each update, so that a place can keep its clock."""
+
+    tick: Tick | None
 
     def task(self, description: str, total: float | None = None, unit: str = "") -> Any:
         """A context manager that gives a Task and ends it."""
@@ -42,22 +47,22 @@ class Progress(Protocol):
 
 
 class QuietProgress:
-    """Shows nothing; `tick` is called at each update, so that a place can keep its clock."""
+    """Shows nothing."""
 
-    def __init__(self, tick: Callable[[], None] | None = None) -> None:
-        self._tick = tick
+    def __init__(self) -> None:
+        self.tick: Tick | None = None
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        yield _QuietTask(self._tick)
+        yield _QuietTask(self)
 
     def line(self, text: str) -> None:
         """Say nothing."""
 
 
 class _QuietTask:
-    def __init__(self, tick: Callable[[], None] | None) -> None:
-        self._tick = tick
+    def __init__(self, progress: QuietProgress) -> None:
+        self._progress = progress
 
     def update(
         self,
@@ -67,20 +72,20 @@ class _QuietTask:
         info: str = "",
         total: float | None = None,
     ) -> None:
-        if self._tick is not None:
-            self._tick()
+        if self._progress.tick is not None:
+            self._progress.tick()
 
 
 class PlainProgress:
     """One line at the start, every ten seconds and at the end of a task: for logs and pipes."""
 
-    def __init__(self, stream: IO[str] | None = None, tick: Callable[[], None] | None = None) -> None:
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self.tick: Tick | None = None
         self._stream = stream
-        self._tick = tick
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        task = _PlainTask(self, description, total, unit, self._tick)
+        task = _PlainTask(self, description, total, unit)
         yield task
         task.finish()
 
@@ -90,16 +95,8 @@ class PlainProgress:
 
 
 class _PlainTask:
-    def __init__(
-        self,
-        progress: PlainProgress,
-        description: str,
-        total: float | None,
-        unit: str,
-        tick: Callable[[], None] | None,
-    ) -> None:
+    def __init__(self, progress: PlainProgress, description: str, total: float | None, unit: str) -> None:
         self._progress, self._description, self._total, self._unit = progress, description, total, unit
-        self._tick = tick
         self._done = 0.0
         self._info = ""
         self._began = self._shown = time.monotonic()
@@ -115,8 +112,8 @@ class _PlainTask:
         self._done = done if done is not None else self._done + (advance or 0.0)
         self._total = total if total is not None else self._total
         self._info = info or self._info
-        if self._tick is not None:
-            self._tick()
+        if self._progress.tick is not None:
+            self._progress.tick()
         if time.monotonic() - self._shown >= PLAIN_EVERY_SECONDS:
             self._shown = time.monotonic()
             self._show("")
@@ -135,9 +132,9 @@ class _PlainTask:
 class LiveProgress:
     """rich bars on a terminal: description, bar, counts, figures, time left."""
 
-    def __init__(self, console: Console, tick: Callable[[], None] | None = None) -> None:
+    def __init__(self, console: Console) -> None:
+        self.tick: Tick | None = None
         self._console = console
-        self._tick = tick
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
@@ -157,7 +154,7 @@ class LiveProgress:
             refresh_per_second=4,
         )
         with bars:
-            task = _LiveTask(bars, bars.add_task(description, total=total, count="", info=""), unit, self._tick)
+            task = _LiveTask(self, bars, bars.add_task(description, total=total, count="", info=""), unit)
             yield task
             task.finish()
 
@@ -167,8 +164,8 @@ class LiveProgress:
 
 
 class _LiveTask:
-    def __init__(self, bars: Any, task_id: Any, unit: str, tick: Callable[[], None] | None) -> None:
-        self._bars, self._id, self._unit, self._tick = bars, task_id, unit, tick
+    def __init__(self, progress: LiveProgress, bars: Any, task_id: Any, unit: str) -> None:
+        self._progress, self._bars, self._id, self._unit = progress, bars, task_id, unit
         self._done = 0.0
         self._info = ""
 
@@ -188,21 +185,21 @@ class _LiveTask:
         count = format_count(self._done) + (f"/{format_count(known)}" if known else "")
         unit = f" {self._unit}" if self._unit else ""
         self._bars.update(self._id, completed=self._done, count=count + unit, info=self._info)
-        if self._tick is not None:
-            self._tick()
+        if self._progress.tick is not None:
+            self._progress.tick()
 
     def finish(self) -> None:
         known = self._bars.tasks[self._bars.task_ids.index(self._id)].total
         self._bars.update(self._id, completed=known or self._done or 1, total=known or self._done or 1)
 
 
-def live_progress(tick: Callable[[], None] | None = None) -> Progress:
+def live_progress() -> Progress:
     """Live bars where standard output is a terminal, plain lines where it is not."""
     if sys.stdout.isatty():
         from rich.console import Console
 
-        return LiveProgress(Console(), tick)
-    return PlainProgress(tick=tick)
+        return LiveProgress(Console())
+    return PlainProgress()
 
 
 def counted(items: Iterable[Item], task: Task, every: int = 64) -> Iterator[Item]:

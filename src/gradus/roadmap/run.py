@@ -229,6 +229,7 @@ def _place(walking: _Walk, stage: Stage, work: Path) -> Place:
 
 @contextmanager
 def _told_with_place(walking: _Walk, stage: Stage, place: Place) -> Iterator[None]:
+    walking.progress.tick = place.tick
     try:
         yield
     except KeyboardInterrupt:
@@ -241,6 +242,8 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place) -> Iterator[Non
         raise GradusError(f"{stage.place}: out of memory; try smaller settings for this stage") from error
     except GradusError as error:
         raise GradusError(f"{stage.place}: {error}") from error
+    finally:
+        walking.progress.tick = None
 
 
 def _set_threads(threads: int | None) -> None:

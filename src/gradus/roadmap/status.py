@@ -63,8 +63,9 @@ def _changes(roadmap: Roadmap, stage: Stage, run_dir: Path) -> str:
         found.append(f"seed changed from {before.seed} to {stage.seed}")
     now = stage.settings.model_dump(mode="json", by_alias=True)
     found += differences(before.settings, now)
-    for label in sorted({*before.sources, *stage.sources}):
-        if before.sources.get(label) != stage.sources.get(label):
+    # A path that is new or gone shows in the settings already.
+    for label in sorted(before.sources.keys() & stage.sources.keys()):
+        if before.sources[label] != stage.sources[label]:
             found.append(f"files of {label} changed")
     found += _changed_inputs(roadmap, stage, before)
     if len(found) > 3:
