@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -192,6 +194,21 @@ def test_no_text_from_anyone_becomes_a_control_token(hermes: HermesFormat, full:
 
     harmless = ["s", "u", "t" if texts[2].strip() else "", "a", "e", "r"]
     assert filled(*texts) == filled(*harmless)
+
+
+def test_outside_readers_find_thinking_and_calls_in_the_decoded_text(hermes: HermesFormat, full: Conversation):
+    """What vLLM's qwen3 reasoning parser and hermes tool parser do with text decoded without special tokens."""
+    prompt = hermes.render_prompt(replace(full, messages=full.messages[:2]))
+    row = hermes.render(replace(full, messages=full.messages[:3]))
+    text = hermes.tokenizer.decode(row.ids[len(prompt) :], skip_special=True)
+    thinking, _, rest = text.partition("<think>")[2].partition("</think>")
+    assert thinking.strip() == "Two sums.\nUse the tool."
+    calls = [json.loads(found) for found in re.findall(r"<tool_call>(.*?)</tool_call>", rest, re.DOTALL)]
+    assert calls == [
+        {"name": "calculator", "arguments": {"expression": "17 * 45"}},
+        {"name": "calculator", "arguments": {"expression": "2 + 2"}},
+    ]
+    assert rest[: rest.find("<tool_call>")].strip() == "One moment."
 
 
 def test_a_tokenizer_without_the_control_tokens_is_refused():
