@@ -103,3 +103,11 @@ def test_committing_what_was_committed_meanwhile_keeps_the_first(tmp_path):
 def test_an_unknown_file_says_what_there_is(tmp_path):
     with pytest.raises(ArtifactError, match='this corpus artifact holds no "model"; it holds train'):
         make(tmp_path).file("model")
+
+
+def test_what_a_kill_left_half_written_does_not_become_part_of_the_artifact(tmp_path):
+    work = begin_work(tmp_path, "corpus", FINGERPRINT)
+    (work / ".corpus.json.tmp-12ab34cd").write_text("half")
+    (work / "step-3.tmp-77").mkdir()
+    (work / "step-3.tmp-77" / "weights").write_text("half")
+    assert sorted(p.name for p in make(tmp_path).path.iterdir()) == ["manifest.json", "train"]

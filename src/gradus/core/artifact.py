@@ -105,6 +105,7 @@ def commit_artifact(work: Path, *, kind: str, fingerprint: str, **fields: Any) -
     fields: the other fields of Manifest (stage_version, name, settings, seed, parents, sources, software,
     machine, started, seconds, results). Where the same fingerprint was committed meanwhile, that one stays.
     """
+    _sweep_halves(work)
     files: dict[str, FileEntry] = {}
     for path in sorted(_content(work)):
         fsync_file(path)
@@ -195,11 +196,19 @@ def _fix(path: Path) -> str:
 
 
 def _content(work: Path) -> list[Path]:
-    """Every file of the result: scratch, the manifest and half-written files left out."""
+    """Every file of the result: scratch and the manifest left out."""
     found = []
     for path in work.rglob("*"):
         relative = path.relative_to(work)
-        temporary = path.name.startswith(".") and ".tmp-" in path.name
-        if path.is_file() and relative.parts[0] != SCRATCH and str(relative) != MANIFEST and not temporary:
+        if path.is_file() and relative.parts[0] != SCRATCH and str(relative) != MANIFEST:
             found.append(path)
     return found
+
+
+def _sweep_halves(work: Path) -> None:
+    """Delete what a kill left half-written: files of `write_atomic` and folders named `*.tmp-<nonce>`."""
+    for path in list(work.rglob("*.tmp-*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
