@@ -19,9 +19,7 @@ def load_tokenizer(folder: Path | str, special_tokens: Sequence[str] = ()) -> To
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{folder}: no {TOKENIZER_FILE}; expected a folder with a saved tokenizer"
-        ) from error
+        raise ArtifactError(f"{folder}: no {TOKENIZER_FILE}; expected a folder with a saved tokenizer") from error
     try:
         return Tokenizer(text).extended(special_tokens)
     except ArtifactError as error:
@@ -62,9 +60,7 @@ def load_tokenizer_from_hub(
     except RepositoryNotFoundError as error:
         raise ArtifactError(f"{where}: no such repository (private ones need HF_TOKEN)") from error
     except EntryNotFoundError as error:
-        raise ArtifactError(
-            f"{where}: it has no {TOKENIZER_FILE}; only fast tokenizers can be taken"
-        ) from error
+        raise ArtifactError(f"{where}: it has no {TOKENIZER_FILE}; only fast tokenizers can be taken") from error
     except HFValidationError as error:
         raise ArtifactError(f"{where}: not a repository name: {error}") from error
     except (HfHubHTTPError, OSError) as error:

@@ -26,7 +26,6 @@ def split_pattern(name: str) -> str:
     """The expression of that name, or ConfigError with the nearest one."""
     if name not in PATTERNS:
         raise ConfigError(
-            f'tokenizer: unknown pattern "{name}"; known are {", ".join(PATTERNS)}'
-            f"{did_you_mean(name, PATTERNS)}"
+            f'tokenizer: unknown pattern "{name}"; known are {", ".join(PATTERNS)}{did_you_mean(name, PATTERNS)}'
         )
     return PATTERNS[name]

@@ -39,9 +39,7 @@ _LONG_TEXT = 50_000
 _LONG_BLANK = re.compile(r"\s{50000}")
 # Letters and digits that came with Unicode 13 to 17: two regex engines of different age split them
 # differently.
-_CANARY = (
-    "a\U00011950b \U0001df00c \U00011f02d \U0002ebf0e \U000105c0f \U0001ccf0g \U00016ea0h \u088f \ua7dci"
-)
+_CANARY = "a\U00011950b \U0001df00c \U00011f02d \U0002ebf0e \U000105c0f \U0001ccf0g \U00016ea0h \u088f \ua7dci"
 
 
 class Tokenizer:
