@@ -13,7 +13,15 @@ from pydantic import TypeAdapter
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import load_settings
 from gradus.data.drops import Dropped
-from gradus.data.sources import FilesSource, Source, SyntheticSource, read_source, source_digest, source_files
+from gradus.data.sources import (
+    FilesSource,
+    RawText,
+    Source,
+    SyntheticSource,
+    read_source,
+    source_digest,
+    source_files,
+)
 
 
 def read(folder: Path, **settings: object) -> tuple[list[str], list[Dropped]]:
@@ -261,3 +269,14 @@ def test_settings_choose_a_source_by_kind_and_refuse_wrong_limits() -> None:
         load_settings(FilesSource, {"path": "a", "limit": "3B tokens"})
     with pytest.raises(ConfigError, match='unknown key "text_keys"; did you mean "text_key"'):
         load_settings(FilesSource, {"path": "a", "text_keys": "x"})
+
+
+def test_a_synthetic_source_needs_no_file_and_follows_the_seed(tmp_path: Path) -> None:
+    source = SyntheticSource(name="primer", documents=30)
+    texts = [[f.text for f in read_source(source, tmp_path, seed) if isinstance(f, RawText)] for seed in (1, 1, 2)]
+    assert len(texts[0]) == 30
+    assert texts[0] == texts[1] != texts[2]
+    assert source_files(source, tmp_path) == []
+    # The generators are the content: one digest for all of a package's sources, not that of no files.
+    assert source_digest(source, tmp_path) == source_digest(SyntheticSource(name="x", documents=1), tmp_path)
+    assert len(source_digest(source, tmp_path)) == 64
