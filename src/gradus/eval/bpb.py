@@ -32,9 +32,7 @@ class BitsPerByte:
     num_tokens: int = 0
 
     def __add__(self, other: BitsPerByte) -> BitsPerByte:
-        return BitsPerByte(
-            self.nats + other.nats, self.num_bytes + other.num_bytes, self.num_tokens + other.num_tokens
-        )
+        return BitsPerByte(self.nats + other.nats, self.num_bytes + other.num_bytes, self.num_tokens + other.num_tokens)
 
     @property
     def value(self) -> float:
@@ -54,9 +52,7 @@ class BitsPerByte:
 
 
 @torch.no_grad()
-def bits_per_byte(
-    model: Transformer, batches: Iterable[Batch], token_bytes: NDArray[np.int64]
-) -> BitsPerByte:
+def bits_per_byte(model: Transformer, batches: Iterable[Batch], token_bytes: NDArray[np.int64]) -> BitsPerByte:
     """Over the targets of these batches.
 
     token_bytes: (V,), the bytes that each token stands for, 0 for control tokens.

@@ -93,9 +93,7 @@ def run_suite(
     settings = settings or ProbeSettings()
     begin = time.perf_counter()
     dialogues = [
-        _Dialogue(probe, sample, settings)
-        for probe in suite.probes
-        for sample in range(_num_samples(probe, settings))
+        _Dialogue(probe, sample, settings) for probe in suite.probes for sample in range(_num_samples(probe, settings))
     ]
     judged = 0
 
@@ -160,8 +158,7 @@ def _judged(probe: Probe, turn: AssistantTurn, num_tokens: int) -> SampleResult:
         answer=turn.answer,
         thinking=turn.thinking,
         calls=tuple(
-            {"name": call.name, "arguments": call.arguments, "result": results.get(call.id)}
-            for call in turn.calls
+            {"name": call.name, "arguments": call.arguments, "result": results.get(call.id)} for call in turn.calls
         ),
         finish_reason=turn.finish_reason,
         num_tokens=num_tokens,

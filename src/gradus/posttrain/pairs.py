@@ -73,9 +73,7 @@ class PairResult:
     skipped: dict[str, int]
 
 
-def prompt_from_conversation(
-    conversation: Conversation, checks: tuple[Check, ...] | None = None
-) -> PairPrompt:
+def prompt_from_conversation(conversation: Conversation, checks: tuple[Check, ...] | None = None) -> PairPrompt:
     """The last user message as a prompt, what the row answers as its reference.
 
     Without `checks` the reference judges: the same tools called or none, and its last number, or where it
@@ -85,9 +83,7 @@ def prompt_from_conversation(
     last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
     reference = messages[last_user + 1 :]
     if last_user < 0 or not reference or reference[-1].role != "assistant":
-        raise DataError(
-            f'row "{conversation.id}": a prompt for pairs must hold a user message and end with its answer'
-        )
+        raise DataError(f'row "{conversation.id}": a prompt for pairs must hold a user message and end with its answer')
     prompt = replace(conversation, messages=messages[: last_user + 1])
     if checks is not None:
         return PairPrompt(prompt, checks, reference)
@@ -157,9 +153,7 @@ def make_pairs(
         counts["chosen_sampled" if [] in reasons else "chosen_reference"] += 1
     counts["pairs"] = len(pairs)
     names = ("prompts", "samples", "samples_passed", "pairs", "chosen_sampled", "chosen_reference")
-    return PairResult(
-        tuple(pairs), {name: counts[name] for name in names}, _by_count(failures), _by_count(skipped)
-    )
+    return PairResult(tuple(pairs), {name: counts[name] for name in names}, _by_count(failures), _by_count(skipped))
 
 
 def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:

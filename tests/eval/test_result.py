@@ -1,0 +1,81 @@
+"""Suite results: counts and Wilson bounds by hand, and the shape of the results file."""
+
+import json
+
+import pytest
+
+from gradus.core.gate import Gate, judge
+from gradus.eval.result import ItemResult, SampleResult, SuiteResult, failure_counts, proportion
+
+
+def sample(*reasons: str, answer: str = "x") -> SampleResult:
+    return SampleResult(reasons, answer, "hm", ({"name": "t", "arguments": {}, "result": "1"},), "stop", 3)
+
+
+def items(category: str, outcomes: list[bool]) -> tuple[ItemResult, ...]:
+    return tuple(
+        ItemResult(f"{category}-{i}", category, (sample(*([] if ok else ["calls: did not"])),))
+        for i, ok in enumerate(outcomes)
+    )
+
+
+def test_wilson_bounds_of_32_in_33_are_the_published_ones() -> None:
+    found = proportion(items("a", [True] * 32 + [False]))
+    assert (found["n"], found["successes"]) == (33, 32)
+    assert found["value"] == pytest.approx(32 / 33)
+    assert (round(found["lower"], 3), round(found["upper"], 3)) == (0.847, 0.995)
+    # sqrt(32/33 x 1/33 / 33) = 5.656854 / 33 / 5.744563
+    assert found["standard_error"] == pytest.approx(0.029840, abs=1e-6)
+
+
+def test_a_suite_without_items_proves_nothing() -> None:
+    assert proportion(()) == {
+        "value": 0.0,
+        "n": 0,
+        "successes": 0,
+        "lower": 0.0,
+        "upper": 1.0,
+        "standard_error": 0.0,
+    }
+
+
+def test_the_file_has_total_categories_and_items_in_order() -> None:
+    result = SuiteResult("s", "m", items("percent", [True, False]) + items("age", [True]))
+    data = json.loads(json.dumps(result.to_json()))
+    assert list(data) == ["suite", "model", "total", "categories", "items"]
+    assert list(data["categories"]) == ["percent", "age"]
+    assert data["total"]["successes"] == 2
+    assert data["categories"]["percent"]["value"] == 0.5
+    assert data["items"][1] == {
+        "id": "percent-1",
+        "category": "percent",
+        "passed": False,
+        "reasons": ["calls: did not"],
+        "answer": "x",
+        "thinking": "hm",
+        "calls": [{"name": "t", "arguments": {}, "result": "1"}],
+    }
+
+
+@pytest.mark.parametrize(("num_passed", "passed"), [(0, False), (1, False), (2, False), (3, True), (4, True)])
+def test_an_item_passes_when_more_than_half_of_its_samples_do(num_passed: int, passed: bool) -> None:
+    samples = tuple(sample(*([] if i < num_passed else ["stops: no"])) for i in range(4))
+    item = ItemResult("i", "c", samples)
+    assert item.passed is passed
+    entry = item.to_json()
+    assert (entry["samples"], entry["samples_passed"]) == (4, num_passed)
+    assert bool(entry["reasons"]) is not passed
+
+
+def test_measures_carry_items_for_the_paired_test_of_a_gate() -> None:
+    before = SuiteResult("s", "m", items("a", [True] * 8 + [False] * 2)).measures()
+    after = SuiteResult("s", "m", items("a", [False] * 8 + [True] * 2)).measures()
+    assert after["total"]["items"]["a-0"] == 0
+    assert after["a"]["n"] == 10
+    verdict = judge(Gate(measure="total", not_worse_than="before"), after, {"before": before})
+    assert "2 won, 8 lost of 10 shared items" in verdict.text
+
+
+def test_failures_are_counted_by_the_kind_of_check() -> None:
+    several = ItemResult("i", "c", (sample("calls: did not call a", "calls: nor b", "stops: no"),))
+    assert failure_counts([several, *items("a", [True, False])]) == {"calls": 2, "stops": 1}
