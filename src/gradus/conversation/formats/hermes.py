@@ -33,7 +33,7 @@ white space, so that the generation prompt is always a prefix of the row.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 import numpy as np
@@ -54,6 +54,26 @@ _MAX_KNOWN_TOOLS = 256
 _ROWS_A_BATCH = 128  # larger batches are slower: their pieces keep the garbage collector busy
 _ENCODE_CALL = json.JSONEncoder(ensure_ascii=False).encode
 _ENCODE_SCHEMA = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def text_runs(conversation: Conversation) -> Iterator[str]:
+    """The text between control tokens as this format writes it, for a tokenizer to learn from."""
+    messages = conversation.messages
+    if conversation.tools:
+        yield "system\n"
+        yield "\n".join(schema_text(tool) for tool in conversation.tools)
+    for message in messages:
+        if message.role == "assistant":
+            yield "assistant\n"
+            if message.reasoning_content:
+                yield f"\n{message.reasoning_content}\n"
+            if message.content:
+                yield message.content
+            yield from (f"\n{call_text(call)}\n" for call in message.tool_calls)
+        elif message.role == "tool":
+            yield f"\n{message.content}\n"
+        else:
+            yield f"{message.role}\n{message.content}"
 
 
 class HermesFormat:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from gradus.roadmap.sources import expand_path, file_sources
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 
 if TYPE_CHECKING:
-    from gradus.conversation.messages import Conversation
     from gradus.tokenizer.tokenizer import Tokenizer
 
 VERSION = 1
@@ -134,6 +132,7 @@ def _taken(take: str, roadmap_dir: Path) -> Tokenizer:
 
 def _texts(settings: Settings, inputs: Inputs) -> Iterator[str]:
     """Texts to learn from, each input up to its share of `megabytes`."""
+    from gradus.conversation.formats.hermes import text_runs
     from gradus.data.corpus import read_corpus
 
     corpora = (*inputs.many("corpus"), *inputs.many("corpora"))
@@ -145,7 +144,7 @@ def _texts(settings: Settings, inputs: Inputs) -> Iterator[str]:
         from gradus.data.pool import read_pool
 
         conversations = read_pool(artifact.path, "train")
-        yield from _up_to(share, (text for c in conversations for text in _message_texts(c)))
+        yield from _up_to(share, (text for c in conversations for text in text_runs(c)))
 
 
 def _up_to(size: float, texts: Iterator[str]) -> Iterator[str]:
@@ -154,14 +153,3 @@ def _up_to(size: float, texts: Iterator[str]) -> Iterator[str]:
             return
         size -= len(text.encode("utf-8"))
         yield text
-
-
-def _message_texts(conversation: Conversation) -> Iterator[str]:
-    """What a conversation's tokens will hold besides control tokens."""
-    for message in conversation.messages:
-        if message.reasoning_content:
-            yield message.reasoning_content
-        if message.content:
-            yield message.content
-        for call in message.tool_calls:
-            yield json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
