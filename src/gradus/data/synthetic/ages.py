@@ -8,7 +8,7 @@ from gradus.data.synthetic import numerals
 from gradus.data.synthetic.grammar import load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
 from gradus.data.synthetic.people import other_person, subject
-from gradus.data.synthetic.surface import dress
+from gradus.data.synthetic.surface import dress, with_articles
 
 # rule -> (plan, expression)
 _KINDS = {
@@ -60,7 +60,7 @@ def generate(rng: random.Random, persona: Persona) -> Item:
     slots["times"] = _TIMES[values["k"]] if rng.random() < 0.8 else f"{values['k']} times"
     slots |= person
     slots["P"] = other_person(rng)
-    question = load_grammar("age").text(rule, rng, slots)
+    question = with_articles(load_grammar("age").text(rule, rng, slots))
     expression = form.format(**values)
     answer = (
         "In {result}."

@@ -7,7 +7,7 @@ import random
 from gradus.data.synthetic import numerals
 from gradus.data.synthetic.arithmetic import ask
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
-from gradus.data.synthetic.surface import dress
+from gradus.data.synthetic.surface import dress, with_articles
 
 # rule -> (plan, expression, answer); {p} is the percentage, {m} the amount.
 _KINDS = {
@@ -88,7 +88,7 @@ def generate(rng: random.Random, persona: Persona) -> Item:
     }
     expression = form.format(p=percent, m=plain, k=people)
     turn = Turn(
-        user=dress(ask(rng, "percent", rule, slots), rng),
+        user=dress(with_articles(ask(rng, "percent", rule, slots)), rng),
         answer=answer.format(answer=sign),
         thinking=f"{plan}: {expression}.",
         calculation=expression,

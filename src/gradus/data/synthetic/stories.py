@@ -14,7 +14,7 @@ from gradus.data.synthetic.grammar import load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
 from gradus.data.synthetic.people import other_person, subject
 from gradus.data.synthetic.plots import PLOTS, Draw, Plot, line_plan
-from gradus.data.synthetic.surface import dress
+from gradus.data.synthetic.surface import dress, with_articles
 from gradus.data.synthetic.words import plural
 
 _JOINTS = (
@@ -107,7 +107,7 @@ class Story:
         expression = plan.rpartition(": ")[2]
         answer = self.money.answer("{result}") if sign else "{result}"
         turn = Turn(
-            dress(self.text, self.rng),
+            dress(with_articles(self.text), self.rng),
             pick(self.rng, ("The answer is {x}.", "The answer is {x}.", "That makes {x}.")).replace("{x}", answer),
             f"{plan}.",
             calculation=expression,

@@ -86,6 +86,8 @@ def dress(text: str, rng: random.Random, *, case: bool = True, frame: bool = Tru
             text = text.upper()
     else:
         text = text[:1].upper() + text[1:]
+    if ".?" in text or ",?" in text:
+        text = text.replace(".?", ".").replace(",?", "?")
     draw = rng.random()
     if draw < 0.30:
         text = text.rstrip(_END)
@@ -96,6 +98,14 @@ def dress(text: str, rng: random.Random, *, case: bool = True, frame: bool = Tru
     if rng.random() < 0.06:
         text = _with_typo(text, rng)
     return text
+
+
+_ARTICLE = re.compile(r"\b([Aa]) (?=(?:[aeio](?!ne\b|nce\b)|u(?!ni|s|ti|ro))[a-z])")
+
+
+def with_articles(text: str) -> str:
+    """`a` before a vowel becomes `an`: nouns are filled into templates that say `a`."""
+    return _ARTICLE.sub(r"\1n ", text)
 
 
 def _framed(text: str, rng: random.Random) -> str:

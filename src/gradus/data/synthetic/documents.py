@@ -1,0 +1,208 @@
+"""Pretraining text from templates, so that a first run needs no download: `documents("primer", ...)`.
+
+Small stories, facts, spelling lists, sums, calendars walked day by day, and questions with their worked answers in
+plain text. Control tokens never occur. Problems of the probe side of the conversations are left out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from gradus.core.errors import DataError, did_you_mean
+from gradus.data.document import Document, document_id
+from gradus.data.synthetic import facts, numerals
+from gradus.data.synthetic.calendars import date_steps, weekday_steps
+from gradus.data.synthetic.conversations import GENERATORS
+from gradus.data.synthetic.grammar import load_grammar
+from gradus.data.synthetic.item import Item, Persona, Turn, between, pick, side_of
+from gradus.data.synthetic.letters import counted, spelled
+from gradus.data.synthetic.people import name as first_name
+from gradus.data.synthetic.words import spelling_words
+from gradus.tools.calculator import calculate
+
+_NOBODY = Persona("the assistant", "its makers")
+_WORKED = tuple(name for name in GENERATORS if name not in ("identity", "follow_up"))
+_STYLES = (
+    ("Question: ", "\nAnswer: "),
+    ("Q: ", "\nA: "),
+    ("", "\n"),
+    ("- ", "\n  "),
+    ("Anna: ", "\nTom: "),
+    ("Teacher: ", "\nPupil: "),
+)
+"""What stands before a question and between it and its answer."""
+
+
+def documents(name: str, count: int, seed: int) -> Iterator[Document]:
+    """`count` documents of the generator `name`, the same for equal seeds. DataError for an unknown name."""
+    if name not in SOURCES:
+        known = ", ".join(SOURCES)
+        raise DataError(f'synthetic source: unknown name "{name}"{did_you_mean(name, SOURCES)}; known are {known}')
+    rng = random.Random(f"{seed} {name} documents")
+    kinds = SOURCES[name]
+    for _ in range(count):
+        text = pick(rng, kinds)(rng)
+        yield Document(text, document_id(text), f"synthetic/{name}")
+
+
+def tale(rng: random.Random) -> str:
+    """One to three short stories about the same people."""
+    grammar = load_grammar("primer")
+    people = load_grammar("people")
+    she = rng.random() < 0.5
+    slots = {
+        "A": people.text("girl" if she else "boy", rng),
+        "B": first_name(rng),
+        "n": str(between(rng, 2, 40)),
+        "he": "she" if she else "he",
+        "he_cap": "She" if she else "He",
+        "him": "her" if she else "him",
+        "his": "her" if she else "his",
+    }
+    return "\n".join(grammar.text("tale", rng, slots) for _ in range(between(rng, 1, 3)))
+
+
+def notes(rng: random.Random) -> str:
+    """Rules of thumb in words, with a short story behind them."""
+    grammar = load_grammar("primer")
+    rules = dict.fromkeys(grammar.text("note", rng) for _ in range(between(rng, 2, 6)))
+    return f"{' '.join(rules)}\n{tale(rng)}"
+
+
+def worked(rng: random.Random) -> str:
+    """Questions with their worked answers as plain text, of the training side."""
+    opening, between_turns = pick(rng, _STYLES)
+    lines = []
+    for _ in range(between(rng, 2, 6)):
+        lines += [f"{opening}{turn.user}{between_turns}{_reply(turn)}" for turn in _training_item(rng).turns]
+    return "\n".join(lines)
+
+
+def _training_item(rng: random.Random) -> Item:
+    while True:
+        item = GENERATORS[pick(rng, _WORKED)](rng, _NOBODY)
+        if side_of(item.key) == "train":
+            return item
+
+
+def _reply(turn: Turn) -> str:
+    if turn.calculation is not None:
+        result = calculate(turn.calculation)
+        return f"{turn.thinking} {turn.calculation} = {result}. {turn.answer.replace('{result}', result)}"
+    return f"{turn.thinking} {turn.answer}" if turn.thinking else turn.answer
+
+
+def knowledge(rng: random.Random) -> str:
+    """Sentences from the closed tables."""
+    lines = []
+    for _ in range(between(rng, 4, 12)):
+        draw = rng.random()
+        if draw < 0.35:
+            country = pick(rng, tuple(facts.CAPITALS))
+            city = facts.CAPITALS[country]
+            forward = draw < 0.25
+            lines.append(f"The capital of {country} is {city}." if forward else f"{city} is the capital of {country}.")
+        elif draw < 0.7:
+            one, two = pick(rng, facts.OPPOSITES)[:: 1 if rng.random() < 0.5 else -1]
+            lines.append(f"The opposite of {one} is {two}.")
+        elif draw < 0.85:
+            fact = pick(rng, facts.COUNTS)
+            lines.append(f"{fact.whole[0].upper()}{fact.whole[1:]} has {fact.number} {fact.part}.")
+        else:
+            thing = pick(rng, tuple(facts.COLOURS))
+            lines.append(f"{thing[0].upper()}{thing[1:]} is {facts.COLOURS[thing]}.")
+    return (" " if rng.random() < 0.5 else "\n").join(lines)
+
+
+def spellings(rng: random.Random) -> str:
+    """A list of words with their letters; words of the probe side are left out."""
+    words = spelling_words()
+    lines = []
+    for _ in range(between(rng, 8, 30)):
+        word = pick(rng, words)
+        if side_of(f"spelling|{word}") == "train":
+            lines.append(f"{word}: {spelled(word)}")
+    return "\n".join(lines)
+
+
+def letter_counts(rng: random.Random) -> str:
+    """Words with one letter counted along the spelling."""
+    words = spelling_words()
+    lines = []
+    for _ in range(between(rng, 5, 15)):
+        word = pick(rng, words)
+        letter = pick(rng, word)
+        if side_of(f"spelling|{word}") == side_of(f"letter_count|{word}|{letter}") == "train":
+            lines.append(f"{letter} in {word}: {counted(word, letter)}. Count: {word.count(letter)}.")
+    return "\n".join(lines)
+
+
+def sums(rng: random.Random) -> str:
+    """Small sums and differences, as the steps of dates and weekdays need them."""
+    lines = []
+    for _ in range(between(rng, 8, 24)):
+        a, b = between(rng, 1, 31), between(rng, 1, 31)
+        draw = rng.random()
+        if draw < 0.35:
+            lines.append(f"{a} + {b} = {a + b}.")
+        elif draw < 0.7:
+            lines.append(f"{a + b} - {b} = {a}.")
+        elif draw < 0.9:
+            n = between(rng, 1, 60)
+            lines.append(f"{n} = {n - n % 7} + {n % 7}.")
+        else:
+            lines.append(f"{a} is {'more than' if a > b else 'not more than'} {b}.")
+    return " ".join(lines)
+
+
+def counting(rng: random.Random) -> str:
+    """Numbers in order, in digits or words, now and then in larger steps."""
+    start, step = between(rng, 0, 900), pick(rng, (1, 1, 1, 2, 5, 7, 10))
+    draw = rng.random()
+    if draw < 0.1:
+        low = between(rng, 0, 80)
+        return "\n".join(f"{n} is {numerals.number_word(n)}." for n in range(low, low + between(rng, 5, 20)))
+    if draw < 0.15:
+        return ", ".join(f"{numerals.ordinal(n)}" for n in range(start % 25 + 1, start % 25 + between(rng, 5, 12)))
+    return ", ".join(str(n) for n in range(start, start + step * between(rng, 8, 30), step))
+
+
+def calendar(rng: random.Random) -> str:
+    """Weekdays and dates reached by stepping, of the training side, and plain lists of days and months."""
+    lines = []
+    for _ in range(between(rng, 3, 8)):
+        draw = rng.random()
+        sign = 1 if rng.random() < 0.55 else -1
+        word = "after" if sign > 0 else "before"
+        if draw < 0.45:
+            day, days = pick(rng, facts.DAYS), between(rng, 1, 60)
+            if side_of(f"weekday|{day}|{sign * days}") == "train":
+                lines.append(f"{days} days {word} {day}: {weekday_steps(day, sign * days)[0]}")
+        elif draw < 0.9:
+            month = pick(rng, facts.MONTHS)
+            number, days = between(rng, 1, facts.MONTH_LENGTHS[month]), between(rng, 1, 30)
+            if side_of(f"date|{month}|{number}|{sign * days}") == "train":
+                lines.append(f"{days} days {word} {month} {number}: {date_steps(month, number, sign * days)[0]}")
+        else:
+            names, start = pick(rng, (facts.DAYS, facts.MONTHS)), between(rng, 0, 11)
+            steps = range(between(rng, 4, 9))
+            lines.append(", ".join(names[(start + sign * step) % len(names)] for step in steps) + ".")
+    return "\n".join(lines)
+
+
+_Kind = Callable[[random.Random], str]
+SOURCES: dict[str, tuple[_Kind, ...]] = {
+    "primer": (
+        *(tale,) * 6,
+        notes,
+        *(worked,) * 7,
+        *(knowledge,) * 3,
+        *(spellings,) * 4,
+        *(letter_counts,) * 2,
+        *(sums,) * 2,
+        counting,
+        *(calendar,) * 3,
+    )
+}
+"""Generators by name, each kind listed as often as it should come."""
