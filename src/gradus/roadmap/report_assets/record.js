@@ -1,0 +1,62 @@
+// The books: time against the plan, machine and versions, the ledger.
+
+const LEDGER_AT_ONCE = 15;
+
+function times() {
+  const rows = data.stages.map((stage) => ({ stage, predicted: stage.predicted.seconds ?? null, actual: stage.seconds }));
+  if (!rows.some((row) => row.actual !== null)) return section("time", "Time", null, nothing("No stage has finished yet."));
+  const most = Math.max(...rows.flatMap((row) => [row.predicted || 0, row.actual || 0]), 1e-9);
+  const both = rows.filter((row) => row.predicted !== null && row.actual !== null);
+  const sum = (key) => both.reduce((total, row) => total + row[key], 0);
+  const total = both.length ? `Predicted ${seconds(sum("predicted"))}, took ${seconds(sum("actual"))}.` : null;
+  return section("time", "Time", `What each stage took against what the plan said before it ran. ${total || ""}`,
+    h("div", { class: "times card" }, rows.map((row) => timeRow(row, most)),
+      h("ul", { class: "legend" }, h("li", null, h("i", { class: "swatch took" }), "took"), h("li", null, h("i", { class: "swatch planned" }), "predicted"))));
+}
+
+function timeRow({ stage, predicted, actual }, most) {
+  const ratio = predicted && actual !== null ? `${significant(actual / predicted, 2)} ×` : "";
+  return h("div", { class: "time-row" },
+    h("span", { class: "bar-name" }, stage.name),
+    h("span", { class: "time-bars" },
+      h("i", { class: "took", vars: { value: `${(100 * (actual || 0)) / most}%` } }),
+      h("i", { class: "planned", vars: { value: `${(100 * (predicted || 0)) / most}%` } })),
+    h("span", { class: "bar-count" }, actual === null ? stage.state : seconds(actual)),
+    h("span", { class: "note" }, predicted === null ? "" : `${seconds(predicted)} ${ratio && `(${ratio})`}`));
+}
+
+function machine() {
+  const facts = Object.entries(data.machine).map(([name, value]) => [words(name), Array.isArray(value) ? value.join(", ") || "none" : figure(name, value)]);
+  const settings = Object.entries(data.machine_settings).map(([name, value]) => [words(name), value === null ? "all" : String(value)]);
+  const versions = Object.entries(data.software).filter(([, version]) => version).map(([name, version]) => [name, String(version)]);
+  if (!facts.length && !versions.length) return section("machine", "Machine", null, nothing("The ledger does not tell what machine this was."));
+  return section("machine", "Machine", "What the last walk ran on.",
+    h("div", { class: "columns-3" },
+      h("article", { class: "card" }, h("h3", null, "machine"), definitions(facts)),
+      h("article", { class: "card" }, h("h3", null, "how it was used"), definitions([...settings, ["seed", String(data.seed)], ["roadmap", h("code", null, data.path)]])),
+      h("article", { class: "card" }, h("h3", null, "versions"), definitions(versions))));
+}
+
+function ledger() {
+  if (!data.ledger.length) return section("ledger", "Ledger", null, nothing("The ledger is empty."));
+  const lines = [...data.ledger].reverse();
+  const body = h("div");
+  function draw(most) {
+    replaceContent(body,
+      table(["time (UTC)", "stage", "event", ""], lines.slice(0, most).map((line) => [shortTime(String(line.time || "")), String(line.stage || ""), String(line.event || ""), ledgerText(line)])),
+      lines.length > most && h("button", { type: "button", class: "quiet more", click: () => draw(lines.length) }, `show all ${lines.length}`));
+  }
+  draw(LEDGER_AT_ONCE);
+  return section("ledger", "Ledger", `The last of ${plural(data.ledger_lines, "line")}, newest first. The file itself is never rewritten.`, h("div", { class: "ledger card" }, body));
+}
+
+function ledgerText(line) {
+  if (line.event === "gate") return `${line.passed ? "passed" : "FAILED"}: ${line.text}${line.override ? ` (gone past: ${line.override})` : ""}`;
+  if (line.event === "stage") return `${line.kind} done in ${seconds(line.seconds)}${typeof line.predicted_seconds === "number" ? `, predicted ${seconds(line.predicted_seconds)}` : ""}`;
+  if (line.event === "walk") return `walk of ${line.roadmap}: ${(line.stages || []).join(", ")}`;
+  if (line.event === "result") return `${line.measure} = ${figure(String(line.measure), line.value)}${line.n ? ` (n = ${count(line.n)})` : ""}`;
+  return Object.entries(line)
+    .filter(([key]) => !["event", "time", "stage", "fingerprint"].includes(key))
+    .map(([key, value]) => `${words(key)} ${typeof value === "number" ? figure(key, value) : isTable(value) ? JSON.stringify(value) : value}`)
+    .join(", ");
+}
