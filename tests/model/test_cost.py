@@ -60,7 +60,7 @@ def test_analytic_flops_equal_the_counter_on_meta(spec: str) -> None:
 
 def test_flops_are_6n_plus_12ldt_for_one_full_document() -> None:
     config = model_config("d4", vocab_size=8192, context=512)
-    multiplied = 4 * (4 * 256**2 + 3 * 256 * 704) + 8192 * 256
+    multiplied = 4 * (4 * 256**2 + 3 * 256 * 672) + 8192 * 256
     assert flops_per_token(config, 512) == 6 * multiplied + 12 * 4 * 256 * 512
     assert flops_per_token(config, 512, head_fraction=0) == 6 * (multiplied - 8192 * 256) + 12 * 4 * 256 * 512
 
@@ -82,7 +82,7 @@ def test_kv_bytes_and_memory_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("depth", "width", "heads", "head_dim", "mlp"),
-    [(4, 256, 4, 64, 704), (8, 512, 8, 64, 1344), (9, 576, 9, 64, 1536), (12, 768, 6, 128, 2048)],
+    [(4, 256, 4, 64, 672), (8, 512, 8, 64, 1376), (9, 576, 9, 64, 1536), (12, 768, 6, 128, 2048)],
 )
 def test_the_dial_sets_the_shape(depth: int, width: int, heads: int, head_dim: int, mlp: int) -> None:
     config = model_config(f"d{depth}", vocab_size=8192, context=512)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,64 +18,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradus.model.batch import Documents
-
-_STEPS_PER_OCTAVE = 8  # filled-up lengths: at most 1/8 longer than the document, few distinct ones
-
-
-@dataclass(frozen=True)
-class LengthGroup:
-    """Documents of one filled-up length, at places [start, start + num_documents x length)."""
-
-    start: int
-    num_documents: int
-    length: int
+from gradus.model.dense import MAX_LENGTH, dense_causal_attention
+from gradus.model.layout import document_layout
 
 
-@dataclass(frozen=True)
-class DocumentLayout:
-    """Documents sorted into groups of like length.
+def attention(heads: Tensor, num_heads: int, documents: Documents, window: int | None = None) -> Tensor:
+    """Causal attention inside each document.
 
-    spread: (P,) int64, the token that stands at each of the P laid-out places (a filled-up place repeats its
-    document's first token); gather: (N,) int64, the place of each token. Both None where the tokens already
-    stand as they should.
+    heads: (H + 2 Hk, N, D), queries (already scaled), then keys, then values, H a multiple of Hk; window: how
+    many tokens a token sees, itself included, None for all. Returns (N, H D).
     """
-
-    groups: list[LengthGroup]
-    spread: Tensor | None
-    gather: Tensor | None
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, documents: Documents, window: int | None = None) -> Tensor:
-    """Causal attention inside each document, scaled by 1 / sqrt(head dim).
-
-    q: (N, H, D); k, v: (N, Hk, D), H a multiple of Hk; window: how many tokens a token sees, itself included,
-    None for all. Returns (N, H, D).
-    """
-    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and has_varlen():
-        return _attention_varlen(q, k, v, documents, window)
+    if heads.is_cuda and heads.dtype in (torch.bfloat16, torch.float16) and has_varlen():
+        return _attention_varlen(heads, num_heads, documents, window)
     layout = document_layout(documents)
-    if layout.spread is not None:
-        q, k, v = (part.index_select(0, layout.spread) for part in (q, k, v))
-    parts = []
+    is_full = window is None or window >= layout.longest
+    if heads.device.type == "cpu" and layout.longest <= MAX_LENGTH and is_full:
+        return dense_causal_attention(heads, num_heads, layout)
+    outs = []
     for group in layout.groups:
-        rows = slice(group.start, group.start + group.num_documents * group.length)
-        shape = (group.num_documents, group.length, -1, q.shape[-1])
-        parts.append(_attention_dense(q[rows].view(shape), k[rows].view(shape), v[rows].view(shape), window))
-    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+        part = heads if group.spread is None else heads.index_select(1, group.spread)
+        outs.append(_attention_fused(part, num_heads, group.length, window))
+    out = outs[0] if len(outs) == 1 else torch.cat(outs)
     return out if layout.gather is None else out.index_select(0, layout.gather)
 
 
-def _attention_dense(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-    """Documents of equal length. q: (B, T, H, D); k, v: (B, T, Hk, D). Returns (B T, H, D)."""
-    batch, length, heads, width = q.shape
-    q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D)
-    if k.shape[1] != heads:
-        k, v = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (k, v))
-    mask = None
-    if window is not None and window < length:
-        mask = _band(length, window, q.device)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-    return out.transpose(1, 2).reshape(batch * length, heads, width)
+def _attention_fused(heads: Tensor, num_heads: int, length: int, window: int | None) -> Tensor:
+    """Documents of equal length through torch's fused kernel. heads: (H + 2 Hk, B T, D). Returns (B T, H D)."""
+    _, tokens, width = heads.shape
+    # (B, H, T, D) each
+    q, k, v = (part.view(len(part), -1, length, width).transpose(0, 1) for part in _parts(heads, num_heads))
+    if k.shape[1] != num_heads:
+        k, v = (part.repeat_interleave(num_heads // part.shape[1], dim=1) for part in (k, v))
+    mask = None if window is None or window >= length else _band(length, window, heads.device)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
+    return out.transpose(1, 2).reshape(tokens, num_heads * width)
+
+
+def _parts(heads: Tensor, num_heads: int) -> tuple[Tensor, ...]:
+    """Queries (H, N, D), keys and values (Hk, N, D)."""
+    kv_heads = (heads.shape[0] - num_heads) // 2
+    return torch.split(heads, [num_heads, kv_heads, kv_heads])
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:
@@ -89,54 +70,15 @@ def _band(length: int, window: int, device: torch.device) -> Tensor:
 def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """One new token per row against everything its row has stored.
 
-    q: (B, H, D); keys, values: (B, Hk, S, D), the new token's own included; mask: (B, 1, 1, S) bool, True
-    where a row may look. Returns (B, H, D).
+    q: (B, H, D), already scaled; keys, values: (B, Hk, S, D), the new token's own included; mask: (B, 1, 1, S) bool, True
+    where a row may look. Returns (B, H D).
     """
     batch, heads, width = q.shape
     kv_heads = keys.shape[1]
     # Query heads that share a key head become rows of one product: the stored keys are never repeated.
-    grouped = q.view(batch, kv_heads, heads // kv_heads, width)
-    out = F.scaled_dot_product_attention(grouped, keys.to(q.dtype), values.to(q.dtype), attn_mask=mask)
-    return out.reshape(batch, heads, width)
-
-
-def document_layout(documents: Documents) -> DocumentLayout:
-    """The groups for these documents, worked out once per batch."""
-    found = documents.cache.get("layout")
-    if found is None:
-        found = documents.cache["layout"] = _build_layout(documents)
-    return found
-
-
-def _padded_length(length: int) -> int:
-    step = max(8, 1 << max(0, length.bit_length() - 1 - (_STEPS_PER_OCTAVE.bit_length() - 1)))
-    return -(-length // step) * step
-
-
-def _build_layout(documents: Documents) -> DocumentLayout:
-    lengths = documents.lengths
-    device = documents.positions.device
-    if len(set(lengths)) == 1:
-        return DocumentLayout([LengthGroup(0, len(lengths), lengths[0])], None, None)
-    by_length: dict[int, list[int]] = {}
-    for index, length in enumerate(lengths):
-        by_length.setdefault(_padded_length(length), []).append(index)
-    groups, spread = [], []
-    gather = torch.empty(documents.bounds[-1], dtype=torch.int64)
-    place = 0
-    for padded in sorted(by_length):
-        members = torch.tensor(by_length[padded])
-        starts = torch.tensor(documents.bounds)[members]
-        sizes = torch.tensor(lengths)[members]
-        column = torch.arange(padded)
-        inside = column[None, :] < sizes[:, None]  # (B, T)
-        tokens = starts[:, None] + torch.where(inside, column[None, :], 0)
-        spread.append(tokens.flatten())
-        places = place + torch.arange(tokens.numel()).view_as(tokens)
-        gather[tokens[inside]] = places[inside]
-        groups.append(LengthGroup(place, len(members), padded))
-        place += tokens.numel()
-    return DocumentLayout(groups, torch.cat(spread).to(device), gather.to(device))
+    grouped = q.reshape(batch, kv_heads, heads // kv_heads, width)
+    out = F.scaled_dot_product_attention(grouped, keys.to(q.dtype), values.to(q.dtype), attn_mask=mask, scale=1.0)
+    return out.reshape(batch, heads * width)
 
 
 @cache
@@ -152,23 +94,24 @@ def _varlen_options() -> frozenset[str]:
     return frozenset(inspect.signature(varlen_attn).parameters)
 
 
-def _attention_varlen(q: Tensor, k: Tensor, v: Tensor, documents: Documents, window: int | None) -> Tensor:
+def _attention_varlen(heads: Tensor, num_heads: int, documents: Documents, window: int | None) -> Tensor:
     """One call for all documents. The bounds are on the device once per batch."""
     from torch.nn.attention.varlen import varlen_attn
 
     bounds = documents.cache.get("bounds")
     if bounds is None:
-        bounds = torch.tensor(documents.bounds, dtype=torch.int32).to(q.device, non_blocking=True)
+        bounds = torch.tensor(documents.bounds, dtype=torch.int32).to(heads.device, non_blocking=True)
         documents.cache["bounds"] = bounds
     longest = max(documents.lengths)
+    q, k, v = (part.transpose(0, 1) for part in _parts(heads, num_heads))  # (N, H, D)
     options: dict[str, Any] = {}
-    if q.shape[1] != k.shape[1]:
+    if k.shape[1] != num_heads:
         if "enable_gqa" in _varlen_options():
             options["enable_gqa"] = True
         else:
-            k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
+            k, v = (part.repeat_interleave(num_heads // part.shape[1], dim=1) for part in (k, v))
     # (tokens seen to the left, to the right); -1 is torch's word for unlimited.
     seen = (-1 if window is None else window - 1, 0)
-    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=seen, **options)
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=seen, scale=1.0, **options)
     assert isinstance(out, Tensor)
-    return out
+    return out.flatten(1)

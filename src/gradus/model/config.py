@@ -43,9 +43,7 @@ class ModelConfig(Settings):
     def _sizes_fit(self) -> ModelConfig:
         problems = []
         if self.num_heads % self.num_kv_heads:
-            problems.append(
-                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
-            )
+            problems.append(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
             problems.append(f"head_dim {self.head_dim} is odd; rotary positions turn pairs of channels")
         if problems:
@@ -66,13 +64,13 @@ class ModelConfig(Settings):
 def derived_sizes(width: int, head_dim: int | None = None) -> dict[str, int]:
     """Heads and feed-forward width for a model width; `head_dim` overrides the derived head size.
 
-    8/3 x width keeps a layer near 12 width^2 matrix parameters; it is rounded to a multiple of 64 (256 from
+    8/3 x width keeps a layer near 12 width^2 matrix parameters; it is rounded to a multiple of 32 (256 from
     width 768 on), which matrix units and the block quantisation of exports want.
     """
     if head_dim is None:
         head_dim = 128 if width > NARROW_WIDTH and width % 128 == 0 else min(64, width)
     heads = max(1, width // head_dim)
-    step = 64 if width < 768 else 256
+    step = 32 if width < 768 else 256
     return {
         "num_heads": heads,
         "num_kv_heads": heads,
@@ -118,7 +116,5 @@ def _is_size(value: object) -> bool:
 def _dial_depth(spec: object) -> int:
     match = _DIAL.fullmatch(spec) if isinstance(spec, str) else None
     if match is None:
-        raise ConfigError(
-            f'model: found {spec!r}; expected a dial such as "d4" (depth 4) or a table of settings'
-        )
+        raise ConfigError(f'model: found {spec!r}; expected a dial such as "d4" (depth 4) or a table of settings')
     return int(match[1])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gradus.model.attention import attention, attention_cached
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
-from gradus.model.kernels import rms_norm, rotate, swiglu
+from gradus.model.kernels import attention_heads, rms_norm, swiglu
 
 Role = Literal["matrix", "embed", "head", "vector"]
 
@@ -51,21 +51,25 @@ class Block(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(2 * c.mlp_width, c.width))
         self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
 
-    def queries_keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (N, width). Returns q (N, H, D) and k, v (N, Hk, D); q and k normalised and rotated."""
+    def heads(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x: (N, width). Returns (H + 2 Hk, N, D): queries, keys and values ready for attention."""
         c = self.config
         x = rms_norm(x, c.norm_eps)
-        qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype))
-        qkv = qkv.view(x.shape[0], -1, c.head_dim)  # (N, H + 2 Hk, D)
-        q, k, v = torch.split(qkv, [c.num_heads, c.num_kv_heads, c.num_kv_heads], dim=1)
+        qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype)).view(x.shape[0], -1, c.head_dim)
+        norms = None
         if self.query_norm is not None and self.key_norm is not None:
-            q = rms_norm(q, c.norm_eps) * self.query_norm.to(q.dtype)
-            k = rms_norm(k, c.norm_eps) * self.key_norm.to(k.dtype)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
+            norms = (self.query_norm, self.key_norm)
+        return attention_heads(qkv, c.num_heads, norms, cos, sin, c.norm_eps)
 
-    def attended(self, x: Tensor, heads: Tensor) -> Tensor:
-        """Residual after attention. heads: (N, H, D)."""
-        return x + F.linear(heads.reshape(x.shape[0], -1), self.out.to(x.dtype))
+    def keys_values(self, heads: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values (N, Hk, D) among heads."""
+        c = self.config
+        _, keys, values = torch.split(heads, [c.num_heads, c.num_kv_heads, c.num_kv_heads])
+        return keys.transpose(0, 1), values.transpose(0, 1)
+
+    def attended(self, x: Tensor, attention_out: Tensor) -> Tensor:
+        """Residual after attention. attention_out: (N, H D)."""
+        return x + F.linear(attention_out, self.out.to(x.dtype))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Residual after the gated feed-forward."""
@@ -85,18 +89,17 @@ class Transformer(nn.Module):
             Block(config) for _ in range(config.depth)
         )
         self.norm = nn.Parameter(torch.empty(config.width))
-        self.unembedding = (
-            None if config.tie_embeddings else nn.Parameter(torch.empty(config.vocab_size, config.width))
-        )
+        self.unembedding = None if config.tie_embeddings else nn.Parameter(torch.empty(config.vocab_size, config.width))
 
     def forward(self, tokens: Tensor, documents: Documents) -> Tensor:
         """Hidden states before the head. tokens: (N,). Returns (N, width) in the compute dtype."""
         x = self._embedded(tokens)
         cos, sin = self._rotation(documents.positions)
         for block in self.blocks:
-            x = block.attended(x, attention(*block.queries_keys_values(x, cos, sin), documents))
+            heads = block.heads(x, cos, sin)
+            x = block.attended(x, attention(heads, self.config.num_heads, documents))
             x = block.feed_forward(x)
-        return rms_norm(x, self.config.norm_eps)
+        return self._normed(x)
 
     def prefill(self, tokens: Tensor, documents: Documents) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Like forward, and each layer's keys and values (N, Hk, D) for a cache."""
@@ -104,25 +107,29 @@ class Transformer(nn.Module):
         cos, sin = self._rotation(documents.positions)
         stored = []
         for block in self.blocks:
-            q, k, v = block.queries_keys_values(x, cos, sin)
-            stored.append((k, v))
-            x = block.feed_forward(block.attended(x, attention(q, k, v, documents)))
-        return rms_norm(x, self.config.norm_eps), stored
+            heads = block.heads(x, cos, sin)
+            stored.append(block.keys_values(heads))
+            x = block.attended(x, attention(heads, self.config.num_heads, documents))
+            x = block.feed_forward(x)
+        return self._normed(x), stored
 
     def decode(self, tokens: Tensor, positions: Tensor, cache: KeyValueCache) -> Tensor:
         """One token for each of B rows. tokens, positions: (B,). Returns hidden states (B, width)."""
         x = self._embedded(tokens)
         cos, sin = self._rotation(positions)
         for layer, block in enumerate(self.blocks):
-            q, k, v = block.queries_keys_values(x, cos, sin)
-            x = block.feed_forward(block.attended(x, attention_cached(q, *cache.append(layer, k, v))))
-        return rms_norm(x, self.config.norm_eps)
+            heads = block.heads(x, cos, sin)
+            queries = heads[: self.config.num_heads].transpose(0, 1)  # (B, H, D)
+            seen = cache.append(layer, *block.keys_values(heads))
+            x = block.attended(x, attention_cached(queries, *seen))
+            x = block.feed_forward(x)
+        return self._normed(x)
 
     @property
     def head_weight(self) -> Tensor:
-        """(vocabulary, width) in the compute dtype, the final norm's weight folded in."""
+        """(vocabulary, width) in the compute dtype."""
         weight = self.embedding if self.unembedding is None else self.unembedding
-        return (weight * self.norm).to(self.compute_dtype)
+        return weight.to(self.compute_dtype)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, vocabulary) of hidden states (N, width)."""
@@ -179,6 +186,9 @@ class Transformer(nn.Module):
     def _embedded(self, tokens: Tensor) -> Tensor:
         # Looked up in the parameter's own dtype: the gradient of a frequent token is summed in fp32.
         return F.embedding(tokens, self.embedding).to(self.compute_dtype)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.config.norm_eps) * self.norm.to(x.dtype)
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each token's angles, (N, 1, D/2). Source: RoPE, Su et al. 2021, in halves."""

@@ -173,9 +173,7 @@ def load_config(folder: Path) -> ModelConfig:
     return config_from_hub(table, str(path))
 
 
-def load_model(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Transformer:
+def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
     """The model in a folder, its weights and its computing in `dtype`, ready to decode.
 
     For training load fp32 and set `compute_dtype`. Raises ArtifactError where files are missing, damaged or
