@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from gradus.core.artifact import folder_name, open_artifact
+from gradus.core.artifact import Artifact, folder_name, open_artifact
 from gradus.core.errors import ArtifactError, ConfigError, did_you_mean
 from gradus.core.machine import machine_facts
 from gradus.core.quantity import format_bytes, format_count, format_seconds
@@ -35,11 +35,28 @@ class DeviceEntry(Settings):
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage with its estimate; done: an artifact of its fingerprint exists already."""
+    """A stage with its estimate; made: its artifact, where one of its fingerprint exists already."""
 
     stage: Stage
     estimate: Estimate
-    done: bool
+    made: Artifact | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.made is not None
+
+    @property
+    def known(self) -> Estimate:
+        """The estimate, with what is known in its place where the stage is done."""
+        if self.made is None:
+            return self.estimate
+        results = self.made.results
+        return replace(
+            self.estimate,
+            seconds=self.made.manifest.seconds,
+            steps=results.get("steps", self.estimate.steps),
+            tokens=results.get("tokens", self.estimate.tokens),
+        )
 
 
 def known_devices(home: Path) -> dict[str, DeviceEntry]:
@@ -53,9 +70,7 @@ def known_devices(home: Path) -> dict[str, DeviceEntry]:
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{own}: not valid TOML: {error}") from None
     return {
-        name: load_settings(
-            DeviceEntry, table if isinstance(table, dict) else {}, f"{DEVICES_FILE}: [{name}]"
-        )
+        name: load_settings(DeviceEntry, table if isinstance(table, dict) else {}, f"{DEVICES_FILE}: [{name}]")
         for name, table in tables.items()
     }
 
@@ -84,17 +99,17 @@ def plan_roadmap(roadmap: Roadmap, device: Device, artifacts_dir: Path) -> list[
         module = stage_module(stage.kind)
         by_key = {key: tuple(facts[r.stage] for r in refs) for key, refs in stage.references.items()}
         estimate: Estimate = module.plan(stage.settings, Expected(by_key, facts), device, stage)
-        results = _finished_results(artifacts_dir / folder_name(module.MAKES, stage.fingerprint))
-        facts[stage.name] = {**estimate.facts, **(results or {})}
-        planned.append(PlannedStage(stage, estimate, results is not None))
+        made = _finished(artifacts_dir / folder_name(module.MAKES, stage.fingerprint))
+        facts[stage.name] = {**estimate.facts, **(made.results if made else {})}
+        planned.append(PlannedStage(stage, estimate, made))
     return planned
 
 
-def _finished_results(path: Path) -> Mapping[str, Any] | None:
+def _finished(path: Path) -> Artifact | None:
     if not path.is_dir():
         return None
     try:
-        return open_artifact(path, verify=False).results
+        return open_artifact(path, verify=False)
     except ArtifactError:
         # The walk refuses a damaged artifact; a plan only counts it as not there.
         return None
@@ -110,12 +125,12 @@ def plan_text(roadmap: Roadmap, planned: list[PlannedStage], device: Device) -> 
         "",
         text_table(headers, rows, right=range(2, 8)),
     ]
-    horizons = [text for item in planned if (text := _horizon(item.stage.name, item.estimate))]
+    horizons = [text for item in planned if (text := _horizon(item.stage.name, item.known))]
     if horizons:
         lines += ["", *horizons]
     lines += [f"  note: {i.stage.name}: {note}" for i in planned for note in i.estimate.notes]
     left = sum(item.estimate.seconds or 0 for item in planned if not item.done)
-    total = sum(item.estimate.seconds or 0 for item in planned)
+    total = sum(item.known.seconds or 0 for item in planned)
     most = max((item.estimate.memory_bytes or 0 for item in planned), default=0)
     price = f", {left / 3600 * device.price_per_hour:,.2f} at {device.price_per_hour:g} an hour" if (
         device.price_per_hour
@@ -125,9 +140,7 @@ def plan_text(roadmap: Roadmap, planned: list[PlannedStage], device: Device) -> 
         f" ({done} of {len(planned)} stages done, {format_seconds(total)} in all)" if done else ""
     )]  # fmt: skip
     if most > device.memory_bytes:
-        lines.append(
-            f"warning: {format_bytes(most)} are needed, {device.name} has {format_bytes(device.memory_bytes)}"
-        )
+        lines.append(f"warning: {format_bytes(most)} are needed, {device.name} has {format_bytes(device.memory_bytes)}")
     return "\n".join(lines)
 
 
@@ -144,6 +157,7 @@ def plan_json(roadmap: Roadmap, planned: list[PlannedStage], device: Device) -> 
                 "done": item.done,
                 **asdict(item.estimate),
                 "notes": list(item.estimate.notes),
+                "actual_seconds": item.made.manifest.seconds if item.made else None,
             }
             for item in planned
         ],
@@ -152,7 +166,7 @@ def plan_json(roadmap: Roadmap, planned: list[PlannedStage], device: Device) -> 
 
 
 def _row(item: PlannedStage) -> list[str]:
-    e = item.estimate
+    e = item.known
     return [
         item.stage.name,
         item.stage.kind,

@@ -1,0 +1,145 @@
+"""A walk killed by kill -9 anywhere ends with the weights of an unbroken walk, bit for bit."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROADMAP = """\
+name = "killed"
+seed = 3
+
+[machine]
+threads = 1
+
+[[stage]]
+name = "prose"
+kind = "corpus"
+sources = [{ kind = "files", path = "text.txt", split = "line" }]
+validation_fraction = 0.1
+
+[[stage]]
+name = "talk"
+kind = "pool"
+sources = [{ path = "chats.jsonl" }]
+validation_fraction = 0.1
+
+[[stage]]
+name = "bpe"
+kind = "tokenizer"
+corpus = "prose"
+vocab_size = 285
+
+[[stage]]
+name = "tokens"
+kind = "tokenize"
+corpus = "prose"
+tokenizer = "bpe"
+
+[[stage]]
+name = "base"
+kind = "pretrain"
+tokens = "tokens"
+model = { depth = 2, width = 32, head_dim = 16 }
+context = 64
+horizon = "24 steps"
+batch_tokens = 512
+save_every = 4
+evaluate_every = 6
+log_every = 2
+samples = ["The"]
+
+[[stage]]
+name = "chat"
+kind = "sft"
+from = "base"
+mixture = [{ source = "talk" }]
+batch_tokens = 512
+epochs = 3
+save_every = 3
+evaluate_every = 5
+log_every = 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(400)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    rows = [
+        {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"It is {i}."}]}
+        for i in range(120)
+    ]
+    (tmp_path / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "killed.toml").write_text(ROADMAP)
+    return tmp_path
+
+
+def start(folder, home):
+    code = "from gradus.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "run", "killed.toml", "--home", home]
+    with open(folder / f"{home}.log", "ab") as log:
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+
+def weights(folder, home):
+    """Checksums of what must be equal: every model file and every shard."""
+    found = {}
+    for stage in ("tokens", "base", "chat"):
+        for file in sorted((folder / home / "runs/killed" / stage).rglob("*")):
+            if file.suffix in {".safetensors", ".bin"} and "checkpoints" not in file.parts:
+                found[f"{stage}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def walk_with_kills(folder, home, kills, seconds, rng):
+    """Kill the walk after random delays, then let it end; how many kills hit a running walk."""
+    hits = 0
+    while hits < kills:
+        process = start(folder, home)
+        # From the first write on: an interpreter that is still importing has nothing to lose.
+        delay = rng.uniform(0.2, seconds)
+        began = time.monotonic()
+        while time.monotonic() - began < delay and process.poll() is None:
+            time.sleep(0.02)
+        if process.poll() is not None:
+            assert process.returncode == 0, (folder / f"{home}.log").read_text()[-2000:]
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        hits += 1
+    process = start(folder, home)
+    assert process.wait(300) == 0, (folder / f"{home}.log").read_text()[-2000:]
+    return hits
+
+
+def check(folder, kills, seed):
+    began = time.monotonic()
+    assert start(folder, "whole").wait(300) == 0, (folder / "whole.log").read_text()[-2000:]
+    seconds = time.monotonic() - began
+    expected = weights(folder, "whole")
+    assert {name.split("/")[0] for name in expected} == {"tokens", "base", "chat"}
+    rng = random.Random(seed)
+    hits, round_number = 0, 0
+    while hits < kills:
+        home = f"broken{round_number}"
+        hits += walk_with_kills(folder, home, kills - hits, seconds * 0.8, rng)
+        assert weights(folder, home) == expected
+        assert not list((folder / home / "artifacts").glob("*.work"))
+        round_number += 1
+    return hits
+
+
+def test_a_few_kills_change_nothing(folder):
+    assert check(folder, kills=2, seed=1) == 2
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(folder):
+    assert check(folder, kills=20, seed=2) == 20
