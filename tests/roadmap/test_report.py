@@ -3,6 +3,7 @@
 import html.parser
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -15,9 +16,9 @@ from gradus.core.errors import ArtifactError
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.ledger import Ledger
 from gradus.core.statistics import mcnemar_exact, wilson
+from gradus.roadmap import report_measures
 from gradus.roadmap.report import report_page, script_json, write_report
 from gradus.roadmap.report_data import report_data
-from gradus.roadmap.report_measures import CURVE_POINTS, SUITE_ITEMS, TEXT_CHARACTERS, clip
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1><!-- \u2028 \ud800 {{data}}"
 STAGES = (
@@ -84,6 +85,8 @@ class Run:
                 seconds=float(SECONDS[stage["name"]]), started="2026-01-02T03:04:05+00:00", results=results,
             )  # fmt: skip
             (self.folder / stage["name"]).symlink_to(artifact.path)
+            for name, value in (("loss", 1.5), (self.says, 2.0)):
+                self.ledger.append({"event": "result", "stage": stage["name"], "measure": name, "value": value})
             self.ledger.append({"event": "stage", "stage": stage["name"], "seconds": 3.0, "kind": stage["kind"]})
         return self
 
@@ -121,7 +124,8 @@ class Run:
                  "calls": [{"name": "calculator", "arguments": {"expression": "6 + 6"}, "result": "12"}]}
                 for step in (20, 40)]  # fmt: skip
         (work / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return {"parameters": 2_000_000, "tokens": 6_000_000}
+        mixture = [{"source": self.says[:20], "epochs": 2.0, "token_fraction": 1.0}]
+        return {"parameters": 2_000_000, "tokens": 6_000_000, "mixture": mixture, "packing": {"rows": 40}}
 
     def _dpo(self, work, stage):
         self._model(work)
@@ -142,9 +146,8 @@ class Run:
                 file.write(json.dumps(line) + "\n")
                 if step % max(1, self.steps // 8) == 0:
                     value = 1.2 + 3 * math.exp(-5 * step / self.steps)
-                    file.write(
-                        json.dumps({"event": "evaluate", "step": step, "tokens": step * 8192, evaluated: value}) + "\n"
-                    )
+                    measures = {evaluated: value, "bpb/books": value, f"bpb/{self.says}": value + 0.1}
+                    file.write(json.dumps({"event": "evaluate", "step": step} | measures) + "\n")
 
     def _eval(self, work, stage):
         right = 0.62 if stage["name"] == "look" else 0.9
@@ -155,16 +158,23 @@ class Run:
             for category in CATEGORIES:
                 for i in range(self.per_category):
                     passed = (i + 0.5) / self.per_category < right - (0.1 if suite == "fresh" else 0)
+                    call = {"name": "calculator", "arguments": {"expression": f"{i} + 6"}, "result": str(i + 6)}
                     items.append(
-                        {"id": f"{category}-{i}", "category": category, "passed": passed, "answer": self.says,
+                        {"id": f"{category}-{i}", "category": category, "passed": passed, "calls": [call],
                          "messages": [{"role": "user", "content": f"What is {i} + 6? {self.says}"}],
-                         "reasons": [] if passed else [f"answer_number: {self.says}"], "thinking": f"I add. {self.says}",
-                         "calls": [{"name": "calculator", "arguments": {"expression": f"{i} + 6"}, "result": str(i + 6)}]}
+                         "reasons": [] if passed else [f"answer_number: {self.says}"],
+                         "thinking": f"I add. {self.says}", "answer": self.says}
                     )  # fmt: skip
             (work / "probes" / f"{suite}.json").write_text(json.dumps({"suite": suite, "items": items}))
             groups = {"total": items} | {c: [item for item in items if item["category"] == c] for c in CATEGORIES}
             probes[suite] = {n: measure({i["id"]: int(i["passed"]) for i in g}) for n, g in groups.items()}
         return {"probes": probes}
+
+
+@pytest.fixture(autouse=True)
+def no_syncing(monkeypatch):
+    """These folders need not survive a power cut."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -210,7 +220,7 @@ def test_a_finished_run_is_told_with_its_verdict_its_gate_and_how_to_talk_to_the
 def test_a_failed_gate_is_the_verdict_until_it_is_judged_again(run):
     run.record().finish().judge(False, override="good enough")
     data = report_data(run.folder)
-    assert data["verdict"]["text"] == "1 of 1 gate failed, in exam"
+    assert data["verdict"]["text"] == "the gate failed, in exam"
     assert data["gates"][0]["override"] == "good enough"
     assert report_data(run.judge(True).folder)["verdict"]["word"] == "passed"
 
@@ -261,7 +271,8 @@ def test_questions_come_from_the_suite_that_was_used_and_not_from_a_changed_one(
     item = {"id": "weekday-0", "category": "weekday", "passed": True, "answer": "Tuesday"}
     (work / "probes" / "fresh.json").write_text(json.dumps({"items": [item]}))
     commit_artifact(
-        work, kind="eval", fingerprint=stage["fingerprint"], results={"probes": {"fresh": {"total": measure({"a": 1})}}},
+        work, kind="eval", fingerprint=stage["fingerprint"],
+        results={"probes": {"fresh": {"total": measure({"a": 1})}}},
         sources={"fresh.jsonl": digest([["fresh.jsonl", file_digest(suite)]])},
     )  # fmt: skip
     shown = report_data(run.folder)["abilities"][0]["suites"][0]
@@ -272,13 +283,13 @@ def test_questions_come_from_the_suite_that_was_used_and_not_from_a_changed_one(
     assert shown["note"] == "fresh.jsonl has changed since, so the questions are not shown"
 
 
-def test_curves_are_columns_thinned_with_the_last_step_kept(tmp_path):
-    run = Run(tmp_path / "home", steps=CURVE_POINTS * 2 + 1).record().finish("primer", "base")
-    (curve,) = report_data(run.folder)["training"]
+def test_curves_are_columns_thinned_with_the_last_step_kept(run, monkeypatch):
+    monkeypatch.setattr(report_measures, "CURVE_POINTS", 15)
+    (curve,) = report_data(run.record().finish("primer", "base").folder)["training"]
+    # Of 40 steps each third, counted from the last.
     assert curve["every"] == 3
-    assert len(curve["train"]["step"]) <= CURVE_POINTS
-    assert curve["train"]["step"][-1] == CURVE_POINTS * 2 + 1
-    assert set(curve["evaluate"]) == {"step", "tokens", "bpb"}
+    assert curve["train"]["step"] == list(range(1, 41, 3))
+    assert list(curve["evaluate"]) == ["step", "bpb", "bpb/books", "bpb/It is 12."]
     assert len(curve["evaluate"]["bpb"]) == 8
 
 
@@ -292,23 +303,32 @@ def test_a_figure_that_some_lines_lack_is_empty_there(run):
     assert curve["train"] == {"step": [1, 2], "loss": [None, 2.0], "margin": [None, 0.5]}
 
 
+def test_results_of_a_stage_in_a_row_are_one_entry_of_the_ledger(run):
+    data = report_data(run.record().finish("primer", "talk").folder)
+    assert [line["event"] for line in data["ledger"]] == ["walk", "result", "stage", "result", "stage"]
+    assert data["ledger"][1]["measures"] == {"loss": 1.5, "It is 12.": 2.0}
+    assert data["ledger_lines"] == 7
+
+
 def test_left_out_documents_are_shown_by_reason_with_a_few_examples(run):
     (dropped,) = report_data(run.record().finish("primer").folder)["drops"]
     assert dropped["by_reason"] == {"duplicate": 7}
     assert len(dropped["samples"]["duplicate"]) == 5
 
 
-def test_very_large_suites_keep_the_failed_questions_first(tmp_path):
-    run = Run(tmp_path / "home", per_category=600).record().finish("look")
-    suite = report_data(run.folder)["abilities"][0]["suites"][1]
-    failed = [item for item in suite["items"] if not item["passed"]]
-    assert (len(suite["items"]), suite["left_out"]) == (SUITE_ITEMS, 6 * 600 - SUITE_ITEMS)
-    assert len(failed) == suite["total"]["n"] - suite["total"]["successes"]
+def test_very_large_suites_keep_the_failed_questions_first(run, monkeypatch):
+    monkeypatch.setattr(report_measures, "SUITE_ITEMS", 15)
+    suite = report_data(run.record().finish("look").folder)["abilities"][0]["suites"][1]
+    assert (len(suite["items"]), suite["left_out"]) == (15, 24 - 15)
+    assert [i["passed"] for i in suite["items"]].count(False) == 12 == suite["total"]["n"] - suite["total"]["successes"]
+    assert [i["id"] for i in suite["items"]][:3] == ["arithmetic-0", "arithmetic-1", "arithmetic-2"]
 
 
 def test_long_texts_are_cut_with_a_word():
-    assert clip({"a": ["x" * (TEXT_CHARACTERS + 5)]})["a"][0].endswith("x … (5 characters more)")
-    assert clip("short") == "short"
+    assert report_measures.clip({"a": ["x" * (report_measures.TEXT_CHARACTERS + 5)]})["a"][0].endswith(
+        "x … (5 characters more)"
+    )
+    assert report_measures.clip("short") == "short"
 
 
 # Unfinished, damaged, foreign
@@ -436,8 +456,8 @@ def browsed(path, tmp_path):
     copy = tmp_path / "probed.html"
     policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)[0]
     copy.write_text(text.replace(policy, PROBE), encoding="utf-8")
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
-               "--virtual-time-budget=4000", "--window-size=1280,6000", f"--user-data-dir={tmp_path / 'profile'}")  # fmt: skip
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-sync", "--disable-background-networking",
+               "--virtual-time-budget=4000", "--window-size=1280,6000", f"--user-data-dir={tmp_path}/p")  # fmt: skip
     done = subprocess.run(
         [CHROMIUM, *options, "--dump-dom", copy.as_uri()], capture_output=True, check=True, timeout=60
     )
@@ -448,8 +468,9 @@ def browsed(path, tmp_path):
 SECTIONS = ["abilities", "questions", "training", "samples", "lineage", "data", "time", "machine", "ledger"]
 
 
-def test_a_browser_shows_every_part_and_runs_nothing_hostile(run, tmp_path):
-    run.says = HOSTILE
+@pytest.mark.parametrize("steps", [40, 10])
+def test_a_browser_shows_every_part_and_runs_nothing_hostile(steps, run, tmp_path):
+    run.says, run.steps = HOSTILE, steps
     seen = browsed(write_report(run.record().finish().judge(True).folder), tmp_path)
     assert seen["wrong"] == []
     assert (seen["pwned"], seen["images"]) == (0, 0)

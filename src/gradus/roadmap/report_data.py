@@ -35,7 +35,7 @@ def report_data(run_folder: Path) -> dict[str, Any]:
     ledger = list(Ledger(run_folder / "ledger.jsonl").records())
     gates = _gates(stages, ledger)
     abilities = probe_results(stages, Path(str(record.get("path", ""))).parent)
-    walk = next((line for line in reversed(ledger) if line.get("event") == "walk"), {})
+    walk: dict[str, Any] = next((line for line in reversed(ledger) if line.get("event") == "walk"), {})
     return {
         "name": str(record["name"]),
         "description": clip(str(record.get("description") or "")),
@@ -55,7 +55,7 @@ def report_data(run_folder: Path) -> dict[str, Any]:
         "machine": walk.get("machine", {}),
         "machine_settings": record.get("machine", {}),
         "software": walk.get("software", {}),
-        "ledger": [_ledger_line(line) for line in ledger[-LEDGER_TAIL:]],
+        "ledger": _ledger_tail(ledger),
         "ledger_lines": len(ledger),
     }
 
@@ -132,8 +132,9 @@ def _verdict(stages: list[StageView], gates: list[dict[str, Any]]) -> dict[str, 
     failed = [gate for gate in gates if gate["passed"] is False]
     open_gates = [gate for gate in gates if gate["passed"] is None]
     if failed:
-        stages_named = ", ".join(dict.fromkeys(gate["stage"] for gate in failed))
-        word, text = "failed", f"{len(failed)} of {_gate_count(len(gates))} failed, in {stages_named}"
+        where = ", ".join(dict.fromkeys(gate["stage"] for gate in failed))
+        which = "the gate" if len(gates) == 1 else f"{len(failed)} of {len(gates)} gates"
+        word, text = "failed", f"{which} failed, in {where}"
     elif done < len(stages):
         word, text = "unfinished", f"{done} of {len(stages)} stages are done"
     elif open_gates:
@@ -152,6 +153,17 @@ def _gate_count(number: int) -> str:
     return "1 gate" if number == 1 else f"{number} gates"
 
 
-def _ledger_line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A ledger line without what the page shows elsewhere."""
-    return {k: clip(v) for k, v in line.items() if k not in {"machine", "software"}}
+def _ledger_tail(ledger: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last lines, without what the page shows elsewhere; a stage's results in a row are one entry."""
+    found: list[dict[str, Any]] = []
+    for line in ledger:
+        entry = {k: clip(v) for k, v in line.items() if k not in {"machine", "software"}}
+        same = ("event", "stage", "fingerprint")
+        if entry.get("event") == "result":
+            measure = {str(entry.get("measure")): entry.get("value")}
+            if found and all(found[-1].get(key) == entry.get(key) for key in same):
+                found[-1]["measures"] |= measure
+                continue
+            entry = {key: entry.get(key) for key in ("time", *same)} | {"measures": measure}
+        found.append(entry)
+    return found[-LEDGER_TAIL:]

@@ -14,9 +14,10 @@ from typing import Any
 
 from gradus.conversation.probes import Probe, load_suite
 from gradus.core.errors import GradusError
+from gradus.core.files import expand_path
 from gradus.core.statistics import mcnemar_exact
 from gradus.roadmap.report_stages import StageView
-from gradus.roadmap.sources import expand_path, file_sources
+from gradus.roadmap.sources import file_sources
 
 TEXT_CHARACTERS = 4000
 CURVE_POINTS = 1200

@@ -7,6 +7,8 @@ const TITLES = {
   margin: "reward margin", accuracy: "pairs told apart", grad_norm: "gradient norm", skipped: "skipped steps",
 };
 const FIRST = ["tokens_per_second", "lr", "margin", "accuracy"];
+const LINE_COLOURS = ["--accent", "--data", "--exam", "--bad", "--good", "--tokens"];
+const LEAST_SMOOTHED = 20; // points; of fewer the line itself is clear
 const NOT_DRAWN = new Set(["step", "tokens"]);
 const drawn = new Set(); // {draw()} of each chart in view, to draw anew when the colours change
 
@@ -29,20 +31,34 @@ function training() {
 function stageCharts(entry, axis) {
   const stage = stageNamed(entry.stage);
   const train = Object.keys(entry.train).filter((name) => !NOT_DRAWN.has(name) && changes(entry.train[name]));
-  const evaluated = Object.keys(entry.evaluate).filter((name) => !NOT_DRAWN.has(name));
+  const one = (name) => ({ title: TITLES[name] || words(name), names: [name], columns: entry.train });
   const panels = [
-    ...["loss"].filter((name) => entry.train[name]).map((name) => [name, entry.train, false]),
-    ...evaluated.map((name) => [name, entry.evaluate, true]),
-    ...FIRST.filter((name) => train.includes(name)).map((name) => [name, entry.train, false]),
+    ...(entry.train.loss ? [{ ...one("loss"), title: `loss (nats per ${stage.kind === "dpo" ? "pair" : "token"})`, wide: true, smooth: true }] : []),
+    ...evaluatedPanels(entry.evaluate),
+    ...FIRST.filter((name) => train.includes(name)).map(one),
   ];
-  const more = train.filter((name) => name !== "loss" && !FIRST.includes(name)).map((name) => [name, entry.train, false]);
+  const more = train.filter((name) => name !== "loss" && !FIRST.includes(name)).map(one);
   const folded = h("div", { class: "charts" });
-  const draw = ([name, columns, points]) => chart(stage, name, columns, axis, points);
+  const draw = (panel) => chart(stage, panel, axis);
   return h("article", { class: "stage-charts" },
     h("div", { class: "row-head" }, h("h3", null, entry.stage, h("span", { class: "note" }, stageLine(stage, entry)))),
     h("div", { class: "charts" }, panels.map(draw)),
     more.length > 0 && h("details", { class: "more-figures", toggle: (event) => { if (event.target.open && !folded.childNodes.length) folded.append(...more.map(draw)); } },
-      h("summary", null, `more figures (${more.map(([name]) => TITLES[name] || words(name)).join(", ")})`), folded));
+      h("summary", null, `more figures (${more.map((panel) => panel.title).join(", ")})`), folded));
+}
+
+/** A plot for each measure; those of one name by source ("bpb/books") share a plot. */
+function evaluatedPanels(columns) {
+  const groups = new Map();
+  for (const name of Object.keys(columns).filter((own) => !NOT_DRAWN.has(own))) {
+    const [whole, part] = name.split("/", 2);
+    const key = part === undefined ? name : `${whole}/`;
+    groups.set(key, [...(groups.get(key) || []), name]);
+  }
+  return [...groups].map(([key, names]) => ({
+    title: key.endsWith("/") ? `${TITLES[key.slice(0, -1)] || words(key.slice(0, -1))} by source` : TITLES[key] || words(key),
+    names: names.slice(0, LINE_COLOURS.length), columns, points: true, wide: true,
+  }));
 }
 
 function changes(column) {
@@ -60,20 +76,21 @@ function stageLine(stage, entry) {
   return parts.join(" · ");
 }
 
-/** One plot of one figure; the box keeps its place, the canvas is made when it comes into view. */
-function chart(stage, name, columns, axis, points) {
-  const xs = columns[axis] || columns.step;
-  const ys = columns[name];
+/** One plot; its box keeps the place, the canvas is made when it comes into view. */
+function chart(stage, panel, axis) {
+  const ys = panel.columns[panel.names[0]];
   const last = [...ys].reverse().find((value) => value !== null);
   const box = h("div", { class: "plot" });
-  const title = name === "loss" ? `loss (nats per ${stage.kind === "dpo" ? "pair" : "token"})` : TITLES[name] || words(name);
-  const figureBox = h("figure", { class: `chart card${name === "loss" || points ? " wide-chart" : ""}` },
-    h("figcaption", null, h("span", null, title), last !== undefined && h("b", null, axisFigure(last))), box);
+  const figureBox = h("figure", { class: `chart card${panel.wide ? " wide-chart" : ""}` },
+    h("figcaption", null, h("span", null, panel.title), last !== undefined && panel.names.length === 1 && h("b", null, axisFigure(last))), box);
+  const smooth = panel.smooth && ys.length > LEAST_SMOOTHED;
+  const xs = panel.columns[axis] || panel.columns.step;
   let plot = null;
   function draw() {
     if (plot) plot.destroy();
     box.replaceChildren();
-    plot = new uPlot(plotOptions(stage.name, name, box.clientWidth || 300, axis, points), plotData(xs, ys, name), box);
+    const lines = panel.names.map((name) => panel.columns[name]);
+    plot = new uPlot(plotOptions(stage.name, { ...panel, smooth }, box.clientWidth || 300, axis), [xs, ...lines, ...(smooth ? [smoothed(ys)] : [])], box);
   }
   new IntersectionObserver((seen, observer) => {
     if (!seen.some((entry) => entry.isIntersecting)) return;
@@ -83,10 +100,6 @@ function chart(stage, name, columns, axis, points) {
     new ResizeObserver(() => { if (plot && box.clientWidth) plot.setSize({ width: box.clientWidth, height: CHART_HEIGHT }); }).observe(box);
   }, { rootMargin: "300px" }).observe(figureBox);
   return figureBox;
-}
-
-function plotData(xs, ys, name) {
-  return name === "loss" && ys.length > 20 ? [xs, ys, smoothed(ys)] : [xs, ys];
 }
 
 /** Exponential mean with the start's bias taken out, over about an eightieth of the curve. */
@@ -102,27 +115,29 @@ function smoothed(ys) {
   });
 }
 
-function plotOptions(stage, name, width, axis, points) {
+function plotOptions(stage, panel, width, axis) {
   const ink = colour("--muted");
   const accent = colour("--accent");
   const axisStyle = {
     stroke: ink, font: "11px ui-sans-serif, system-ui, sans-serif", grid: { stroke: colour("--line"), width: 1 },
     ticks: { show: false },
   };
-  const both = name === "loss";
+  const lines = panel.names.map((name, index) => {
+    const stroke = panel.smooth ? faint(accent) : colour(LINE_COLOURS[index]);
+    return series(words(name.split("/").pop()), stroke, panel.smooth ? 1 : 1.75, panel.points);
+  });
   return {
     width, height: CHART_HEIGHT,
     cursor: { sync: { key: stage }, points: { size: 7 }, drag: { x: true, y: false } },
-    legend: { show: true, live: true },
-    scales: { x: { time: false }, y: { range: name === "tokens_per_second" ? fromZero : softRange } },
+    scales: { x: { time: false }, y: { range: panel.names[0] === "tokens_per_second" ? fromZero : softRange } },
     axes: [
       { ...axisStyle, space: 60, size: 26, values: (plot, values) => values.map((value) => count(value)) },
       { ...axisStyle, space: 32, size: 50, values: (plot, values) => values.map(axisFigure) },
     ],
     series: [
       { label: axis, value: (plot, value) => (value === null ? "" : count(value)) },
-      series(words(name), both ? faint(accent) : accent, both ? 1 : 1.75, points),
-      ...(both ? [series("smoothed", accent, 2, false)] : []),
+      ...lines,
+      ...(panel.smooth ? [series("smoothed", accent, 2, false)] : []),
     ],
   };
 }

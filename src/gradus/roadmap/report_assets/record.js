@@ -9,7 +9,7 @@ function times() {
   const both = rows.filter((row) => row.predicted !== null && row.actual !== null);
   const sum = (key) => both.reduce((total, row) => total + row[key], 0);
   const total = both.length ? `Predicted ${seconds(sum("predicted"))}, took ${seconds(sum("actual"))}.` : null;
-  return section("time", "Time", `What each stage took against what the plan said before it ran. ${total || ""}`,
+  return section("time", "Time", `What each stage took against what the plan said before it ran, and the one by the other. ${total || ""}`,
     h("div", { class: "times card" }, rows.map((row) => timeRow(row, most)),
       h("ul", { class: "legend" }, h("li", null, h("i", { class: "swatch took" }), "took"), h("li", null, h("i", { class: "swatch planned" }), "predicted"))));
 }
@@ -47,14 +47,14 @@ function ledger() {
       lines.length > most && h("button", { type: "button", class: "quiet more", click: () => draw(lines.length) }, `show all ${lines.length}`));
   }
   draw(LEDGER_AT_ONCE);
-  return section("ledger", "Ledger", `The last of ${plural(data.ledger_lines, "line")}, newest first. The file itself is never rewritten.`, h("div", { class: "ledger card" }, body));
+  return section("ledger", "Ledger", `The end of ${plural(data.ledger_lines, "line")}, newest first. The file itself is never rewritten.`, h("div", { class: "ledger card" }, body));
 }
 
 function ledgerText(line) {
   if (line.event === "gate") return `${line.passed ? "passed" : "FAILED"}: ${line.text}${line.override ? ` (gone past: ${line.override})` : ""}`;
   if (line.event === "stage") return `${line.kind} done in ${seconds(line.seconds)}${typeof line.predicted_seconds === "number" ? `, predicted ${seconds(line.predicted_seconds)}` : ""}`;
   if (line.event === "walk") return `walk of ${line.roadmap}: ${(line.stages || []).join(", ")}`;
-  if (line.event === "result") return `${line.measure} = ${figure(String(line.measure), line.value)}${line.n ? ` (n = ${count(line.n)})` : ""}`;
+  if (line.event === "result") return Object.entries(line.measures).map(([name, value]) => `${words(name)} ${figure(name, value)}`).join(", ");
   return Object.entries(line)
     .filter(([key]) => !["event", "time", "stage", "fingerprint"].includes(key))
     .map(([key, value]) => `${words(key)} ${typeof value === "number" ? figure(key, value) : isTable(value) ? JSON.stringify(value) : value}`)
