@@ -65,7 +65,7 @@ class Grammar:
     def text(self, rule: str, rng: random.Random, slots: Mapping[str, str] | None = None) -> str:
         """One wording of `rule`, spaces tidied; a slot that is not given is a KeyError (our own mistake)."""
         out: list[str] = []
-        _emit(self._rules[rule], rng.random, slots or {}, out)
+        _emit(self._rules[rule], rng.random, {} if slots is None else slots, out)
         text = "".join(out)
         if "  " in text:
             text = " ".join(text.split())

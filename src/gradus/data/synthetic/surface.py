@@ -94,7 +94,7 @@ def dress(text: str, rng: random.Random, *, case: bool = True, frame: bool = Tru
     elif draw < 0.33:
         text = text.rstrip(_END) + ("??" if text.endswith("?") else "...")
     elif draw < 0.35:
-        text = text.replace("'", "").replace(",", " ,") if rng.random() < 0.3 else text.replace("'", "")
+        text = text.replace("'", "")
     if rng.random() < 0.06:
         text = _with_typo(text, rng)
     return text

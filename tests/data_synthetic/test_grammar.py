@@ -1,0 +1,88 @@
+"""The template language: what its brackets mean, what it refuses, and that every bank can be said in full."""
+
+from __future__ import annotations
+
+import random
+import re
+from importlib.resources import files
+
+import pytest
+
+from gradus.core.errors import DataError
+from gradus.data.synthetic.grammar import Grammar, load_grammar
+from gradus.data.synthetic.surface import dress, with_articles
+
+
+def wordings(grammar: Grammar, rule: str, slots: dict[str, str] | None = None) -> set[str]:
+    rng = random.Random(0)
+    return {grammar.text(rule, rng, slots) for _ in range(300)}
+
+
+def test_choices_options_rules_and_slots() -> None:
+    grammar = Grammar({"bank": ":ask\n(what is|how much is) {x}[ please]?\n<other>\n:other\n-\nadd \\(now\\) | later"})
+    assert wordings(grammar, "ask", {"x": "5"}) == {
+        "what is 5?",
+        "how much is 5?",
+        "what is 5 please?",
+        "how much is 5 please?",
+        "",
+        "add (now)",
+        "later",
+    }
+    assert grammar.num_lines("ask") == 2
+    assert grammar.num_wordings("ask") == 4 + 3
+
+
+def test_options_may_be_nested() -> None:
+    grammar = Grammar({"bank": ":a\n(one (two|three)|[four [five]] six)"})
+    assert wordings(grammar, "a") == {"one two", "one three", "four five six", "four six", "six"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("(what", "bank b:2: missing ')' in '(what'"),
+        ("what)", "bank b:2: unexpected ')' in 'what)'"),
+        ("{}", "bank b:2: unexpected '{' in '{}'"),
+        ("<nowhere>", "wording banks b: rules used but not defined: nowhere"),
+    ],
+)
+def test_a_malformed_bank_says_where(line: str, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        Grammar({"b": f":rule\n{line}"})
+
+
+def test_a_line_before_the_first_rule_is_refused() -> None:
+    with pytest.raises(DataError, match="bank b:1: an alternative before any `:rule` line"):
+        Grammar({"b": "hello"})
+
+
+def test_every_bank_compiles_and_no_bracket_reaches_the_text() -> None:
+    class Anything(dict[str, str]):
+        def __missing__(self, name: str) -> str:
+            return "seven"
+
+    names = [entry.name[:-4] for entry in files("gradus.data.synthetic").joinpath("banks").iterdir()]
+    rng = random.Random(0)
+    for name in names:
+        if name == "words":
+            continue
+        grammar = load_grammar(name)
+        for rule in grammar.rules:
+            for _ in range(40):
+                assert not re.search(r"[\[\]{}<>|\\]", grammar.text(rule, rng, Anything())), (name, rule)
+
+
+def test_dressing_changes_the_looks_and_keeps_numbers_and_words_to_spell() -> None:
+    rng = random.Random(4)
+    variants = {dress('How many r\'s are in "strawberry" after 1,200 days?', rng) for _ in range(500)}
+    assert len(variants) > 150
+    for text in variants:
+        assert "strawberry" in text.lower()
+        assert "1,200" in text or "1 ,200" in text or "1200" in text
+
+
+def test_articles_follow_the_sound() -> None:
+    assert with_articles("a apple and a one and a uniform and A elephant") == (
+        "an apple and a one and a uniform and An elephant"
+    )
