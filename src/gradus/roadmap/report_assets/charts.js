@@ -9,6 +9,7 @@ const TITLES = {
 const FIRST = ["tokens_per_second", "lr", "margin", "accuracy"];
 const LINE_COLOURS = ["--accent", "--data", "--exam", "--bad", "--good", "--tokens"];
 const LEAST_SMOOTHED = 20; // points; of fewer the line itself is clear
+const LEAST_JOINED = 8; // points; fewer are marked one by one
 const NOT_DRAWN = new Set(["step", "tokens"]);
 const drawn = new Set(); // {draw()} of each chart in view, to draw anew when the colours change
 
@@ -124,7 +125,7 @@ function plotOptions(stage, panel, width, axis) {
   };
   const lines = panel.names.map((name, index) => {
     const stroke = panel.smooth ? faint(accent) : colour(LINE_COLOURS[index]);
-    return series(words(name.split("/").pop()), stroke, panel.smooth ? 1 : 1.75, panel.points);
+    return series(words(name.split("/").pop()), stroke, panel.smooth ? 1 : 1.75, panel.points || panel.columns.step.length < LEAST_JOINED);
   });
   return {
     width, height: CHART_HEIGHT,
