@@ -115,13 +115,13 @@ def walk_with_kills(folder, home, kills, seconds, rng):
         process.wait()
         hits += 1
     process = start(folder, home)
-    assert process.wait(300) == 0, (folder / f"{home}.log").read_text()[-2000:]
+    assert process.wait(1800) == 0, (folder / f"{home}.log").read_text()[-2000:]
     return hits
 
 
 def check(folder, kills, seed):
     began = time.monotonic()
-    assert start(folder, "whole").wait(300) == 0, (folder / "whole.log").read_text()[-2000:]
+    assert start(folder, "whole").wait(1800) == 0, (folder / "whole.log").read_text()[-2000:]
     seconds = time.monotonic() - began
     expected = weights(folder, "whole")
     assert {name.split("/")[0] for name in expected} == {"tokens", "base", "chat"}
@@ -136,8 +136,8 @@ def check(folder, kills, seed):
     return hits
 
 
-def test_a_few_kills_change_nothing(folder):
-    assert check(folder, kills=2, seed=1) == 2
+def test_a_kill_changes_nothing(folder):
+    assert check(folder, kills=1, seed=1) == 1
 
 
 @pytest.mark.slow

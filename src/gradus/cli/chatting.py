@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,13 +62,13 @@ class ChatSession:
                 raise ConfigError(f'no tool "{name}"{hint}')
         return names
 
-    def ask(self, text: str) -> Iterator[Any]:
+    def ask(self, text: str) -> Generator[Any, None, None]:
         """Answer the user's message as engine events; the turn joins the conversation when it is whole."""
         from gradus.conversation.messages import Message
 
         yield from self._answer(Message("user", text), self.options.temperature)
 
-    def regenerate(self) -> Iterator[Any]:
+    def regenerate(self) -> Generator[Any, None, None]:
         """Answer the last user message again, by another draw. Errors: ConfigError where there is none."""
         last = max((i for i, m in enumerate(self.messages) if m.role == "user"), default=None)
         if last is None:
@@ -84,7 +84,7 @@ class ChatSession:
             if not done:
                 self.messages = kept
 
-    def _answer(self, question: Message, temperature: float) -> Iterator[Any]:
+    def _answer(self, question: Message, temperature: float) -> Generator[Any, None, None]:
         from gradus.engine.turn import Done
 
         self._turns += 1
@@ -153,12 +153,12 @@ def converse(session: ChatSession, screen: Screen, lines: Iterable[str]) -> None
             screen.note(str(error))
 
 
-def show(events: Iterator[Any], screen: Screen) -> None:
+def show(events: Generator[Any, None, None], screen: Screen) -> None:
     """Bring a turn's events to the screen as they come."""
     from gradus.conversation.formats.wire import CallReady, Problem, TextDelta, ThinkDelta
     from gradus.engine.turn import Done, ToolResult
 
-    with contextlib.closing(events):  # type: ignore[type-var]
+    with contextlib.closing(events):
         for event in events:
             if isinstance(event, ThinkDelta):
                 screen.think(event.text)

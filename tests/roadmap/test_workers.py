@@ -1,0 +1,83 @@
+"""Two data-parallel processes give the losses of one."""
+
+import json
+
+import pytest
+
+from gradus.core.errors import TrainingError
+from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.run import walk
+from gradus.roadmap.schema import load_roadmap
+from gradus.roadmap.workers import worker_processes
+
+ROADMAP = """\
+[machine]
+threads = 1
+precision = "fp32"
+
+[[stage]]
+name = "prose"
+kind = "corpus"
+sources = [{ kind = "files", path = "text.txt", split = "line" }]
+validation_fraction = 0.1
+
+[[stage]]
+name = "bpe"
+kind = "tokenizer"
+corpus = "prose"
+vocab_size = 280
+
+[[stage]]
+name = "tokens"
+kind = "tokenize"
+corpus = "prose"
+tokenizer = "bpe"
+
+[[stage]]
+name = "base"
+kind = "pretrain"
+tokens = "tokens"
+model = { depth = 2, width = 32, head_dim = 16 }
+context = 64
+horizon = "12 steps"
+batch_tokens = 512
+log_every = 1
+evaluate_every = 6
+samples = []
+"""
+
+
+@pytest.fixture
+def roadmap_path(tmp_path):
+    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(300)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    (tmp_path / "pair.toml").write_text(ROADMAP)
+    return tmp_path / "pair.toml"
+
+
+def losses(artifact):
+    lines = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["event"] == "train"]
+
+
+def test_two_processes_give_the_losses_of_one(roadmap_path):
+    one = load_roadmap(roadmap_path)
+    two = load_roadmap(roadmap_path, ["machine.processes=2"])
+    assert [s.fingerprint for s in one.stages] == [s.fingerprint for s in two.stages]
+    home = roadmap_path.parent
+    alone = losses(walk(one, home / "one", QuietProgress()).artifacts["base"])
+    result = walk(two, home / "two", QuietProgress()).artifacts["base"]
+    assert result.manifest.machine["settings"]["processes"] == 2
+    together = losses(result)
+    assert len(alone) == len(together) == 12
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_launcher_beside_ours_is_refused(roadmap_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    roadmap = load_roadmap(roadmap_path, ["machine.processes=2"])
+    with (
+        pytest.raises(TrainingError, match=r"start gradus once and set \[machine\] processes"),
+        worker_processes(roadmap, roadmap.stages[-1], None),
+    ):
+        pass
