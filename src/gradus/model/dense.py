@@ -74,7 +74,8 @@ def _forward(heads: Tensor, num_heads: int, length: int) -> tuple[Tensor, list[T
     kept = []
     for start, stop in _blocks(length):
         rows = slice(start * shared, stop * shared)
-        scores = torch.bmm(q[:, rows], k[:, :stop].mT)
+        # The product copies what is not contiguous; transposed, that is slow.
+        scores = torch.bmm(q[:, rows], k[:, :stop].contiguous().mT)
         scores[:, :, start:] += _future(stop - start, shared, scores.dtype)
         kept.append(torch.softmax(scores, -1))
         out[:, rows] = torch.bmm(kept[-1], v[:, :stop])
@@ -95,7 +96,7 @@ def _backward(grad: Tensor, heads: Tensor, kept: list[Tensor], num_heads: int, l
     dq = torch.empty_like(q)
     for (start, stop), probabilities in reversed(list(zip(_blocks(length), kept, strict=True))):
         rows = slice(start * shared, stop * shared)
-        d_scores = torch.bmm(grad[:, rows], v[:, :stop].mT)
+        d_scores = torch.bmm(grad[:, rows], v[:, :stop].contiguous().mT)
         d_scores = torch._softmax_backward_data(d_scores, probabilities, -1, d_scores.dtype)
         dq[:, rows] = torch.bmm(d_scores, k[:, :stop])
         if stop == length:  # the last block reaches every key, so it writes and the others add

@@ -73,8 +73,8 @@ class Block(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Residual after the gated feed-forward."""
-        gate_up = F.linear(rms_norm(x, self.config.norm_eps), (self.gate_up * self.mlp_norm).to(x.dtype))
-        return x + F.linear(swiglu(gate_up), self.down.to(x.dtype))
+        gate_up = (self.gate_up * self.mlp_norm).to(x.dtype)
+        return x + swiglu(rms_norm(x, self.config.norm_eps), gate_up, self.down.to(x.dtype))
 
 
 class Transformer(nn.Module):

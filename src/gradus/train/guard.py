@@ -33,9 +33,7 @@ class Guard:
         self.history = torch.where(here & ~skip, loss, self.history)
         self.accepted = self.accepted + (~skip).long()
         self.skipped = self.skipped + skip.long()
-        self.skipped_in_row = torch.where(
-            skip, self.skipped_in_row + 1, torch.zeros_like(self.skipped_in_row)
-        )
+        self.skipped_in_row = torch.where(skip, self.skipped_in_row + 1, torch.zeros_like(self.skipped_in_row))
         return skip
 
     def _is_spike(self, loss: Tensor) -> Tensor:

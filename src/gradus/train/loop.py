@@ -20,6 +20,7 @@ from gradus.train.checkpoint import Checkpoint, Checkpoints
 from gradus.train.config import GuardSettings, Precision
 from gradus.train.guard import Guard
 from gradus.train.losses import Loss
+from gradus.train.memory import keep_freed_memory
 from gradus.train.optimizers import Optimizer
 from gradus.train.parallel import World
 from gradus.train.precision import compute_dtype
@@ -196,6 +197,7 @@ def fit(
     saved with (resumed=True), for the caller may have died before it acted on it. checkpoints None trains and
     writes nothing.
     """
+    keep_freed_memory()
     world = world or World()
     run = _Run(model, optimizer, checkpoints, guard or GuardSettings(), world)
     checkpoint = checkpoints.latest() if checkpoints is not None else None
@@ -218,9 +220,7 @@ def fit(
         is_last = run.step == steps
         logged = is_last or run.step % log_every == 0
         # Reading the counter makes the host wait for a GPU, so there it is read when logging.
-        if (logged or run.device.type == "cpu") and int(
-            run.guard.skipped_in_row
-        ) >= run.guard.settings.skips_in_row:
+        if (logged or run.device.type == "cpu") and int(run.guard.skipped_in_row) >= run.guard.settings.skips_in_row:
             run.roll_back()
             begin, begin_tokens = time.perf_counter(), float(run.tokens)
             continue

@@ -21,7 +21,7 @@ from gradus.model.transformer import Transformer
 
 Loss = Callable[[Transformer, Batch], tuple[Tensor, Tensor, dict[str, Tensor]]]
 
-_BLOCK_ELEMENTS = 2**25  # logits held at a time
+_BLOCK_ELEMENTS = 2**23  # logits held at a time
 
 
 def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -73,6 +73,7 @@ class _CrossEntropySum(torch.autograd.Function):
         wants_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden) if wants_grad else None
         grad_weight = None
+        places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden.shape[0], weight.shape[0]):
             logits = F.linear(hidden[rows], weight)
             target = targets[rows, None]
@@ -82,14 +83,12 @@ class _CrossEntropySum(torch.autograd.Function):
             probabilities = torch.softmax(logits, -1)
             # In bf16 each term carries a rounding of 2^-9 relative to the probability; their sum does not.
             total -= probabilities.gather(1, target).float().clamp_(min=1e-37).log_().sum()
-            probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=logits.dtype))
+            probabilities[places[: len(target)], targets[rows]] -= 1
             torch.mm(probabilities, weight, out=grad_hidden[rows])
             part = probabilities.T @ hidden[rows]
             grad_weight = part if grad_weight is None else grad_weight.add_(part)
         if grad_hidden is not None:
-            ctx.save_for_backward(
-                grad_hidden, torch.zeros_like(weight) if grad_weight is None else grad_weight
-            )
+            ctx.save_for_backward(grad_hidden, torch.zeros_like(weight) if grad_weight is None else grad_weight)
         return total
 
     @staticmethod

@@ -66,9 +66,7 @@ class _Group:
         self.parts = parts
         example = parts[0].tall(parts[0].parameter)
         self.momentum = torch.zeros((len(parts), *example.shape), device=example.device)
-        self.variance = (
-            torch.zeros((len(parts), example.shape[0], 1), device=example.device) if has_variance else None
-        )
+        self.variance = torch.zeros((len(parts), example.shape[0], 1), device=example.device) if has_variance else None
         # A step of a tall matrix moves its outputs as far as that of a square one.
         scales = [max(1.0, part.shape[0] / part.shape[1]) ** 0.5 for part in parts]
         self.scale = torch.tensor(scales, device=example.device)[:, None, None]

@@ -36,9 +36,7 @@ class Optimizer:
             decay = settings.weight_decay if role == "matrix" else 0.0
             if members:
                 groups.append({"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay})
-        self.adam = torch.optim.AdamW(
-            groups, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True
-        )
+        self.adam = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True)
         self._adam_names = {p: n for n, p in self.parameters.items() if n not in matrices}
 
     def step(self, step: int, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
