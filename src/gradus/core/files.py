@@ -44,6 +44,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     fsync_folder(path.parent)
 
 
+def expand_path(text: str, folder: Path) -> Path:
+    """A path as a person writes it: relative to `folder`, `~` is the home folder."""
+    return folder / Path(text).expanduser()
+
+
 def is_disk_full(error: OSError) -> bool:
     """Whether an OSError says that no space or quota is left."""
     return error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}

@@ -7,14 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gradus.core.errors import did_you_mean
+from gradus.core.files import expand_path
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.settings import KeyPath, Problem
 from gradus.roadmap.stage import SourceError
-
-
-def expand_path(text: str, roadmap_dir: Path) -> Path:
-    """A path as a roadmap writes it: relative to the roadmap's folder, `~` is the home folder."""
-    return roadmap_dir / Path(text).expanduser()
 
 
 def matching_files(text: str, roadmap_dir: Path) -> list[Path]:

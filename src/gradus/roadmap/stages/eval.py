@@ -11,11 +11,11 @@ from typing import Any, Self
 from pydantic import Field
 
 from gradus.core.artifact import Artifact
-from gradus.core.files import write_atomic
+from gradus.core.files import expand_path, write_atomic
 from gradus.core.settings import Problem
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
-from gradus.roadmap.sources import expand_path, file_sources
+from gradus.roadmap.sources import file_sources
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 from gradus.roadmap.training import MODEL
 

@@ -12,9 +12,10 @@ from pydantic import Field, field_validator
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
+from gradus.core.files import expand_path
 from gradus.core.settings import Problem
 from gradus.roadmap.place import Place
-from gradus.roadmap.sources import expand_path, file_sources
+from gradus.roadmap.sources import file_sources
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 
 if TYPE_CHECKING:
