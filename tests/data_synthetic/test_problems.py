@@ -32,10 +32,10 @@ def test_weekdays_agree_with_the_calendar(days: int, sign: int) -> None:
     monday = datetime.date(2025, 1, 6)
     for offset, day in enumerate(facts.DAYS):
         reached = monday + datetime.timedelta(days=offset + sign * days)
-        thinking, found = weekday_steps(day, sign * days)
+        steps, found = weekday_steps(day, sign * days)
         assert found == facts.DAYS[reached.weekday()]
-        assert thinking.startswith(f"{days} = {days - days % 7} + {days % 7}.")
-        assert thinking.endswith(f"{found} {days % 7}." if days % 7 else f"Stay on {day}.")
+        assert int(calculate(steps.expressions[0])) == (reached.weekday() + 1) % 7
+        assert steps.thinking.endswith(f"{steps.expressions[0]}.")
 
 
 def test_dates_agree_with_the_calendar_on_every_day_of_the_year() -> None:
@@ -54,12 +54,14 @@ def test_the_steps_of_a_date_are_true_sums() -> None:
     for _ in range(300):
         month = rng.choice(facts.MONTHS)
         days = rng.randint(1, 30) * rng.choice((1, -1))
-        thinking, _, _ = date_steps(month, rng.randint(1, facts.MONTH_LENGTHS[month]), days)
-        sums = re.findall(r"(\d+) ([+-]) (\d+) = (\d+)", thinking)
-        assert sums
-        for a, sign, b, total in sums:
-            assert int(a) + (int(b) if sign == "+" else -int(b)) == int(total)
-        for name, length in re.findall(r"(\w+) has (\d+) days", thinking):
+        day = rng.randint(1, facts.MONTH_LENGTHS[month])
+        steps, _, reached = date_steps(month, day, days)
+        results = [int(calculate(expression)) for expression in steps.expressions]
+        assert results[-1] == reached
+        # Each further call goes on from the result before it.
+        for result, expression in zip(results, steps.expressions[1:], strict=False):
+            assert expression.startswith(f"{result} ")
+        for name, length in re.findall(r"(\w+) (?:has|with) (\d+) days", steps.thinking):
             assert facts.MONTH_LENGTHS[name] == int(length)
 
 

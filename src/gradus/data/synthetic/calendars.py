@@ -1,12 +1,14 @@
-"""weekday and date: counting days from a weekday or a date, with the stepping written out instead of a tool.
+"""weekday and date: counting days from a weekday or a date with the calculator.
 
-Weekdays: split the days into whole weeks and a rest, then walk the rest one day at a time. Dates: state the
-length of the month and carry over its end. The year is never a leap year.
+Weekdays: number them from Monday 1 to Sunday 0, add or take away the days, keep the remainder by 7. Dates: state
+the length of the month, add or take away, then carry over the month's end in a call of its own. A small model
+does not learn the sums by heart in its few minutes (EXPERIMENTS.md). The year is never a leap year.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from gradus.data.synthetic import numerals
 from gradus.data.synthetic.facts import DAYS, MONTH_LENGTHS, MONTHS
@@ -26,48 +28,45 @@ THINK_CLOSED: Check = {"kind": "think_closed"}
 NO_CALLS: Check = {"kind": "calls_none"}
 
 
-def weekday_steps(day: str, days: int) -> tuple[str, str]:
-    """(thinking, weekday) for `days` after `day`, before it when negative."""
-    total = abs(days)
-    rest = total % 7
-    head = f"{total} = {total - rest} + {rest}."
-    if not rest:
-        return f"{head} Stay on {day}.", day
-    step = 1 if days > 0 else -1
-    place = DAYS.index(day)
-    names = [DAYS[(place + step * count) % 7] for count in range(1, rest + 1)]
-    walk = ", ".join(f"{name} {count}" for count, name in enumerate(names, start=1))
-    direction = "Forward" if days > 0 else "Back"
-    return f"{head} {direction} from {day}: {walk}.", names[-1]
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How a day is reached: thinking, then calculator expressions, each made from the result before it."""
+
+    thinking: str
+    expressions: tuple[str, ...]
 
 
-def date_steps(month: str, day: int, days: int) -> tuple[str, str, int]:
-    """(thinking, month, day) for `days` after a date, before it when negative."""
+def weekday_steps(day: str, days: int) -> tuple[Steps, str]:
+    """(steps, weekday) for `days` after `day`, before it when negative. Monday is 1, Sunday 0."""
+    number = (DAYS.index(day) + 1) % 7
+    sign, direction = ("+", "Forward") if days >= 0 else ("-", "Back")
+    expression = f"mod({number} {sign} {abs(days)}, 7)"
+    reached = DAYS[(DAYS.index(day) + days) % 7]
+    return Steps(f"{day} is {number}. {direction} {abs(days)}: {expression}.", (expression,)), reached
+
+
+def date_steps(month: str, day: int, days: int) -> tuple[Steps, str, int]:
+    """(steps, month, day) for `days` after a date, before it when negative: add, then carry over month ends."""
     place = MONTHS.index(month)
-    steps = []
     if days >= 0:
+        expressions = [f"{day} + {days}"]
+        thinking = f"{month} has {MONTH_LENGTHS[month]} days. {day} + {days}."
         total = day + days
-        steps.append(f"{day} + {days} = {total}.")
-        while True:
-            length = MONTH_LENGTHS[MONTHS[place]]
-            steps.append(f"{MONTHS[place]} has {length} days.")
-            if total <= length:
-                break
-            steps.append(f"{total} - {length} = {total - length}.")
+        while total > (length := MONTH_LENGTHS[MONTHS[place]]):
+            expressions.append(f"{total} - {length}")
             total -= length
             place = (place + 1) % 12
     else:
-        total = day
-        while total <= -days:
+        before = MONTHS[place - 1]
+        expressions = [f"{day} - {-days}"]
+        thinking = f"Before {month} is {before} with {MONTH_LENGTHS[before]} days. {day} - {-days}."
+        total = day + days
+        while total < 1:
             place = (place - 1) % 12
             length = MONTH_LENGTHS[MONTHS[place]]
-            steps.append(f"{total} is not more than {-days}. {MONTHS[place]} has {length} days.")
-            steps.append(f"{total} + {length} = {total + length}.")
+            expressions.append(f"{total} + {length}")
             total += length
-        steps.append(f"{total} is more than {-days}. {total} - {-days} = {total + days}.")
-        total += days
-    steps.append(f"{MONTHS[place]} {total}.")
-    return " ".join(steps), MONTHS[place], total
+    return Steps(thinking, tuple(expressions)), MONTHS[place], total
 
 
 def length_of_time(rng: random.Random, days: int) -> str:
@@ -93,11 +92,17 @@ def time_note(text: str, days: int) -> str:
 
 
 def weekday_check(day: str) -> tuple[Check, ...]:
-    return ({"kind": "exactly_one_of", "value": day, "of": list(DAYS)}, THINK_CLOSED, NO_CALLS)
+    return ({"kind": "exactly_one_of", "value": day, "of": list(DAYS)}, THINK_CLOSED)
 
 
 def date_check(month: str, day: int) -> tuple[Check, ...]:
-    return ({"kind": "answer_regex", "pattern": rf"\b{month} {day}\b"}, THINK_CLOSED, NO_CALLS)
+    return ({"kind": "answer_regex", "pattern": rf"\b{month} {day}\b"}, THINK_CLOSED)
+
+
+def stepped_turn(question: str, answer: str, note: str, steps: Steps, checks: tuple[Check, ...]) -> Turn:
+    """A turn that works with these steps; note: what comes before them in its thinking."""
+    first, *further = steps.expressions
+    return Turn(question, answer, note + steps.thinking, first, checks, further=tuple(further))
 
 
 def weekday(rng: random.Random, persona: Persona) -> Item:
@@ -130,8 +135,8 @@ def weekday(rng: random.Random, persona: Persona) -> Item:
         question = grammar.text("fwd" if forward else "back", rng, slots)
         days = days if forward else -days
         verb = "will be" if forward else "was"
-    thinking, result = weekday_steps(day, days)
-    turn = Turn(dress(question, rng), f"It {verb} {result}.", note + thinking, checks=weekday_check(result))
+    steps, result = weekday_steps(day, days)
+    turn = stepped_turn(dress(question, rng), f"It {verb} {result}.", note, steps, weekday_check(result))
     return Item("weekday", f"weekday|{day}|{days}", (turn,))
 
 
@@ -184,12 +189,8 @@ def date(rng: random.Random, persona: Persona) -> Item:
         rule = "fwd" if forward else "back"
     question = grammar.text(rule, rng, slots)
     days = days if forward else -days
-    thinking, new_month, new_day = date_steps(month, day, days)
+    steps, new_month, new_day = date_steps(month, day, days)
     verb = "will be" if forward else "was"
-    turn = Turn(
-        dress(question, rng),
-        f"It {verb} {new_month} {new_day}.",
-        note + thinking,
-        checks=date_check(new_month, new_day),
-    )
+    answer = f"It {verb} {new_month} {new_day}."
+    turn = stepped_turn(dress(question, rng), answer, note, steps, date_check(new_month, new_day))
     return Item("date", f"date|{month}|{day}|{days}", (turn,))

@@ -94,21 +94,21 @@ def _messages(turns: tuple[Turn, ...], toolbox: ToolBox) -> Iterator[Message]:
     """The turns as messages, each calculation run by the real tool."""
     for number, turn in enumerate(turns, start=1):
         yield Message("user", turn.user)
-        if turn.calculation is None:
-            yield Message("assistant", turn.answer, turn.thinking, train=turn.train)
-            continue
-        call = ToolCall(f"call_{number}", CALCULATOR, {"expression": turn.calculation})
-        yield Message("assistant", "", turn.thinking, (call,), train=turn.train)
-        result = toolbox.run(call)
-        yield result
-        yield Message("assistant", turn.answer.replace("{result}", result.content), train=turn.train)
+        thinking, result = turn.thinking, ""
+        for part, expression in enumerate(turn.expressions):
+            call = ToolCall(f"call_{number}" + (f"_{part + 1}" if part else ""), CALCULATOR, {"expression": expression})
+            yield Message("assistant", "", thinking, (call,), train=turn.train)
+            reply = toolbox.run(call)
+            yield reply
+            thinking, result = None, reply.content
+        yield Message("assistant", turn.answer.replace("{result}", result), thinking, train=turn.train)
 
 
 def item_checks(item: Item) -> list[Check]:
     """The checks of the item's last turn; those of a calculation come from the calculator's result."""
     last = item.turns[-1]
     checks = list(last.checks)
-    if last.calculation is not None:
+    if last.calculation is not None and "{result}" in last.answer:
         result = float(calculate(last.calculation))
         value = int(result) if result == int(result) else result
         checks += [

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from gradus.core.errors import DataError, did_you_mean
 from gradus.data.document import Document, document_id
 from gradus.data.synthetic import facts, numerals
-from gradus.data.synthetic.calendars import date_steps, weekday_steps
+from gradus.data.synthetic.calendars import Steps, date_steps, weekday_steps
 from gradus.data.synthetic.conversations import GENERATORS
 from gradus.data.synthetic.grammar import load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick, side_of
@@ -87,10 +87,12 @@ def _training_item(rng: random.Random) -> Item:
 
 
 def _reply(turn: Turn) -> str:
-    if turn.calculation is not None:
-        result = calculate(turn.calculation)
-        return f"{turn.thinking} {turn.calculation} = {result}. {turn.answer.replace('{result}', result)}"
-    return f"{turn.thinking} {turn.answer}" if turn.thinking else turn.answer
+    result = ""
+    parts = [turn.thinking] if turn.thinking else []
+    for expression in turn.expressions:
+        result = calculate(expression)
+        parts.append(f"{expression} = {result}.")
+    return " ".join([*parts, turn.answer.replace("{result}", result)])
 
 
 def knowledge(rng: random.Random) -> str:
@@ -178,17 +180,23 @@ def calendar(rng: random.Random) -> str:
         if draw < 0.45:
             day, days = pick(rng, facts.DAYS), between(rng, 1, 60)
             if side_of(f"weekday|{day}|{sign * days}") == "train":
-                lines.append(f"{days} days {word} {day}: {weekday_steps(day, sign * days)[0]}")
+                steps, reached = weekday_steps(day, sign * days)
+                lines.append(f"{days} days {word} {day}: {_worked(steps)} {reached}.")
         elif draw < 0.9:
             month = pick(rng, facts.MONTHS)
             number, days = between(rng, 1, facts.MONTH_LENGTHS[month]), between(rng, 1, 30)
             if side_of(f"date|{month}|{number}|{sign * days}") == "train":
-                lines.append(f"{days} days {word} {month} {number}: {date_steps(month, number, sign * days)[0]}")
+                steps, reached, place = date_steps(month, number, sign * days)
+                lines.append(f"{days} days {word} {month} {number}: {_worked(steps)} {reached} {place}.")
         else:
             names, start = pick(rng, (facts.DAYS, facts.MONTHS)), between(rng, 0, 11)
-            steps = range(between(rng, 4, 9))
-            lines.append(", ".join(names[(start + sign * step) % len(names)] for step in steps) + ".")
+            count = between(rng, 4, 9)
+            lines.append(", ".join(names[(start + sign * step) % len(names)] for step in range(count)) + ".")
     return "\n".join(lines)
+
+
+def _worked(steps: Steps) -> str:
+    return " ".join([steps.thinking, *(f"{e} = {calculate(e)}." for e in steps.expressions)])
 
 
 _Kind = Callable[[random.Random], str]

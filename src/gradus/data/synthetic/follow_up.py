@@ -12,6 +12,7 @@ from gradus.data.synthetic.calendars import (
     date_steps,
     date_text,
     length_of_time,
+    stepped_turn,
     time_note,
     weekday_check,
     weekday_steps,
@@ -136,11 +137,11 @@ def _day_turn(question: str, place: _Place, days: int, note: str) -> tuple[Turn,
     """The turn that steps from a place by days, and the place it reaches."""
     verb = "will be" if days > 0 else "was"
     if not place[1]:
-        thinking, day = weekday_steps(place[0], days)
-        return Turn(question, f"It {verb} {day}.", note + thinking, checks=weekday_check(day)), (day, 0)
-    thinking, month, number = date_steps(*place, days)
-    turn = Turn(question, f"It {verb} {month} {number}.", note + thinking, checks=date_check(month, number))
-    return turn, (month, number)
+        steps, day = weekday_steps(place[0], days)
+        return stepped_turn(question, f"It {verb} {day}.", note, steps, weekday_check(day)), (day, 0)
+    steps, month, number = date_steps(*place, days)
+    answer = f"It {verb} {month} {number}."
+    return stepped_turn(question, answer, note, steps, date_check(month, number)), (month, number)
 
 
 _REMEMBERED = {

@@ -23,9 +23,10 @@ _SALT = b"gradus synthetic problems, first split:"
 class Turn:
     """A user turn and the reply it should get.
 
-    thinking: None for replies without thinking. calculation: an expression for the calculator; `{result}` in the answer
-    stands for what the calculator gave. checks: probe checks of the reply; those that follow from a calculation are
-    added where it is run. train: False for an earlier turn that only sets the scene.
+    thinking: None for replies without thinking. calculation: an expression for the calculator; `{result}` in the
+    answer stands for what the calculator gave last. further: expressions asked for after the result of the first.
+    checks: probe checks of the reply; where the answer states a result, those that follow from it are added when
+    it is run. train: False for an earlier turn that only sets the scene.
     """
 
     user: str
@@ -34,6 +35,12 @@ class Turn:
     calculation: str | None = None
     checks: tuple[Check, ...] = ()
     train: bool = True
+    further: tuple[str, ...] = ()
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Every expression for the calculator, in order."""
+        return () if self.calculation is None else (self.calculation, *self.further)
 
 
 @dataclass(frozen=True, slots=True)
