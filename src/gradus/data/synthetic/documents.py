@@ -146,13 +146,10 @@ def sums(rng: random.Random) -> str:
     for _ in range(between(rng, 8, 24)):
         a, b = between(rng, 1, 31), between(rng, 1, 31)
         draw = rng.random()
-        if draw < 0.35:
+        if draw < 0.3:
             lines.append(f"{a} + {b} = {a + b}.")
-        elif draw < 0.7:
+        elif draw < 0.6:
             lines.append(f"{a + b} - {b} = {a}.")
-        elif draw < 0.9:
-            n = between(rng, 1, 60)
-            lines.append(f"{n} = {n - n % 7} + {n % 7}.")
         else:
             lines.append(f"{a} is {'more than' if a > b else 'not more than'} {b}.")
     return " ".join(lines)
@@ -202,15 +199,15 @@ def _worked(steps: Steps) -> str:
 _Kind = Callable[[random.Random], str]
 SOURCES: dict[str, tuple[_Kind, ...]] = {
     "primer": (
-        *(tale,) * 6,
+        *(tale,) * 5,
         notes,
-        *(worked,) * 7,
+        *(worked,) * 8,
         *(knowledge,) * 3,
-        *(spellings,) * 4,
-        *(letter_counts,) * 2,
-        *(sums,) * 2,
+        *(spellings,) * 6,
+        *(letter_counts,) * 3,
+        sums,
         counting,
-        *(calendar,) * 3,
+        *(calendar,) * 2,
     )
 }
 """Generators by name, each kind listed as often as it should come."""
