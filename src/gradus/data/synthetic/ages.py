@@ -59,7 +59,7 @@ def generate(rng: random.Random, persona: Persona) -> Item:
     }
     slots["times"] = _TIMES[values["k"]] if rng.random() < 0.8 else f"{values['k']} times"
     slots |= person
-    slots["P"] = other_person(rng)
+    slots["P"] = other_person(rng, of=person["his"])
     question = with_articles(load_grammar("age").text(rule, rng, slots))
     expression = form.format(**values)
     answer = (

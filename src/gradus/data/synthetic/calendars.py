@@ -124,6 +124,16 @@ def weekday(rng: random.Random, persona: Persona) -> Item:
         question = grammar.text("near", rng, slots)
         note = f"From {_RELATIVE[anchor]} to {_RELATIVE[target]}: {'+' if days > 0 else '-'}{abs(days)}. "
         verb = "was" if target < 0 else "will be" if target > 0 else "is"
+    elif rng.random() < 0.08:
+        # Seen from another day: what was n days ago is left behind, what will be in n days is ahead.
+        days = between(rng, 1, 20)
+        span = length_of_time(rng, days)
+        note = time_note(span, days)
+        forward = rng.random() < 0.5
+        slots = {"d": _weekday_text(rng, day), "n": span, "event": grammar.text("event", rng)}
+        question = grammar.text("ago_was" if forward else "in_will", rng, slots)
+        days = days if forward else -days
+        verb = "is"
     else:
         days = between(rng, 1, 60) if rng.random() < 0.75 else between(rng, 1, 13)
         if rng.random() < 0.08:
@@ -171,7 +181,7 @@ def date(rng: random.Random, persona: Persona) -> Item:
     grammar = load_grammar("date")
     forward = rng.random() < 0.6
     slots = {"d": date_text(rng, month, day)}
-    note = ""
+    note, verb = "", ""
     draw = rng.random()
     if draw < 0.05:
         days = between(rng, 1, 2)
@@ -185,12 +195,20 @@ def date(rng: random.Random, persona: Persona) -> Item:
         span = length_of_time(rng, days)
         note = time_note(span, days)
         slots["n"] = span
+        slots["nh"] = f"{days}-day" if "day" in span else span
         slots["event"] = grammar.text("event", rng)
         rule = "fwd" if forward else "back"
+        if draw < 0.15:
+            rule = "ago_was" if forward else "in_will"
+            verb = "is"
+        elif forward and draw < 0.20:
+            rule = "hyphen"
+            slots["n"] = f"{days} days"
+            note = ""
     question = grammar.text(rule, rng, slots)
     days = days if forward else -days
     steps, new_month, new_day = date_steps(month, day, days)
-    verb = "will be" if forward else "was"
+    verb = verb or ("will be" if forward else "was")
     answer = f"It {verb} {new_month} {new_day}."
     turn = stepped_turn(dress(question, rng), answer, note, steps, date_check(new_month, new_day))
     return Item("date", f"date|{month}|{day}|{days}", (turn,))

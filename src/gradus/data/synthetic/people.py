@@ -22,6 +22,8 @@ _FIRST = {
     "his": "my",
     "himself": "myself",
 }
+_YOU = {**_PLURAL, "S": "you", "he": "you", "him": "you", "his": "your", "himself": "yourself"}
+_WE = {**_PLURAL, "S": "we", "he": "we", "him": "us", "his": "our", "himself": "ourselves"}
 
 
 def name(rng: random.Random) -> str:
@@ -36,7 +38,13 @@ def subject(rng: random.Random, first_person: float = 0.2) -> dict[str, str]:
         return dict(_FIRST)
     grammar = load_grammar("people")
     draw = rng.random()
-    if draw < 0.36:
+    if draw < 0.07:
+        return dict(_YOU)
+    if draw < 0.11:
+        return dict(_WE)
+    if draw < 0.15:
+        return {**_THEY, **_PLURAL, "S": grammar.text("they", rng)}
+    if draw < 0.40:
         return {**_SHE, **_THIRD, "S": grammar.text("girl", rng)}
     if draw < 0.72:
         return {**_HE, **_THIRD, "S": grammar.text("boy", rng)}
@@ -48,9 +56,11 @@ def subject(rng: random.Random, first_person: float = 0.2) -> dict[str, str]:
     return {**pronouns, **_THIRD, "S": grammar.text("they_job", rng)}
 
 
-def other_person(rng: random.Random) -> str:
-    """Someone else in the same story: a name or a relative."""
+def other_person(rng: random.Random, of: str = "") -> str:
+    """Someone else in the same story: a name or a relative. of: whose relative it may be, "his" or "Anna's"."""
     draw = rng.random()
+    if of and draw < 0.3:
+        return f"{of} {load_grammar('people').text('relative', rng)}"
     if draw < 0.7:
         return name(rng)
     return load_grammar("people").text("she" if draw < 0.85 else "he", rng)
