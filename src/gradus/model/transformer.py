@@ -127,13 +127,12 @@ class Transformer(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """(vocabulary, width) in the compute dtype."""
-        weight = self.embedding if self.unembedding is None else self.unembedding
-        return weight.to(self.compute_dtype)
+        """(vocabulary, width): the embedding where it is tied."""
+        return self.embedding if self.unembedding is None else self.unembedding
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, vocabulary) of hidden states (N, width)."""
-        return F.linear(hidden, self.head_weight)
+        return F.linear(hidden, self.head_weight.to(hidden.dtype))
 
     def roles(self) -> dict[str, Role]:
         """What each parameter is, by name; optimizers go by this and never by shape."""

@@ -22,6 +22,7 @@ from gradus.model.transformer import Transformer
 Loss = Callable[[Transformer, Batch], tuple[Tensor, Tensor, dict[str, Tensor]]]
 
 _BLOCK_ELEMENTS = 2**23  # logits held at a time
+_LEAST_PROBABILITY = 1e-37  # a token that is less likely counts as 85 nats
 
 
 def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -51,9 +52,11 @@ def supervised_hidden(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]
 def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Sum over tokens of -log softmax(hidden weight^T)[target], () fp32.
 
-    hidden: (M, D); weight: (V, D) of the same dtype; targets: (M,).
+    hidden: (M, D); weight: (V, D), cast to the dtype of hidden; targets: (M,).
     """
-    return _CrossEntropySum.apply(hidden, weight, targets)  # type: ignore[no-any-return,no-untyped-call]
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        return _CrossEntropySum.apply(hidden, weight, targets)  # type: ignore[no-any-return,no-untyped-call]
+    return -target_logp(hidden, weight, targets).sum()
 
 
 def target_logp(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -69,42 +72,35 @@ def _blocks(num_tokens: int, vocab_size: int) -> list[slice]:
 class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        cast = weight.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        wants_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        grad_hidden = torch.empty_like(hidden) if wants_grad else None
-        grad_weight = None
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden.shape[0], weight.shape[0]):
-            logits = F.linear(hidden[rows], weight)
-            target = targets[rows, None]
-            if grad_hidden is None:
-                total += (logits.float().logsumexp(-1) - logits.gather(1, target)[:, 0].float()).sum()
-                continue
-            probabilities = torch.softmax(logits, -1)
+            probabilities = torch.softmax(F.linear(hidden[rows], cast), -1)
+            here = places[: len(probabilities)], targets[rows]
             # In bf16 each term carries a rounding of 2^-9 relative to the probability; their sum does not.
-            total -= probabilities.gather(1, target).float().clamp_(min=1e-37).log_().sum()
-            probabilities[places[: len(target)], targets[rows]] -= 1
-            torch.mm(probabilities, weight, out=grad_hidden[rows])
-            part = probabilities.T @ hidden[rows]
-            grad_weight = part if grad_weight is None else grad_weight.add_(part)
-        if grad_hidden is not None:
-            ctx.save_for_backward(grad_hidden, torch.zeros_like(weight) if grad_weight is None else grad_weight)
+            total -= probabilities[here].float().clamp_(min=_LEAST_PROBABILITY).log_().sum()
+            probabilities[here] -= 1  # now the gradient of the logits
+            torch.mm(probabilities, cast, out=grad_hidden[rows])
+            grad_weight += probabilities.T @ hidden[rows]
+        ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        scale = grad.to(grad_hidden.dtype)
-        return grad_hidden * scale, grad_weight * scale, None
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None
 
 
 class _TargetLogp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        cast = weight.to(hidden.dtype)
         out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         for rows in _blocks(hidden.shape[0], weight.shape[0]):
-            logits = F.linear(hidden[rows], weight).float()
+            logits = F.linear(hidden[rows], cast).float()
             out[rows] = logits.gather(1, targets[rows, None])[:, 0] - logits.logsumexp(-1)
         ctx.save_for_backward(hidden, weight, targets)
         return out
@@ -113,13 +109,13 @@ class _TargetLogp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden, weight, targets = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight)
+        cast = weight.to(hidden.dtype)
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden.shape[0], weight.shape[0]):
-            probabilities = torch.softmax(F.linear(hidden[rows], weight), -1)
-            target = targets[rows, None]
-            probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=hidden.dtype))
-            probabilities *= -grad[rows, None].to(hidden.dtype)
-            torch.mm(probabilities, weight, out=grad_hidden[rows])
-            grad_weight += probabilities.T @ hidden[rows]
+            d_logits = torch.softmax(F.linear(hidden[rows], cast), -1)
+            d_logits[places[: len(d_logits)], targets[rows]] -= 1
+            d_logits *= -grad[rows, None].to(hidden.dtype)
+            torch.mm(d_logits, cast, out=grad_hidden[rows])
+            grad_weight += d_logits.T @ hidden[rows]
         return grad_hidden, grad_weight, None

@@ -1,0 +1,155 @@
+"""Helper of test_fit: runs that are killed, and runs on several ranks, as forks of one fresh process.
+
+kill FOLDER KILLS SEED: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE [STOP]: train on SIZE
+gloo ranks, stopping after step STOP. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import tiny_training as tiny
+import torch
+
+from gradus.train.checkpoint import Checkpoints
+from gradus.train.loop import fit
+from gradus.train.losses import next_token_loss
+from gradus.train.parallel import World, join_world, leave_world
+
+KILL_STEPS = 120
+RANK_STEPS = 50
+
+
+def train_to_the_end(folder: Path, told: Path) -> None:
+    model, optimizer = tiny.model_and_optimizer()
+    reports = fit(
+        model,
+        optimizer,
+        tiny.batches,
+        next_token_loss,
+        tiny.schedule(KILL_STEPS),
+        steps=KILL_STEPS,
+        checkpoints=Checkpoints(folder),
+        log_every=7,
+        save_every=4,
+        precision="fp32",
+    )
+    for report in reports:
+        if report.resumed:
+            with told.open("a") as handle:
+                handle.write(f"{report.step}\n")
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Process id of a child that does `work` and exits."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return child
+
+
+def succeeded(child: int) -> bool:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def kill(folder: Path, kills: int, seed: int) -> dict[str, object]:
+    draw = random.Random(seed)
+    told = folder / "told"
+    told.touch()
+    begin = time.monotonic()
+    assert succeeded(forked(lambda: train_to_the_end(folder / "whole", told)))
+    whole_seconds = time.monotonic() - begin
+    done = 0
+    while done < kills:
+        child = forked(lambda: train_to_the_end(folder / "broken", told))
+        time.sleep(draw.uniform(0.0, 1.6 * whole_seconds / kills))
+        if os.waitpid(child, os.WNOHANG)[0]:
+            # Finished before it was killed: start over, there is more to kill.
+            for path in sorted((folder / "broken").rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+            continue
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        done += 1
+    assert succeeded(forked(lambda: train_to_the_end(folder / "broken", told)))
+    return {"kills": done, "resumed_from": [int(line) for line in told.read_text().split()]}
+
+
+def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None:
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank)
+    )
+    world = join_world(torch.device("cpu"))
+    assert world == World(rank, size)
+
+    def share(step: int) -> list:
+        documents = tiny.documents_of_step(step)
+        if size == 1:
+            return [tiny.batch(documents)]
+        # Uneven shares: one document against five.
+        return [tiny.batch(documents[:1])] if rank == 0 else [tiny.batch(documents[1:3]), tiny.batch(documents[3:])]
+
+    model, optimizer = tiny.model_and_optimizer()
+    losses, tokens = [], 0
+    for report in fit(
+        model,
+        optimizer,
+        share,
+        next_token_loss,
+        tiny.schedule(RANK_STEPS),
+        steps=RANK_STEPS,
+        checkpoints=Checkpoints(folder / "checkpoints"),
+        log_every=1,
+        save_every=20,
+        precision="fp32",
+        world=world,
+    ):
+        if not report.resumed:
+            losses.append(report.loss)
+            tokens = report.tokens
+        if report.step == stop and not report.resumed:
+            break
+    digest = sum(float(p.detach().double().abs().sum()) for p in model.parameters())
+    (folder / f"rank{rank}.json").write_text(json.dumps({"losses": losses, "tokens": tokens, "digest": digest}))
+    leave_world()
+
+
+def ranks(folder: Path, size: int, stop: int) -> dict[str, object]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def of_rank(rank: int) -> Callable[[], None]:
+        return lambda: train_rank(folder, size, rank, stop, port)
+
+    children = [forked(of_rank(rank)) for rank in range(size)]
+    outcomes = [succeeded(child) for child in children]
+    assert all(outcomes)
+    found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
+    agree = all(part == found[0] for part in found)
+    return {"losses": found[0]["losses"], "tokens": found[0]["tokens"], "ranks_agree": agree}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    command, folder, *numbers = sys.argv[1:]
+    if command == "kill":
+        answer = kill(Path(folder), *map(int, numbers))
+    else:
+        answer = ranks(Path(folder), int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else RANK_STEPS)
+    print(json.dumps(answer))

@@ -1,0 +1,154 @@
+"""Checkpoints are whole or not there, and a bad disk never costs an older one."""
+
+import errno
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_training import model_and_optimizer
+
+from gradus.core.errors import ArtifactError, TrainingError
+from gradus.model.weights import load_model
+from gradus.train import checkpoint as checkpoint_room
+from gradus.train.checkpoint import Checkpoints, open_checkpoint
+
+
+def save(checkpoints: Checkpoints, step: int, seed: int = 0) -> Path:
+    model, optimizer = model_and_optimizer(seed)
+    return checkpoints.save(step, model, optimizer, {"step": step}, {"tokens": torch.tensor(step)})
+
+
+def test_a_checkpoint_comes_back_whole_and_is_a_model_folder(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, identity="run")
+    assert checkpoints.latest() is None
+    path = save(checkpoints, 7)
+    found = checkpoints.latest()
+    assert found is not None
+    assert (found.step, found.state["step"], int(found.extra()["tokens"])) == (7, 7, 7)
+    model, optimizer = model_and_optimizer(seed=5)
+    found.load_weights(model)
+    found.load_optimizer(optimizer)
+    expected, _ = model_and_optimizer()
+    folder_model = load_model(path)
+    for name, value in expected.named_parameters():
+        assert torch.equal(model.get_parameter(name), value)
+        assert torch.equal(folder_model.get_parameter(name), value)
+
+
+def test_the_newest_stay_and_at_least_two(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (1, 2, 3, 10):
+        save(checkpoints, step)
+    assert checkpoints.steps() == [3, 10]
+    wide = Checkpoints(tmp_path, keep=3)
+    save(wide, 11)
+    save(wide, 12)
+    assert wide.steps() == [10, 11, 12]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [wide.path(step).name for step in (10, 11, 12)]
+
+
+DAMAGES = {
+    "torn weights": lambda path: (path / "model.safetensors").write_bytes(b"x" * 10),
+    "flipped byte": lambda path: flip(path / "optimizer.safetensors"),
+    "no manifest": lambda path: (path / "manifest.json").unlink(),
+    "torn manifest": lambda path: (path / "manifest.json").write_text('{"files": {'),
+    "missing file": lambda path: (path / "state.json").unlink(),
+    "empty": lambda path: [file.unlink() for file in path.iterdir()],
+}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoints_are_passed_over_named_and_kept(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+    DAMAGES[damage](checkpoints.path(2))
+    with caplog.at_level(logging.WARNING):
+        found = checkpoints.latest()
+    assert found is not None
+    assert found.step == 1
+    assert "step-00000002" in caplog.text
+    assert "left in place" in caplog.text
+    save(checkpoints, 3)
+    save(checkpoints, 4)
+    # Two whole ones stay, and the damaged one is neither counted nor deleted.
+    assert checkpoints.steps() == [2, 3, 4]
+    found = checkpoints.latest()
+    assert found is not None
+    assert found.step == 4
+
+
+def test_a_damaged_step_that_is_saved_again_is_moved_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    flip(checkpoints.path(1) / "model.safetensors")
+    save(checkpoints, 1)
+    assert "moved to" in caplog.text
+    assert open_checkpoint(checkpoints.path(1)).step == 1
+    assert len([path for path in tmp_path.iterdir() if ".replaced-" in path.name]) == 1
+
+
+@pytest.mark.parametrize("failing", ["model", "optimizer", "extra"])
+def test_a_full_disk_leaves_older_checkpoints_and_says_so(
+    tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+
+    def full(tensors: object, path: Path, **rest: object) -> None:
+        if Path(path).name.startswith(failing):
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path, **rest)
+
+    monkeypatch.setattr("gradus.model.weights.save_file", full)
+    monkeypatch.setattr(checkpoint_room, "save_file", full)
+    with pytest.raises(TrainingError, match=r"the disk is full, step 3 .* intact \(steps 1, 2\); free some"):
+        save(checkpoints, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    found = checkpoints.latest()
+    assert found is not None
+    assert found.step == 2
+
+
+def test_what_a_killed_save_left_is_cleared_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    left = tmp_path / "step-00000005.tmp-0123abcd"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    assert checkpoints.latest() is None
+    save(checkpoints, 6)
+    assert not left.exists()
+    assert "left by an interrupted save" in caplog.text
+
+
+def test_checkpoints_of_another_run_or_model_are_refused(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path, identity="first"), 1)
+    with pytest.raises(ArtifactError, match=r"belongs to another run \('first', expected 'second'\)"):
+        Checkpoints(tmp_path, identity="second").latest()
+    found = Checkpoints(tmp_path, identity="first").latest()
+    assert found is not None
+    from gradus.model.config import model_config
+    from gradus.model.transformer import build_model
+
+    other = build_model(model_config("d1", 40, 64), torch.Generator())
+    with pytest.raises(ArtifactError, match="made for another model"):
+        found.load_weights(other)
+
+
+def test_the_manifest_names_every_file(tmp_path: Path) -> None:
+    path = save(Checkpoints(tmp_path), 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert {*manifest["files"], "manifest.json"} == {file.name for file in path.iterdir()}

@@ -1,0 +1,207 @@
+"""The loop: boundaries, resuming bit for bit, skipping, rolling back, and two ranks that equal one."""
+
+import json
+import math
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import tiny_training as tiny
+import torch
+
+from gradus.core.errors import TrainingError
+from gradus.model.batch import Batch
+from gradus.model.transformer import Transformer
+from gradus.train.checkpoint import Checkpoints
+from gradus.train.config import GuardSettings, Precision
+from gradus.train.loop import StepReport, fit
+from gradus.train.losses import Loss, next_token_loss
+
+HERE = Path(__file__).parent
+STEPS = 24
+
+
+def run(
+    folder: Path | None,
+    *,
+    steps: int = STEPS,
+    stop_after: int | None = None,
+    loss: Loss = next_token_loss,
+    guard: GuardSettings | None = None,
+    precision: Precision = "fp32",
+    log_every: int = 4,
+    save_every: int | None = 6,
+) -> tuple[Transformer, list[StepReport]]:
+    model, optimizer = tiny.model_and_optimizer()
+    reports = []
+    for report in fit(
+        model,
+        optimizer,
+        tiny.batches,
+        loss,
+        tiny.schedule(steps),
+        steps=steps,
+        checkpoints=Checkpoints(folder) if folder else None,
+        log_every=log_every,
+        save_every=save_every,
+        evaluate_every=9,
+        precision=precision,
+        guard=guard,
+    ):
+        reports.append(report)
+        if report.step == stop_after:
+            break
+    return model, reports
+
+
+def same_weights(first: Transformer, second: Transformer) -> bool:
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_reports_come_at_their_boundaries_and_the_last_step_is_all_of_them(tmp_path: Path) -> None:
+    _, reports = run(tmp_path)
+    assert [r.step for r in reports] == [4, 6, 8, 9, 12, 16, 18, 20, 24]
+    assert [r.step for r in reports if r.logged] == [4, 8, 12, 16, 20, 24]
+    assert [r.step for r in reports if r.saved] == [6, 12, 18, 24]
+    assert [r.step for r in reports if r.evaluate] == [9, 18, 24]
+    assert Checkpoints(tmp_path).steps() == [18, 24]
+    assert all(a.tokens < b.tokens for a, b in pairwise(reports))
+    assert reports[-1].loss < 0.8 * reports[0].loss
+    assert reports[-1].tokens_per_second > 0
+    assert not any(r.resumed for r in reports)
+
+
+def test_the_reported_loss_is_the_mean_over_tokens_since_the_last_log(tmp_path: Path) -> None:
+    _, every = run(None, log_every=1, steps=8)
+    _, fourth = run(None, log_every=4, steps=8)
+    counts = [sum(int((b.targets >= 0).sum()) for b in tiny.batches(step)) for step in range(8)]
+    logged = [r.loss for r in fourth if r.logged]
+    single = [r.loss for r in every if r.logged]
+    for part, found in enumerate(logged):
+        rows = range(4 * part, 4 * part + 4)
+        mean = sum(single[i] * counts[i] for i in rows) / sum(counts[i] for i in rows)
+        assert found == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize("stop_after", [6, 8, 9, 16, 18, 20])
+def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(tmp_path: Path, stop_after: int) -> None:
+    whole, expected = run(tmp_path / "whole")
+    run(tmp_path / "broken", stop_after=stop_after)
+    resumed, reports = run(tmp_path / "broken")
+    assert same_weights(whole, resumed)
+    assert reports[0].resumed
+    assert reports[0].step == stop_after // 6 * 6
+    by_step = {r.step: r for r in expected}
+    for report in reports:
+        twin = by_step[report.step]
+        assert (report.loss, report.lr, report.grad_norm) == (twin.loss, twin.lr, twin.grad_norm)
+        assert (report.tokens, report.logged, report.evaluate) == (twin.tokens, twin.logged, twin.evaluate)
+
+
+def test_a_finished_run_trains_no_further_and_gives_its_last_report(tmp_path: Path) -> None:
+    first, reports = run(tmp_path)
+    again, only = run(tmp_path)
+    assert same_weights(first, again)
+    assert [(r.step, r.resumed) for r in only] == [(STEPS, True)]
+    assert only[0].loss == reports[-1].loss
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dry, reports = run(None)
+    assert not any(r.saved for r in reports)
+    assert list(tmp_path.iterdir()) == []
+    wet, _ = run(tmp_path / "wet")
+    assert same_weights(dry, wet)
+
+
+def test_precision_is_decided_once_and_kept(tmp_path: Path) -> None:
+    run(tmp_path, stop_after=6, precision="bf16")
+    model, _ = run(tmp_path, precision="fp32")
+    assert model.compute_dtype == torch.bfloat16
+
+
+def nan_at(bad: set[int]) -> Loss:
+    """A loss that is NaN in the data steps given: tokens tell which data step a batch belongs to."""
+    marked = {tuple(b.tokens.tolist()) for step in bad for b in tiny.batches(step)}
+
+    def loss(model: Transformer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        total, count, _ = next_token_loss(model, batch)
+        if tuple(batch.tokens.tolist()) in marked:
+            total = total * math.nan
+        return total, count, {"documents": torch.tensor(float(len(batch.documents.lengths)))}
+
+    return loss
+
+
+def test_one_nan_costs_exactly_one_step() -> None:
+    _, reports = run(None, loss=nan_at({10}), log_every=1)
+    assert reports[-1].skipped == 1
+    assert [r.step for r in reports if r.loss is None] == [11]
+    assert all(math.isfinite(r.loss) for r in reports if r.loss is not None)
+    assert all("documents" in r.metrics for r in reports if r.loss is not None)
+
+
+def test_many_skips_roll_back_and_pass_over_the_data(tmp_path: Path) -> None:
+    bad = set(range(14, 19))
+    guard = GuardSettings(skips_in_row=3)
+    model, reports = run(tmp_path, loss=nan_at(bad), guard=guard)
+    last = reports[-1]
+    assert (last.step, last.rollbacks) == (STEPS, 1)
+    # Refused at data 14, 15, 16; back to step 12, whose data now begin 5 later, at 17.
+    assert last.skipped == 2
+    assert Checkpoints(tmp_path).latest().state["data_offset"] == 5
+    again, _ = run(tmp_path / "again", loss=nan_at(bad), guard=guard, stop_after=18)
+    again, _ = run(tmp_path / "again", loss=nan_at(bad), guard=guard)
+    assert same_weights(model, again)
+
+
+def test_training_that_stays_broken_ends_with_the_reason(tmp_path: Path) -> None:
+    always = nan_at(set(range(9, 200)))
+    guard = GuardSettings(skips_in_row=3, max_rollbacks=2)
+    with pytest.raises(TrainingError, match=r"step 9: 3 steps in a row were refused.*after 2 returns"):
+        run(tmp_path, loss=always, guard=guard)
+    assert Checkpoints(tmp_path).steps() == [6]
+    with pytest.raises(TrainingError, match="there is no checkpoint to return to; lower the learning rates"):
+        run(None, loss=always, guard=guard)
+
+
+def helper(*arguments: str | Path, timeout: float = 120) -> str:
+    """Run tests/train/processes.py, which forks: this process has threads already and must not."""
+    command = [sys.executable, str(HERE / "processes.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("kills", "seed"), [(5, 1), pytest.param(30, 2, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, seed: int) -> None:
+    told = json.loads(helper("kill", tmp_path, kills, seed))
+    assert told["kills"] == kills
+    assert told["resumed_from"]
+    whole = Checkpoints(tmp_path / "whole").latest()
+    broken = Checkpoints(tmp_path / "broken").latest()
+    assert whole is not None
+    assert broken is not None
+    for name in ("model.safetensors", "optimizer.safetensors", "extra.safetensors"):
+        assert (whole.path / name).read_bytes() == (broken.path / name).read_bytes(), name
+
+
+def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path) -> None:
+    one, two = (json.loads(helper("ranks", tmp_path, size)) for size in (1, 2))
+    assert len(one["losses"]) == len(two["losses"]) == 50
+    assert max(abs(a - b) for a, b in zip(one["losses"], two["losses"], strict=True)) < 1e-4
+    assert one["tokens"] == two["tokens"]
+    assert two["ranks_agree"]
+
+
+def test_ranks_may_change_between_runs(tmp_path: Path) -> None:
+    expected = json.loads(helper("ranks", tmp_path / "one", 1))["losses"]
+    helper("ranks", tmp_path / "mixed", 2, 20)
+    helper("ranks", tmp_path / "mixed", 1, 40)
+    mixed = json.loads(helper("ranks", tmp_path / "mixed", 2))["losses"]
+    assert len(mixed) == 10
+    assert max(abs(a - b) for a, b in zip(expected[40:], mixed, strict=True)) < 1e-4
