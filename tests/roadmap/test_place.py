@@ -80,7 +80,7 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch):
             clock[0] += 6
             task.update(step * 250, info=f"loss {5 - step}")
     assert stream.getvalue().splitlines() == [
-        "  training 500/1,000 tok  loss 3",
+        "  training 500/1,000 tok, about 12 s left  loss 3",
         "  training 1,000/1,000 tok  loss 1",
         "  training 1,000/1,000 tok in 24 s  loss 1",
     ]

@@ -155,6 +155,16 @@ def test_a_plan_uses_what_is_finished_and_estimates_the_rest(folder):
     assert choose_device("mine", load_roadmap(folder / "data.toml").machine, folder).flops_per_second == 1e12
 
 
+def test_a_model_that_cannot_be_is_told_with_its_stage(folder):
+    stage = '\n[[stage]]\nname = "base"\nkind = "pretrain"\ntokens = "tokens"\nmodel = { depth = 2, widht = 64 }\n'
+    (folder / "data.toml").write_text(DATA + stage)
+    roadmap = load_roadmap(folder / "data.toml")
+    with pytest.raises(
+        ConfigError, match=r'data\.toml:25 stage "base": model: unknown key "widht"; did you mean "width"'
+    ):
+        plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, folder), folder / "artifacts")
+
+
 def test_every_stage_kind_loads_without_torch():
     code = (
         "import sys\nfrom gradus.roadmap.kinds import KINDS, stage_module\n"

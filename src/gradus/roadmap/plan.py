@@ -92,16 +92,25 @@ def choose_device(name: str, machine: MachineSettings, home: Path) -> Device:
 
 
 def plan_roadmap(roadmap: Roadmap, device: Device, artifacts_dir: Path) -> list[PlannedStage]:
-    """Estimates of all stages in order; facts of finished stages replace their estimates'."""
+    """Estimates of all stages in order; facts of finished stages replace their estimates'.
+
+    Errors: ConfigError with each setting that only its stage's plan can judge (a model's shape), by its place.
+    """
     facts: dict[str, Mapping[str, Any]] = {}
-    planned = []
+    planned, problems = [], []
     for stage in roadmap.stages:
         module = stage_module(stage.kind)
         by_key = {key: tuple(facts[r.stage] for r in refs) for key, refs in stage.references.items()}
-        estimate: Estimate = module.plan(stage.settings, Expected(by_key, facts), device, stage)
+        try:
+            estimate: Estimate = module.plan(stage.settings, Expected(by_key, facts), device, stage)
+        except ConfigError as error:
+            problems += [f"{stage.place}: {problem}" for problem in error.problems]
+            estimate = Estimate()
         made = _finished(artifacts_dir / folder_name(module.MAKES, stage.fingerprint))
         facts[stage.name] = {**estimate.facts, **(made.results if made else {})}
         planned.append(PlannedStage(stage, estimate, made))
+    if problems:
+        raise ConfigError(problems)
     return planned
 
 

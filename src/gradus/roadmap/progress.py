@@ -116,10 +116,16 @@ class _PlainTask:
             self._progress.tick()
         if time.monotonic() - self._shown >= PLAIN_EVERY_SECONDS:
             self._shown = time.monotonic()
-            self._show("")
+            self._show(self._time_left())
 
     def finish(self) -> None:
         self._show(f" in {format_seconds(time.monotonic() - self._began)}")
+
+    def _time_left(self) -> str:
+        if not self._total or not 0 < self._done < self._total:
+            return ""
+        passed = time.monotonic() - self._began
+        return f", about {format_seconds(passed / self._done * (self._total - self._done))} left"
 
     def _show(self, ending: str) -> None:
         unit = f" {self._unit}" if self._unit else ""

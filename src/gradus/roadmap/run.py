@@ -8,6 +8,7 @@ runs/<roadmap>/report.html    written after the last stage
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -96,6 +97,10 @@ def walk(
     except OSError as error:
         if is_disk_full(error):
             raise disk_full_error(error, home) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise GradusError(
+                f"{error.filename or home}: {error.strerror}; choose another folder with --home"
+            ) from error
         raise
 
 

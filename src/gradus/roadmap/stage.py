@@ -138,7 +138,7 @@ class Device:
     flops_per_second: float
     memory_bytes: float
     price_per_hour: float = 0.0
-    data_bytes_per_second: float = 10e6
+    data_bytes_per_second: float = 5e6
 
 
 @dataclass(frozen=True)

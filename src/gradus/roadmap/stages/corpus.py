@@ -20,7 +20,7 @@ MAKES = "corpus"
 INPUTS: tuple[Input, ...] = ()
 
 SMOKE_DOCUMENTS = 1500
-_DOCUMENT_BYTES = 120  # a synthetic document's usual size, for plans
+_DOCUMENT_BYTES = 420  # a synthetic document's usual size, for plans
 
 
 class Settings(StageSettings):

@@ -21,7 +21,7 @@ MAKES = "pool"
 INPUTS: tuple[Input, ...] = ()
 
 SMOKE_CONVERSATIONS = 600
-_PER_SECOND = 5_000  # conversations made, checked and written, for plans
+_PER_SECOND = 7_000  # conversations made, checked and written, for plans
 _TOKENS_EACH = 90.0  # of a small vocabulary, for plans
 
 
