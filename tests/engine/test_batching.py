@@ -80,7 +80,10 @@ def slow_tokens(model: Transformer, stream: Stream) -> list[int]:
 
 
 def run(model: Transformer, streams: list[Stream], num_slots: int) -> None:
-    batch = DecodeBatch(model, num_slots, VOCAB)
+    run_batch(DecodeBatch(model, num_slots, VOCAB), streams)
+
+
+def run_batch(batch: DecodeBatch, streams: list[Stream]) -> None:
     waiting = list(streams)
     while waiting or batch.num_live:
         if waiting and batch.num_free:
@@ -147,3 +150,24 @@ def test_long_prompts_are_prefilled_in_groups(monkeypatch: pytest.MonkeyPatch) -
     run(model, streams, 11)
     for stream in streams:
         assert stream.out == slow_tokens(model, stream)
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2])
+def test_streams_that_share_their_beginning_decode_as_if_alone(num_kv_heads: int) -> None:
+    model = small_model(num_kv_heads)
+    beginning = [3, 1, 4, 1, 5, 9, 2, 6]
+    streams = mixed_streams()
+    for stream in streams:
+        stream.prompt_ids = beginning + stream.prompt_ids
+    batch = DecodeBatch(model, 4, VOCAB, beginning)
+    run_batch(batch, streams)
+    for stream in streams:
+        assert stream.out == slow_tokens(model, stream)
+
+
+def test_the_shared_beginning_counts_in_the_context() -> None:
+    model = small_model()
+    stream = Stream(list(range(20)), length=1000)
+    run_batch(DecodeBatch(model, 2, VOCAB, list(range(12))), [stream])
+    assert stream.ran_out
+    assert len(stream.out) == CONTEXT - 20 + 1

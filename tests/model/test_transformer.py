@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError
-from gradus.model.attention import attention
+from gradus.model.attention import attention, attention_cached
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig, model_config
 from gradus.model.layout import document_layout
@@ -196,6 +196,9 @@ class ListCache:
         keys = torch.stack([k for k, _ in self.stored[layer]], 2)
         values = torch.stack([v for _, v in self.stored[layer]], 2)
         return keys, values, torch.ones(keys.shape[0], 1, 1, keys.shape[2], dtype=torch.bool)
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        return attention_cached(queries, *self.append(layer, keys, values))
 
 
 @pytest.mark.parametrize("prefilled", [0, 9])

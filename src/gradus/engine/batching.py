@@ -45,13 +45,22 @@ class TokenStream(Protocol):
 class DecodeBatch:
     """Up to `num_slots` live streams on one model."""
 
-    def __init__(self, model: Transformer, num_slots: int, vocab_size: int) -> None:
-        """vocab_size: tokens that may be sampled, the first of the model's (which may be padded)."""
+    @torch.inference_mode()
+    def __init__(self, model: Transformer, num_slots: int, vocab_size: int, prefix_ids: Sequence[int] = ()) -> None:
+        """vocab_size: tokens that may be sampled, the first of the model's (which may be padded).
+
+        prefix_ids: with which every prompt that joins begins, and goes on; computed and stored once.
+        """
         config = model.config
         self.model = model
         self.vocab_size = vocab_size
+        self.prefix_ids = list(prefix_ids)
         self.num_slots = num_slots
         self.device = model.embedding.device
+        prefix = None
+        if prefix_ids:
+            tokens = torch.tensor(self.prefix_ids, device=self.device)
+            _, prefix = model.prefill(tokens, Documents.of_lengths([len(prefix_ids)], self.device))
         self.cache = SlotCache(
             num_layers=config.depth,
             num_slots=num_slots,
@@ -60,10 +69,11 @@ class DecodeBatch:
             context=config.context,
             dtype=model.compute_dtype,
             device=self.device,
+            prefix=prefix,
         )
         # Parallel lists, one entry a live slot.
         self._streams: list[TokenStream] = []
-        self._lengths: list[int] = []  # positions stored so far
+        self._lengths: list[int] = []  # positions stored so far, behind the common beginning
         self._next: list[int] = []  # the token to feed at that position
         self._sampling: SamplingBatch | None = None  # of all live streams, until the batch changes
 
@@ -82,7 +92,7 @@ class DecodeBatch:
         Returns those that finished.
         """
         assert len(streams) <= self.num_free
-        for group in _prefill_groups(streams):
+        for group in _prefill_groups(streams, len(self.prefix_ids)):
             self._prefill(group)
         return self._drop_finished()
 
@@ -92,8 +102,8 @@ class DecodeBatch:
         if not self._streams:
             return []
         tokens = torch.tensor(self._next, device=self.device)
-        positions = torch.tensor(self._lengths, device=self.device)
-        self.cache.begin_step(positions, max(self._lengths) + 1)
+        positions = torch.tensor(self._lengths, device=self.device) + len(self.prefix_ids)
+        self.cache.begin_step(self._lengths)
         hidden = self.model.decode(tokens, positions, self.cache)
         self._lengths = [length + 1 for length in self._lengths]
         if self._sampling is None:
@@ -104,15 +114,20 @@ class DecodeBatch:
 
     def _prefill(self, streams: Sequence[TokenStream]) -> None:
         first = len(self._streams)
-        lengths = [len(stream.prompt_ids) for stream in streams]
-        packed = [token for stream in streams for token in stream.prompt_ids]
-        tokens = torch.tensor(packed, device=self.device)
+        behind = len(self.prefix_ids)
+        prompts = [stream.prompt_ids[behind:] for stream in streams]
+        lengths = [len(prompt) for prompt in prompts]
+        tokens = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)
         documents = Documents.of_lengths(lengths, self.device)
-        hidden, stored = self.model.prefill(tokens, documents)
         self.cache.reserve(max(lengths))
-        slots = documents.index + first
-        for layer, (keys, values) in enumerate(stored):
-            self.cache.fill(layer, slots, documents.positions, keys, values)
+        if behind:
+            filling = self.cache.filling(documents, first)
+            hidden = self.model.decode(tokens, documents.positions + behind, filling)
+        else:
+            hidden, stored = self.model.prefill(tokens, documents)
+            slots = documents.index + first
+            for layer, (keys, values) in enumerate(stored):
+                self.cache.fill(layer, slots, documents.positions, keys, values)
         self._streams += streams
         self._lengths += lengths
         self._next += [0] * len(streams)
@@ -141,7 +156,7 @@ class DecodeBatch:
                 stream.push(token)
                 if stream.finished:
                     continue
-            if self._lengths[slot] >= self.model.config.context:
+            if self._lengths[slot] >= self.cache.limit:
                 stream.run_out()
                 continue
             self._next[slot] = token
@@ -163,12 +178,12 @@ class DecodeBatch:
         return finished
 
 
-def _prefill_groups(streams: Sequence[TokenStream]) -> list[list[TokenStream]]:
-    """Runs of streams whose prompts together hold at most PREFILL_TOKENS."""
+def _prefill_groups(streams: Sequence[TokenStream], behind: int) -> list[list[TokenStream]]:
+    """Runs of streams whose prompts, behind their common beginning, hold at most PREFILL_TOKENS."""
     groups: list[list[TokenStream]] = []
     room = 0
     for stream in streams:
-        length = len(stream.prompt_ids)
+        length = len(stream.prompt_ids) - behind
         if not groups or length > room:
             groups.append([])
             room = PREFILL_TOKENS

@@ -1,23 +1,35 @@
 """Keys and values of the running requests: one slot each, the live slots always the first ones.
 
 A request that leaves hands its slot to the last live one, so that a decode step works on plain views of the
-first B slots, cut at the longest live length: no gather, no paging. Positions are per row; what lies beyond a
-row's own length is masked. The length of a slot grows by doubling up to the model's context.
+first B slots: no gather, no paging. Positions are per row; what lies beyond a row's own length is masked.
+Slots are filled in order of length and all rows grow alike, so neighbours stay about equally long: attention
+runs over chunks of them, each cut at its own longest. Prompts that begin alike share that beginning, which is
+stored once for all slots. The length of a slot grows by doubling up to the model's context.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-_FIRST_CAPACITY = 128
+from gradus.model.attention import attention_cached
+from gradus.model.batch import Documents
+from gradus.model.prefix import attention_after, attention_cached_after
+
+_FIRST_CAPACITY = 64
+_CHUNK_ROWS = 32
+
+KeysValues = tuple[Tensor, Tensor]
 
 
 class SlotCache:
-    """Static storage for `num_slots` requests.
+    """Storage for `num_slots` requests behind a common beginning, which may be empty.
 
-    keys, values: (layers, slots, kv heads, capacity, head dim). A decode step is `begin_step`, then one
-    `append` per layer from inside the model.
+    keys, values: (layers, slots, kv heads, capacity, head dim), without the beginning; lengths and positions
+    of slots count from its end. A decode step is `begin_step`, then one `attend` per layer from inside the
+    model.
     """
 
     def __init__(
@@ -30,34 +42,43 @@ class SlotCache:
         context: int,
         dtype: torch.dtype,
         device: torch.device,
+        prefix: Sequence[KeysValues] | None = None,
     ) -> None:
-        self.context = context
-        self.capacity = min(_FIRST_CAPACITY, context)
+        """prefix: keys and values (P, kv heads, head dim) of the common beginning in each layer."""
+        # (kv heads, P, head dim)
+        self._prefix = [(k.transpose(0, 1).contiguous(), v.transpose(0, 1).contiguous()) for k, v in prefix or ()]
+        self.prefix_length = self._prefix[0][0].shape[1] if self._prefix else 0
+        self.limit = context - self.prefix_length
+        self.capacity = min(_FIRST_CAPACITY, self.limit)
         shape = (num_layers, num_slots, num_kv_heads, self.capacity, head_dim)
         # Zeros, not empty: a masked position is multiplied by weight 0, and 0 x NaN would be NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self._slots = torch.arange(num_slots, device=device)
-        self._positions = torch.empty(0, dtype=torch.int64, device=device)
-        self._longest = 0
-        self._mask = torch.empty(0, dtype=torch.bool, device=device)
+        self._positions = self._slots[:0]
+        self._chunks: list[tuple[slice, int, Tensor]] = []  # rows, longest, mask
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that keys and values hold now."""
+        """Bytes that keys and values of all slots hold now."""
         return 2 * self.keys.numel() * self.keys.element_size()
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` positions in every slot; what is stored stays. At most the context."""
-        assert length <= self.context, f"{length} positions do not fit in a context of {self.context}"
+        """Make room for `length` positions in every slot; what is stored stays."""
+        assert length <= self.limit, f"{length} positions do not fit, at most {self.limit} do"
         if length <= self.capacity:
             return
         capacity = self.capacity
         while capacity < length:
-            capacity = min(2 * capacity, self.context)
+            capacity = min(2 * capacity, self.limit)
         self.keys = _grown(self.keys, capacity)
         self.values = _grown(self.values, capacity)
         self.capacity = capacity
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Give slot `target` the first `length` positions of slot `source`."""
+        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
     def fill(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store a prefill.
@@ -67,35 +88,46 @@ class SlotCache:
         self.keys[layer][slots, :, positions] = keys.to(self.keys.dtype)
         self.values[layer][slots, :, positions] = values.to(self.values.dtype)
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Give slot `target` the first `length` positions of slot `source`."""
-        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
-        self.values[:, target, :, :length] = self.values[:, source, :, :length]
+    def begin_step(self, lengths: Sequence[int]) -> None:
+        """Announce one new token for each of the first B slots, which hold so many positions."""
+        self.reserve(max(lengths) + 1)
+        self._positions = torch.tensor(lengths, device=self.keys.device)
+        reach = torch.arange(max(lengths) + 1, device=self.keys.device)
+        mask = (reach <= self._positions[:, None])[:, None, None, :]  # (B, 1, 1, S)
+        self._chunks = []
+        for start in range(0, len(lengths), _CHUNK_ROWS):
+            rows = slice(start, min(start + _CHUNK_ROWS, len(lengths)))
+            longest = max(lengths[rows]) + 1
+            self._chunks.append((rows, longest, mask[rows, ..., :longest]))
 
-    def begin_step(self, positions: Tensor, longest: int) -> None:
-        """Announce one token for each of the first B slots.
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Store this step's keys and values (B, Hk, D) and attend with queries (B, H, D). Returns (B, H D)."""
+        self.fill(layer, self._slots[: len(self._positions)], self._positions, keys, values)
+        outs = []
+        for rows, longest, mask in self._chunks:
+            stored = self.keys[layer, rows, :, :longest], self.values[layer, rows, :, :longest]
+            if self._prefix:
+                outs.append(attention_cached_after(queries[rows], *stored, mask, *self._prefix[layer]))
+            else:
+                outs.append(attention_cached(queries[rows], *stored, mask))
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
 
-        positions: (B,) int64; longest: the largest of them, plus one.
-        """
-        self.reserve(longest)
-        self._positions = positions
-        self._longest = longest
-        reach = torch.arange(longest, device=positions.device)
-        self._mask = (reach <= positions[:, None])[:, None, None, :]  # (B, 1, 1, L)
+    def filling(self, documents: Documents, first_slot: int) -> PrefixedFill:
+        """What the model's decode needs to prefill these documents behind the beginning, from a slot on."""
+        return PrefixedFill(self, self._prefix, documents, first_slot)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store this step's keys and values and return everything to attend to.
 
-        keys, values: (B, kv heads, head dim). Returns views (B, kv heads, L, head dim) of keys and of values,
-        L the longest live length, and the mask (B, 1, 1, L), True where a row may look.
-        """
-        num_rows = len(self._positions)
-        slots = self._slots[:num_rows]
-        layer_keys, layer_values = self.keys[layer], self.values[layer]
-        layer_keys[slots, :, self._positions] = keys.to(layer_keys.dtype)
-        layer_values[slots, :, self._positions] = values.to(layer_values.dtype)
-        live = slice(0, num_rows)
-        return layer_keys[live, :, : self._longest], layer_values[live, :, : self._longest], self._mask
+class PrefixedFill:
+    """A prefill behind the common beginning: document i goes to slot first_slot + i."""
+
+    def __init__(self, cache: SlotCache, prefix: Sequence[KeysValues], documents: Documents, first_slot: int) -> None:
+        self._cache, self._prefix, self._documents = cache, prefix, documents
+        self._slots = documents.index + first_slot
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """queries: (N, H, D); keys, values: (N, Hk, D) of all documents' tokens. Returns (N, H D)."""
+        self._cache.fill(layer, self._slots, self._documents.positions, keys, values)
+        return attention_after(queries, keys, values, self._documents, *self._prefix[layer])
 
 
 def _grown(stored: Tensor, capacity: int) -> Tensor:

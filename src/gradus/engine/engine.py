@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gradus.conversation.formats.wire import Format
 from gradus.core.errors import ConfigError
-from gradus.engine.batching import DecodeBatch
+from gradus.engine.batching import DecodeBatch, TokenStream
+from gradus.engine.prefixes import prefix_groups
 from gradus.engine.turn import Reply, Request, StreamEvent, Turn
 from gradus.model.transformer import Transformer
 from gradus.tokenizer.tokenizer import Tokenizer
@@ -50,21 +51,25 @@ class Engine:
         turns = [self._turn(request) for request in requests]
         index_of = {id(turn): index for index, turn in enumerate(turns)}
         replies: dict[int, Reply] = {}
-        # Like lengths run together, longest first: a step's attention reaches over its longest row.
-        waiting = sorted(turns, key=lambda turn: len(turn.prompt_ids))
-        batch = self._batch(min(self.max_batch, max(1, len(turns))))
-        join_at = max(1, batch.num_slots // _JOIN_SHARE)
-        while waiting or batch.num_live:
-            done = []
-            if waiting and (batch.num_free >= join_at or not batch.num_live):
-                done += batch.join([waiting.pop() for _ in range(min(batch.num_free, len(waiting)))])
-            done += batch.step()
-            for turn in done:
+        for prefix_length, members in prefix_groups([turn.prompt_ids for turn in turns]):
+            group = [turns[index] for index in members]
+            for turn in self._run(group, group[0].prompt_ids[:prefix_length]):
                 index = index_of[id(turn)]
                 replies[index] = turns[index].reply()
                 if on_reply is not None:
                     on_reply(index, replies[index])
         return [replies[index] for index in range(len(turns))]
+
+    def _run(self, turns: Sequence[Turn], prefix_ids: Sequence[int]) -> Iterator[TokenStream]:
+        """Decode turns whose prompts all begin with `prefix_ids`; hands out each as it ends."""
+        # Longest first, so that neighbours in the cache are about equally long.
+        waiting = sorted(turns, key=lambda turn: len(turn.prompt_ids))
+        batch = self._batch(min(self.max_batch, len(turns)), prefix_ids)
+        join_at = max(1, batch.num_slots // _JOIN_SHARE)
+        while waiting or batch.num_live:
+            if waiting and (batch.num_free >= join_at or not batch.num_live):
+                yield from batch.join([waiting.pop() for _ in range(min(batch.num_free, len(waiting)))])
+            yield from batch.step()
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Answer one request as typed events, `Done` last. Text never cuts a character; close it to stop."""
@@ -80,8 +85,8 @@ class Engine:
         """PromptTooLongError where `generate` would raise it."""
         self._turn(request)
 
-    def _batch(self, num_slots: int) -> DecodeBatch:
-        return DecodeBatch(self.model, num_slots, self.tokenizer.vocab_size)
+    def _batch(self, num_slots: int, prefix_ids: Sequence[int] = ()) -> DecodeBatch:
+        return DecodeBatch(self.model, num_slots, self.tokenizer.vocab_size, prefix_ids)
 
     def _turn(self, request: Request, listen: bool = False) -> Turn:
         return Turn(request, self.form, self.toolbox, self.model.config.context, listen=listen)

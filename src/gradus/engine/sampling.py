@@ -95,9 +95,7 @@ def _is_limited(row: Sampling) -> bool:
     return row.top_k is not None or row.top_p is not None
 
 
-def _columns(
-    rows: Sequence[Sampling], chosen: Sequence[int], vocab_size: int, device: torch.device
-) -> SampledRows:
+def _columns(rows: Sequence[Sampling], chosen: Sequence[int], vocab_size: int, device: torch.device) -> SampledRows:
     settings = [rows[i] for i in chosen]
     return SampledRows(
         rows=torch.tensor(chosen, dtype=torch.int64, device=device),
@@ -137,9 +135,7 @@ def _choose_limited(logits: Tensor, group: SampledRows, uniform: Tensor) -> Tens
     # Stable, so that ties fall to the lower token id, as argmax has it.
     ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)  # (S, V)
     ranks = torch.arange(logits.shape[-1], device=logits.device)
-    probability = torch.softmax(
-        ordered.masked_fill(ranks >= group.top_k, -torch.inf), dim=-1, dtype=torch.float64
-    )
+    probability = torch.softmax(ordered.masked_fill(ranks >= group.top_k, -torch.inf), dim=-1, dtype=torch.float64)
     before = probability.cumsum(dim=-1) - probability
     probability = probability.masked_fill(before >= group.top_p, 0.0)  # nothing stands before the first
     place = _first_above(probability.cumsum(dim=-1), uniform)

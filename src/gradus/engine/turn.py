@@ -90,9 +90,7 @@ StreamEvent = ThinkDelta | TextDelta | CallReady | Problem | ToolResult | Done
 class Turn:
     """The state of one turn; a TokenStream for the batch."""
 
-    def __init__(
-        self, request: Request, form: Format, toolbox: ToolBox, context: int, *, listen: bool = False
-    ) -> None:
+    def __init__(self, request: Request, form: Format, toolbox: ToolBox, context: int, *, listen: bool = False) -> None:
         """listen: keep events for `take_events`. PromptTooLongError where the prompt fills the context."""
         conversation = request.conversation
         self.think = conversation.think if request.think is None else request.think

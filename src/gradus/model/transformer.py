@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradus.model.attention import attention, attention_cached
+from gradus.model.attention import attention
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
 from gradus.model.kernels import attention_heads, rms_norm, swiglu
@@ -24,10 +24,10 @@ Role = Literal["matrix", "embed", "head", "vector"]
 class KeyValueCache(Protocol):
     """What decoding needs of a cache."""
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store one token per row and return all that each row may attend to.
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Store new tokens' keys and values, and attend to all that these tokens may see.
 
-        keys, values: (B, Hk, D). Returns keys and values (B, Hk, S, D) and a mask (B, 1, 1, S), True to look.
+        queries: (N, H, D), already scaled; keys, values: (N, Hk, D). Returns (N, H D).
         """
         ...
 
@@ -114,14 +114,16 @@ class Transformer(nn.Module):
         return self._normed(x), stored
 
     def decode(self, tokens: Tensor, positions: Tensor, cache: KeyValueCache) -> Tensor:
-        """One token for each of B rows. tokens, positions: (B,). Returns hidden states (B, width)."""
+        """Tokens whose past lies in a cache, mostly one for each row of a batch.
+
+        tokens, positions: (N,). Returns hidden states (N, width).
+        """
         x = self._embedded(tokens)
         cos, sin = self._rotation(positions)
         for layer, block in enumerate(self.blocks):
             heads = block.heads(x, cos, sin)
             queries = heads[: self.config.num_heads].transpose(0, 1)  # (B, H, D)
-            seen = cache.append(layer, *block.keys_values(heads))
-            x = block.attended(x, attention_cached(queries, *seen))
+            x = block.attended(x, cache.attend(layer, queries, *block.keys_values(heads)))
             x = block.feed_forward(x)
         return self._normed(x)
 
