@@ -1,0 +1,154 @@
+"""Every command of README and docs is run, at toy size, and everything they claim in tables and links holds.
+
+A command is a line of a ```sh block. What is changed on the way, for all commands alike and nothing else:
+`gradus run` gets `--smoke`, so runs are called NAME-smoke and later commands mean those; `make TARGET` is asked
+what it would do (`make -n`), since this test is itself part of `make test`. Blocks after `<!-- file: NAME -->`
+are written to that file first. Any other command or mark fails the test.
+"""
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradus.roadmap.schema import load_roadmap
+from gradus.tools.calculator import calculate
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.S | re.M)
+RUN_NAMES = ("quickstart", "mytext")
+TIMEOUT_SECONDS = 400
+
+
+def blocks(page):
+    return list(BLOCK.finditer(page.read_text(encoding="utf-8")))
+
+
+def commands():
+    """(page, command) of every line in a shell block, each command once."""
+    found = {}
+    for page in PAGES:
+        for block in blocks(page):
+            if block["kind"] in {"sh", "console", "bash", "shell"}:
+                for line in block["text"].splitlines():
+                    command = line.removeprefix("$ ").strip()
+                    if command and not command.startswith("#"):
+                        found.setdefault(command, page.name)
+    # What a walk leaves is needed by the rest, so walks come first; otherwise in the order of reading.
+    order = sorted(found.items(), key=lambda item: not item[0].startswith("gradus run"))
+    return [pytest.param(command, id=f"{page}: {command}") for command, page in order]
+
+
+def at_toy_size(command):
+    """The words of a command as they are run here."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        return ["make", "-n", *words[1:]]
+    assert words[0] == "gradus", f"no rule for running: {command}"
+    if words[1] == "run":
+        return [*words, "--smoke"]
+    named = re.compile(rf"({'|'.join(RUN_NAMES)})((?:/[\w-]+)?)")
+    return [named.sub(r"\1-smoke\2", word) if named.fullmatch(word) else word for word in words]
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """A folder as a reader has it: the roadmaps, the files that the pages show, some text; nothing walked yet."""
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "roadmaps", folder / "roadmaps")
+    for page in PAGES:
+        for block in blocks(page):
+            if block["mark"] and block["mark"].startswith("file: "):
+                (folder / block["mark"].removeprefix("file: ")).write_text(block["text"], encoding="utf-8")
+    (folder / "texts").mkdir()
+    story = "\n\n".join(f"The {n}. lamp was lit by Ada, and {n + 1} moths came to see it burn." for n in range(400))
+    (folder / "texts" / "story.txt").write_text(story, encoding="utf-8")
+    return folder
+
+
+def run_in(folder, words):
+    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    environment.pop("GRADUS_HOME", None)
+    at = ROOT if words[0] == "make" else folder
+    return subprocess.run(
+        words, cwd=at, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        timeout=TIMEOUT_SECONDS,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_command_works(command, sandbox):
+    done = run_in(sandbox, at_toy_size(command))
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert done.stdout.strip() or " chat " in command
+
+
+def test_marks_are_ones_that_this_test_knows():
+    marks = [(page.name, block["mark"]) for page in PAGES for block in blocks(page) if block["mark"]]
+    assert [m for m in marks if not re.fullmatch(r"file: [\w.-]+", m[1])] == []
+    assert len(marks) >= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_roadmap_shown_is_a_valid_one(page, tmp_path):
+    for number, block in enumerate(b for b in blocks(page) if b["kind"] == "toml"):
+        text = block["text"]
+        if "[[stage]]" in text and "extends" not in text:
+            file = tmp_path / f"{number}.toml"
+            (tmp_path / "a.txt").write_text("text")
+            file.write_text(re.sub(r'path = "[^"]*"', f'path = "{tmp_path}/a.txt"', text))
+            assert load_roadmap(file).stages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
+
+
+def test_generated_pages_are_as_the_code_has_them():
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for path, text in generate.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run python docs/generate.py"
+
+
+def test_the_calculator_page_gives_true_results():
+    text = (ROOT / "docs" / "calculator.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", text, re.M)
+    assert len(rows) >= 12
+    assert [calculate(expression) for expression, _ in rows] == [result for _, result in rows]
+
+
+def test_the_chat_page_lists_every_slash_command():
+    from gradus.cli.chatting import COMMANDS
+
+    text = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `/(\w+)", text, re.M)) == set(COMMANDS) - {"help"} | {"quit"}
+
+
+def test_the_probes_page_lists_every_check():
+    from gradus.conversation import checks
+
+    kinds = set(re.findall(r'kind: Literal\["(\w+)"\]', Path(checks.__file__).read_text(encoding="utf-8")))
+    text = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8")
+    assert (
+        kinds - {"judge"}
+        == {k for row in re.findall(r"^\| (`.*?) \|", text, re.M) for k in re.findall(r"`(\w+)`", row)} & kinds
+    )
