@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -53,9 +52,11 @@ def test_help_names_every_command_quickly(gradus):
     assert "Walk a roadmap" in gradus("--help").stdout
     times = []
     for _ in range(4):
-        began = time.perf_counter()
+        before = os.times()
         assert gradus("--help").returncode == 0
-        times.append(time.perf_counter() - began)
+        after = os.times()
+        # Processor time: on an idle machine the wall clock shows the same, on a busy one it shows the others.
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < 0.3
 
 

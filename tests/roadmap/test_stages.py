@@ -160,7 +160,7 @@ def test_a_model_that_cannot_be_is_told_with_its_stage(folder):
     (folder / "data.toml").write_text(DATA + stage)
     roadmap = load_roadmap(folder / "data.toml")
     with pytest.raises(
-        ConfigError, match=r'data\.toml:25 stage "base": model: unknown key "widht"; did you mean "width"'
+        ConfigError, match=r'data\.toml:26 stage "base": model: unknown key "widht"; did you mean "width"'
     ):
         plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, folder), folder / "artifacts")
 
