@@ -65,7 +65,7 @@ def test_every_bank_compiles_and_no_bracket_reaches_the_text() -> None:
     names = [entry.name[:-4] for entry in files("gradus.data.synthetic").joinpath("banks").iterdir()]
     rng = random.Random(0)
     for name in names:
-        if name == "words":
+        if name in ("words", "more_words"):
             continue
         grammar = load_grammar(name)
         for rule in grammar.rules:

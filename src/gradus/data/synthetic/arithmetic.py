@@ -37,6 +37,7 @@ _SPECIAL = {
     "quarter": ("Divide by 4", "{a} / 4"),
     "square": ("Multiply it by itself", "{a} * {a}"),
     "average2": ("Add, then divide by 2", "({a} + {b}) / 2"),
+    "rest": ("Remainder", "mod({a}, {b})"),
     "average3": ("Add, then divide by 3", "({a} + {b} + {c}) / 3"),
 }
 

@@ -18,7 +18,7 @@ from gradus.data.synthetic.grammar import load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick, side_of
 from gradus.data.synthetic.letters import counted, spelled
 from gradus.data.synthetic.people import name as first_name
-from gradus.data.synthetic.words import spelling_words
+from gradus.data.synthetic.words import random_word
 from gradus.tools.calculator import calculate
 
 _NOBODY = Persona("the assistant", "its makers")
@@ -119,10 +119,9 @@ def knowledge(rng: random.Random) -> str:
 
 def spellings(rng: random.Random) -> str:
     """A list of words with their letters; words of the probe side are left out."""
-    words = spelling_words()
     lines = []
     for _ in range(between(rng, 8, 30)):
-        word = pick(rng, words)
+        word = random_word(rng)
         if side_of(f"spelling|{word}") == "train":
             lines.append(f"{word}: {spelled(word)}")
     return "\n".join(lines)
@@ -130,10 +129,9 @@ def spellings(rng: random.Random) -> str:
 
 def letter_counts(rng: random.Random) -> str:
     """Words with one letter counted along the spelling."""
-    words = spelling_words()
     lines = []
     for _ in range(between(rng, 5, 15)):
-        word = pick(rng, words)
+        word = random_word(rng)
         letter = pick(rng, word)
         if side_of(f"spelling|{word}") == side_of(f"letter_count|{word}|{letter}") == "train":
             lines.append(f"{letter} in {word}: {counted(word, letter)}. Count: {word.count(letter)}.")

@@ -18,10 +18,10 @@ from gradus.data.synthetic.calendars import (
     weekday_steps,
 )
 from gradus.data.synthetic.grammar import load_grammar
-from gradus.data.synthetic.item import Item, Persona, Turn, between, pick, plain_reply
+from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
 from gradus.data.synthetic.people import name as first_name
 from gradus.data.synthetic.surface import dress
-from gradus.data.synthetic.words import spelling_words
+from gradus.data.synthetic.words import random_word
 from gradus.tools.calculator import calculate
 
 # rule -> (plan, expression); {r} is the earlier result, {v} the new value.
@@ -80,7 +80,18 @@ def _first_number(rng: random.Random, persona: Persona) -> tuple[Turn, str]:
         turn = make(rng, persona).turns[0]
         result = calculate(str(turn.calculation))
         if len(result) <= _MAX_EARLIER_CHARACTERS:
-            return (plain_reply(turn, result, rng) if rng.random() < 0.35 else turn), result
+            return (_plain(turn, result, rng) if rng.random() < 0.4 else turn), result
+
+
+def _plain(turn: Turn, result: str, rng: random.Random, rule: str = "plain_number") -> Turn:
+    """The turn answered by a bare statement that is not learned from: earlier turns of a foreign chat look so."""
+    sign = "$" if "$" in turn.answer and rng.random() < 0.8 else ""
+    slots = {"r": f"{sign}{result}", "e": turn.calculation or ""}
+    return Turn(turn.user, _sentence(load_grammar("follow_up").text(rule, rng, slots)), train=False)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _number_step(rng: random.Random, result: str) -> tuple[Turn, str]:
@@ -89,7 +100,10 @@ def _number_step(rng: random.Random, result: str) -> tuple[Turn, str]:
     if rule == "square" and len(result) > 4:
         rule, (plan, form) = "half", _STEPS["half"]
     if rule in ("add", "sub"):
-        value = str(between(rng, 1, 100) if rng.random() < 0.75 else between(rng, 100, 999))
+        number = between(rng, 1, 100) if rng.random() < 0.75 else between(rng, 100, 999)
+        if rule == "sub" and rng.random() < 0.8:
+            number = between(rng, 1, max(1, int(float(result)) - 1))
+        value = str(number)
     elif rule.startswith("percent"):
         value = percent.percent_value(rng)
     else:
@@ -113,6 +127,8 @@ def day_chain(rng: random.Random, persona: Persona) -> Item:
     shown = date_text(rng, *place) if place[1] else place[0]
     question = dress(bank.text("fwd", rng, {"d": shown, "n": span, "event": bank.text("event", rng)}), rng)
     first, place = _day_turn(question, place, days, time_note(span, days))
+    if rng.random() < 0.35:
+        first = _plain(first, f"{place[0]} {place[1]}" if place[1] else place[0], rng, "plain_word")
     draw = rng.random()
     note = ""
     if draw < 0.2:
@@ -151,18 +167,40 @@ _REMEMBERED = {
     "city": "You live in {x}.",
     "age": "You are {x} years old.",
     "job": "You are a {x}.",
+    "rel": "Your {t}'s name is {x}.",
+    "birthday": "Your birthday is {x}.",
+    "lucky": "Your number is {x}.",
+    "have": "You have {x} {t}.",
+    "hobby": "Your hobby is {x}.",
 }
+_TOLD = (
+    "name",
+    "name",
+    "name",
+    "name",
+    "fav",
+    "fav",
+    "pet",
+    "city",
+    "age",
+    "job",
+    "rel",
+    "rel",
+    *tuple(_REMEMBERED)[-4:],
+)
 
 
 def memory(rng: random.Random, persona: Persona) -> Item:
     """Something that the user said about themselves, asked for later."""
-    kind = pick(rng, ("name", "name", "name", "fav", "fav", "pet", "city", "age", "job"))
+    kind = pick(rng, _TOLD)
     value, topic = _told(rng, kind)
     grammar = load_grammar("follow_up")
     slots = {"x": value, "t": topic}
     told = dress(grammar.text(f"tell_{kind}", rng, slots), rng, case=rng.random() < 0.25, frame=False)
     welcome = grammar.text("nice" if kind == "name" else "noted", rng, slots)
     turns = [Turn(told, welcome)]
+    if rng.random() < 0.35:
+        turns = [Turn(told, _sentence(grammar.text("plain_told", rng)), train=False)]
     if rng.random() < 0.3:
         turns.append(pick(rng, (arithmetic.generate, knowledge.direct, knowledge.identity))(rng, persona).turns[0])
     question = dress(grammar.text(f"ask_{kind}", rng, slots), rng, frame=rng.random() < 0.3)
@@ -178,6 +216,14 @@ def _told(rng: random.Random, kind: str) -> tuple[str, str]:
         return first_name(rng), ""
     if kind == "age":
         return str(between(rng, 6, 90)), ""
+    if kind == "lucky":
+        return str(between(rng, 1, 99)), ""
+    if kind == "birthday":
+        return f"{pick(rng, facts.MONTHS)} {between(rng, 1, 28)}", ""
+    if kind == "have":
+        return str(between(rng, 2, 20)), grammar.text("things", rng)
+    if kind == "rel":
+        return first_name(rng), grammar.text("rel", rng)
     if kind == "fav":
         topic = grammar.text("topic", rng)
         return grammar.text(f"fav_{topic}", rng), topic
@@ -211,7 +257,10 @@ def fact_again(rng: random.Random, persona: Persona) -> Item:
         shown = second[0]["whole"]
     question = dress(grammar.text(rule, rng, first[0]), rng)
     again = dress(follow.text("again_of", rng, {"x": shown}), rng, frame=False)
-    turns = (Turn(question, first[1], checks=first[2]), Turn(again, second[1], checks=(*second[2], NO_CALLS)))
+    opening = Turn(question, first[1], checks=first[2])
+    if rule != "count" and rng.random() < 0.3:
+        opening = _plain(opening, first[1].rstrip(".").rpartition(" is ")[2], rng, "plain_word")
+    turns = (opening, Turn(again, second[1], checks=(*second[2], NO_CALLS)))
     return Item("follow_up", f"follow_up|{rule}|{second[1]}|{again.lower().rstrip('.?! ')}", turns)
 
 
@@ -231,9 +280,11 @@ def word_chain(rng: random.Random, persona: Persona) -> Item:
         word = facts.CAPITALS[country].lower()
     else:
         pair = pick(rng, facts.OPPOSITES)
-        word = pick(rng, pair) if rng.random() < 0.5 else pick(rng, spelling_words())
+        word = pick(rng, pair) if rng.random() < 0.5 else random_word(rng)
         make = letters.spelling_turn if rng.random() < 0.6 else letters.counting_turn
         first = make(rng, word)
+    if first.thinking is None and "-" not in first.answer and rng.random() < 0.3:
+        first = _plain(first, word.capitalize() if word in _CITIES else word, rng, "plain_word")
     opposites = {one: two for pair in facts.OPPOSITES for one, two in (pair, pair[::-1])}
     draw = rng.random()
     if word in opposites and draw < 0.4:
@@ -265,10 +316,10 @@ def value_again(rng: random.Random, persona: Persona) -> Item:
     elif kind == "year":
         first, second, shown = ages.two_years(rng)
     elif kind == "spell":
-        first, second = (letters.spelling_turn(rng, pick(rng, spelling_words())) for _ in range(2))
+        first, second = (letters.spelling_turn(rng, random_word(rng)) for _ in range(2))
         shown = second.answer.replace("-", "")
     else:
-        word = pick(rng, spelling_words())
+        word = random_word(rng)
         letter = letters.asked_letter(rng, word)
         first = letters.counting_turn(rng, word)
         second = letters.letter_turn("", word, letter)
@@ -285,6 +336,7 @@ def _in_words(expression: str) -> str:
     return expression
 
 
+_CITIES = frozenset(city.lower() for city in facts.CAPITALS.values())
 _KINDS = (
     *(number_chain,) * 7,
     *(day_chain,) * 3,

@@ -80,18 +80,3 @@ def pick(rng: random.Random, options: Sequence[T]) -> T:
 def between(rng: random.Random, low: int, high: int) -> int:
     """A uniform whole number from `low` to `high`, both included; faster than `Random.randint`."""
     return low + int(rng.random() * (high - low + 1))
-
-
-_BARE_REPLIES = (
-    "{result}",
-    "{result}.",
-    "That is {result}.",
-    "It is {result}.",
-    "The result is {result}.",
-    "{result} in total.",
-)
-
-
-def plain_reply(turn: Turn, result: str, rng: random.Random) -> Turn:
-    """The turn with a bare statement as its reply, not learned from: the earlier turns of a foreign chat look so."""
-    return Turn(turn.user, pick(rng, _BARE_REPLIES).replace("{result}", result), train=False)

@@ -11,7 +11,7 @@ from gradus.data.synthetic.calendars import NO_CALLS, THINK_CLOSED
 from gradus.data.synthetic.grammar import load_grammar
 from gradus.data.synthetic.item import Check, Item, Persona, Turn, between, pick
 from gradus.data.synthetic.surface import dress
-from gradus.data.synthetic.words import spelling_words
+from gradus.data.synthetic.words import random_word
 
 
 def spelled(word: str) -> str:
@@ -61,12 +61,12 @@ def shown_word(rng: random.Random, word: str) -> str:
 
 
 def spelling(rng: random.Random, persona: Persona) -> Item:
-    word = pick(rng, spelling_words())
+    word = random_word(rng)
     return Item("spelling", f"spelling|{word}", (spelling_turn(rng, word),))
 
 
 def letter_count(rng: random.Random, persona: Persona) -> Item:
-    word = pick(rng, spelling_words())
+    word = random_word(rng)
     letter = asked_letter(rng, word)
     return Item("letter_count", f"letter_count|{word}|{letter}", (counting_turn(rng, word, letter),))
 

@@ -12,6 +12,7 @@ from gradus.data.synthetic.surface import dress, with_articles
 # rule -> (plan, expression, answer); {p} is the percentage, {m} the amount.
 _KINDS = {
     "of": ("Percent", "{p}% * {m}", "The answer is {answer}."),
+    "ofn": ("Percent", "{p}% * {m}", "The answer is {answer}."),
     "tip": ("Tip", "{p}% * {m}", "The tip is {answer}."),
     "total": ("Total with tip", "{m} + {p}% * {m}", "The total is {answer}."),
     "discount": ("Price after discount", "{m} - {p}% * {m}", "The price is {answer}."),
@@ -21,7 +22,8 @@ _KINDS = {
     "splittip": ("Total with tip, per person", "({m} + {p}% * {m}) / {k}", "Each pays {answer}."),
 }
 _WEIGHTED = (
-    *("of",) * 8,
+    *("of",) * 7,
+    *("ofn",) * 2,
     *("tip",) * 8,
     *("total",) * 5,
     *("discount",) * 6,
@@ -31,6 +33,7 @@ _WEIGHTED = (
     "share",
     "splittip",
 )
+_BELOW_WHOLE = frozenset(("tip", "total", "discount", "saving", "splittip"))
 _PERCENTS = ("5", "10", "12", "15", "18", "20", "25", "30", "40", "50", "60", "75", "80", "90")
 
 
@@ -61,31 +64,12 @@ def generate(rng: random.Random, persona: Persona) -> Item:
     if rule == "share":
         return _share(rng)
     percent = percent_value(rng)
+    while rule in _BELOW_WHOLE and float(percent) >= 100:
+        percent = percent_value(rng)
     plan, form, answer = _KINDS[rule]
-    money = numerals.currency(rng)
-    cents = money_cents(rng)
-    amount = money.write(cents, rng)
-    plain = numerals.plain_cents(cents)
-    sign = money.answer("{result}")
-    bare = amount
-    if rule == "of" and rng.random() < 0.6:
-        if rng.random() < 0.85:
-            plain = str(
-                between(rng, 2, 99) * pick(rng, (1, 1, 5, 10, 10, 100))
-                if rng.random() < 0.5
-                else between(rng, 10, 9999)
-            )
-        bare = numerals.integer(rng, int(plain), words=0.02) if plain.isdigit() else plain
-        amount, sign = bare, "{result}"
-    elif rule in ("discount", "raise", "tip", "total", "saving", "tax") and rng.random() < 0.12:
-        amount, sign = numerals.amount(cents, rng), "{result}"
+    plain, shown, sign = _amount(rng, rule)
     people = between(rng, 2, 8)
-    slots = {
-        "p": numerals.percent(rng, percent),
-        "m": amount,
-        "n": bare,
-        "k": numerals.integer(rng, people, words=0.3),
-    }
+    slots = {"p": numerals.percent(rng, percent), "m": shown, "n": shown, "k": numerals.integer(rng, people, words=0.3)}
     expression = form.format(p=percent, m=plain, k=people)
     turn = Turn(
         user=dress(with_articles(ask(rng, "percent", rule, slots)), rng),
@@ -94,6 +78,20 @@ def generate(rng: random.Random, persona: Persona) -> Item:
         calculation=expression,
     )
     return Item("percent", f"percent|{expression}", (turn,))
+
+
+def _amount(rng: random.Random, rule: str) -> tuple[str, str, str]:
+    """(digits, as the question shows it, as the answer shows the result) of what the percentage is taken of."""
+    if rule == "ofn" or (rule == "of" and rng.random() < 0.5):
+        number = between(rng, 2, 99) * pick(rng, (1, 1, 5, 10, 10, 100))
+        if rng.random() < 0.5:
+            number = between(rng, 10, 9999)
+        return str(number), numerals.integer(rng, number, words=0.02), "{result}"
+    money = numerals.currency(rng)
+    cents = money_cents(rng)
+    if rng.random() < 0.12:
+        return numerals.plain_cents(cents), numerals.amount(cents, rng), "{result}"
+    return numerals.plain_cents(cents), money.write(cents, rng), money.answer("{result}")
 
 
 def _share(rng: random.Random) -> Item:

@@ -187,6 +187,36 @@ def _dozen(d: Draw) -> Values:
     return {"k": k, "c": d.n(1, 12 * k - 1)}
 
 
+def _gathered(d: Draw) -> Values:
+    n, days = d.n(2, 30), d.n(2, 14)
+    return {"n": n, "d": days, "c": d.n(1, n * days - 1)}
+
+
+def _pair_of_prices(d: Draw) -> Values:
+    p = d.cash(5, 120)
+    return {"p": p, "c": d.n(1, p // 100 - 1) * 100}
+
+
+def _scaled(d: Draw) -> Values:
+    k, n = d.n(2, 15), d.n(2, 15)
+    return {"k": k, "n": n, "c": d.n(1, k * n - 1)}
+
+
+def _packs_used(d: Draw) -> Values:
+    n, packs, size = d.n(1, 6), d.n(2, 8), d.n(2, 12)
+    return {"n": n, "d": packs * size, "k": n * size}
+
+
+def _slices(d: Draw) -> Values:
+    k, each, a = d.n(2, 8), d.n(1, 6), d.n(2, 6)
+    return {"a": a, "b": k * each, "k": k}
+
+
+def _time_left(d: Draw) -> Values:
+    a, b = d.n(3, 80), d.n(3, 60)
+    return {"a": a, "b": b, "t": a + b + d.n(2, 120)}
+
+
 PLOTS: tuple[Plot, ...] = (
     Plot("wage_hours", "p", "Pay: {h} * {p}", _wage, True),
     Plot("wage_days", "p", "Hours: {h} * {d}. Pay: {h} * {d} * {p}", _wage, True),
@@ -320,6 +350,47 @@ PLOTS: tuple[Plot, ...] = (
         lambda d: {"k": d.n(2, 15), "n": d.n(2, 20), "c": d.n(1, 40), "p": d.cash(2, 90), "q": d.cash(2, 90)},
     ),
     Plot("dozen", "", "", _dozen),
+    Plot("gather_sell", "", "Gets: {d} * {n}. Left: {d} * {n} - {c}", _gathered),
+    Plot("gather_more", "", "Added: {d} * {n}. Total: {c} + {d} * {n}", _gathered),
+    Plot(
+        "week_split",
+        "",
+        "First: {a} * {n}. Then: {b} * {m}. Total: {a} * {n} + {b} * {m}",
+        lambda d: {"a": d.n(2, 9), "n": d.n(3, 50), "b": d.n(2, 9), "m": d.n(3, 50)},
+    ),
+    Plot(
+        "price_times",
+        "p",
+        "Second: {p} * {k}. Total: {p} + {p} * {k}",
+        lambda d: {"p": d.cash(2, 150), "k": d.n(2, 4)},
+        True,
+    ),
+    Plot("price_more", "pc", "Second: {p} + {c}. Total: {p} + {p} + {c}", _pair_of_prices, True),
+    Plot("price_less", "pc", "Second: {p} - {c}. Total: {p} + {p} - {c}", _pair_of_prices, True),
+    Plot(
+        "first_hour",
+        "cp",
+        "Others: {h} - 1. Total: {c} + ({h} - 1) * {p}",
+        lambda d: {"c": d.cash(2, 40), "p": d.cash(1, 20), "h": d.n(2, 12)},
+        True,
+    ),
+    Plot("need_scaled", "", "Needs: {k} * {n}. Missing: {k} * {n} - {c}", _scaled),
+    Plot("use_packs", "", "Needs: {d} * {n}. Number: {d} * {n} / {k}", _packs_used),
+    Plot("pack_sell", "p", "Packs: {t} / {n}. Total: {t} / {n} * {p}", _packs, True),
+    Plot("pizza", "", "All: {a} * {b}. Each: {a} * {b} / {k}", _slices),
+    Plot("days_weeks", "", "Weeks: {t} / 7", lambda d: {"t": 7 * d.n(2, 52)}),
+    Plot("weeks_days", "", "Days: {k} * 7", lambda d: {"k": d.n(2, 52)}),
+    Plot("hours_minutes", "", "Sixty each: {k} * 60", lambda d: {"k": d.n(2, 48)}),
+    Plot("minutes_hours", "", "Hours: {t} / 60", lambda d: {"t": 30 * d.n(2, 40)}),
+    Plot("years_months", "", "Twelve each: {k} * 12", lambda d: {"k": d.n(2, 30)}),
+    Plot("time_left", "", "", _time_left),
+    Plot(
+        "three_share",
+        "",
+        "Together: {a} + {b} + {c}. Each: ({a} + {b} + {c}) / 3",
+        lambda d: (lambda a, b, c: {"a": a, "b": b, "c": c + (-(a + b + c)) % 3})(d.n(2, 60), d.n(2, 60), d.n(2, 60)),
+    ),
+    Plot("half_price", "p", "", lambda d: {"p": d.cash(2, 90), "n": d.n(2, 12)}, True),
 )
 """Plots with an empty plan have lines of different kinds: `line_plan` tells them apart by the slots they show."""
 
@@ -340,4 +411,10 @@ def line_plan(rule: str, has: Callable[[str], bool]) -> tuple[str, bool]:
         if has("p"):
             return "Before: {p} + {q}", True
         return "Given: {k} * {n}. Before: {k} * {n} + {c}", False
+    if rule == "time_left":
+        return ("Left: {t} - {a} - {b}" if has("b") else "Left: {t} - {a}"), False
+    if rule == "half_price":
+        if has("n"):
+            return "Half: {p} / 2. Total: {n} * {p} / 2", True
+        return "Half: {p} / 2", True
     return ("Many: {k} * 12. Left: {k} * 12 - {c}", False) if has("c") else ("Many: {k} * 12", False)

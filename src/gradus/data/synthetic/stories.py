@@ -7,6 +7,7 @@ its last expression goes to the calculator. A story that was never seen is then 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 from gradus.data.synthetic import numerals
@@ -35,6 +36,11 @@ _JOINTS = (
 _TIMES = {2: ("twice", "two times", "2 times", "double"), 3: ("three times", "3 times"), 4: ("four times", "4 times")}
 _FRACTIONS = {3: ("third",), 4: ("quarter", "fourth"), 5: ("fifth",)}
 _PERIODS = ("day", "week", "month", "year", "week", "month")
+_WAYS = (
+    ("miles", ("miles an hour", "miles per hour", "mph")),
+    ("km", ("km an hour", "km/h", "kmh", "km per hour")),
+    ("kilometres", ("kilometres an hour", "kilometres per hour", "km/h")),
+)
 
 
 class Story:
@@ -102,7 +108,15 @@ class Story:
         self.steps.append(f"{name}: {expression}")
         return expression
 
+    def _distract(self) -> None:
+        """Put a sentence that changes nothing in front."""
+        slots = {**self.slots, "x": str(between(self.rng, 6, 12))}
+        sentence = self.bank.text("distractor", self.rng, slots)
+        self.text = f"{sentence}. {self.text[:1].upper()}{self.text[1:]}"
+
     def item(self, sign: bool = False) -> Item:
+        if self.rng.random() < 0.08:
+            self._distract()
         plan = ". ".join(self.steps)
         expression = plan.rpartition(": ")[2]
         answer = self.money.answer("{result}") if sign else "{result}"
@@ -123,7 +137,11 @@ def changes(story: Story) -> None:
     story.things({"person": "object", "food": "food", "place": "object", "people": "people"}[kind])
     start = between(rng, 5, 100) if rng.random() < 0.6 else between(rng, 20, 500)
     expression = story.number("a", start)
-    story.say(story.clause({"place": "start_place", "people": "start_people"}.get(kind, "start")))
+    starts_last = kind in ("person", "food") and rng.random() < 0.1
+    if starts_last:
+        person = story.slots["S"]
+    else:
+        story.say(story.clause({"place": "start_place", "people": "start_people"}.get(kind, "start")))
     story.step("Has", expression)
     events = between(rng, 1, 3) if kind != "people" else between(rng, 1, 4)
     left = start
@@ -147,7 +165,18 @@ def changes(story: Story) -> None:
             story.say(story.clause(rule))
             left += value if gain else -value
         expression = story.step("More" if gain else "Less", f"{expression} {'+' if gain else '-'} {group}")
-    story.ask("ask_now" if kind in ("person", "food") else "ask_now_place")
+    if starts_last:
+        # The first event names the person, the number to start from comes at the end.
+        story.text = _named(story.text, story.slots["he"], person)
+        story.say(story.clause("start_last"))
+        story.ask("ask_left_last", front=0.0)
+    else:
+        story.ask("ask_now" if kind in ("person", "food") else "ask_now_place")
+
+
+def _named(text: str, pronoun: str, person: str) -> str:
+    """The text with the first pronoun replaced by the person."""
+    return re.sub(rf"\b{pronoun}\b", lambda match: person, text, count=1)
 
 
 def shopping(story: Story) -> None:
@@ -295,16 +324,33 @@ def comparison(story: Story) -> None:
     a = between(rng, 4, 200)
     first = story.number("a", a)
     story.say(story.clause("compare_start"))
-    kind = pick(rng, ("more", "fewer", "times"))
+    kind = pick(rng, ("more", "fewer", "times", "half", "gap"))
+    if kind == "gap":
+        b = story.number("b", between(rng, 1, a - 1))
+        story.text = story.clause("two_counts")
+        story.step("Difference", f"{first} - {b}")
+        story.ask("ask_gap", front=0.0)
+        return
     if kind == "times":
         k = between(rng, 2, 4)
         story.slots["times"] = pick(rng, _TIMES[k])
         other = f"{first} * {k}"
+    elif kind == "half":
+        k = pick(rng, (2, 2, 3, 4))
+        first = story.number("a", k * between(rng, 2, 60))
+        story.text = story.clause("compare_start")
+        story.slots["frac"] = pick(rng, _FRACTIONS.get(k, ("half",)))
+        other = f"{first} / {k}"
+        story.say(story.clause("half_than" if k == 2 else "half_than_k"))
     elif kind == "more":
         other = f"{first} + {story.number('b', between(rng, 1, 100))}"
     else:
         other = f"{first} - {story.number('b', between(rng, 1, a - 1))}"
-    story.say(story.clause(f"{kind}_than"))
+    if kind != "half":
+        if rng.random() < 0.3:
+            story.text = story.clause(f"{kind}_first")
+        else:
+            story.say(story.clause(f"{kind}_than"))
     story.step("Other", other)
     if rng.random() < 0.5:
         story.step("Together", f"{first} + {other}")
@@ -325,6 +371,26 @@ class _Shown(dict[str, str]):
         return super().__getitem__(name)
 
 
+def _units(rng: random.Random) -> dict[str, str]:
+    """Units that stay the same throughout one story."""
+    period, short = pick(rng, _PERIODS), pick(rng, ("day", "hour", "day", "hour", "minute"))
+    unit, speeds = pick(rng, _WAYS)
+    rate = pick(rng, ("hour", "day", "minute", unit[:-1] if unit != "km" else unit))
+    return {
+        "period1": period,
+        "period": f"{period}s",
+        "period_dh1": short,
+        "period_dh": f"{short}s",
+        "unit": unit,
+        "mph": pick(rng, speeds),
+        "rate1": rate,
+        "rates": rate if rate == "km" else f"{rate}s",
+        "lu": pick(rng, ("metres", "meters", "feet", "cm", "inches", "m")),
+        "wu": pick(rng, ("kilos", "kg", "pounds", "grams")),
+        "who": pick(rng, ("people", "guests", "children", "cakes", "cats", "dogs", "horses", "students", "servings")),
+    }
+
+
 def plot(rng: random.Random) -> Item:
     """One of the fixed stories."""
     chosen: Plot = pick(rng, PLOTS)
@@ -334,16 +400,12 @@ def plot(rng: random.Random) -> Item:
     digits = {}
     for name, value in values.items():
         digits[name] = story.cash(name, value) if name in chosen.money else story.number(name, value)
-    nouns = load_grammar("nouns")
-    thing2 = nouns.text("goods", rng)
-    period = pick(rng, _PERIODS)
+    thing2 = load_grammar("nouns").text("goods", rng)
     slots = story.slots | {
         "thing2": thing2,
         "things2": plural(thing2),
-        "period1": period,
-        "period": f"{period}s",
-        "period_dh": pick(rng, ("days", "hours")) if chosen.rule != "read_total" else "days",
-        "times": pick(rng, _TIMES[values["k"]]) if chosen.rule == "twice_day" else "",
+        **_units(rng),
+        "times": pick(rng, _TIMES[values["k"]]) if chosen.rule in ("twice_day", "price_times") else "",
         "frac": pick(rng, _FRACTIONS[values["k"]]) if chosen.rule.startswith("fraction") else "",
         "G": other_person(rng),
     }

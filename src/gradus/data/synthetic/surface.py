@@ -69,6 +69,28 @@ _WORD = re.compile(r"[A-Za-z']+|[^A-Za-z']+")
 _END = "?.! "
 
 
+_SHORT = (
+    ("I am ", "I'm "),
+    ("it is ", "it's "),
+    ("It is ", "It's "),
+    ("what is ", "what's "),
+    ("What is ", "What's "),
+    ("who is ", "who's "),
+    ("we are ", "we're "),
+    ("you are ", "you're "),
+    ("they are ", "they're "),
+    ("I have got ", "I've got "),
+    ("do not ", "don't "),
+    ("does not ", "doesn't "),
+    ("cannot ", "can't "),
+    (" would like", "'d like"),
+    ("that is ", "that's "),
+    ("there are ", "there're "),
+    ("there is ", "there's "),
+    (" is now ", "'s now "),
+)
+
+
 def dress(text: str, rng: random.Random, *, case: bool = True, frame: bool = True) -> str:
     """One everyday variant of a question.
 
@@ -86,6 +108,9 @@ def dress(text: str, rng: random.Random, *, case: bool = True, frame: bool = Tru
             text = text.upper()
     else:
         text = text[:1].upper() + text[1:]
+    if rng.random() < 0.25:
+        long, short = _SHORT[int(rng.random() * len(_SHORT))]
+        text = text.replace(long, short)
     if ".?" in text or ",?" in text:
         text = text.replace(".?", ".").replace(",?", "?")
     draw = rng.random()
@@ -100,7 +125,7 @@ def dress(text: str, rng: random.Random, *, case: bool = True, frame: bool = Tru
     return text
 
 
-_ARTICLE = re.compile(r"\b([Aa]) (?=(?:[aeio](?!ne\b|nce\b)|u(?!ni|s|ti|ro))[a-z])")
+_ARTICLE = re.compile(r"\b([Aa]) (?=(?:[aeio](?!ne\b|nce\b)|u(?!ni|s|ti|ro)|hour\b)[a-z]?)")
 
 
 def with_articles(text: str) -> str:

@@ -5,8 +5,11 @@ The lists are plain text beside this file, read once on first use.
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from importlib.resources import files
+
+from gradus.data.synthetic.item import pick
 
 
 def _bank(name: str) -> str:
@@ -14,10 +17,30 @@ def _bank(name: str) -> str:
 
 
 @cache
+def everyday_words() -> tuple[str, ...]:
+    """The commonest words, 3 to 10 lower-case letters, sorted."""
+    return _word_list("words.txt")
+
+
+@cache
+def further_words() -> tuple[str, ...]:
+    """Common words beyond the everyday ones, longer on average, sorted."""
+    return _word_list("more_words.txt")
+
+
+@cache
 def spelling_words() -> tuple[str, ...]:
-    """Common English words of 3 to 10 lower-case letters, sorted, each once."""
-    words = sorted(set(_bank("words.txt").split()))
-    return tuple(word for word in words if 3 <= len(word) <= 10)
+    """Every word that may be asked to be spelt, sorted."""
+    return tuple(sorted({*everyday_words(), *further_words()}))
+
+
+def random_word(rng: random.Random) -> str:
+    """A word to spell: seven times in ten an everyday one."""
+    return pick(rng, everyday_words() if rng.random() < 0.7 else further_words())
+
+
+def _word_list(name: str) -> tuple[str, ...]:
+    return tuple(word for word in sorted(set(_bank(name).split())) if 3 <= len(word) <= 10)
 
 
 _IRREGULAR = {
