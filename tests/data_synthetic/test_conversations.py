@@ -17,7 +17,7 @@ from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import load_settings
 from gradus.data.synthetic import trained_suite
 from gradus.data.synthetic.config import CATEGORIES, ConversationSettings
-from gradus.data.synthetic.conversations import GENERATORS, conversations, probe_items
+from gradus.data.synthetic.conversations import GENERATORS, checked_conversations, conversations, probe_items
 from gradus.data.synthetic.documents import documents
 from gradus.data.synthetic.uniqueness import uniqueness
 from gradus.tools.calculator import calculate
@@ -113,6 +113,13 @@ def test_own_answers_pass_their_own_checks(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(probe) + "\n" for probe, _ in rows))
     for probe, (_, turn) in zip(load_suite(path).probes, rows, strict=True):
         assert run_checks(probe.checks, turn) == [], (probe.id, turn)
+
+
+def test_checked_rows_are_the_same_rows_with_checks_that_pass() -> None:
+    settings = ConversationSettings(rows=200)
+    checked = list(checked_conversations(settings, 4))
+    assert [row for row, _ in checked] == list(conversations(settings, 4))
+    assert all({"kind": "stops"} in checks and len(checks) > 1 for _, checks in checked)
 
 
 def test_the_persona_is_the_settings_own() -> None:

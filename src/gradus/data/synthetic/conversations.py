@@ -38,6 +38,19 @@ _SOURCE = "synthetic"
 
 def conversations(settings: ConversationSettings, seed: int, side: Side = "train") -> Iterator[Conversation]:
     """`settings.rows` conversations of one side, categories mixed by their weights."""
+    for conversation, _ in _rows(settings, seed, side):
+        yield conversation
+
+
+def checked_conversations(
+    settings: ConversationSettings, seed: int, side: Side = "train"
+) -> Iterator[tuple[Conversation, list[Check]]]:
+    """The rows of `conversations`, each with the probe checks of its last turn: for judging a model's own answers."""
+    for conversation, item in _rows(settings, seed, side):
+        yield conversation, item_checks(item)
+
+
+def _rows(settings: ConversationSettings, seed: int, side: Side) -> Iterator[tuple[Conversation, Item]]:
     rng = random.Random(f"{seed} {side} conversations")
     toolbox = ToolBox()
     tools = toolbox.schemas((CALCULATOR,))
@@ -48,9 +61,8 @@ def conversations(settings: ConversationSettings, seed: int, side: Side = "train
     for number, category in enumerate(rng.choices(names, shares, k=settings.rows)):
         item = _fresh_item(category, rng, persona, side, seen)
         declared = tools if _needs_tool(item) or rng.random() < settings.tools_fraction else ()
-        yield Conversation(
-            tuple(_messages(item.turns, toolbox)), declared, f"{_SOURCE}/{category}", f"{category}-{seed}-{number}"
-        )
+        messages = tuple(_messages(item.turns, toolbox))
+        yield Conversation(messages, declared, f"{_SOURCE}/{category}", f"{category}-{seed}-{number}"), item
 
 
 def probe_items(settings: ConversationSettings, seed: int, per_category: int) -> list[dict[str, Any]]:
