@@ -147,9 +147,9 @@ def test_a_category_of_weight_zero_is_left_out() -> None:
 
 @pytest.mark.slow
 def test_fifty_thousand_rows_are_nearly_all_different() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = uniqueness(conversations(ConversationSettings(rows=50_000), 1))
-    assert time.perf_counter() - begin < 120
+    assert time.process_time() - begin < 40
     assert found.rows == 50_000
     assert found.conversations >= 0.99
     assert found.questions >= 0.99
