@@ -17,7 +17,6 @@ from gradus.posttrain.pairs import (
     PairSettings,
     judge,
     make_pairs,
-    pair_conversations,
     prompt_from_conversation,
     prompt_from_probe,
 )
@@ -80,6 +79,16 @@ def test_decimal_references_are_met_exactly() -> None:
     prompt = prompt_from_conversation(row(*worked("The tip is $7.65.")))
     assert judge(prompt, AssistantTurn(worked("$7.65"))) == []
     assert judge(prompt, AssistantTurn(worked("$7.650001"))) == ["answer_number"]
+
+
+def test_a_reference_that_names_a_weekday_or_a_date_is_met_by_naming_it() -> None:
+    weekday = prompt_from_conversation(row(Message("assistant", "It will be Friday.")))
+    assert judge(weekday, AssistantTurn((Message("assistant", "That is a Friday"),))) == []
+    assert judge(weekday, AssistantTurn((Message("assistant", "Friday or Monday"),))) == ["exactly_one_of"]
+    date = prompt_from_conversation(row(Message("assistant", "It is March 7.")))
+    assert judge(date, AssistantTurn((Message("assistant", "March 7"),))) == []
+    assert judge(date, AssistantTurn((Message("assistant", "April 7"),))) == ["answer_regex"]
+    assert judge(date, AssistantTurn((Message("assistant", "March 17"),))) == ["answer_regex", "answer_number"]
 
 
 def test_broken_rules_and_endings_are_reasons() -> None:
@@ -161,17 +170,6 @@ def test_prompts_too_long_are_counted_and_left_out(memorised: Memory) -> None:
     result = make_pairs(engine, prompts, PairSettings(samples=1, max_tokens=30))
     assert result.skipped["prompt_too_long"] == 1
     assert result.counts["samples"] == 1
-
-
-def test_a_pair_trains_on_its_last_turns_only() -> None:
-    earlier = (Message("user", "hi"), Message("assistant", "Yes?"), Message("user", "2 * 3?"))
-    pair = Pair(Conversation(earlier, TOOLS, think=None), worked("6"), worked("7"), "sums", "p")
-    chosen, rejected = pair_conversations(pair)
-    assert [message.train for message in chosen.messages] == [False, False, False, True, True, True]
-    assert (chosen.id, rejected.id) == ("p/chosen", "p/rejected")
-    assert chosen.messages[3:] == pair.chosen
-    assert rejected.messages[3:] == pair.rejected
-    assert (chosen.tools, chosen.source) == (TOOLS, "sums")
 
 
 def test_a_probe_is_a_prompt_with_its_own_checks() -> None:

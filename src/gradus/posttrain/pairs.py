@@ -7,6 +7,7 @@ fails and every prompt that gives no pair is counted by reason. Same model, prom
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +16,12 @@ from pydantic import Field
 
 from gradus.conversation.checks import (
     AnswerNumber,
+    AnswerRegex,
     AssistantTurn,
     Calls,
     CallsNone,
     Check,
+    ExactlyOneOf,
     last_number,
     run_checks,
 )
@@ -31,6 +34,12 @@ from gradus.core.settings import Settings
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 
 
 class PairSettings(Settings):
@@ -76,8 +85,9 @@ class PairResult:
 def prompt_from_conversation(conversation: Conversation, checks: tuple[Check, ...] | None = None) -> PairPrompt:
     """The last user message as a prompt, what the row answers as its reference.
 
-    Without `checks` the reference judges: the same tools called or none, and its last number, or where it
-    states none its text. DataError where the row does not end with an answer to a user.
+    Without `checks` the reference judges: the same tools called or none; the weekday or the date that it names
+    and its last number; where it has none of these, its text. DataError where the row does not end with an
+    answer to a user.
     """
     messages = conversation.messages
     last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
@@ -92,12 +102,24 @@ def prompt_from_conversation(conversation: Conversation, checks: tuple[Check, ..
     derived: list[Check] = [Calls(kind="calls", tool=name) for name in names]
     if not names:
         derived.append(CallsNone(kind="calls_none"))
-    number = last_number(turn.answer)
-    if number is None:
-        return PairPrompt(prompt, tuple(derived), reference, exact=True)
-    value = int(number) if number.denominator == 1 else float(number)
-    derived.append(AnswerNumber(kind="answer_number", value=value))
-    return PairPrompt(prompt, tuple(derived), reference)
+    facts = _stated_facts(turn.answer)
+    return PairPrompt(prompt, (*derived, *facts), reference, exact=not facts)
+
+
+def _stated_facts(answer: str) -> list[Check]:
+    """Checks for what an answer states in a form that can be read: a weekday, a date, a number."""
+    facts: list[Check] = []
+    days = [day for day in WEEKDAYS if re.search(rf"\b{day}\b", answer)]
+    if len(days) == 1:
+        facts.append(ExactlyOneOf(kind="exactly_one_of", value=days[0], of=WEEKDAYS))
+    dates = re.findall(rf"\b(?:{'|'.join(MONTHS)}) \d{{1,2}}\b", answer)
+    if dates:
+        facts.append(AnswerRegex(kind="answer_regex", pattern=rf"\b{dates[-1]}\b"))
+    number = last_number(answer)
+    if number is not None:
+        value = int(number) if number.denominator == 1 else float(number)
+        facts.append(AnswerNumber(kind="answer_number", value=value))
+    return facts
 
 
 def prompt_from_probe(probe: Probe, tools: Sequence[ToolSchema] = ()) -> PairPrompt:
@@ -167,16 +189,6 @@ def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:
     if prompt.exact and _plain(turn.answer) != _plain(AssistantTurn(prompt.reference).answer):
         reasons.append("answer_text")
     return reasons
-
-
-def pair_conversations(pair: Pair) -> tuple[Conversation, Conversation]:
-    """The chosen and the rejected row of a pair, trained on the last turn only."""
-    prompt = tuple(replace(message, train=False) for message in pair.prompt.messages)
-    chosen, rejected = (
-        replace(pair.prompt, messages=(*prompt, *turn), source=pair.source, id=f"{pair.id}/{side}")
-        for side, turn in (("chosen", pair.chosen), ("rejected", pair.rejected))
-    )
-    return chosen, rejected
 
 
 def _request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:
