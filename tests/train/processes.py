@@ -24,7 +24,7 @@ from gradus.train.loop import fit
 from gradus.train.losses import next_token_loss
 from gradus.train.parallel import World, join_world, leave_world
 
-KILL_STEPS = 120
+KILL_STEPS = 60
 RANK_STEPS = 50
 
 

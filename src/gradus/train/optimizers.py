@@ -1,8 +1,12 @@
-"""The optimizer of a model: Muon for its matrices, fused AdamW for everything else, by declared role."""
+"""The optimizer of a model: Muon for its matrices, fused AdamW for everything else, by declared role.
+
+AdamW is torch's fused kernel, called directly: building torch.optim's class imports the compiler, which takes
+longer than many a small run's first steps. A test holds it equal to torch.optim.AdamW.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +15,39 @@ from gradus.core.errors import ArtifactError
 from gradus.model.transformer import Role, Transformer
 from gradus.train.config import OptimizerSettings
 from gradus.train.muon import Muon
+
+
+class AdamGroup:
+    """Parameters that share an AdamW rate; moments start at zero."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], lr: float, weight_decay: float) -> None:
+        self.parameters = dict(parameters)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.mean = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self.square = {name: torch.zeros_like(p) for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def step(self, count: Tensor, lr_scale: float, skip: Tensor, divisor: Tensor, settings: OptimizerSettings) -> None:
+        """One update. count: () fp32, updates so far with this one; skip and divisor: () fp32."""
+        parameters: list[Tensor] = list(self.parameters.values())
+        torch._fused_adamw_(
+            parameters,
+            [p.grad for p in parameters],  # type: ignore[misc]
+            list(self.mean.values()),
+            list(self.square.values()),
+            [],
+            [count] * len(parameters),
+            lr=self.lr * lr_scale,
+            beta1=settings.beta1,
+            beta2=settings.beta2,
+            weight_decay=self.weight_decay,
+            eps=settings.eps,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=divisor,
+            found_inf=skip,
+        )
 
 
 class Optimizer:
@@ -30,19 +67,18 @@ class Optimizer:
             "head": settings.head_lr,
             "vector": settings.vector_lr,
         }
-        groups = []
+        self.adam = []
         for role, rate in rates.items():
-            members = [p for n, p in self.parameters.items() if roles[n] == role and n not in matrices]
-            decay = settings.weight_decay if role == "matrix" else 0.0
+            members = {n: p for n, p in self.parameters.items() if roles[n] == role and n not in matrices}
             if members:
-                groups.append({"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay})
-        self.adam = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True)
-        self._adam_names = {p: n for n, p in self.parameters.items() if n not in matrices}
+                decay = settings.weight_decay if role == "matrix" else 0.0
+                self.adam.append(AdamGroup(members, rate, decay))
+        self._adam_count = torch.zeros((), device=next(model.parameters()).device)
 
     def step(self, step: int, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
         """Update every parameter from its gradient.
 
-        step: the global step, from 0; lr_scale: the schedule's share of the peak rates; divisor: () that
+        step: the global step, from 0; lr_scale: the schedule's share of the peak rates; divisor: () fp32 that
         gradients are divided by; skip: () bool, True leaves weights and state as they are. Nothing here waits
         for the device.
         """
@@ -50,21 +86,19 @@ class Optimizer:
             lr = self.settings.matrix_lr * lr_scale
             # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout.
             self.muon.step(step, lr, skip, divisor, self.model.compute_dtype)
-        for group in self.adam.param_groups:
-            group["lr"] = group["peak_lr"] * lr_scale
-        # torch's fused kernels read these two; they are the interface that its GradScaler uses.
-        self.adam.grad_scale = divisor.float()  # type: ignore[attr-defined]
-        self.adam.found_inf = skip.float()  # type: ignore[attr-defined]
-        self.adam.step()
+        self._adam_count += ~skip
+        # The kernel computes with the count even where it skips; a count of zero would divide by zero.
+        count = self._adam_count.clamp(min=1)
+        for group in self.adam:
+            group.step(count, lr_scale, skip.float(), divisor, self.settings)
 
     def zero_grad(self) -> None:
         """Forget gradients."""
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    @property
     def gradients(self) -> list[Tensor]:
-        """Every gradient, in parameter order; a parameter that took no part counts as zero."""
+        """Every gradient, in parameter order; a parameter that took no part gets one of zeros."""
         found = []
         for parameter in self.parameters.values():
             if parameter.grad is None:
@@ -74,35 +108,37 @@ class Optimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything an update depends on besides weights and gradients, by name."""
-        found = dict(self.muon.state()) if self.muon is not None else {}
-        for parameter, name in self._adam_names.items():
-            for key, value in self.adam.state.get(parameter, {}).items():
-                found[f"{key}/{name}"] = value
-        return found
+        found = {"adam_count": self._adam_count}
+        for group in self.adam:
+            found |= {f"adam_mean/{name}": value for name, value in group.mean.items()}
+            found |= {f"adam_square/{name}": value for name, value in group.square.items()}
+        return found | (self.muon.state() if self.muon is not None else {})
 
+    @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor], where: str) -> None:
         """Continue from `state`; ArtifactError where it belongs to another optimizer or model."""
         try:
             if self.muon is not None:
                 self.muon.load_state(state)
-            self.adam.state.clear()
-            for parameter, name in self._adam_names.items():
-                if f"step/{name}" in state:
-                    self.adam.state[parameter] = self._adam_state(parameter, name, state)
+            for name, value in self.state().items():
+                if not name.startswith(("momentum/", "variance/")):
+                    _copy(value, state[name], name)
         except (KeyError, RuntimeError) as error:
             raise ArtifactError(f"{where}: the optimizer state does not fit this model: {error}") from None
 
-    @staticmethod
-    def _adam_state(parameter: nn.Parameter, name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        moments = {key: state[f"{key}/{name}"] for key in ("exp_avg", "exp_avg_sq")}
-        for value in moments.values():
-            if value.shape != parameter.shape:
-                raise KeyError(f"{name} has shape {tuple(parameter.shape)}, state {tuple(value.shape)}")
-        device = parameter.device
-        loaded = {key: value.to(device, torch.float32).clone() for key, value in moments.items()}
-        return {"step": state[f"step/{name}"].to(device, torch.float32).clone(), **loaded}
+
+def _copy(target: Tensor, source: Tensor, name: str) -> None:
+    if target.shape != source.shape:
+        raise KeyError(f"{name} has shape {tuple(source.shape)}, expected {tuple(target.shape)}")
+    target.copy_(source)
 
 
 def build_optimizer(model: Transformer, settings: OptimizerSettings) -> Optimizer:
     """The optimizer for a model on its final device."""
     return Optimizer(model, settings)
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm over all elements of all tensors, ()."""
+    norms: Tensor = torch.stack(torch._foreach_norm(list(tensors))).norm()
+    return norms

@@ -12,7 +12,7 @@ from gradus.model.batch import Batch
 from gradus.model.transformer import Transformer
 from gradus.train.guard import Guard
 from gradus.train.losses import Loss
-from gradus.train.optimizers import Optimizer
+from gradus.train.optimizers import Optimizer, total_norm
 from gradus.train.parallel import World
 
 
@@ -60,10 +60,10 @@ def train_step(
             metrics[name] = metrics.get(name, 0) + value.detach().double()
     tokens = torch.tensor(sum(batch.num_tokens for batch in micro_batches), device=device).double()
     # Micro-batches have added up locally; ranks add up here, once.
-    world.sum_([*optimizer.gradients, loss_sum, count, tokens, *metrics.values()])
+    gradients = optimizer.gradients()
+    world.sum_([*gradients, loss_sum, count, tokens, *metrics.values()])
     divisor = count.clamp(min=1).float()
-    norms = torch._foreach_norm(optimizer.gradients)
-    grad_norm = torch.stack(norms).norm() / divisor
+    grad_norm = total_norm(gradients) / divisor
     skipped = guard.judge(loss_sum / divisor, grad_norm)
     optimizer.step(step, lr_scale, skipped, divisor)
     return StepResult(loss_sum, count, tokens, metrics, grad_norm, skipped)
