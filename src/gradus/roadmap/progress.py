@@ -150,7 +150,7 @@ class LiveProgress:
         bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=14),
             TextColumn("{task.fields[count]}"),
             TextColumn("[dim]{task.fields[info]}"),
             TimeElapsedColumn(),
