@@ -80,7 +80,7 @@ def _command_names() -> list[tuple[str, ...]]:
 
 def _head() -> Iterator[str]:
     yield from _table(RoadmapHead)
-    yield from _section("### machine", MachineSettings)
+    yield from _section("#### MachineSettings", MachineSettings)
 
 
 def _stages() -> Iterator[str]:
