@@ -15,7 +15,7 @@ from gradus.model.cost import (
     parameters,
     training_memory,
 )
-from gradus.model.transformer import Transformer
+from gradus.model.transformer import Transformer, build_model
 
 SPECS: list[str | dict[str, object]] = [
     "d1",
@@ -78,6 +78,31 @@ def test_kv_bytes_and_memory_by_hand() -> None:
     assert memory.gradients == 4 * total
     assert memory.optimizer == 4 * parameters(config).matrix + 8 * (total - parameters(config).matrix)
     assert memory.total < 2**31
+
+
+@pytest.mark.parametrize(
+    ("spec", "lengths"),
+    [("d4", [512, 512]), ({"depth": 3, "width": 192, "num_kv_heads": 1}, [100, 130, 150, 132] * 2)],
+)
+def test_planned_activations_are_what_the_backward_pass_keeps(
+    spec: str | dict[str, object], lengths: list[int]
+) -> None:
+    config = model_config(spec, vocab_size=1024, context=512)
+    model = build_model(config, torch.Generator(), compute_dtype=torch.bfloat16)
+    weights = sum(2 * p.numel() for n, p in model.named_parameters() if model.roles()[n] == "matrix")
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype == torch.bfloat16:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    tokens = torch.zeros(sum(lengths), dtype=torch.int64)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(tokens, Documents.of_lengths(lengths))
+    found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) - weights
+    planned = training_memory(config, sum(lengths), mean_context=mean_context(lengths)).activations
+    assert found == pytest.approx(planned, rel=0.1)
 
 
 @pytest.mark.parametrize(

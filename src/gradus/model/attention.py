@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradus.model.batch import Documents
-from gradus.model.dense import MAX_LENGTH, dense_causal_attention
+from gradus.model.config import KEPT_LENGTH
+from gradus.model.dense import dense_causal_attention
 from gradus.model.layout import document_layout
 
 
@@ -32,7 +33,7 @@ def attention(heads: Tensor, num_heads: int, documents: Documents, window: int |
         return _attention_varlen(heads, num_heads, documents, window)
     layout = document_layout(documents)
     is_full = window is None or window >= layout.longest
-    if heads.device.type == "cpu" and layout.longest <= MAX_LENGTH and is_full:
+    if heads.device.type == "cpu" and layout.longest <= KEPT_LENGTH and is_full:
         return dense_causal_attention(heads, num_heads, layout)
     outs = []
     for group in layout.groups:

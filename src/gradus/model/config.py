@@ -18,6 +18,10 @@ from gradus.core.settings import Settings, check_settings
 
 WIDTH_PER_DEPTH = 64
 NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 where that divides
+# How attention runs on a CPU: queries go in blocks, and the probabilities of documents up to a length are kept
+# for the backward pass; longer ones would cost too much memory and are worked out again.
+QUERY_BLOCK = 128
+KEPT_LENGTH = 1024
 _DIAL = re.compile(r"d([1-9][0-9]{0,2})")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gradus.model.config import ModelConfig
+from gradus.model.config import KEPT_LENGTH, QUERY_BLOCK, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -88,23 +88,31 @@ class TrainingMemory:
 
 
 def training_memory(
-    config: ModelConfig, tokens_per_micro_batch: int, compute_bytes: int = 2, logit_chunk: int = 1024
+    config: ModelConfig,
+    tokens_per_micro_batch: int,
+    compute_bytes: int = 2,
+    logit_chunk: int = 1024,
+    mean_context: float | None = None,
 ) -> TrainingMemory:
-    """Memory of one training step, by part.
+    """Memory of one training step on a CPU, by part.
 
     Weights and gradients are fp32, matrices train with Muon, the rest with AdamW. Activations are what the
-    backward pass keeps of each block; logits exist one chunk of tokens at a time.
+    backward pass keeps of each block; logits exist one chunk of tokens at a time. mean_context: positions a
+    token attends to on average, None for rows that are one full document each.
     """
     c = config
     count = parameters(c)
-    # Kept per token and layer: two normalised inputs, q/k/v before and after their norm and turn, attention
-    # out and its log-sum, gate and up, the gated product, and two residual sums.
-    per_layer = 4 * c.width + 3 * (c.query_width + 2 * c.kv_width) + c.query_width + 3 * c.mlp_width
+    if mean_context is None:
+        mean_context = (c.context + 1) / 2
+    heads = 2 * c.query_width + 2 * c.kv_width + c.query_width  # normalised q and k, all heads, attention out
+    probabilities = c.num_heads * (mean_context + QUERY_BLOCK / 2) if c.context <= KEPT_LENGTH else 0.0
+    # Two normalised inputs; gate, up, silu(gate) and their product; the last layer's input to the head twice.
+    per_layer = 2 * c.width + heads + c.kv_width + 4 * c.mlp_width + probabilities
     compute_copy = compute_bytes * multiplied_parameters(c) if compute_bytes < 4 else 0
     return TrainingMemory(
         weights=4 * count.total + compute_copy,
         gradients=4 * count.total,
         optimizer=4 * count.matrix + 8 * (count.total - count.matrix),
-        activations=tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + 2 * c.width),
-        logits=min(logit_chunk, tokens_per_micro_batch) * c.vocab_size * (compute_bytes + 4),
+        activations=round(tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + 2 * c.width)),
+        logits=min(logit_chunk, tokens_per_micro_batch) * c.vocab_size * (2 * compute_bytes),
     )

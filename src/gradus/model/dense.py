@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gradus.model.config import QUERY_BLOCK
 from gradus.model.layout import DocumentLayout
-
-QUERY_BLOCK = 128  # queries per product where a document is longer than one and a half blocks
-MAX_LENGTH = 1024  # beyond this the kept probabilities cost too much memory
 
 
 def dense_causal_attention(heads: Tensor, num_heads: int, layout: DocumentLayout) -> Tensor:
@@ -59,6 +57,7 @@ class _DenseCausal(torch.autograd.Function):
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
+    # Half a block more is better done at once.
     step = QUERY_BLOCK if length > QUERY_BLOCK * 3 // 2 else length
     return [(start, min(start + step, length)) for start in range(0, length, step)]
 
