@@ -104,8 +104,8 @@ def test_an_epoch_of_batches_holds_every_stream_token_and_target_once(stream: To
     for step in range(plan.num_rows):
         [batch] = loader.batches(step)
         assert batch.num_tokens <= 64
-        seen += np.bincount(batch.tokens.numpy(), minlength=stream.vocab_size)
-        targets += np.bincount(batch.targets.numpy(), minlength=stream.vocab_size)
+        seen += np.bincount(batch.tokens[: batch.num_tokens].numpy(), minlength=stream.vocab_size)
+        targets += np.bincount(batch.targets[: batch.num_tokens].numpy(), minlength=stream.vocab_size)
     everything = np.concatenate([stream.ids(i) for i in range(stream.num_documents)])
     expected = np.bincount(everything, minlength=stream.vocab_size)
     assert (seen == expected).all()
@@ -119,8 +119,9 @@ def test_pieces_are_the_documents_of_a_batch_with_positions_from_zero(stream: To
     [batch] = RowLoader(stream, plan, seed=0, rows_per_step=6, micro_rows=6).batches(0)
     bounds = batch.documents.bounds
     assert bounds[0] == 0
-    assert bounds[-1] == batch.num_tokens
-    for start, end in pairwise(bounds):
+    assert (bounds[-1], bounds[-2]) == (6 * 64, batch.num_tokens)
+    assert batch.targets[batch.num_tokens :].tolist() == [IGNORE] * batch.padding
+    for start, end in pairwise(bounds[:-1]):
         assert batch.documents.positions[start:end].tolist() == list(range(end - start))
         inside = slice(start, end - 1)
         assert torch.equal(batch.targets[inside], batch.tokens[start + 1 : end])
@@ -150,9 +151,10 @@ def test_ranks_and_micro_batches_train_on_the_same_tokens(stream: TokenStore) ->
 def test_conversations_are_trained_where_masked_and_their_last_token_never(chats: TokenStore) -> None:
     plan = pack_plan(chats.lengths, 12, "whole", documents=[0, 3])
     [batch] = RowLoader(chats, plan, seed=0, rows_per_step=1, micro_rows=1).batches(0)
-    assert batch.tokens.tolist() == [0, 1, 2, 30, 31, 32, 33, 34, 35]
-    assert batch.targets.tolist() == [IGNORE, 2, IGNORE, IGNORE, 32, 33, 34, 35, IGNORE]
-    assert batch.documents.bounds == [0, 3, 9]
+    assert batch.tokens.tolist() == [0, 1, 2, 30, 31, 32, 33, 34, 35, 0, 0, 0]
+    assert batch.targets.tolist() == [IGNORE, 2, IGNORE, IGNORE, 32, 33, 34, 35, *[IGNORE] * 4]
+    assert batch.documents.bounds == [0, 3, 9, 12]
+    assert (batch.num_tokens, batch.padding) == (9, 3)
 
 
 def test_pairs_stay_together_with_their_reference(chats: TokenStore) -> None:

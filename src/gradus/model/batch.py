@@ -56,17 +56,20 @@ class Documents:
 class Batch:
     """tokens, targets: (N,) int64, targets IGNORE where nothing is learned.
 
-    extra: what a loss needs besides, by name.
+    extra: what a loss needs besides, by name. padding: how many of the N, at the end and a document of their own,
+    only fill the batch up to a usual size.
     """
 
     tokens: Tensor
     targets: Tensor
     documents: Documents
     extra: dict[str, Tensor] = field(default_factory=dict)
+    padding: int = 0
 
     @property
     def num_tokens(self) -> int:
-        return self.tokens.shape[0]
+        """Tokens of documents, padding left out."""
+        return self.tokens.shape[0] - self.padding
 
     @cached_property
     def supervised(self) -> Tensor:
@@ -77,7 +80,7 @@ class Batch:
         """The same batch on another device; bounds stay on the host."""
         documents = Documents(self.documents.bounds, self.documents.positions.to(device))
         extra = {name: value.to(device) for name, value in self.extra.items()}
-        batch = Batch(self.tokens.to(device), self.targets.to(device), documents, extra)
+        batch = Batch(self.tokens.to(device), self.targets.to(device), documents, extra, self.padding)
         # Counting supervised tokens makes the host wait where the batch lies on a GPU: do it before.
         batch.__dict__["supervised"] = self.supervised.to(device)
         return batch

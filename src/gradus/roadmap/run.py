@@ -253,6 +253,8 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place) -> Iterator[Non
 
 def _set_threads(threads: int | None) -> None:
     """Give the roadmap's thread count to libraries that are loaded later, and to torch if it is loaded."""
+    # torch's CPU library keeps code for this many sizes of products; of its usual 1,024 each takes about a megabyte.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     if threads is None:
         return
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):

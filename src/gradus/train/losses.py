@@ -44,7 +44,7 @@ def token_logp(model: Transformer, batch: Batch) -> Tensor:
 def supervised_hidden(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     """Hidden states (M, width) and targets (M,) of the supervised tokens."""
     hidden = model(batch.tokens, batch.documents)
-    if batch.supervised.shape[0] == batch.num_tokens:
+    if batch.supervised.shape == batch.tokens.shape:
         return hidden, batch.targets
     return hidden.index_select(0, batch.supervised), batch.targets.index_select(0, batch.supervised)
 
