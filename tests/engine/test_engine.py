@@ -1,5 +1,6 @@
 """The engine on a model that knows a few conversations by heart: calls, streams, batches."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import ConfigError
+from gradus.engine.batching import DecodeBatch
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Done, PromptTooLongError, Request, StreamEvent, ToolResult
@@ -141,6 +143,27 @@ def test_an_unknown_tool_is_an_error_that_names_the_nearest(memorised: Memory) -
     engine, known = memorised
     with pytest.raises(ConfigError, match='unknown tool "calculater"; known are calculator; did you mean'):
         engine.generate([question(known["name"], tools=("calculater",))])
+
+
+def test_a_small_cache_means_fewer_at_once_and_the_same_answers(
+    memorised: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, known = memorised
+    slots: list[int] = []
+    make = Engine._batch
+
+    def spy(self: Engine, num_slots: int, prefix_ids: Sequence[int] = ()) -> DecodeBatch:
+        slots.append(num_slots)
+        return make(self, num_slots, prefix_ids)
+
+    monkeypatch.setattr(Engine, "_batch", spy)
+    requests = [question(conversation, max_tokens=60) for conversation in known.values()] * 2
+    # A slot takes 512 positions x 2 layers x 1 head x 32 x keys and values x 4 bytes.
+    tight = Engine(engine.model, engine.tokenizer, engine.form, engine.toolbox, cache_bytes=3 * 512 * 512)
+    assert tight.generate(requests) == engine.generate(requests)
+    assert max(slots[: len(slots) // 2]) == 3
+    none = Engine(engine.model, engine.tokenizer, engine.form, engine.toolbox, cache_bytes=1)
+    assert none.generate(requests[:2]) == engine.generate(requests[:2])
 
 
 def test_nothing_to_do_is_done_at_once(memorised: Memory) -> None:

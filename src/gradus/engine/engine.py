@@ -9,11 +9,13 @@ from gradus.core.errors import ConfigError
 from gradus.engine.batching import DecodeBatch, TokenStream
 from gradus.engine.prefixes import prefix_groups
 from gradus.engine.turn import Reply, Request, StreamEvent, Turn
+from gradus.model.cost import kv_bytes_per_token
 from gradus.model.transformer import Transformer
 from gradus.tokenizer.tokenizer import Tokenizer
 from gradus.tools.toolbox import ToolBox
 
 MAX_BATCH = 128
+CACHE_BYTES = 2**29
 _JOIN_SHARE = 16  # wait until 1/16 of the slots are free: a prefill costs about a step however small it is
 
 
@@ -27,8 +29,12 @@ class Engine:
         form: Format,
         toolbox: ToolBox,
         max_batch: int = MAX_BATCH,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        """max_batch: conversations decoded at once. ConfigError where model and tokenizer do not fit."""
+        """max_batch: conversations decoded at once, fewer where their keys and values would outgrow cache_bytes.
+
+        ConfigError where model and tokenizer do not fit.
+        """
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ConfigError(
                 f"the tokenizer has {tokenizer.vocab_size:,} ids and the model {model.config.vocab_size:,}; "
@@ -39,6 +45,7 @@ class Engine:
         self.form = form
         self.toolbox = toolbox
         self.max_batch = max_batch
+        self.cache_bytes = cache_bytes
 
     def generate(
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
@@ -64,7 +71,7 @@ class Engine:
         """Decode turns whose prompts all begin with `prefix_ids`; hands out each as it ends."""
         # Longest first, so that neighbours in the cache are about equally long.
         waiting = sorted(turns, key=lambda turn: len(turn.prompt_ids))
-        batch = self._batch(min(self.max_batch, len(turns)), prefix_ids)
+        batch = self._batch(min(self._most_slots(turns, len(prefix_ids)), len(turns)), prefix_ids)
         join_at = max(1, batch.num_slots // _JOIN_SHARE)
         while waiting or batch.num_live:
             if waiting and (batch.num_free >= join_at or not batch.num_live):
@@ -84,6 +91,13 @@ class Engine:
     def check(self, request: Request) -> None:
         """PromptTooLongError where `generate` would raise it."""
         self._turn(request)
+
+    def _most_slots(self, turns: Sequence[Turn], prefix_length: int) -> int:
+        """How many slots keep to max_batch and cache_bytes, if every slot grew to the longest turn; at least 1."""
+        model = self.model
+        longest = min(model.config.context, max(turn.most_tokens for turn in turns)) - prefix_length
+        slot_bytes = longest * kv_bytes_per_token(model.config, model.compute_dtype.itemsize)
+        return max(1, min(self.max_batch, self.cache_bytes // slot_bytes))
 
     def _batch(self, num_slots: int, prefix_ids: Sequence[int] = ()) -> DecodeBatch:
         return DecodeBatch(self.model, num_slots, self.tokenizer.vocab_size, prefix_ids)

@@ -27,6 +27,8 @@ from gradus.core.errors import DataError
 from gradus.engine.sampling import GREEDY, Sampling
 from gradus.tools.toolbox import ToolBox
 
+_RESULT_TOKENS = 48  # of a usual tool result with its headers
+
 FinishReason = Literal["stop", "length", "calls"]
 
 
@@ -117,6 +119,12 @@ class Turn:
         self._finish_reason: FinishReason = "length"
         self._events: list[StreamEvent] = []
         self._parser: StreamParser | None = self._new_parser() if listen else None
+
+    @property
+    def most_tokens(self) -> int:
+        """About how many positions prompt, output and results may take together."""
+        request = self._request
+        return len(self.prompt_ids) + request.max_tokens + _RESULT_TOKENS * request.max_calls
 
     def push(self, token: int) -> None:
         """Take a sampled token."""
