@@ -20,9 +20,7 @@ def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Pa
     made = [(s.name, artifacts[s.name]) for s in roadmap.stages if s.name in artifacts]
     total = sum(a.manifest.seconds for _, a in made)
     lines = ["", f"{roadmap.name}: {len(made)} stages, {format_seconds(total)} of work"]
-    probes = next(
-        (a.results["probes"] for _, a in reversed(made) if _is_table(a.results.get("probes"))), None
-    )
+    probes = next((a.results["probes"] for _, a in reversed(made) if _is_table(a.results.get("probes"))), None)
     if probes is not None:
         lines += ["", "what it can do", *_probe_lines(probes)]
     if report is not None:
@@ -38,9 +36,7 @@ def _is_table(value: Any) -> bool:
 
 def _probe_lines(probes: Mapping[str, Any]) -> list[str]:
     """One table: categories down, suites across; the total last."""
-    suites = {
-        name: _categories(suite) for name, suite in probes.items() if _is_table(suite) and "total" in suite
-    }
+    suites = {name: _categories(suite) for name, suite in probes.items() if _is_table(suite) and "total" in suite}
     if not suites and "total" in probes:
         suites = {"probes": _categories(probes)}
     categories = dict.fromkeys(c for suite in suites.values() for c in suite if c != "total")

@@ -89,9 +89,7 @@ def _chain(path: Path) -> list[tuple[Path, dict[str, Any], Locator]]:
         base = data.get("extends")
         if not isinstance(base, str):
             if base is not None:
-                raise ConfigError(
-                    f'{path}:{locator.line(("extends",))}: "extends" takes one file name in quotes'
-                )
+                raise ConfigError(f'{path}:{locator.line(("extends",))}: "extends" takes one file name in quotes')
             return chain
         mention = f"{path}:{locator.line(('extends',))}: "
         following = path.parent / Path(base).expanduser()
@@ -162,9 +160,7 @@ def _add_file(layered: Layered, file: tuple[Path, dict[str, Any], Locator]) -> N
             continue
         if isinstance(name, str):
             here[name] = index
-        known = next(
-            (s for s in layered.stages if isinstance(name, str) and s.data.get("name") == name), None
-        )
+        known = next((s for s in layered.stages if isinstance(name, str) and s.data.get("name") == name), None)
         if known is None:
             layered.stages.append(StageData(dict(stage), marks))
         else:

@@ -109,9 +109,7 @@ class _Scanner:
                 parts.append(self._string())
             else:
                 start = self.at
-                while self.at < len(self.text) and (
-                    self.text[self.at].isalnum() or self.text[self.at] in "_-"
-                ):
+                while self.at < len(self.text) and (self.text[self.at].isalnum() or self.text[self.at] in "_-"):
                     self.at += 1
                 parts.append(self.text[start : self.at])
             self._skip(_SPACE)

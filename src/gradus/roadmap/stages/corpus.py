@@ -38,9 +38,7 @@ class Settings(StageSettings):
     def smoke(self) -> Self:
         """At most so many documents of each source, and a validation side that is surely not empty."""
         sources = tuple(_at_most(source, SMOKE_DOCUMENTS) for source in self.sources)
-        return self.model_copy(
-            update={"sources": sources, "validation_fraction": max(self.validation_fraction, 0.05)}
-        )
+        return self.model_copy(update={"sources": sources, "validation_fraction": max(self.validation_fraction, 0.05)})
 
 
 def _at_most(source: FilesSource | SyntheticSource, documents: int) -> FilesSource | SyntheticSource:

@@ -40,9 +40,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     }
     if "vocab_size" in tokenizer:
         facts["vocab_size"] = tokenizer["vocab_size"]
-    return Estimate(
-        seconds=1 + size / _BYTES_PER_SECOND, tokens=facts["tokens"], memory_bytes=4e8, facts=facts
-    )
+    return Estimate(seconds=1 + size / _BYTES_PER_SECOND, tokens=facts["tokens"], memory_bytes=4e8, facts=facts)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
