@@ -32,8 +32,12 @@ def test_every_byte_of_real_prose_is_trained_once_an_epoch(tmp_path: Path, real_
     assert plan.fill_fraction > 0.99
     loader = RowLoader(store, plan, seed=7, rows_per_step=plan.num_rows, micro_rows=512)
     batches = loader.batches(0)
-    assert sum(tokenizer.token_bytes[b.targets.numpy()].sum() for b in batches) == counts["train"]["bytes"]
-    assert sum(tokenizer.token_bytes[b.tokens.numpy()].sum() for b in batches) == counts["train"]["bytes"]
+    assert (
+        sum(tokenizer.token_bytes[b.targets[: b.num_tokens].numpy()].sum() for b in batches) == counts["train"]["bytes"]
+    )
+    assert (
+        sum(tokenizer.token_bytes[b.tokens[: b.num_tokens].numpy()].sum() for b in batches) == counts["train"]["bytes"]
+    )
     sample = np.linspace(0, store.num_documents - 1, 50).astype(int).tolist()
     assert [tokenizer.decode(store.ids(i).tolist()[1:]) for i in sample] == [texts[i] for i in sample]
 
