@@ -76,7 +76,7 @@ def kill(folder: Path, kills: int, seed: int) -> dict[str, object]:
     done = 0
     while done < kills:
         child = forked(lambda: train_to_the_end(folder / "broken", told))
-        time.sleep(draw.uniform(0.0, 1.6 * whole_seconds / kills))
+        time.sleep(draw.uniform(0.0, whole_seconds))
         if os.waitpid(child, os.WNOHANG)[0]:
             # Finished before it was killed: start over, there is more to kill.
             for path in sorted((folder / "broken").rglob("*"), reverse=True):

@@ -103,8 +103,10 @@ class Muon:
         keep = (~skip).float()
         for group in self.groups:
             grads = torch.stack([part.tall(part.parameter.grad) for part in group.parts])  # type: ignore[arg-type]
-            # A product with zero would keep NaN.
-            grads = torch.where(skip, torch.zeros_like(grads), grads.div_(divisor))
+            grads.div_(divisor)
+            if skip.device.type != "cpu" or bool(skip):
+                # A product with zero would keep NaN.
+                grads = torch.where(skip, torch.zeros_like(grads), grads)
             group.momentum.lerp_(grads, (1 - momentum) * keep)
             update = orthogonalize(grads.lerp_(group.momentum, momentum), dtype).float()
             if group.variance is not None:

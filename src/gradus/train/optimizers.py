@@ -82,6 +82,8 @@ class Optimizer:
         gradients are divided by; skip: () bool, True leaves weights and state as they are. Nothing here waits
         for the device.
         """
+        if skip.device.type == "cpu" and bool(skip):  # reading it is free here
+            return
         if self.muon is not None:
             lr = self.settings.matrix_lr * lr_scale
             # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout.
