@@ -29,10 +29,11 @@ from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettin
 if TYPE_CHECKING:
     import torch
 
+    from gradus.model.batch import Batch
     from gradus.model.transformer import Transformer
     from gradus.tokenizer.tokenizer import Tokenizer
-    from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import StepReport
+    from gradus.train.losses import Loss
     from gradus.train.parallel import World
 
 METRICS = "metrics.jsonl"
@@ -280,8 +281,35 @@ def save_final_model(place: Place, model: Transformer, tokenizer: Tokenizer, cha
     tokenizer.save(folder, chat_template=chat_template)
 
 
-def open_checkpoints(place: Place, settings: TrainingSettings) -> Checkpoints:
-    """The stage's checkpoints; a folder of another fingerprint is refused by its identity."""
+def training_reports(
+    model: Transformer,
+    batches: Callable[[int], Sequence[Batch]],
+    loss: Loss,
+    steps: int,
+    settings: TrainingSettings,
+    place: Place,
+    session: Session,
+) -> Iterator[StepReport]:
+    """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries, and checkpoints in its folder."""
     from gradus.train.checkpoint import Checkpoints
+    from gradus.train.loop import fit
+    from gradus.train.optimizers import build_optimizer
+    from gradus.train.schedule import Schedule
 
-    return Checkpoints(place.work / CHECKPOINTS, keep=settings.keep_checkpoints, identity=place.stage.fingerprint)
+    # A folder of another fingerprint is refused by its identity.
+    kept = Checkpoints(place.work / CHECKPOINTS, keep=settings.keep_checkpoints, identity=place.stage.fingerprint)
+    return fit(
+        model,
+        build_optimizer(model, settings.optimizer),
+        batches,
+        loss,
+        Schedule(settings.schedule, steps),
+        steps=steps,
+        checkpoints=kept,
+        log_every=settings.log_every,
+        save_every=settings.save_every,
+        evaluate_every=settings.evaluate_every,
+        precision=place.machine.precision,
+        guard=settings.guard,
+        world=session.world,
+    )

@@ -17,9 +17,9 @@ from gradus.roadmap.training import (
     Evaluation,
     TrainingSettings,
     follow,
-    open_checkpoints,
     save_final_model,
     training_estimate,
+    training_reports,
     training_results,
     training_session,
 )
@@ -80,10 +80,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.model.weights import load_model
     from gradus.posttrain.dpo import DPOSettings, dpo_loss, reference_logps
     from gradus.tokenizer.loading import load_tokenizer
-    from gradus.train.loop import fit
-    from gradus.train.optimizers import build_optimizer
     from gradus.train.precision import compute_dtype
-    from gradus.train.schedule import Schedule
 
     settings: Settings = stage.settings
     parent = inputs["from"]
@@ -110,20 +107,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             world=session.world.size,
         )
         steps = loader.order.steps_for_epochs(settings.epochs)
-        reports = fit(
-            model,
-            build_optimizer(model, settings.optimizer),
-            loader.batches,
-            dpo_loss(DPOSettings(beta=settings.beta, sft_weight=settings.sft_weight)),
-            Schedule(settings.schedule, steps),
-            steps=steps,
-            checkpoints=open_checkpoints(place, settings),
-            log_every=settings.log_every,
-            save_every=settings.save_every,
-            precision=place.machine.precision,
-            guard=settings.guard,
-            world=session.world,
-        )
+        loss = dpo_loss(DPOSettings(beta=settings.beta, sft_weight=settings.sft_weight))
+        reports = training_reports(model, loader.batches, loss, steps, settings, place, session)
         last = follow(reports, place, session, lambda: Evaluation({}))
         results = training_results(place, last, model.config) | dict(last.metrics)
         if session.world.is_main:

@@ -20,10 +20,10 @@ from gradus.roadmap.training import (
     Evaluation,
     TrainingSettings,
     follow,
-    open_checkpoints,
     save_final_model,
     steps_of,
     training_estimate,
+    training_reports,
     training_results,
     training_session,
 )
@@ -101,11 +101,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.model.transformer import build_model
     from gradus.model.weights import load_model
     from gradus.tokenizer.loading import load_tokenizer
-    from gradus.train.loop import fit
     from gradus.train.losses import next_token_loss
-    from gradus.train.optimizers import build_optimizer
     from gradus.train.precision import compute_dtype
-    from gradus.train.schedule import Schedule
 
     settings: Settings = stage.settings
     source = inputs["tokens"]
@@ -134,21 +131,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         mean = mean_context(packed.length.tolist())
         steps = steps_of(settings.horizon, settings.batch_tokens, model.config, store.num_tokens, mean)
-        reports = fit(
-            model,
-            build_optimizer(model, settings.optimizer),
-            loader.batches,
-            next_token_loss,
-            Schedule(settings.schedule, steps),
-            steps=steps,
-            checkpoints=open_checkpoints(place, settings),
-            log_every=settings.log_every,
-            save_every=settings.save_every,
-            evaluate_every=settings.evaluate_every,
-            precision=place.machine.precision,
-            guard=settings.guard,
-            world=session.world,
-        )
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
         evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
         last = follow(reports, place, session, evaluate)
         results = training_results(place, last, model.config)

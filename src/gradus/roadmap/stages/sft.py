@@ -22,9 +22,9 @@ from gradus.roadmap.training import (
     Evaluation,
     TrainingSettings,
     follow,
-    open_checkpoints,
     save_final_model,
     training_estimate,
+    training_reports,
     training_results,
     training_session,
 )
@@ -102,11 +102,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.data.pack import pack_plan
     from gradus.model.weights import load_model
     from gradus.tokenizer.loading import load_tokenizer
-    from gradus.train.loop import fit
     from gradus.train.losses import next_token_loss
-    from gradus.train.optimizers import build_optimizer
     from gradus.train.precision import compute_dtype
-    from gradus.train.schedule import Schedule
 
     settings: Settings = stage.settings
     parent = inputs["from"]
@@ -134,21 +131,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         steps = loader.order.steps_for_epochs(settings.epochs)
         steps = min(steps, settings.steps_at_most or steps)
-        reports = fit(
-            model,
-            build_optimizer(model, settings.optimizer),
-            loader.batches,
-            next_token_loss,
-            Schedule(settings.schedule, steps),
-            steps=steps,
-            checkpoints=open_checkpoints(place, settings),
-            log_every=settings.log_every,
-            save_every=settings.save_every,
-            evaluate_every=settings.evaluate_every,
-            precision=place.machine.precision,
-            guard=settings.guard,
-            world=session.world,
-        )
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
         evaluate = _evaluation(model, form, stage, inputs, place, row_length)
         last = follow(reports, place, session, evaluate)
         results = training_results(place, last, model.config)
