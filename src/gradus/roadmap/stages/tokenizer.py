@@ -30,6 +30,8 @@ INPUTS = (
 )
 FOLDER = "tokenizer"
 
+_ROWS_PER_SECOND = 12_000  # conversations rendered and learned from, for plans
+
 _TAKE = re.compile(r"folder:(?P<folder>.+)|hub:(?P<repo>[^@\s]+/[^@\s]+)(?:@(?P<revision>\S+))?")
 
 
@@ -83,11 +85,12 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     """Time grows with the text read; the vocabulary is known where it is trained."""
     corpora = (*inputs.many("corpus"), *inputs.many("corpora"))
     size = min(sum(float(facts.get("bytes", 0)) for facts in corpora), settings.megabytes * 1e6)
+    rows = sum(float(facts.get("conversations", 0)) for facts in inputs.many("pools"))
     vocab_size = settings.vocab_size or 32_000
     facts: dict[str, Any] = {"bytes_per_token": _usual_bytes_per_token(vocab_size)}
     if settings.vocab_size is not None:
         facts["vocab_size"] = vocab_size
-    return Estimate(seconds=1 + size / 8e6, memory_bytes=3e8 + size, facts=facts)
+    return Estimate(seconds=1 + size / 8e6 + rows / _ROWS_PER_SECOND, memory_bytes=3e8 + size, facts=facts)
 
 
 def _usual_bytes_per_token(vocab_size: int) -> float:
