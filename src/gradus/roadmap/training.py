@@ -41,7 +41,6 @@ SAMPLES = "samples.jsonl"
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
 SMOKE_STEPS = 12
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 class TrainingSettings(StageSettings):
@@ -214,7 +213,6 @@ def follow(
                 place.record(step=report.step, **found.measures)
             expected = report.tokens * report.steps / report.step
             task.update(report.tokens, total=expected, info=_info(report, shown))
-            place.tick()
             last = report
     assert last is not None, "fit reports its last step"
     return last

@@ -11,7 +11,6 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config
-from gradus.model.cost import mean_context
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -109,8 +108,6 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     store = TokenStore(source.path, "train")
     tokenizer = load_tokenizer(source.path / "tokenizer")
     packed = pack_plan(store.lengths, settings.context)
-    if place.rank == 0:
-        packed.save(place.scratch / "plan")
     with training_session(place) as session:
         generator = torch.Generator().manual_seed(stage.seed)
         if "from" in inputs:
@@ -129,8 +126,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             rank=session.world.rank,
             world=session.world.size,
         )
-        mean = mean_context(packed.length.tolist())
-        steps = steps_of(settings.horizon, settings.batch_tokens, model.config, store.num_tokens, mean)
+        horizon, seen = settings.horizon, packed.mean_context
+        steps = steps_of(horizon, settings.batch_tokens, model.config, store.num_tokens, seen)
         reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
         evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
         last = follow(reports, place, session, evaluate)

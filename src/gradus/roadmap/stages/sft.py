@@ -113,13 +113,12 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         model = load_model(parent.path / MODEL, session.device)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
-        store, counts = _rendered("train", stage, inputs, place, form, row_length)
+        conversations = list(_conversations("train", stage, inputs))
+        store, counts = _rendered("train", conversations, stage, place, form, row_length)
         documents, shares = mixture_documents(store, settings.mixture, stage.seed)
         for warning in mixture_warnings(shares):
             place.progress.line(f"  warning: {warning}")
         packed = pack_plan(store.lengths, row_length, mode="whole", documents=documents)
-        if session.world.is_main:
-            packed.save(place.scratch / "plan")
         loader = RowLoader(
             store,
             packed,
@@ -151,13 +150,12 @@ def _conversations(split: Any, stage: Stage, inputs: Inputs) -> Iterator[Convers
 
 
 def _rendered(
-    split: str, stage: Stage, inputs: Inputs, place: Place, form: Format, row_length: int
+    split: str, conversations: list[Conversation], stage: Stage, place: Place, form: Format, row_length: int
 ) -> tuple[TokenStore, dict[str, Any]]:
     """One side as token shards in scratch, linted first: training on rows that break a rule is refused."""
     from gradus.conversation.lint import lint
     from gradus.data.rows import render_pool
 
-    conversations = list(_conversations(split, stage, inputs))
     with place.progress.task(f"rendering {split} conversations", len(conversations)) as task:
         found = lint(conversations, form)
         if found:
@@ -194,7 +192,7 @@ def _evaluation(
     held_back = list(_conversations("validation", stage, inputs))
     if not held_back:
         return lambda: Evaluation({})
-    store, _ = _rendered("validation", stage, inputs, place, form, row_length)
+    store, _ = _rendered("validation", held_back, stage, place, form, row_length)
     limit = int((store.lengths.cumsum() <= EVALUATED_TOKENS).sum())
     packed = pack_plan(store.lengths, row_length, mode="whole", documents=range(max(1, limit)))
     spread = held_back[:: max(1, len(held_back) // SAMPLED_PROMPTS)][:SAMPLED_PROMPTS]
