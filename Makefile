@@ -8,6 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 
 help:
 	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores)"
+	@echo "make prose        the same on real text: walk roadmaps/prose.toml, after setting GRADUS_DATA (40 minutes)"
 	@echo "make test         set up, then lint, types, import contracts and the tests"
 	@echo "make test-slow    the tests that take longer than make test allows"
 	@echo "make lint         ruff, mypy and the import contracts alone"
@@ -25,6 +26,9 @@ help:
 
 quickstart: .venv/installed
 	$(BIN)/gradus run roadmaps/quickstart.toml
+
+prose: .venv/installed
+	$(BIN)/gradus run roadmaps/prose.toml
 
 test: lint
 	$(BIN)/pytest -m "not slow and not gpu"

@@ -33,12 +33,14 @@ PROBES_PER_SECOND = 40.0  # of a small model on two cores, for plans
 class Settings(StageSettings):
     """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>".
 
-    at_most: probes of each suite, evenly spread; all if None.
+    at_most: probes of each suite, evenly spread; all if None. temperature: 0 takes the likeliest token, above it
+    answers are drawn with the stage's seed.
     """
 
     suites: dict[str, str] = Field(default_factory=dict)
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
 
     def smoke(self) -> Self:
         """A few probes of each suite."""
@@ -75,11 +77,13 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Ask every probe of every suite; one results file each, measures in the results."""
     from gradus.conversation.probes import load_suite
     from gradus.engine.load import load_engine
+    from gradus.engine.sampling import Sampling
     from gradus.eval.probes import ProbeSettings, run_suite
 
     settings: Settings = stage.settings
     parent = inputs["from"]
     engine = load_engine(parent.path / MODEL)
+    sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
     results: dict[str, Any] = {}
     (place.work / PROBES).mkdir(exist_ok=True)
     for name, path in settings.suites.items():
@@ -91,7 +95,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             found = run_suite(
                 engine,
                 suite,
-                ProbeSettings(max_tokens=settings.max_tokens),
+                ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens),
                 model=parent.manifest.name,
                 on_progress=_shown(task),
             )
