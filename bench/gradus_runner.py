@@ -5,7 +5,7 @@
 
 `--settings` is a JSON object with any of: model (a table for the depth dial), optimizer, schedule; what it
 leaves out has the project's defaults. Prints one line a step with `dt: <ms>ms`, parameter counts as `name :
-1,234`, and after `train` a line `RESULT {...}`.
+1,234`, and after `train` a line `RESULT {...}`. Under torchrun the rows of a step are divided among the processes.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettin
 from gradus.train.guard import Guard
 from gradus.train.losses import next_token_loss
 from gradus.train.optimizers import build_optimizer
-from gradus.train.parallel import World
+from gradus.train.parallel import World, join_world, leave_world
 from gradus.train.precision import compute_dtype
 from gradus.train.schedule import Schedule
 from gradus.train.step import train_step
 
 
 def packed_batches(
-    stream: np.ndarray, starts: np.ndarray, context: int, rows: int, seed: int
+    stream: np.ndarray, starts: np.ndarray, context: int, rows: int, seed: int, world: World
 ) -> Callable[[int], Batch]:
-    """Batches by step: rows of whole pieces of documents, in an order drawn once from the seed.
+    """Batches by step: rows of whole pieces of documents, in an order drawn once from the seed; this process's share.
 
     Targets are the next token of the stream, so a piece's last target is the first token behind it.
     """
@@ -47,7 +47,7 @@ def packed_batches(
     order = np.random.default_rng(seed).permutation(plan.num_rows)
 
     def batch(step: int) -> Batch:
-        chosen = order[np.arange(step * rows, (step + 1) * rows) % len(order)]
+        chosen = order[np.arange(step * rows + world.rank, (step + 1) * rows, world.size) % len(order)]
         return _batch(stream, starts, plan, chosen)
 
     return batch
@@ -68,8 +68,8 @@ def read_split(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.fromfile(folder / f"{name}.bin", dtype=np.uint16), np.load(folder / f"{name}.starts.npy")
 
 
-def build(args: argparse.Namespace, settings: dict[str, Any], meta: dict[str, Any]) -> Transformer:
-    """A fresh model of the compared size; prints its parameter counts by role."""
+def build(args: argparse.Namespace, settings: dict[str, Any], meta: dict[str, Any], world: World) -> Transformer:
+    """A fresh model of the compared size; the first process prints its parameter counts by role."""
     table = {"preset": f"d{args.depth}", **settings.get("model", {})}
     config = model_config(table, vocab_size=meta["vocabulary"], context=args.context)
     dtype = compute_dtype(args.precision, torch.device("cpu"))
@@ -78,31 +78,34 @@ def build(args: argparse.Namespace, settings: dict[str, Any], meta: dict[str, An
     roles = model.roles()
     for name, parameter in model.named_parameters():
         counts[roles[name]] = counts.get(roles[name], 0) + parameter.numel()
-    for name, count in {**counts, "total": sum(counts.values())}.items():
-        print(f"{name:12s}: {count:,}")
-    print(f"compute dtype {dtype}, {torch.get_num_threads()} threads, mlp width {config.mlp_width}")
+    if world.is_main:
+        for name, count in {**counts, "total": sum(counts.values())}.items():
+            print(f"{name:12s}: {count:,}")
+        print(f"compute dtype {dtype}, {world.size} processes, {torch.get_num_threads()} threads each")
     return model
 
 
-def train(args: argparse.Namespace, settings: dict[str, Any], meta: dict[str, Any]) -> Transformer:
+def train(args: argparse.Namespace, settings: dict[str, Any], meta: dict[str, Any], world: World) -> Transformer:
     """Train for `--steps` steps of `--rows` rows with the whole schedule."""
     torch.manual_seed(args.seed)
-    model = build(args, settings, meta)
+    model = build(args, settings, meta, world)
     optimizer = build_optimizer(model, OptimizerSettings(**settings.get("optimizer", {})))
     schedule = Schedule(ScheduleSettings(**settings.get("schedule", {})), args.steps)
     guard = Guard(GuardSettings(), torch.device("cpu"))
-    batch = packed_batches(*read_split(args.tokens, "train"), args.context, args.rows, args.seed)
+    batch = packed_batches(*read_split(args.tokens, "train"), args.context, args.rows, args.seed, world)
     smooth = 0.0
     for step in range(args.steps):
         began = time.perf_counter()
         done = train_step(
             model, optimizer, [batch(step)], next_token_loss,
-            step=step, lr_scale=schedule(step), guard=guard, world=World(),
+            step=step, lr_scale=schedule(step), guard=guard, world=world,
         )  # fmt: skip
         loss = float(done.loss_sum / done.count)
         seconds = time.perf_counter() - began
         smooth = 0.9 * smooth + 0.1 * loss
         rate = float(done.tokens) / seconds
+        if not world.is_main:
+            continue
         print(
             f"step {step:05d}/{args.steps:05d} | loss: {smooth / (1 - 0.9 ** (step + 1)):.4f} | "
             f"lr: {schedule(step):.2f} | dt: {seconds * 1000:.2f}ms | tok/sec: {rate:,.0f}",
@@ -146,8 +149,13 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON object")
     args = parser.parse_args()
     meta = json.loads((args.tokens / "meta.json").read_text())
-    model = train(args, args.settings, meta)
-    if args.action == "train":
+    world = join_world(torch.device("cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // world.size))
+    model = train(args, args.settings, meta, world)
+    leave_world()
+    if args.action == "train" and world.is_main:
+        torch.set_num_threads(threads)
         print("RESULT " + json.dumps(score(args, model, meta)))
 
 

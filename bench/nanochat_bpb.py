@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 from bench_record import machine, write_result
-from nanochat_throughput import STEP_MS
+from nanochat_throughput import STEP_MS, launcher
 
 HERE = Path(__file__).resolve().parent
 CALIBRATION_STEPS = 40
@@ -77,8 +77,9 @@ def nanochat_command(args: argparse.Namespace, seed: int, steps: int, tag: str) 
 def gradus_command(args: argparse.Namespace, seed: int, steps: int) -> list[str]:
     """This project's loop with its defaults for a depth-4 model."""
     command = [
-        sys.executable, str(HERE / "gradus_runner.py"), "train", "--tokens", str(args.data / "tokens"),
-        "--seed", str(seed), "--steps", str(steps), "--rows", str(args.gradus_rows),
+        *launcher(args.gradus_processes), str(HERE / "gradus_runner.py"), "train",
+        "--tokens", str(args.data / "tokens"), "--seed", str(seed),
+        "--steps", str(steps), "--rows", str(args.gradus_rows),
     ]  # fmt: skip
     return command + (["--settings", args.gradus_settings] if args.gradus_settings else [])
 
@@ -169,6 +170,7 @@ def main() -> None:
     parser.add_argument("--nanochat-rows", type=int, default=8, help="its --device-batch-size")
     parser.add_argument("--nanochat-extra", nargs="*", default=[], help="more base_train arguments")
     parser.add_argument("--gradus-rows", type=int, default=8, help="rows of 512 tokens a step")
+    parser.add_argument("--gradus-processes", type=int, default=1, help="data-parallel processes")
     parser.add_argument("--gradus-settings", help="JSON of optimizer and schedule settings; the defaults if absent")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "nanochat-bpb.json")
     args = parser.parse_args()

@@ -1,10 +1,11 @@
 """Claim: training throughput against nanochat on the same machine, in one run, sides alternating.
 
 Both train a decoder of depth 4 and width 256 over a vocabulary of 8192 with rows of 512 tokens, 8 rows a
-step, on the same text. nanochat runs in fp32 (its choice on a CPU) and with NANOCHAT_DTYPE=bfloat16; gradus
-runs in the precision it chooses itself, and in fp32 for information. Each round runs every side once, in
-its own process; a side's figure is the median over all its steps after warm-up of tokens / seconds of the
-step, as each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is
+step, on the same text; gradus has a wider feed-forward, which gives it at least nanochat's matrix parameters.
+nanochat runs in fp32 (its choice on a CPU) and with NANOCHAT_DTYPE=bfloat16; gradus runs in the precision it
+chooses itself with one data-parallel process a core, and for information in one process and in fp32. Each round
+runs every side once, by itself; a side's figure is the median over all its steps after warm-up of tokens / seconds
+of the step, as each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is
 not counted.
 
     python bench/nanochat_throughput.py --nanochat DIR --nanochat-python PY \\
@@ -24,7 +25,10 @@ from pathlib import Path
 
 from bench_record import machine, wait_until_quiet, write_result
 
+from gradus.core.machine import usable_cores
+
 HERE = Path(__file__).resolve().parent
+SAME_MATRICES = '{"model": {"mlp_width": 704}}'  # 2 % more matrix parameters than nanochat's
 STEP_MS = re.compile(r"dt: ([0-9.]+)ms")
 PARAMETERS = re.compile(r"^(\w+)\s*: ([0-9,]+)$", re.MULTILINE)
 
@@ -41,12 +45,19 @@ def nanochat_command(args: argparse.Namespace, steps: int) -> list[str]:
     ]  # fmt: skip
 
 
-def gradus_command(args: argparse.Namespace, steps: int, precision: str) -> list[str]:
+def launcher(processes: int) -> list[str]:
+    """What starts a script of this folder in one or more data-parallel processes."""
+    if processes == 1:
+        return [sys.executable]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+
+
+def gradus_command(args: argparse.Namespace, steps: int, precision: str, processes: int = 1) -> list[str]:
     """This project's training loop at the compared size."""
     return [
-        sys.executable, str(HERE / "gradus_runner.py"), "throughput", "--tokens", str(args.tokens),
+        *launcher(processes), str(HERE / "gradus_runner.py"), "throughput", "--tokens", str(args.tokens),
         "--depth", str(args.depth), "--rows", str(args.rows), "--context", str(args.context),
-        "--steps", str(steps), "--precision", precision,
+        "--steps", str(steps), "--precision", precision, "--settings", SAME_MATRICES,
     ]  # fmt: skip
 
 
@@ -95,8 +106,9 @@ def main() -> None:
     sides = {
         "nanochat-fp32": (nanochat_command(args, total), {"NANOCHAT_DTYPE": "float32"}),
         "nanochat-bf16": (nanochat_command(args, total), {"NANOCHAT_DTYPE": "bfloat16"}),
-        "gradus": (gradus_command(args, total, "auto"), {}),
-        "gradus-fp32": (gradus_command(args, total, "fp32"), {}),
+        "gradus": (gradus_command(args, total, "auto", usable_cores()), {}),
+        "gradus-1-process": (gradus_command(args, total, "auto"), {}),
+        "gradus-fp32": (gradus_command(args, total, "fp32", usable_cores()), {}),
     }
     seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
     idle: list[tuple[str, float]] = []

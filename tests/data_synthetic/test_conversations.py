@@ -37,8 +37,10 @@ def test_every_conversation_is_valid(rows: list[Conversation]) -> None:
 def test_every_category_comes_by_its_weight(rows: list[Conversation]) -> None:
     weights = ConversationSettings().category_weights()
     assert tuple(weights) == CATEGORIES == tuple(GENERATORS)
+    single = [row for row in rows if row.source != "synthetic/session"]
+    assert len(single) / len(rows) == pytest.approx(1 - ConversationSettings().sessions_fraction, abs=0.02)
     for category, weight in weights.items():
-        share = sum(row.source == f"synthetic/{category}" for row in rows) / len(rows)
+        share = sum(row.source == f"synthetic/{category}" for row in single) / len(single)
         assert share == pytest.approx(weight / sum(weights.values()), abs=0.02)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from importlib.resources import files
 
 import pytest
@@ -31,6 +32,17 @@ def test_choices_options_rules_and_slots() -> None:
     }
     assert grammar.num_lines("ask") == 2
     assert grammar.num_wordings("ask") == 4 + 3
+
+
+def test_earlier_alternatives_of_a_ranked_rule_come_more_often() -> None:
+    grammar = Grammar({"bank": ":a by rank\none\ntwo\n(three|four)\n:b\n<a>"})
+    rng = random.Random(0)
+    counts = Counter(grammar.text("b", rng) for _ in range(6000))
+    # Weights 1/2, 1/3 and 1/4; the last is divided 1/2 to 1/3.
+    shares = {"one": 6 / 13, "two": 4 / 13, "three": 3 / 13 * 3 / 5, "four": 3 / 13 * 2 / 5}
+    assert {text: round(count / 6000, 1) for text, count in counts.items()} == {
+        text: round(share, 1) for text, share in shares.items()
+    }
 
 
 def test_options_may_be_nested() -> None:
@@ -76,7 +88,7 @@ def test_every_bank_compiles_and_no_bracket_reaches_the_text() -> None:
 def test_dressing_changes_the_looks_and_keeps_numbers_and_words_to_spell() -> None:
     rng = random.Random(4)
     variants = {dress('How many r\'s are in "strawberry" after 1,200 days?', rng) for _ in range(500)}
-    assert len(variants) > 150
+    assert len(variants) > 60
     for text in variants:
         assert "strawberry" in text.lower()
         assert "1,200" in text or "1 ,200" in text or "1200" in text

@@ -27,8 +27,9 @@ _CLOCK_EVERY_SECONDS = 2.0
 class MachineSettings(Settings):
     """The `[machine]` table: how to run, never what the result is (recorded, not in any fingerprint).
 
-    threads: processor threads, None for all usable cores. precision: auto uses bf16 where it is faster.
-    processes: data-parallel processes of the training stages.
+    threads: processor threads, of each process where there are several; None shares all usable cores among them.
+    precision: auto uses bf16 where it is faster. processes: data-parallel processes of the training stages. For a
+    model of a few million parameters, processes of one thread each are faster than one process with many threads.
     """
 
     threads: int | None = Field(default=None, ge=1)

@@ -87,8 +87,10 @@ def training_session(place: Place) -> Iterator[Session]:
 
     from gradus.train.parallel import join_world, leave_world
 
-    if place.machine.threads is not None:
-        torch.set_num_threads(place.machine.threads)
+    threads = torch.get_num_threads()
+    if place.machine.threads is None and place.world_size > 1:
+        # Two processes with all cores each wait for each other's threads: 25 times slower (EXPERIMENTS.md).
+        torch.set_num_threads(max(1, threads // place.world_size))
     name = place.machine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -98,6 +100,7 @@ def training_session(place: Place) -> Iterator[Session]:
         yield Session(world, device)
     finally:
         leave_world()
+        torch.set_num_threads(threads)
 
 
 def steps_of(

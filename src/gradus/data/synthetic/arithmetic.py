@@ -9,7 +9,7 @@ from gradus.data.synthetic.grammar import load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
 from gradus.data.synthetic.surface import dress
 
-ANSWERS = ("The answer is {result}.", "The answer is {result}.", "That makes {result}.")
+ANSWER = "The answer is {result}."
 
 _TWO = {"add": ("Add", "+"), "sub": ("Subtract", "-"), "mul": ("Multiply", "*"), "div": ("Divide", "/")}
 
@@ -150,7 +150,7 @@ def _several(rng: random.Random, table: dict[str, tuple[str, str]]) -> Item:
 def _item(rng: random.Random, question: str, plan: str, expression: str, values: object, name: str) -> Item:
     turn = Turn(
         user=dress(question, rng),
-        answer=pick(rng, ANSWERS),
+        answer=ANSWER,
         thinking=f"{plan}: {expression}.",
         calculation=expression,
     )

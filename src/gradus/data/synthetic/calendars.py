@@ -70,25 +70,20 @@ def date_steps(month: str, day: int, days: int) -> tuple[Steps, str, int]:
 
 
 def length_of_time(rng: random.Random, days: int) -> str:
-    """`days` as people say it: 10 days, ten days, a week, two weeks, a fortnight, 2 weeks and 3 days."""
+    """`days` as people say it: 10 days, ten days, a week, two weeks."""
     if days == 1:
         return pick(rng, ("1 day", "one day", "a day", "1 day"))
     weeks, rest = divmod(days, 7)
     if not rest and rng.random() < 0.5:
         if weeks == 1:
             return pick(rng, ("a week", "one week", "1 week"))
-        if weeks == 2 and rng.random() < 0.15:
-            return "a fortnight"
         return f"{numerals.integer(rng, weeks, words=0.4)} weeks"
-    if rest and weeks and rng.random() < 0.04:
-        head = pick(rng, ("a week", "one week", "1 week")) if weeks == 1 else f"{weeks} weeks"
-        return f"{head} and {rest} day{'s' if rest > 1 else ''}"
-    return f"{numerals.integer(rng, days, words=0.15)} days"
+    return f"{numerals.integer(rng, days, words=0.08)} days"
 
 
 def time_note(text: str, days: int) -> str:
     """The thinking that turns a length of time given in weeks into days; empty when days were given."""
-    return f"{text[0].upper()}{text[1:]} = {days} days. " if "week" in text or "fortnight" in text else ""
+    return f"{text[0].upper()}{text[1:]} = {days} days. " if "week" in text else ""
 
 
 def weekday_check(day: str) -> tuple[Check, ...]:

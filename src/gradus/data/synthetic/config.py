@@ -9,16 +9,16 @@ from gradus.core.settings import Settings
 
 DEFAULT_WEIGHTS: dict[str, float] = {
     "arithmetic": 1.0,
-    "percent": 1.2,
-    "word_problem": 2.4,
+    "percent": 1.0,
+    "word_problem": 2.6,
     "weekday": 1.0,
     "date": 1.0,
     "age": 0.8,
     "spelling": 1.0,
     "letter_count": 1.4,
     "identity": 0.6,
-    "direct": 1.0,
-    "follow_up": 1.2,
+    "direct": 1.6,
+    "follow_up": 2.0,
 }
 CATEGORIES: tuple[str, ...] = tuple(DEFAULT_WEIGHTS)
 
@@ -26,13 +26,15 @@ CATEGORIES: tuple[str, ...] = tuple(DEFAULT_WEIGHTS)
 class ConversationSettings(Settings):
     """rows: how many conversations. weights: relative number of rows of a category; 0 leaves it out, categories
     that are not named keep their default. name, maker: the assistant's. tools_fraction: share of the rows that need no
-    tool and declare the calculator all the same."""
+    tool and declare the calculator all the same. sessions_fraction: share of the rows that go on with one or two
+    unrelated questions, as people do in one chat."""
 
     rows: int = Field(default=50_000, ge=1)
     name: str = Field(default="Gradus", min_length=1)
     maker: str = Field(default="the gradus team", min_length=1)
     weights: dict[str, float] = Field(default_factory=dict)
     tools_fraction: float = Field(default=0.9, ge=0.0, le=1.0)
+    sessions_fraction: float = Field(default=0.3, ge=0.0, le=1.0)
 
     @field_validator("weights")
     @classmethod

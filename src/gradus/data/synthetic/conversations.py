@@ -14,7 +14,7 @@ from zlib import crc32
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.data.synthetic import ages, arithmetic, calendars, follow_up, knowledge, letters, percent, stories
 from gradus.data.synthetic.config import ConversationSettings
-from gradus.data.synthetic.item import Check, Generator, Item, Persona, Side, Turn, side_of
+from gradus.data.synthetic.item import Check, Generator, Item, Persona, Side, Turn, between, side_of
 from gradus.tools.calculator import calculate
 from gradus.tools.toolbox import ToolBox
 
@@ -60,9 +60,19 @@ def _rows(settings: ConversationSettings, seed: int, side: Side) -> Iterator[tup
     seen: set[int] = set()
     for number, category in enumerate(rng.choices(names, shares, k=settings.rows)):
         item = _fresh_item(category, rng, persona, side, seen)
+        if rng.random() < settings.sessions_fraction:
+            more = rng.choices(names, shares, k=between(rng, 1, 2))
+            item = _session([item, *(_fresh_item(name, rng, persona, side, seen) for name in more)])
+            category = item.category
         declared = tools if _needs_tool(item) or rng.random() < settings.tools_fraction else ()
         messages = tuple(_messages(item.turns, toolbox))
         yield Conversation(messages, declared, f"{_SOURCE}/{category}", f"{category}-{seed}-{number}"), item
+
+
+def _session(items: list[Item]) -> Item:
+    """Unrelated problems, one after another in one conversation."""
+    turns = tuple(turn for item in items for turn in item.turns)
+    return Item("session", " ".join(item.key for item in items), turns)
 
 
 def probe_items(settings: ConversationSettings, seed: int, per_category: int) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Pretraining text from templates, so that a first run needs no download: `documents("primer", ...)`.
 
-Small stories, facts, spelling lists, sums, calendars walked day by day, and questions with their worked answers in
+Small stories, facts, spelling lists, calendars walked day by day, and questions with their worked answers in
 plain text. Control tokens never occur. Problems of the probe side of the conversations are left out.
 """
 
@@ -138,21 +138,6 @@ def letter_counts(rng: random.Random) -> str:
     return "\n".join(lines)
 
 
-def sums(rng: random.Random) -> str:
-    """Small sums and differences, as the steps of dates and weekdays need them."""
-    lines = []
-    for _ in range(between(rng, 8, 24)):
-        a, b = between(rng, 1, 31), between(rng, 1, 31)
-        draw = rng.random()
-        if draw < 0.3:
-            lines.append(f"{a} + {b} = {a + b}.")
-        elif draw < 0.6:
-            lines.append(f"{a + b} - {b} = {a}.")
-        else:
-            lines.append(f"{a} is {'more than' if a > b else 'not more than'} {b}.")
-    return " ".join(lines)
-
-
 def counting(rng: random.Random) -> str:
     """Numbers in order, in digits or words, now and then in larger steps."""
     start, step = between(rng, 0, 900), pick(rng, (1, 1, 1, 2, 5, 7, 10))
@@ -197,15 +182,14 @@ def _worked(steps: Steps) -> str:
 _Kind = Callable[[random.Random], str]
 SOURCES: dict[str, tuple[_Kind, ...]] = {
     "primer": (
-        *(tale,) * 5,
+        *(tale,) * 3,
         notes,
-        *(worked,) * 8,
-        *(knowledge,) * 3,
-        *(spellings,) * 6,
-        *(letter_counts,) * 3,
-        sums,
+        *(worked,) * 10,
+        *(knowledge,) * 4,
+        *(spellings,) * 7,
+        *(letter_counts,) * 4,
         counting,
-        *(calendar,) * 2,
+        calendar,
     )
 }
 """Generators by name, each kind listed as often as it should come."""

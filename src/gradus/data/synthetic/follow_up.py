@@ -112,7 +112,7 @@ def _number_step(rng: random.Random, result: str) -> tuple[Turn, str]:
     slots = {"n": shown, "k": shown, "p": numerals.percent(rng, value)}
     expression = form.format(r=result, v=value)
     question = dress(load_grammar("follow_up").text(rule, rng, slots), rng, frame=False)
-    return Turn(question, pick(rng, arithmetic.ANSWERS), f"{plan}: {expression}.", calculation=expression), expression
+    return Turn(question, arithmetic.ANSWER, f"{plan}: {expression}.", calculation=expression), expression
 
 
 def day_chain(rng: random.Random, persona: Persona) -> Item:

@@ -1,24 +1,29 @@
 """A small template language, so that wordings are data: banks/*.txt hold rules, code fills in the values.
 
 A bank is a list of rules. `:name` opens a rule, every line below it is one alternative (an empty alternative is
-written `-`); `#` starts a comment line. Within a line:
+written `-`); `#` starts a comment line. `:name by rank` opens a rule whose earlier alternatives come more often, as
+wordings do among people: the k-th of them, and of the choices within its lines, has the weight 1 / (k + 1). Within a
+line:
 
     (a|b|c)   one of several        [a|b]   the same, or nothing
     <rule>    an alternative of another rule        {slot}   a value given by the caller        \\(   a literal bracket
 
-`Grammar.text` picks every choice uniformly from the caller's random generator. Banks are compiled once.
+`Grammar.text` picks every other choice uniformly from the caller's random generator. Banks are compiled once.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import accumulate
 
 from gradus.core.errors import DataError
 
+_BY_RANK = "by rank"
 _PIECE = re.compile(r"\\.|[()\[\]|]|<[a-z0-9_]+>|\{[A-Za-z0-9_]+\}|[^()\[\]|<>{}\\]+|.")
 
 
@@ -30,12 +35,21 @@ class _Slot:
 
 
 class _Choice:
-    """One of several sequences; a rule is a choice that others refer to."""
+    """One of several sequences; a rule is a choice that others refer to.
 
-    __slots__ = ("options",)
+    cumulative: None for a uniform choice, else the shares of all options up to each, but for the last.
+    """
+
+    __slots__ = ("cumulative", "options")
 
     def __init__(self, options: list[_Sequence]) -> None:
         self.options = options
+        self.cumulative: list[float] | None = None
+
+    def weigh_by_rank(self) -> None:
+        """Option k, counted from 1, gets the weight 1 / (k + 1)."""
+        sums = list(accumulate(1 / (k + 2) for k in range(len(self.options))))
+        self.cumulative = [part / sums[-1] for part in sums[:-1]]
 
 
 _Part = str | _Slot | _Choice
@@ -84,29 +98,36 @@ class Grammar:
 
     def _read(self, bank: str, text: str, defined: set[str]) -> None:
         rule: _Choice | None = None
+        by_rank = False
         for number, raw in enumerate(text.splitlines(), start=1):
             line = raw.strip()
             if not line or line.startswith("#"):
                 continue
             if line.startswith(":"):
-                defined.add(line[1:].strip())
-                rule = self._rule(line[1:].strip())
+                name = line[1:].removesuffix(_BY_RANK).strip()
+                by_rank = line.endswith(_BY_RANK)
+                defined.add(name)
+                rule = self._rule(name)
             elif rule is None:
                 raise DataError(f"bank {bank}:{number}: an alternative before any `:rule` line")
             else:
                 try:
-                    rule.options.append(() if line == "-" else self._sequence(line))
+                    rule.options.append(() if line == "-" else self._sequence(line, by_rank))
+                    if by_rank:
+                        rule.weigh_by_rank()
                 except ValueError as error:
                     raise DataError(f"bank {bank}:{number}: {error} in {line!r}") from error
 
-    def _sequence(self, line: str) -> _Sequence:
+    def _sequence(self, line: str, by_rank: bool) -> _Sequence:
         pieces = _PIECE.findall(line)
-        options, position = self._options(pieces, 0, None)
+        options, position = self._options(pieces, 0, None, by_rank)
         if position != len(pieces):
             raise ValueError("unbalanced bracket")
         return options[0] if len(options) == 1 else (_Choice(options),)
 
-    def _options(self, pieces: Sequence[str], position: int, close: str | None) -> tuple[list[_Sequence], int]:
+    def _options(
+        self, pieces: Sequence[str], position: int, close: str | None, by_rank: bool
+    ) -> tuple[list[_Sequence], int]:
         """Alternatives up to the closing bracket (or the end), and the position after it."""
         options: list[_Sequence] = []
         parts: list[_Part] = []
@@ -120,10 +141,13 @@ class Grammar:
                 options.append(tuple(parts))
                 parts = []
             elif piece in "([":
-                inner, position = self._options(pieces, position, ")" if piece == "(" else "]")
+                inner, position = self._options(pieces, position, ")" if piece == "(" else "]", by_rank)
                 if piece == "[":
                     inner.append(())
-                parts.append(_Choice(inner))
+                choice = _Choice(inner)
+                if by_rank:
+                    choice.weigh_by_rank()
+                parts.append(choice)
             elif piece[0] == "<" and piece[-1] == ">" and len(piece) > 2:
                 parts.append(self._rule(piece[1:-1]))
             elif piece[0] == "{" and piece[-1] == "}" and len(piece) > 2:
@@ -142,7 +166,10 @@ class Grammar:
 
 def _emit(choice: _Choice, draw: Callable[[], float], slots: Mapping[str, str], out: list[str]) -> None:
     options = choice.options
-    sequence = options[int(draw() * len(options))] if len(options) > 1 else options[0]
+    if choice.cumulative is not None:
+        sequence = options[bisect(choice.cumulative, draw())]
+    else:
+        sequence = options[int(draw() * len(options))] if len(options) > 1 else options[0]
     for part in sequence:
         kind = type(part)
         if kind is str:

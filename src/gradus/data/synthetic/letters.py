@@ -55,7 +55,7 @@ def shown_word(rng: random.Random, word: str) -> str:
         return f"'{word}'"
     if draw < 0.90:
         return word.capitalize()
-    if draw < 0.95:
+    if draw < 0.99:
         return f'"{word.capitalize()}"'
     return word.upper()
 
@@ -84,7 +84,7 @@ def counting_turn(rng: random.Random, word: str, letter: str | None = None) -> T
 
 def letter_turn(question: str, word: str, letter: str) -> Turn:
     count = word.count(letter)
-    thinking = f"{counted(word, letter)}. Count: {count}."
+    thinking = f"{letter} in {word}: {counted(word, letter)}. Count: {count}."
     return Turn(question, count_answer(letter, count), thinking, checks=count_check(count))
 
 

@@ -32,6 +32,7 @@ _SMALL = [
 ]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
+_ROUND = frozenset(str(10 * n) for n in range(3, 11))
 CURRENCY_NAMES = ("dollars", "bucks", "euros", "pounds")
 
 
@@ -45,7 +46,7 @@ def number_word(n: int) -> str:
     return _TENS[tens - 2] + (f"-{_SMALL[ones]}" if ones else "")
 
 
-def integer(rng: random.Random, n: int, words: float = 0.08) -> str:
+def integer(rng: random.Random, n: int, words: float = 0.04) -> str:
     """A whole number as a user may write it; `words` is the chance of a number word up to twenty and for tens."""
     if n >= 1000:
         return f"{n:,}" if rng.random() < 0.3 else str(n)
@@ -110,13 +111,13 @@ def currency(rng: random.Random) -> Currency:
 def percent(rng: random.Random, value: str) -> str:
     """`value` (digits) as a percentage: 17%, 17 percent, 17 per cent, seventeen percent."""
     draw = rng.random()
-    if draw < 0.68:
-        return f"{value}%"
     if draw < 0.74:
+        return f"{value}%"
+    if draw < 0.76:
         return f"{value} %"
-    if draw < 0.94:
+    if draw < 0.97:
         text = value
-        if draw < 0.79 and value.isdigit() and int(value) <= 100:
+        if draw < 0.79 and value.isdigit() and (int(value) <= 20 or value in _ROUND):
             text = number_word(int(value))
         return f"{text} percent"
     return f"{value} per cent"

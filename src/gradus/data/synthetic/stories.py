@@ -14,7 +14,7 @@ from gradus.data.synthetic import numerals
 from gradus.data.synthetic.grammar import load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
 from gradus.data.synthetic.people import other_person, subject
-from gradus.data.synthetic.plots import PLOTS, Draw, Plot, line_plan
+from gradus.data.synthetic.plots import PLOTS, Draw, Plot
 from gradus.data.synthetic.surface import dress, with_articles
 from gradus.data.synthetic.words import plural
 
@@ -57,6 +57,7 @@ class Story:
         self.container()
         self.text = ""
         self.steps: list[str] = []
+        self.expression = ""
 
     def things(self, kind: str) -> None:
         """Draw the noun of the story."""
@@ -69,7 +70,7 @@ class Story:
 
     def number(self, name: str, value: int) -> str:
         """Show a count under a slot name; returns its digits."""
-        self.slots[name] = numerals.integer(self.rng, value, words=0.12)
+        self.slots[name] = numerals.integer(self.rng, value, words=0.05)
         return str(value)
 
     def cash(self, name: str, cents: int) -> str:
@@ -104,8 +105,10 @@ class Story:
                 question = question[:1].upper() + question[1:]
             self.text = f"{self.text}{pick(self.rng, ('. ', '. ', '. ', ', ', '; ', ': '))}{question}"
 
-    def step(self, name: str, expression: str) -> str:
-        self.steps.append(f"{name}: {expression}")
+    def step(self, name: str, expression: str, shown: str | None = None) -> str:
+        """Add a step to the plan; the last one's expression is asked. shown: what the plan says in its place."""
+        self.steps.append(f"{name}: {expression if shown is None else shown}")
+        self.expression = expression
         return expression
 
     def _distract(self) -> None:
@@ -115,18 +118,16 @@ class Story:
         self.text = f"{sentence}. {self.text[:1].upper()}{self.text[1:]}"
 
     def item(self, sign: bool = False) -> Item:
-        if self.rng.random() < 0.08:
+        if self.rng.random() < 0.03:
             self._distract()
-        plan = ". ".join(self.steps)
-        expression = plan.rpartition(": ")[2]
         answer = self.money.answer("{result}") if sign else "{result}"
         turn = Turn(
             dress(with_articles(self.text), self.rng),
-            pick(self.rng, ("The answer is {x}.", "The answer is {x}.", "That makes {x}.")).replace("{x}", answer),
-            f"{plan}.",
-            calculation=expression,
+            f"The answer is {answer}.",
+            f"{'. '.join(self.steps)}.",
+            calculation=self.expression,
         )
-        return Item("word_problem", f"word_problem|{expression}", (turn,))
+        return Item("word_problem", f"word_problem|{self.expression}", (turn,))
 
 
 def changes(story: Story) -> None:
@@ -137,7 +138,7 @@ def changes(story: Story) -> None:
     story.things({"person": "object", "food": "food", "place": "object", "people": "people"}[kind])
     start = between(rng, 5, 100) if rng.random() < 0.6 else between(rng, 20, 500)
     expression = story.number("a", start)
-    starts_last = kind in ("person", "food") and rng.random() < 0.1
+    starts_last = kind in ("person", "food") and rng.random() < 0.04
     if starts_last:
         person = story.slots["S"]
     else:
@@ -164,7 +165,8 @@ def changes(story: Story) -> None:
                 rule = "gain" if gain else "lose"
             story.say(story.clause(rule))
             left += value if gain else -value
-        expression = story.step("More" if gain else "Less", f"{expression} {'+' if gain else '-'} {group}")
+        whole = f"{expression} {'+' if gain else '-'} {group}"
+        expression = story.step("More" if gain else "Less", whole, shown=group)
     if starts_last:
         # The first event names the person, the number to start from comes at the end.
         story.text = _named(story.text, story.slots["he"], person)
@@ -202,7 +204,8 @@ def shopping(story: Story) -> None:
                 lines[-1] += f" {story.slots['things']}"
         else:
             lines.append(story.clause("line_one" if single else "line_many"))
-        expression = story.step("Cost" if not expression else "And", f"{expression} + {part}" if expression else part)
+        name, whole = ("And", f"{expression} + {part}") if expression else ("Cost", part)
+        expression = story.step(name, whole, shown=part)
         total += n * price
     shopping_list = _listed(lines, story)
     story.text = opening
@@ -219,11 +222,13 @@ def shopping(story: Story) -> None:
     extra = rng.random()
     if extra < 0.13 and total > 300:
         cut = between(rng, 1, max(1, total // 200)) * 100
-        expression = story.step("Less", f"{expression} - {story.cash('c', cut)}")
+        less = story.cash("c", cut)
+        expression = story.step("Less", f"{expression} - {less}", shown=less)
         story.say(story.clause("coupon"))
         many, total = True, total - cut
     elif extra < 0.26:
-        expression = story.step("More", f"{expression} + {story.cash('c', draw.cash(1, 15))}")
+        more = story.cash("c", draw.cash(1, 15))
+        expression = story.step("More", f"{expression} + {more}", shown=more)
         story.say(story.clause("fee"))
         many = True
         had += 1500
@@ -359,23 +364,10 @@ def comparison(story: Story) -> None:
         story.ask("ask_other", front=0.0)
 
 
-class _Shown(dict[str, str]):
-    """Slots that remember which of them a wording used."""
-
-    def __init__(self, slots: dict[str, str]) -> None:
-        super().__init__(slots)
-        self.used: set[str] = set()
-
-    def __getitem__(self, name: str) -> str:
-        self.used.add(name)
-        return super().__getitem__(name)
-
-
 def _units(rng: random.Random) -> dict[str, str]:
     """Units that stay the same throughout one story."""
     period, short = pick(rng, _PERIODS), pick(rng, ("day", "hour", "day", "hour", "minute"))
     unit, speeds = pick(rng, _WAYS)
-    rate = pick(rng, ("hour", "day", "minute", unit[:-1] if unit != "km" else unit))
     return {
         "period1": period,
         "period": f"{period}s",
@@ -383,8 +375,6 @@ def _units(rng: random.Random) -> dict[str, str]:
         "period_dh": f"{short}s",
         "unit": unit,
         "mph": pick(rng, speeds),
-        "rate1": rate,
-        "rates": rate if rate == "km" else f"{rate}s",
         "lu": pick(rng, ("metres", "meters", "feet", "cm", "inches", "m")),
         "wu": pick(rng, ("kilos", "kg", "pounds", "grams")),
         "who": pick(rng, ("people", "guests", "children", "cakes", "cats", "dogs", "horses", "students", "servings")),
@@ -400,24 +390,14 @@ def plot(rng: random.Random) -> Item:
     digits = {}
     for name, value in values.items():
         digits[name] = story.cash(name, value) if name in chosen.money else story.number(name, value)
-    thing2 = load_grammar("nouns").text("goods", rng)
-    slots = story.slots | {
-        "thing2": thing2,
-        "things2": plural(thing2),
-        **_units(rng),
-        "times": pick(rng, _TIMES[values["k"]]) if chosen.rule in ("twice_day", "price_times") else "",
-        "frac": pick(rng, _FRACTIONS[values["k"]]) if chosen.rule.startswith("fraction") else "",
-        "G": other_person(rng),
-    }
-    shown = _Shown(slots)
-    story.text = load_grammar("plots").text(chosen.rule, rng, shown)
-    plan, sign = chosen.plan, chosen.sign
-    if not plan:
-        plan, sign = line_plan(chosen.rule, shown.used.__contains__)
-    elif chosen.rule == "fraction_left":
-        sign = "m" in shown.used
-    story.steps = [plan.format(**digits)]
-    return story.item(sign)
+    thing = load_grammar("nouns").text("goods", rng)
+    story.slots |= {"thing2": thing, "things2": plural(thing), **_units(rng)}
+    if chosen.rule == "fraction_left":
+        story.slots["frac"] = pick(rng, _FRACTIONS[values["k"]])
+    story.text = load_grammar("plots").text(chosen.rule, rng, story.slots)
+    for step in chosen.plan.format(**digits).split(". "):
+        story.step(*step.split(": "))
+    return story.item(chosen.sign)
 
 
 _COMPOSED: tuple[tuple[Callable[[Story], None], bool], ...] = (
@@ -430,7 +410,7 @@ _COMPOSED: tuple[tuple[Callable[[Story], None], bool], ...] = (
 
 
 def generate(rng: random.Random, persona: Persona) -> Item:
-    if rng.random() < 0.55:
+    if rng.random() < 0.45:
         return plot(rng)
     compose, sign = pick(rng, _COMPOSED)
     story = Story(rng)

@@ -100,12 +100,9 @@ def dress(text: str, rng: random.Random, *, case: bool = True, frame: bool = Tru
     if frame:
         text = _framed(text, rng)
     draw = rng.random()
-    if draw < 0.30:
+    if draw < 0.20:
         if case:
             text = text.lower()
-    elif draw < 0.315:
-        if case:
-            text = text.upper()
     else:
         text = text[:1].upper() + text[1:]
     if rng.random() < 0.25:
@@ -120,7 +117,7 @@ def dress(text: str, rng: random.Random, *, case: bool = True, frame: bool = Tru
         text = text.rstrip(_END) + ("??" if text.endswith("?") else "...")
     elif draw < 0.35:
         text = text.replace("'", "")
-    if rng.random() < 0.06:
+    if rng.random() < 0.02:
         text = _with_typo(text, rng)
     return text
 
@@ -135,22 +132,22 @@ def with_articles(text: str) -> str:
 
 def _framed(text: str, rng: random.Random) -> str:
     draw = rng.random()
-    if draw >= 0.30:
+    if draw >= 0.14:
         return text
     bank = load_grammar("surface")
-    if draw < 0.14:
+    if draw < 0.07:
         opener = bank.text("opener", rng)
         keep = text[:2] in ("I ", "I'") or text[:1].isdigit() or not text[:2].istitle()
         body = text if opener[-1] in ".!?:" or keep else text[:1].lower() + text[1:]
         return f"{opener} {body}"
-    if draw < 0.24:
+    if draw < 0.12:
         closer = bank.text("closer", rng)
         body = text.rstrip(_END)
         if closer[0] == ",":
             return f"{body}{closer}"
         end = text[len(body) :].strip() or "."
         return f"{body}{end} {closer}"
-    return f"{bank.text('opener', rng)} {text}" if draw < 0.27 else f"{text} {bank.text('aside', rng)}"
+    return f"{bank.text('opener', rng)} {text}" if draw < 0.13 else f"{text} {bank.text('aside', rng)}"
 
 
 def _with_typo(text: str, rng: random.Random) -> str:

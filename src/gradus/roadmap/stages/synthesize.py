@@ -35,13 +35,15 @@ class Persona(Table):
 class Settings(StageSettings):
     """conversations: how many. weights: relative rows of a category, 0 leaves it out; others keep their own.
 
-    tools_fraction: share of the rows without a need for tools that declare them all the same.
+    tools_fraction: share of the rows without a need for tools that declare them all the same. sessions_fraction:
+    share of the rows that go on with one or two unrelated questions.
     """
 
     conversations: int = Field(default=50_000, ge=1)
     persona: Persona = Persona()
     weights: dict[str, float] = Field(default_factory=dict)
     tools_fraction: float = Field(default=0.9, ge=0.0, le=1.0)
+    sessions_fraction: float = Field(default=0.3, ge=0.0, le=1.0)
     validation_fraction: float = Field(default=0.01, ge=0.0, le=0.5)
 
     @field_validator("weights")
@@ -69,6 +71,7 @@ class Settings(StageSettings):
             maker=self.persona.maker,
             weights=self.weights,
             tools_fraction=self.tools_fraction,
+            sessions_fraction=self.sessions_fraction,
         )
 
 
