@@ -14,10 +14,10 @@ DEFAULT_WEIGHTS: dict[str, float] = {
     "weekday": 1.0,
     "date": 1.0,
     "age": 0.8,
-    "spelling": 1.0,
+    "spelling": 1.3,
     "letter_count": 1.4,
-    "identity": 0.6,
-    "direct": 1.6,
+    "identity": 0.8,
+    "direct": 1.8,
     "follow_up": 2.0,
 }
 CATEGORIES: tuple[str, ...] = tuple(DEFAULT_WEIGHTS)

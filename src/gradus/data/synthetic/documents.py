@@ -186,7 +186,7 @@ SOURCES: dict[str, tuple[_Kind, ...]] = {
         notes,
         *(worked,) * 10,
         *(knowledge,) * 4,
-        *(spellings,) * 7,
+        *(spellings,) * 9,
         *(letter_counts,) * 4,
         counting,
         calendar,

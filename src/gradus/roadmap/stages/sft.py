@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gradus.conversation.messages import Conversation
     from gradus.data.shards import TokenStore
     from gradus.model.transformer import Transformer
+    from gradus.roadmap.progress import Task
 
 VERSION = 1
 MAKES = "sft"
@@ -45,6 +47,8 @@ PARALLEL = True
 EVALUATED_TOKENS = 100_000
 SAMPLED_PROMPTS = 4
 SAMPLE_TOKENS = 160
+LINTED_TOGETHER = 4_000
+LINT_SAMPLE = 50  # rows of those that get the checks which cost rendering
 
 
 class Settings(TrainingSettings):
@@ -113,8 +117,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         model = load_model(parent.path / MODEL, session.device)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
-        conversations = list(_conversations("train", stage, inputs))
-        store, counts = _rendered("train", conversations, stage, place, form, row_length)
+        store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
         documents, shares = mixture_documents(store, settings.mixture, stage.seed)
         for warning in mixture_warnings(shares):
             place.progress.line(f"  warning: {warning}")
@@ -150,29 +153,38 @@ def _conversations(split: Any, stage: Stage, inputs: Inputs) -> Iterator[Convers
 
 
 def _rendered(
-    split: str, conversations: list[Conversation], stage: Stage, place: Place, form: Format, row_length: int
+    split: str, conversations: Iterable[Conversation], stage: Stage, place: Place, form: Format, row_length: int
 ) -> tuple[TokenStore, dict[str, Any]]:
-    """One side as token shards in scratch, linted first: training on rows that break a rule is refused."""
-    from gradus.conversation.lint import lint
+    """One side as token shards in scratch, linted on the way: training on rows that break a rule is refused."""
     from gradus.data.rows import render_pool
 
-    with place.progress.task(f"rendering {split} conversations", len(conversations)) as task:
-        found = lint(conversations, form)
-        if found:
-            shown = "\n".join(
-                f"  row {v.row} ({conversations[v.row or 0].id}): {v.reason}: {v.detail}" for v in found[:5]
-            )
-            raise DataError(f"{len(found):,} conversations break the rules of training data:\n{shown}")
-        rendered = render_pool(
-            conversations,
+    with place.progress.task(f"rendering {split} conversations", None, "rows") as task:
+        return render_pool(
+            _linted(conversations, form, task),
             form,
             place.scratch / f"rows-{place.rank}",
             split=split,
             row_length=row_length,
             length_policy=stage.settings.length_policy,
         )
-        task.update(len(conversations))
-    return rendered
+
+
+def _linted(conversations: Iterable[Conversation], form: Format, task: Task) -> Iterator[Conversation]:
+    """The conversations as they are, a few thousand in memory at a time. Errors: DataError with the first bad rows."""
+    from gradus.conversation.lint import lint
+
+    waiting = iter(conversations)
+    passed = 0
+    while rows := list(islice(waiting, LINTED_TOGETHER)):
+        found = lint(rows, form, sample=LINT_SAMPLE)
+        if found:
+            shown = "\n".join(
+                f"  row {passed + (v.row or 0)} ({rows[v.row or 0].id}): {v.reason}: {v.detail}" for v in found[:5]
+            )
+            raise DataError(f"conversations break the rules of training data:\n{shown}")
+        yield from rows
+        passed += len(rows)
+        task.update(passed)
 
 
 def _evaluation(
