@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+import torch
 
 from gradus.core.ledger import Ledger
 from gradus.roadmap import place as place_module
@@ -13,6 +14,7 @@ from gradus.roadmap.progress import LiveProgress, PlainProgress, QuietProgress, 
 from gradus.roadmap.sources import file_sources, matching_files
 from gradus.roadmap.stage import SourceError, Stage, StageSettings
 from gradus.roadmap.table import text_table
+from gradus.roadmap.training import training_session
 
 
 @pytest.fixture
@@ -62,6 +64,18 @@ def test_other_ranks_write_nothing(make_place, tmp_path):
     assert artifact.results == {"documents": 1}
     assert not artifact.path.exists()
     assert not (tmp_path / "ledger.jsonl").exists()
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 4), (2, 2), (8, 1)])
+def test_processes_share_the_threads_while_they_train(make_place, processes, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with training_session(make_place(world_size=processes)):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_measurement_goes_to_the_ledger_with_its_stage(make_place, tmp_path):

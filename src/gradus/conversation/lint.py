@@ -19,13 +19,20 @@ from gradus.conversation.messages import Conversation
 from gradus.conversation.validate import Violation
 
 
-def lint(conversations: Sequence[Conversation], format: Format, sample: int | None = 500) -> list[Violation]:
+def lint(
+    conversations: Sequence[Conversation],
+    format: Format,
+    sample: int | None = 500,
+    rendered: Sequence[Rendered] | None = None,
+) -> list[Violation]:
     """Every broken rule, with the number of its row; training on a pool with any is a mistake.
 
-    sample: how many rows, evenly spread, get the rules that cost rendering; None is all of them.
+    sample: how many rows, evenly spread, get the rules that cost more rendering; None is all of them. rendered: the
+    conversations as the format renders them, where that is known already.
     """
     found: list[Violation] = []
-    rendered = format.render_many(conversations)
+    if rendered is None:
+        rendered = format.render_many(conversations)
     for row, (conversation, result) in enumerate(zip(conversations, rendered, strict=True)):
         found += [replace(v, row=row) for v in _trained(conversation, result, format)]
     template = TemplateRenderer(format)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -27,13 +27,15 @@ def render_pool(
     split: str,
     row_length: int,
     length_policy: LengthPolicy = "drop",
+    check: Callable[[Sequence[Conversation], Sequence[Rendered]], None] | None = None,
 ) -> tuple[TokenStore, dict[str, Any]]:
     """Render conversations into `out`/`split` in the "documents" layout; the store and the counts.
 
     No document of the store is longer than `row_length`, and each has a trained token. The counts are the
     store's (documents, tokens, by_source, document_tokens) with conversations, trained_tokens, too_long
     (conversations that the policy was applied to), split, truncated, lost_turns (left out of split or
-    truncated conversations), and dropped by reason; samples of the drops are in `<split>.drops.json`.
+    truncated conversations), and dropped by reason; samples of the drops are in `<split>.drops.json`. check is
+    shown each batch of conversations as rendered, before the policy, and raises where they may not be used.
     """
     writer = TokenWriter(out, split, "documents", format.tokenizer)
     drops = DropLog()
@@ -43,7 +45,10 @@ def render_pool(
     while batch := list(islice(waiting, _BATCH_CONVERSATIONS)):
         tally["conversations"] += len(batch)
         kept: list[tuple[str, Rendered]] = []
-        for conversation, rendered in zip(batch, format.render_many(batch), strict=True):
+        whole = format.render_many(batch)
+        if check is not None:
+            check(batch, whole)
+        for conversation, rendered in zip(batch, whole, strict=True):
             parts = [rendered]
             if len(rendered.ids) > row_length:
                 parts = _fit(conversation, len(rendered.ids), format, row_length, length_policy, tally, drops)

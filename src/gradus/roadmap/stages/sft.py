@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,11 +30,10 @@ from gradus.roadmap.training import (
 )
 
 if TYPE_CHECKING:
-    from gradus.conversation.formats.wire import Format
+    from gradus.conversation.formats.wire import Format, Rendered
     from gradus.conversation.messages import Conversation
     from gradus.data.shards import TokenStore
     from gradus.model.transformer import Transformer
-    from gradus.roadmap.progress import Task
 
 VERSION = 1
 MAKES = "sft"
@@ -47,8 +45,7 @@ PARALLEL = True
 EVALUATED_TOKENS = 100_000
 SAMPLED_PROMPTS = 4
 SAMPLE_TOKENS = 160
-LINTED_TOGETHER = 4_000
-LINT_SAMPLE = 50  # rows of those that get the checks which cost rendering
+LINT_SAMPLE = 10  # rows of every thousand that get the checks which cost more rendering
 
 
 class Settings(TrainingSettings):
@@ -156,35 +153,32 @@ def _rendered(
     split: str, conversations: Iterable[Conversation], stage: Stage, place: Place, form: Format, row_length: int
 ) -> tuple[TokenStore, dict[str, Any]]:
     """One side as token shards in scratch, linted on the way: training on rows that break a rule is refused."""
+    from gradus.conversation.lint import lint
     from gradus.data.rows import render_pool
 
+    passed = 0
     with place.progress.task(f"rendering {split} conversations", None, "rows") as task:
+
+        def check(rows: Sequence[Conversation], rendered: Sequence[Rendered]) -> None:
+            nonlocal passed
+            found = lint(rows, form, LINT_SAMPLE, rendered)
+            if found:
+                shown = "\n".join(
+                    f"  row {passed + (v.row or 0)} ({rows[v.row or 0].id}): {v.reason}: {v.detail}" for v in found[:5]
+                )
+                raise DataError(f"conversations break the rules of training data:\n{shown}")
+            passed += len(rows)
+            task.update(passed)
+
         return render_pool(
-            _linted(conversations, form, task),
+            conversations,
             form,
             place.scratch / f"rows-{place.rank}",
             split=split,
             row_length=row_length,
             length_policy=stage.settings.length_policy,
+            check=check,
         )
-
-
-def _linted(conversations: Iterable[Conversation], form: Format, task: Task) -> Iterator[Conversation]:
-    """The conversations as they are, a few thousand in memory at a time. Errors: DataError with the first bad rows."""
-    from gradus.conversation.lint import lint
-
-    waiting = iter(conversations)
-    passed = 0
-    while rows := list(islice(waiting, LINTED_TOGETHER)):
-        found = lint(rows, form, sample=LINT_SAMPLE)
-        if found:
-            shown = "\n".join(
-                f"  row {passed + (v.row or 0)} ({rows[v.row or 0].id}): {v.reason}: {v.detail}" for v in found[:5]
-            )
-            raise DataError(f"conversations break the rules of training data:\n{shown}")
-        yield from rows
-        passed += len(rows)
-        task.update(passed)
 
 
 def _evaluation(
