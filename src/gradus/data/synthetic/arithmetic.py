@@ -117,7 +117,7 @@ def _two(rng: random.Random) -> Item:
         a, b = b, a
     if name == "div":
         b = str(between(rng, 2, 12) if rng.random() < 0.6 else between(rng, 2, 99))
-        if rng.random() < 0.7:
+        if rng.random() < 0.8:
             a = str(int(b) * between(rng, 2, max(2, min(9999 // int(b), 300))))
     shown_a, shown_b = written(rng, a), written(rng, b)
     question = ask(rng, "arithmetic", name, {"a": shown_a, "b": shown_b})

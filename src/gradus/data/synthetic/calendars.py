@@ -36,21 +36,29 @@ class Steps:
     expressions: tuple[str, ...]
 
 
-def weekday_steps(day: str, days: int) -> tuple[Steps, str]:
-    """(steps, weekday) for `days` after `day`, before it when negative. Monday is 1, Sunday 0."""
+def weekday_steps(day: str, days: int, shown: str = "") -> tuple[Steps, str]:
+    """(steps, weekday) for `days` after `day`, before it when negative. Monday is 1, Sunday 0.
+
+    shown: the number of days as the calculator gets it, if not plain (`as_days`).
+    """
     number = (DAYS.index(day) + 1) % 7
+    shown = shown or str(abs(days))
     sign, direction = ("+", "Forward") if days >= 0 else ("-", "Back")
-    expression = f"mod({number} {sign} {abs(days)}, 7)"
+    expression = f"mod({number} {sign} {shown}, 7)"
     reached = DAYS[(DAYS.index(day) + days) % 7]
-    return Steps(f"{day} is {number}. {direction} {abs(days)}: {expression}.", (expression,)), reached
+    return Steps(f"{day} is {number}. {direction} {shown}: {expression}.", (expression,)), reached
 
 
-def date_steps(month: str, day: int, days: int) -> tuple[Steps, str, int]:
-    """(steps, month, day) for `days` after a date, before it when negative: add, then carry over month ends."""
+def date_steps(month: str, day: int, days: int, shown: str = "") -> tuple[Steps, str, int]:
+    """(steps, month, day) for `days` after a date, before it when negative: add, then carry over month ends.
+
+    shown: the number of days as the calculator gets it, if not plain (`as_days`).
+    """
     place = MONTHS.index(month)
+    shown = shown or str(abs(days))
     if days >= 0:
-        expressions = [f"{day} + {days}"]
-        thinking = f"{month} has {MONTH_LENGTHS[month]} days. {day} + {days}."
+        expressions = [f"{day} + {shown}"]
+        thinking = f"{month} has {MONTH_LENGTHS[month]} days. {day} + {shown}."
         total = day + days
         while total > (length := MONTH_LENGTHS[MONTHS[place]]):
             expressions.append(f"{total} - {length}")
@@ -58,8 +66,8 @@ def date_steps(month: str, day: int, days: int) -> tuple[Steps, str, int]:
             place = (place + 1) % 12
     else:
         before = MONTHS[place - 1]
-        expressions = [f"{day} - {-days}"]
-        thinking = f"Before {month} is {before} with {MONTH_LENGTHS[before]} days. {day} - {-days}."
+        expressions = [f"{day} - {shown}"]
+        thinking = f"Before {month} is {before} with {MONTH_LENGTHS[before]} days. {day} - {shown}."
         total = day + days
         while total < 1:
             place = (place - 1) % 12
@@ -81,9 +89,9 @@ def length_of_time(rng: random.Random, days: int) -> str:
     return f"{numerals.integer(rng, days, words=0.08)} days"
 
 
-def time_note(text: str, days: int) -> str:
-    """The thinking that turns a length of time given in weeks into days; empty when days were given."""
-    return f"{text[0].upper()}{text[1:]} = {days} days. " if "week" in text else ""
+def as_days(text: str, days: int) -> str:
+    """The days of a length of time, as the calculator gets them: weeks are multiplied there."""
+    return f"{days // 7} * 7" if "weeks" in text else str(days)
 
 
 def weekday_check(day: str) -> tuple[Check, ...]:
@@ -94,7 +102,7 @@ def date_check(month: str, day: int) -> tuple[Check, ...]:
     return ({"kind": "answer_regex", "pattern": rf"\b{month} {day}\b"}, THINK_CLOSED)
 
 
-def stepped_turn(question: str, answer: str, note: str, steps: Steps, checks: tuple[Check, ...]) -> Turn:
+def stepped_turn(question: str, answer: str, steps: Steps, checks: tuple[Check, ...], note: str = "") -> Turn:
     """A turn that works with these steps; note: what comes before them in its thinking."""
     first, *further = steps.expressions
     return Turn(question, answer, note + steps.thinking, first, checks, further=tuple(further))
@@ -104,6 +112,7 @@ def weekday(rng: random.Random, persona: Persona) -> Item:
     """A weekday plus or minus days, or one relative day from another."""
     day = pick(rng, DAYS)
     grammar = load_grammar("weekday")
+    shown, note = "", ""
     if rng.random() < 0.16:
         anchor, target = between(rng, -2, 2), between(rng, -2, 2)
         while anchor == target:
@@ -123,7 +132,7 @@ def weekday(rng: random.Random, persona: Persona) -> Item:
         # Seen from another day: what was n days ago is left behind, what will be in n days is ahead.
         days = between(rng, 1, 20)
         span = length_of_time(rng, days)
-        note = time_note(span, days)
+        shown = as_days(span, days)
         forward = rng.random() < 0.5
         slots = {"d": _weekday_text(rng, day), "n": span, "event": grammar.text("event", rng)}
         question = grammar.text("ago_was" if forward else "in_will", rng, slots)
@@ -134,14 +143,14 @@ def weekday(rng: random.Random, persona: Persona) -> Item:
         if rng.random() < 0.08:
             days = 7 * between(rng, 1, 8)
         span = length_of_time(rng, days)
-        note = time_note(span, days)
+        shown = as_days(span, days)
         forward = rng.random() < 0.6
         slots = {"d": _weekday_text(rng, day), "n": span, "event": grammar.text("event", rng)}
         question = grammar.text("fwd" if forward else "back", rng, slots)
         days = days if forward else -days
         verb = "will be" if forward else "was"
-    steps, result = weekday_steps(day, days)
-    turn = stepped_turn(dress(question, rng), f"It {verb} {result}.", note, steps, weekday_check(result))
+    steps, result = weekday_steps(day, days, shown)
+    turn = stepped_turn(dress(question, rng), f"It {verb} {result}.", steps, weekday_check(result), note)
     return Item("weekday", f"weekday|{day}|{days}", (turn,))
 
 
@@ -176,7 +185,7 @@ def date(rng: random.Random, persona: Persona) -> Item:
     grammar = load_grammar("date")
     forward = rng.random() < 0.6
     slots = {"d": date_text(rng, month, day)}
-    note, verb = "", ""
+    shown, verb = "", ""
     draw = rng.random()
     if draw < 0.05:
         days = between(rng, 1, 2)
@@ -188,7 +197,7 @@ def date(rng: random.Random, persona: Persona) -> Item:
     else:
         days = between(rng, 1, 30)
         span = length_of_time(rng, days)
-        note = time_note(span, days)
+        shown = as_days(span, days)
         slots["n"] = span
         slots["nh"] = f"{days}-day" if "day" in span else span
         slots["event"] = grammar.text("event", rng)
@@ -199,11 +208,11 @@ def date(rng: random.Random, persona: Persona) -> Item:
         elif forward and draw < 0.20:
             rule = "hyphen"
             slots["n"] = f"{days} days"
-            note = ""
+            shown = ""
     question = grammar.text(rule, rng, slots)
     days = days if forward else -days
-    steps, new_month, new_day = date_steps(month, day, days)
+    steps, new_month, new_day = date_steps(month, day, days, shown)
     verb = verb or ("will be" if forward else "was")
     answer = f"It {verb} {new_month} {new_day}."
-    turn = stepped_turn(dress(question, rng), answer, note, steps, date_check(new_month, new_day))
+    turn = stepped_turn(dress(question, rng), answer, steps, date_check(new_month, new_day))
     return Item("date", f"date|{month}|{day}|{days}", (turn,))

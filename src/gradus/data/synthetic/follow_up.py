@@ -8,12 +8,12 @@ from collections.abc import Callable
 from gradus.data.synthetic import ages, arithmetic, facts, knowledge, letters, numerals, percent
 from gradus.data.synthetic.calendars import (
     NO_CALLS,
+    as_days,
     date_check,
     date_steps,
     date_text,
     length_of_time,
     stepped_turn,
-    time_note,
     weekday_check,
     weekday_steps,
 )
@@ -52,7 +52,8 @@ _WEIGHTED_STEPS = (
     "percent_off",
     "percent_on",
 )
-_MAX_EARLIER_CHARACTERS = 8
+_MAX_CHARACTERS = 8
+"""Of a result that is worked on, or that a step gives: longer ones would be an exercise in copying digits."""
 
 
 def generate(rng: random.Random, persona: Persona) -> Item:
@@ -79,7 +80,7 @@ def _first_number(rng: random.Random, persona: Persona) -> tuple[Turn, str]:
         make = pick(rng, (arithmetic.generate, arithmetic.generate, percent.generate, ages.generate))
         turn = make(rng, persona).turns[0]
         result = calculate(str(turn.calculation))
-        if len(result) <= _MAX_EARLIER_CHARACTERS:
+        if len(result) <= _MAX_CHARACTERS:
             return (_plain(turn, result, rng) if rng.random() < 0.4 else turn), result
 
 
@@ -95,6 +96,13 @@ def _sentence(text: str) -> str:
 
 
 def _number_step(rng: random.Random, result: str) -> tuple[Turn, str]:
+    while True:
+        turn, expression = _any_number_step(rng, result)
+        if len(calculate(expression)) <= _MAX_CHARACTERS:
+            return turn, expression
+
+
+def _any_number_step(rng: random.Random, result: str) -> tuple[Turn, str]:
     rule = pick(rng, _WEIGHTED_STEPS)
     plan, form = _STEPS[rule]
     if rule == "square" and len(result) > 4:
@@ -126,22 +134,22 @@ def day_chain(rng: random.Random, persona: Persona) -> Item:
     span = length_of_time(rng, days)
     shown = date_text(rng, *place) if place[1] else place[0]
     question = dress(bank.text("fwd", rng, {"d": shown, "n": span, "event": bank.text("event", rng)}), rng)
-    first, place = _day_turn(question, place, days, time_note(span, days))
+    first, place = _day_turn(question, place, days, as_days(span, days))
     if rng.random() < 0.35:
         first = _plain(first, f"{place[0]} {place[1]}" if place[1] else place[0], rng, "plain_word")
     draw = rng.random()
-    note = ""
+    amount = ""
     if draw < 0.2:
         days, rule = (1, "day_next") if draw < 0.12 else (-1, "day_prev")
         question = grammar.text(rule, rng)
     else:
         days = between(rng, 1, 21)
         span = length_of_time(rng, days)
-        note = time_note(span, days)
+        amount = as_days(span, days)
         forward = rng.random() < 0.65
         question = grammar.text("day_fwd" if forward else "day_back", rng, {"nd": span})
         days = days if forward else -days
-    second, _ = _day_turn(dress(question, rng, frame=False), place, days, note)
+    second, _ = _day_turn(dress(question, rng, frame=False), place, days, amount)
     return Item("follow_up", f"follow_up|{place}|{days}", (first, second))
 
 
@@ -149,15 +157,15 @@ _Place = tuple[str, int]
 """A month and a day, or a weekday and 0."""
 
 
-def _day_turn(question: str, place: _Place, days: int, note: str) -> tuple[Turn, _Place]:
-    """The turn that steps from a place by days, and the place it reaches."""
+def _day_turn(question: str, place: _Place, days: int, shown: str) -> tuple[Turn, _Place]:
+    """The turn that steps from a place by days, and the place it reaches. shown: the days for the calculator."""
     verb = "will be" if days > 0 else "was"
     if not place[1]:
-        steps, day = weekday_steps(place[0], days)
-        return stepped_turn(question, f"It {verb} {day}.", note, steps, weekday_check(day)), (day, 0)
-    steps, month, number = date_steps(*place, days)
+        steps, day = weekday_steps(place[0], days, shown)
+        return stepped_turn(question, f"It {verb} {day}.", steps, weekday_check(day)), (day, 0)
+    steps, month, number = date_steps(*place, days, shown)
     answer = f"It {verb} {month} {number}."
-    return stepped_turn(question, answer, note, steps, date_check(month, number)), (month, number)
+    return stepped_turn(question, answer, steps, date_check(month, number)), (month, number)
 
 
 _REMEMBERED = {

@@ -1,4 +1,4 @@
-"""identity and direct: what the assistant says by heart, without thinking and without a tool."""
+"""identity and direct: what the assistant says by heart, without a tool; only the order of days needs a thought."""
 
 from __future__ import annotations
 
@@ -60,10 +60,12 @@ def fill_persona(text: str, persona: Persona) -> str:
 def direct(rng: random.Random, persona: Persona) -> Item:
     rule = pick(rng, _DIRECT)
     slots, answer, checks = _direct_fact(rng, rule, persona)
+    # The question's direction stands next to its day before the answer does.
+    thinking = f"{'After' if _ORDER[rule][1] > 0 else 'Before'} {slots[_ORDER[rule][2]]}." if rule in _ORDER else None
     question = load_grammar("direct").text(rule, rng, slots)
     question = dress(question, rng, frame=rule not in _TALK)
     key = f"direct|{rule}|{question.lower().rstrip('.?! ')}"
-    return Item("direct", key, (Turn(question, answer, checks=(*checks, NO_CALLS)),))
+    return Item("direct", key, (Turn(question, answer, thinking, checks=(*checks, NO_CALLS)),))
 
 
 def _direct_fact(rng: random.Random, rule: str, persona: Persona) -> tuple[dict[str, str], str, tuple[Check, ...]]:

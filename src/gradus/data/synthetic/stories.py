@@ -111,15 +111,7 @@ class Story:
         self.expression = expression
         return expression
 
-    def _distract(self) -> None:
-        """Put a sentence that changes nothing in front."""
-        slots = {**self.slots, "x": str(between(self.rng, 6, 12))}
-        sentence = self.bank.text("distractor", self.rng, slots)
-        self.text = f"{sentence}. {self.text[:1].upper()}{self.text[1:]}"
-
     def item(self, sign: bool = False) -> Item:
-        if self.rng.random() < 0.03:
-            self._distract()
         answer = self.money.answer("{result}") if sign else "{result}"
         turn = Turn(
             dress(with_articles(self.text), self.rng),

@@ -190,7 +190,7 @@ def _evaluation(
     from gradus.data.loader import rows_in_order
     from gradus.data.pack import pack_plan
     from gradus.engine.engine import Engine
-    from gradus.engine.turn import Request
+    from gradus.engine.turn import PromptTooLongError, Request
     from gradus.posttrain.pairs import prompt_from_conversation
     from gradus.tools.toolbox import ToolBox
     from gradus.train.losses import next_token_loss
@@ -199,11 +199,24 @@ def _evaluation(
     if not held_back:
         return lambda: Evaluation({})
     store, _ = _rendered("validation", held_back, stage, place, form, row_length)
+    if not len(store.lengths):
+        place.progress.line("  warning: every held-back conversation is too long for the model; no validation loss")
+        return lambda: Evaluation({})
     limit = int((store.lengths.cumsum() <= EVALUATED_TOKENS).sum())
     packed = pack_plan(store.lengths, row_length, mode="whole", documents=range(max(1, limit)))
-    spread = held_back[:: max(1, len(held_back) // SAMPLED_PROMPTS)][:SAMPLED_PROMPTS]
-    prompts = [prompt_from_conversation(c).conversation for c in spread if c.messages[-1].role == "assistant"]
     engine = Engine(model, form.tokenizer, form, ToolBox())
+
+    def answerable(conversation: Conversation) -> bool:
+        """Whether what comes before its last answer leaves room for one."""
+        try:
+            engine.check(Request(prompt_from_conversation(conversation).conversation))
+        except PromptTooLongError:
+            return False
+        return True
+
+    answered = [conversation for conversation in held_back if conversation.messages[-1].role == "assistant"]
+    spread = answered[:: max(1, len(answered) // SAMPLED_PROMPTS)][:SAMPLED_PROMPTS]
+    prompts = [prompt_from_conversation(c).conversation for c in spread if answerable(c)]
 
     def evaluate() -> Evaluation:
         total = count = 0.0

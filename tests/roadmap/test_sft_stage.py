@@ -1,0 +1,98 @@
+"""The sft stage on pools whose conversations are longer than the model's context."""
+
+import json
+
+import pytest
+
+from gradus.data.pool import read_pool
+from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.run import walk
+from gradus.roadmap.schema import load_roadmap
+
+ROADMAP = """\
+[[stage]]
+name = "prose"
+kind = "corpus"
+sources = [{ kind = "files", path = "text.txt", split = "line" }]
+validation_fraction = 0.1
+
+[[stage]]
+name = "talk"
+kind = "pool"
+sources = [{ path = "chats.jsonl" }]
+validation_fraction = 0.3
+
+[[stage]]
+name = "bpe"
+kind = "tokenizer"
+corpus = "prose"
+vocab_size = 280
+
+[[stage]]
+name = "tokens"
+kind = "tokenize"
+corpus = "prose"
+tokenizer = "bpe"
+
+[[stage]]
+name = "base"
+kind = "pretrain"
+tokens = "tokens"
+model = { depth = 1, width = 32, head_dim = 16 }
+context = 128
+horizon = "2 steps"
+batch_tokens = 256
+samples = []
+
+[[stage]]
+name = "chat"
+kind = "sft"
+from = "base"
+mixture = [{ source = "talk" }]
+batch_tokens = 256
+evaluate_every = 2
+"""
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Walk the roadmap over these questions, each answered "Yes."."""
+    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(200)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    (tmp_path / "chats.toml").write_text(ROADMAP)
+
+    def walked(questions):
+        rows = [
+            {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "Yes."}]}
+            for question in questions
+        ]
+        (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return walk(load_roadmap(tmp_path / "chats.toml"), tmp_path, QuietProgress()).artifacts
+
+    return walked
+
+
+SHORT = [f"Is it {i}?" for i in range(30)]
+LONG = [f"Is it {i}?" + " And then?" * 60 for i in range(30)]
+
+
+def sampled_prompts(artifact):
+    lines = [json.loads(line) for line in (artifact.path / "samples.jsonl").read_text().splitlines()]
+    return {line["prompt"] for line in lines}
+
+
+def test_held_back_questions_that_fill_the_context_are_not_asked(train):
+    prompts = sampled_prompts(train(SHORT + LONG)["chat"])
+    assert prompts
+    assert prompts <= set(SHORT)
+
+
+def test_training_goes_on_where_every_held_back_conversation_is_too_long(train):
+    pool = train(SHORT + LONG)["talk"]
+    held_back = {row.messages[0].content for row in read_pool(pool.path, "validation")}
+    kept = [question for question in SHORT + LONG if question in LONG or question not in held_back]
+    chat = train(kept)["chat"]
+    assert not sampled_prompts(chat)
+    events = [json.loads(line) for line in (chat.path / "metrics.jsonl").read_text().splitlines()]
+    assert any(event["event"] == "train" for event in events)
+    assert not any("validation_loss" in event for event in events)
