@@ -3,10 +3,9 @@
 Both train a decoder of depth 4 and width 256 over a vocabulary of 8192 with rows of 512 tokens, 8 rows a
 step, on the same text; gradus has a wider feed-forward, which gives it at least nanochat's matrix parameters.
 nanochat runs in fp32 (its choice on a CPU) and with NANOCHAT_DTYPE=bfloat16; gradus runs in the precision it
-chooses itself with one data-parallel process a core, and for information in one process and in fp32. Each round
-runs every side once, by itself; a side's figure is the median over all its steps after warm-up of tokens / seconds
-of the step, as each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is
-not counted.
+chooses itself, and for information with one data-parallel process a core, and so in fp32. Each round runs every side
+once, by itself; a side's figure is the median over all its steps after warm-up of tokens / seconds of the step, as
+each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is not counted.
 
     python bench/nanochat_throughput.py --nanochat DIR --nanochat-python PY \\
         --base DATA/nanochat --tokens DATA/tokens
@@ -106,8 +105,8 @@ def main() -> None:
     sides = {
         "nanochat-fp32": (nanochat_command(args, total), {"NANOCHAT_DTYPE": "float32"}),
         "nanochat-bf16": (nanochat_command(args, total), {"NANOCHAT_DTYPE": "bfloat16"}),
-        "gradus": (gradus_command(args, total, "auto", usable_cores()), {}),
-        "gradus-1-process": (gradus_command(args, total, "auto"), {}),
+        "gradus": (gradus_command(args, total, "auto"), {}),
+        "gradus-processes": (gradus_command(args, total, "auto", usable_cores()), {}),
         "gradus-fp32": (gradus_command(args, total, "fp32", usable_cores()), {}),
     }
     seconds: dict[str, list[list[float]]] = {name: [] for name in sides}

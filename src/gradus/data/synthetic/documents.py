@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from gradus.core.errors import DataError, did_you_mean
 from gradus.data.document import Document, document_id
 from gradus.data.synthetic import facts, numerals
+from gradus.data.synthetic.arithmetic import decimal, whole_number
 from gradus.data.synthetic.calendars import Steps, date_steps, weekday_steps
 from gradus.data.synthetic.conversations import GENERATORS
 from gradus.data.synthetic.grammar import load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick, side_of
-from gradus.data.synthetic.letters import counted, spelled
+from gradus.data.synthetic.letters import counted, shown_word, spelled
 from gradus.data.synthetic.people import name as first_name
-from gradus.data.synthetic.words import random_word
+from gradus.data.synthetic.percent import money_cents
+from gradus.data.synthetic.words import plural, random_word
 from gradus.tools.calculator import calculate
 
 _NOBODY = Persona("the assistant", "its makers")
@@ -32,6 +34,15 @@ _STYLES = (
     ("Teacher: ", "\nPupil: "),
 )
 """What stands before a question and between it and its answer."""
+_ECHOES = (
+    ("Said: ", "\nAgain: "),
+    ("", ". The same: "),
+    ("Anna: ", "\nTom: "),
+    ("Has: ", ". Has: "),
+    ("", ": "),
+    ("My list is ", ". Your list is "),
+)
+"""What stands before what is said, and between that and what is said again."""
 
 
 def documents(name: str, count: int, seed: int) -> Iterator[Document]:
@@ -127,6 +138,39 @@ def spellings(rng: random.Random) -> str:
     return "\n".join(lines)
 
 
+def echoes(rng: random.Random) -> str:
+    """Words, names and numbers, said and then said again: practice in copying, which every answer rests on."""
+    opening, between_parts = pick(rng, _ECHOES)
+    lines = []
+    for _ in range(between(rng, 3, 8)):
+        said, again = zip(*(_said(rng) for _ in range(between(rng, 2, 6))), strict=True)
+        lines.append(f"{opening}{', '.join(said)}{between_parts}{', '.join(again)}")
+    return "\n".join(lines)
+
+
+def _said(rng: random.Random) -> tuple[str, str]:
+    """Something as one says it, and as another says it again: words in small letters, amounts in plain digits."""
+    draw = rng.random()
+    if draw < 0.4:
+        word = random_word(rng)
+        return shown_word(rng, word), word
+    if draw < 0.55:
+        name = first_name(rng)
+        return (name.lower() if rng.random() < 0.2 else name), name
+    if draw < 0.7:
+        thing = load_grammar("nouns").text(pick(rng, ("object", "food", "goods", "container")), rng)
+        number = between(rng, 2, 60)
+        return (f"{numerals.integer(rng, number)} {plural(thing)}", f"{number} {plural(thing)}")
+    if draw < 0.85:
+        number = whole_number(rng) if rng.random() < 0.7 else between(rng, 10_000, 999_999)
+        return numerals.integer(rng, number), str(number)
+    if draw < 0.92:
+        number_text = decimal(rng)
+        return number_text, number_text
+    cents = money_cents(rng)
+    return numerals.currency(rng).write(cents, rng), numerals.plain_cents(cents)
+
+
 def letter_counts(rng: random.Random) -> str:
     """Words with one letter counted along the spelling."""
     lines = []
@@ -186,7 +230,8 @@ SOURCES: dict[str, tuple[_Kind, ...]] = {
         notes,
         *(worked,) * 10,
         *(knowledge,) * 4,
-        *(spellings,) * 9,
+        *(spellings,) * 8,
+        *(echoes,) * 6,
         *(letter_counts,) * 4,
         counting,
         calendar,

@@ -52,7 +52,7 @@ _WEIGHTED_STEPS = (
     "percent_off",
     "percent_on",
 )
-_MAX_CHARACTERS = 8
+_MAX_CHARACTERS = 7
 """Of a result that is worked on, or that a step gives: longer ones would be an exercise in copying digits."""
 
 

@@ -8,6 +8,7 @@ from gradus.data.synthetic import numerals
 from gradus.data.synthetic.arithmetic import ask
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
 from gradus.data.synthetic.surface import dress, with_articles
+from gradus.tools.calculator import calculate
 
 # rule -> (plan, expression, answer); {p} is the percentage, {m} the amount.
 _KINDS = {
@@ -60,6 +61,15 @@ def money_cents(rng: random.Random, tidy: float = 0.6) -> int:
 
 
 def generate(rng: random.Random, persona: Persona) -> Item:
+    any_result = rng.random() < 0.15
+    while True:
+        item = _item(rng)
+        if any_result or len(calculate(str(item.turns[0].calculation)).partition(".")[2]) <= 2:
+            return item
+
+
+def _item(rng: random.Random) -> Item:
+    """A percentage of something; most amounts that people ask about come out in whole cents (`generate`)."""
     rule = pick(rng, _WEIGHTED)
     if rule == "share":
         return _share(rng)
