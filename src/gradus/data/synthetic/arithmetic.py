@@ -11,24 +11,25 @@ from gradus.data.synthetic.surface import dress
 
 ANSWER = "The answer is {result}."
 
-_TWO = {"add": ("Add", "+"), "sub": ("Subtract", "-"), "mul": ("Multiply", "*"), "div": ("Divide", "/")}
-
-# name of the rule -> (plan, expression)
+# name of the rule -> sign, or expression. These have no plan in words: a small model picks the right sign between two
+# numbers more often than the right name for the whole before it has read the numbers.
+_TWO = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _THREE = {
-    "addadd": ("Add all three", "{a} + {b} + {c}"),
-    "addsub": ("Add, then subtract", "{a} + {b} - {c}"),
-    "subadd": ("Subtract, then add", "{a} - {b} + {c}"),
-    "subsub": ("Subtract twice", "{a} - {b} - {c}"),
-    "muladd": ("Multiply, then add", "{a} * {b} + {c}"),
-    "mulsub": ("Multiply, then subtract", "{a} * {b} - {c}"),
-    "addmul": ("Add, then multiply", "({a} + {b}) * {c}"),
-    "submul": ("Subtract, then multiply", "({a} - {b}) * {c}"),
-    "adddiv": ("Add, then divide", "({a} + {b}) / {c}"),
-    "divadd": ("Divide, then add", "{a} / {b} + {c}"),
-    "divsub": ("Divide, then subtract", "{a} / {b} - {c}"),
-    "mulmul": ("Multiply all three", "{a} * {b} * {c}"),
-    "muldiv": ("Multiply, then divide", "{a} * {b} / {c}"),
+    "addadd": "{a} + {b} + {c}",
+    "addsub": "{a} + {b} - {c}",
+    "subadd": "{a} - {b} + {c}",
+    "subsub": "{a} - {b} - {c}",
+    "muladd": "{a} * {b} + {c}",
+    "mulsub": "{a} * {b} - {c}",
+    "addmul": "({a} + {b}) * {c}",
+    "submul": "({a} - {b}) * {c}",
+    "adddiv": "({a} + {b}) / {c}",
+    "divadd": "{a} / {b} + {c}",
+    "divsub": "{a} / {b} - {c}",
+    "mulmul": "{a} * {b} * {c}",
+    "muldiv": "{a} * {b} / {c}",
 }
+# name of the rule -> (plan, expression)
 _SPECIAL = {
     "double": ("Double it", "{a} * 2"),
     "triple": ("Triple it", "{a} * 3"),
@@ -101,16 +102,18 @@ _KINDS: dict[tuple[str, str], tuple[str, ...]] = {}
 
 def generate(rng: random.Random, persona: Persona) -> Item:
     draw = rng.random()
-    if draw < 0.70:
+    if draw < 0.65:
         return _two(rng)
     if draw < 0.92:
-        return _several(rng, _THREE)
-    return _several(rng, _SPECIAL)
+        name = pick(rng, tuple(_THREE))
+        return _several(rng, name, "", _THREE[name])
+    name = pick(rng, tuple(_SPECIAL))
+    return _several(rng, name, *_SPECIAL[name])
 
 
 def _two(rng: random.Random) -> Item:
     name = pick(rng, tuple(_TWO))
-    plan, sign = _TWO[name]
+    sign = _TWO[name]
     decimals = rng.random() < 0.2
     a, b = _operand(rng, decimals), _operand(rng, decimals)
     if name == "sub" and float(a) < float(b) and rng.random() < 0.9:
@@ -124,12 +127,10 @@ def _two(rng: random.Random) -> Item:
     if sign in "+*" and question.find(shown_b) < question.find(shown_a):
         a, b = b, a  # the numbers are copied in the order in which they were read
     expression = f"{a} {sign} {b}"
-    return _item(rng, question, plan, expression, sorted((a, b)) if sign in "+*" else (a, b), name)
+    return _item(rng, question, expression, expression, sorted((a, b)) if sign in "+*" else (a, b), name)
 
 
-def _several(rng: random.Random, table: dict[str, tuple[str, str]]) -> Item:
-    name = pick(rng, tuple(table))
-    plan, form = table[name]
+def _several(rng: random.Random, name: str, plan: str, form: str) -> Item:
     values = {slot: str(whole_number(rng)) for slot in "abc"}
     if rng.random() < 0.1:
         values[pick(rng, "abc")] = decimal(rng)
@@ -144,14 +145,14 @@ def _several(rng: random.Random, table: dict[str, tuple[str, str]]) -> Item:
         values["a"] = str({"third": 3, "quarter": 4, "half": 2}[name] * between(rng, 1, 900))
     question = ask(rng, "arithmetic", name, {slot: written(rng, value) for slot, value in values.items()})
     expression = form.format(**values)
-    return _item(rng, question, plan, expression, (expression,), name)
+    return _item(rng, question, f"{plan}: {expression}" if plan else expression, expression, (expression,), name)
 
 
-def _item(rng: random.Random, question: str, plan: str, expression: str, values: object, name: str) -> Item:
+def _item(rng: random.Random, question: str, thought: str, expression: str, values: object, name: str) -> Item:
     turn = Turn(
         user=dress(question, rng),
         answer=ANSWER,
-        thinking=f"{plan}: {expression}.",
+        thinking=f"{thought}.",
         calculation=expression,
     )
     return Item("arithmetic", f"arithmetic|{name}|{'|'.join(values)}", (turn,))  # type: ignore[arg-type]
