@@ -11,8 +11,8 @@ from gradus.data.synthetic.surface import dress
 
 ANSWER = "The answer is {result}."
 
-# name of the rule -> sign, or expression. These have no plan in words: a name for the whole would have to be right before
-# the first number is read (EXPERIMENTS.md).
+# name of the rule -> sign, or expression. These have no plan in words: a name for the whole would have to be right
+# before the first number is read (EXPERIMENTS.md).
 _TWO = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _THREE = {
     "addadd": "{a} + {b} + {c}",
