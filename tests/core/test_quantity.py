@@ -19,13 +19,16 @@ from gradus.core.quantity import Quantity, format_bytes, format_count, format_se
         ("1.5 epochs", 1.5, "epochs"),
         ("1 epoch", 1, "epochs"),
         ("2k documents", 2000, "documents"),
+        ("40 GB", 4e10, "bytes"),
+        ("1.5 tb", 1.5e12, "bytes"),
+        ("5M bytes", 5e6, "bytes"),
     ],
 )
 def test_the_accepted_forms_are_read(text, value, unit):
     assert parse_quantity(text) == Quantity(value, unit)
 
 
-@pytest.mark.parametrize("text", ["", "20", "tokens", "-3 steps", "0 steps", "3 x steps", "1e999 flops"])
+@pytest.mark.parametrize("text", ["", "20", "tokens", "-3 steps", "0 steps", "3 x steps", "1e999 flops", "3k GB"])
 def test_anything_else_is_refused(text):
     with pytest.raises(ConfigError):
         parse_quantity(text)
@@ -41,7 +44,7 @@ def test_a_unit_can_be_refused_where_it_makes_no_sense():
         parse_quantity("3 steps", ("tokens", "documents"))
 
 
-@given(st.floats(1e-3, 1e30), st.sampled_from(["steps", "tokens", "flops", "tokens/param", "epochs"]))
+@given(st.floats(1e-3, 1e30), st.sampled_from(["steps", "tokens", "flops", "tokens/param", "epochs", "bytes"]))
 def test_a_printed_quantity_reads_back(value, unit):
     read = parse_quantity(str(Quantity(value, unit)))
     assert read.unit == unit

@@ -10,7 +10,7 @@ from gradus.core.errors import DataError
 from gradus.core.quantity import Quantity
 from gradus.data.corpus import build_corpus, corpus_counts, read_corpus
 from gradus.data.document import document_id
-from gradus.data.sources import FilesSource
+from gradus.data.files import FilesSource
 
 
 def write_lines(path: Path, texts: list[str]) -> None:

@@ -13,15 +13,9 @@ from pydantic import TypeAdapter
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import load_settings
 from gradus.data.drops import Dropped
-from gradus.data.sources import (
-    FilesSource,
-    RawText,
-    Source,
-    SyntheticSource,
-    read_source,
-    source_digest,
-    source_files,
-)
+from gradus.data.files import FilesSource
+from gradus.data.shard_tasks import RawText
+from gradus.data.sources import Source, SyntheticSource, read_source, source_digest, source_files
 
 
 def read(folder: Path, **settings: object) -> tuple[list[str], list[Dropped]]:
@@ -239,7 +233,7 @@ def test_the_digest_follows_content_and_not_place_or_time(tmp_path: Path) -> Non
 
 
 def test_a_remembered_digest_is_dropped_when_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradus.data.sources._SETTLE_SECONDS", -1.0)
+    monkeypatch.setattr("gradus.data.files._SETTLE_SECONDS", -1.0)
     cache, file, source = tmp_path / "cache" / "digests.json", tmp_path / "a.txt", FilesSource(path="a.txt")
     file.write_text("first")
     first = source_files(source, tmp_path, cache)
@@ -265,8 +259,8 @@ def test_settings_choose_a_source_by_kind_and_refuse_wrong_limits() -> None:
     source = load_settings(FilesSource, {"path": ["a", "b"], "limit": "20 documents"})
     assert source.limit is not None
     assert source.limit.value == 20
-    with pytest.raises(ConfigError, match='a limit counts documents, such as "20_000 documents"; found tokens'):
-        load_settings(FilesSource, {"path": "a", "limit": "3B tokens"})
+    with pytest.raises(ConfigError, match=r"a limit counts documents, bytes or tokens, such as .*; found steps"):
+        load_settings(FilesSource, {"path": "a", "limit": "3B steps"})
     with pytest.raises(ConfigError, match='unknown key "text_keys"; did you mean "text_key"'):
         load_settings(FilesSource, {"path": "a", "text_keys": "x"})
 

@@ -22,14 +22,18 @@ _UNITS = {
     "epoch": "epochs",
     "documents": "documents",
     "document": "documents",
+    "bytes": "bytes",
+    "byte": "bytes",
 }
+# Units that bring their scale: "40 GB" is 4e10 bytes.
+_BYTE_SCALES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _SCALES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 _TEXT = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9_]+)?(?:[eE][+-]?[0-9]+)?)\s*([kKMBGT]?)\s+?([A-Za-z/]+)\s*")
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A positive number of one unit: steps, tokens, flops, tokens/param, epochs or documents.
+    """A positive number of one unit: steps, tokens, flops, tokens/param, epochs, documents or bytes.
 
     In a settings class it is a field like any other: its value is the text that `parse_quantity` reads.
     """
@@ -63,14 +67,15 @@ def parse_quantity(text: str, units: tuple[str, ...] | None = None) -> Quantity:
     if matched is None:
         raise ConfigError(f'cannot read "{text}" as a quantity; write one of {FORMS}')
     number, scale, unit_text = matched.groups()
-    unit = _UNITS.get(unit_text.lower())
+    byte_scale = _BYTE_SCALES.get(unit_text.lower()) if not scale else None
+    unit = "bytes" if byte_scale else _UNITS.get(unit_text.lower())
     if unit is None:
         raise ConfigError(
             f'unknown unit "{unit_text}" in "{text}"{did_you_mean(unit_text, _UNITS)}; write one of {FORMS}'
         )
     if units is not None and unit not in units:
         raise ConfigError(f'"{text}": the unit must be {" or ".join(units)} here, found {unit}')
-    value = float(number.replace("_", "")) * _SCALES[scale]
+    value = float(number.replace("_", "")) * _SCALES[scale] * (byte_scale or 1.0)
     if not value > 0 or value == float("inf"):
         raise ConfigError(f'"{text}": a quantity must be positive and finite')
     return Quantity(value, unit)

@@ -23,8 +23,10 @@ from gradus.data.document import Document, document_id
 from gradus.data.drops import DropLog, Dropped
 from gradus.data.holdout import holdout_position
 from gradus.data.lengths import length_statistics
+from gradus.data.limits import TextLimit
 from gradus.data.normalise import normalise_text
-from gradus.data.sources import FilesSource, RawText, SyntheticSource, read_source
+from gradus.data.shard_tasks import RawText
+from gradus.data.sources import AnySource, read_source, source_limit
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -37,7 +39,7 @@ _SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("source"
 
 
 def build_corpus(
-    sources: Sequence[FilesSource | SyntheticSource],
+    sources: Sequence[AnySource],
     out: Path,
     *,
     roadmap_dir: Path,
@@ -46,12 +48,14 @@ def build_corpus(
     validation_fraction: float = 0.01,
     min_characters: int = 1,
     seed: int = 0,
+    raw_dir: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Read the sources in order and write the corpus into `out`; returns the counts (also in `corpus.json`).
 
     Exact duplicates keep the first. The validation side depends on a document's text alone; the seed is for
-    synthetic sources. on_progress: called now and then with (documents read, UTF-8 bytes read).
+    synthetic sources and the order of remote shards. raw_dir: where remote shards are stored by a source that asks
+    for it. on_progress: called now and then with (documents read, UTF-8 bytes read).
     Errors: DataError, also where a side would be empty.
     """
     # The counts are written last and make the folder a corpus; those of an earlier build go first.
@@ -62,9 +66,8 @@ def build_corpus(
     shutil.rmtree(scratch, ignore_errors=True)
     builder = _Builder(out, scratch, dedup == "exact", validation_fraction)
     for source in sources:
-        limit = int(source.limit.value) if isinstance(source, FilesSource) and source.limit else None
-        builder.begin_source(limit)
-        for raw in read_source(source, roadmap_dir, seed):
+        builder.begin_source(source_limit(source))
+        for raw in read_source(source, roadmap_dir, seed, raw_dir):
             if isinstance(raw, Dropped):
                 builder.drop(raw.source, raw)
                 continue
@@ -136,11 +139,12 @@ class _Builder:
         self._writers = {split: _ShardWriter(out / split) for split in SPLITS}
         self._pending: list[tuple[Document, str]] = []
         self._pending_bytes = 0
-        self._room: int | None = None
+        self._limit = TextLimit()
+        self._kept, self._kept_bytes = 0, 0  # of the source
         self._least_position = 1.0  # of the documents in train
 
-    def begin_source(self, limit: int | None) -> None:
-        self._room = limit
+    def begin_source(self, limit: TextLimit) -> None:
+        self._limit, self._kept, self._kept_bytes = limit, 0, 0
 
     def drop(self, source: str, dropped: Dropped) -> None:
         self.num_read += 1
@@ -154,10 +158,10 @@ class _Builder:
         self._pending.append((document, place))
         self._pending_bytes += size
         # Near a limit every document is settled at once, since a duplicate does not count towards it.
-        nearly_full = self._room is not None and len(self._pending) >= self._room
+        nearly_full = self._limit.reached(self._kept + len(self._pending), self._kept_bytes + self._pending_bytes)
         if nearly_full or len(self._pending) >= ROW_GROUP_DOCUMENTS or self._pending_bytes >= _ROW_GROUP_BYTES:
             self.settle()
-        return self._room is None or self._room > 0
+        return not self._limit.reached(self._kept, self._kept_bytes)
 
     def settle(self) -> None:
         """Decide about the pending documents: duplicate, train or validation."""
@@ -169,8 +173,8 @@ class _Builder:
                 detail = f"same text as an earlier document, id {document.id}"
                 self.drops.add(document.source, Dropped("duplicate", place, detail, document.text[:200]))
                 continue
-            if self._room is not None:
-                self._room -= 1
+            self._kept += 1
+            self._kept_bytes += len(document.text.encode("utf-8"))
             position = holdout_position(document.id)
             split: Split = "validation" if position < self._fraction else "train"
             if split == "train":

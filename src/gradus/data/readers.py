@@ -7,205 +7,226 @@ DataError.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zstandard
 
-from gradus.core.errors import DataError, did_you_mean
+from gradus.core.errors import DataError
+from gradus.core.files import is_disk_full
 from gradus.core.quantity import format_bytes
 from gradus.data.drops import Dropped
-from gradus.data.file_formats import FileFormat, FoundText, ReadOptions
+from gradus.data.file_formats import FileFormat, FoundText, ReadableFile, ReadOptions
+from gradus.data.records import missing_column, not_selected, texts_of_records
 
-# A meta field longer than this is content, not a label.
-_MAX_META_CHARACTERS = 500
-# A file whose first records all lack the text column has another column for it.
-_RECORDS_TO_JUDGE = 100
+# A zstandard member or a gzip block may stand for tens of kilobytes a byte: the output is what is bounded.
+_BUFFER_BYTES = 1 << 20
+_PARQUET_BUFFER_BYTES = 1 << 20
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 
 
-def read_file(path: Path, file_kind: FileFormat, options: ReadOptions) -> Iterator[FoundText | Dropped]:
-    """Every text of one file, in order. Errors: DataError where the file is damaged or lacks the text column.
+def read_file(
+    file: ReadableFile, file_kind: FileFormat, options: ReadOptions, start_row: int = 0
+) -> Iterator[FoundText | Dropped]:
+    """Every text of one file, in order. Errors: DataError where the file is damaged or lacks a column.
 
+    start_row: how many of them, texts and drops alike, are passed over: where an interrupted reader goes on.
     With `options.keep_damaged` a damaged file gives what could be read and one `Dropped("damaged_file")`.
     """
+    passed = _Passed()
     try:
-        if path.stat().st_size == 0:
-            yield Dropped("empty_file", str(path), "the file has no bytes")
-            return
-        yield from _READERS[file_kind](path, options)
+        if file.size() == 0:
+            if start_row == 0:
+                yield Dropped("empty_file", str(file), "the file has no bytes")
+        elif file_kind == "parquet":
+            yield from _read_parquet(file, options, start_row, passed)
+        else:
+            for found in _READERS[file_kind](file, options):
+                passed.rows += 1
+                if passed.rows > start_row:
+                    yield found
     except FileNotFoundError:
-        raise DataError(f"{path}: the file vanished while the corpus was being built") from None
+        raise DataError(f"{file}: the file vanished while the corpus was being built") from None
     except PermissionError:
-        raise DataError(f"{path}: this user may not read the file") from None
+        raise DataError(f"{file}: this user may not read the file") from None
     except (*_DAMAGE, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise
         detail = f"{type(error).__name__}: {error}"
         if not options.keep_damaged:
             raise DataError(
-                f"{path}: damaged or cut short ({detail}); fetch it again, or set "
+                f"{file}: damaged or cut short ({detail}); fetch it again, or set "
                 'damaged = "keep" to use what can be read before the damage'
             ) from error
-        yield Dropped("damaged_file", str(path), detail)
+        if passed.rows >= start_row:  # else the damage itself was the last thing given
+            yield Dropped("damaged_file", str(file), detail)
+
+
+@dataclass(slots=True)
+class _Passed:
+    """How many rows lie behind a reader, those passed over included."""
+
+    rows: int = 0
 
 
 # Text files
 
 
-def _read_text(path: Path, options: ReadOptions) -> Iterator[FoundText | Dropped]:
-    if options.split == "file":
-        yield from _read_whole_text(path, options)
-        return
-    paragraph: list[str] = []
-    size, first_line, number = 0, 0, 0
-    for number, line in _decoded_lines(path, options):
-        if isinstance(line, Dropped):
-            yield line
-        elif options.split == "line":
-            if line.strip():
-                yield FoundText(line.rstrip("\r\n"), number)
-        elif line.strip():
-            first_line = first_line or number
-            size += len(line)
-            if size <= options.max_line_bytes:
-                paragraph.append(line)
-        elif paragraph:
-            yield _paragraph(path, paragraph, first_line, size, options)
-            paragraph, size, first_line = [], 0, 0
-    if paragraph:
-        yield _paragraph(path, paragraph, first_line, size, options)
+def _read_text(file: ReadableFile, options: ReadOptions) -> Iterator[FoundText | Dropped]:
+    with _open_bytes(file) as stream:
+        if options.split == "file":
+            yield _whole_text(file, stream, options)
+            return
+        paragraph: list[str] = []
+        size, first_line, number = 0, 0, 0
+        for number, line in _decoded_lines(file, stream, options):
+            if isinstance(line, Dropped):
+                yield line
+            elif options.split == "line":
+                if line.strip():
+                    yield FoundText(line.rstrip("\r\n"), number)
+            elif line.strip():
+                first_line = first_line or number
+                size += len(line)
+                if size <= options.max_line_bytes:
+                    paragraph.append(line)
+            elif paragraph:
+                yield _paragraph(file, paragraph, first_line, size, options)
+                paragraph, size, first_line = [], 0, 0
+        if paragraph:
+            yield _paragraph(file, paragraph, first_line, size, options)
 
 
-def _paragraph(path: Path, lines: list[str], first_line: int, size: int, options: ReadOptions) -> FoundText | Dropped:
+def _paragraph(
+    file: ReadableFile, lines: list[str], first_line: int, size: int, options: ReadOptions
+) -> FoundText | Dropped:
     if size > options.max_line_bytes:
-        return _too_long(path, first_line, size, options, lines[0])
+        return _too_long(file, first_line, size, options, lines[0])
     return FoundText("".join(lines).rstrip("\r\n"), first_line)
 
 
-def _read_whole_text(path: Path, options: ReadOptions) -> Iterator[FoundText | Dropped]:
-    with _open_bytes(path) as stream:
-        content = stream.read(options.max_line_bytes + 1)
+def _whole_text(file: ReadableFile, stream: BinaryIO, options: ReadOptions) -> FoundText | Dropped:
+    content = stream.read(options.max_line_bytes + 1)
     if len(content) > options.max_line_bytes:
         raise DataError(
-            f"{path}: more than {format_bytes(options.max_line_bytes)} as one document; set "
+            f"{file}: more than {format_bytes(options.max_line_bytes)} as one document; set "
             'split = "paragraphs" or "line", or raise max_line_bytes'
         )
-    decoded = _decode(content.removeprefix(b"\xef\xbb\xbf"), str(path))
-    yield decoded if isinstance(decoded, Dropped) else FoundText(decoded)
+    decoded = _decode(content.removeprefix(b"\xef\xbb\xbf"), str(file))
+    return decoded if isinstance(decoded, Dropped) else FoundText(decoded)
 
 
 # Records
 
 
-def _read_jsonl(path: Path, options: ReadOptions) -> Iterator[FoundText | Dropped]:
-    return _texts_of_records(path, _parsed_lines(path, options), options)
+def _read_jsonl(file: ReadableFile, options: ReadOptions) -> Iterator[FoundText | Dropped]:
+    with _open_bytes(file) as stream:
+        yield from texts_of_records(file, _parsed_lines(file, _decoded_lines(file, stream, options)), options)
 
 
-def _parsed_lines(path: Path, options: ReadOptions) -> Iterator[tuple[int, Any]]:
-    for number, line in _decoded_lines(path, options):
+def _parsed_lines(file: ReadableFile, lines: Iterator[tuple[int, str | Dropped]]) -> Iterator[tuple[int, Any]]:
+    for number, line in lines:
         if isinstance(line, Dropped):
             yield number, line
         elif line.strip():
-            yield number, _parse(line, f"{path}:{number}")
+            yield number, _parse(line, f"{file}:{number}")
 
 
-def _read_json(path: Path, options: ReadOptions) -> Iterator[FoundText | Dropped]:
+def _read_json(file: ReadableFile, options: ReadOptions) -> Iterator[FoundText | Dropped]:
     """A list of records; or, where the file does not begin with "[", JSON lines under the name .json."""
-    with _open_bytes(path) as stream:
-        head = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not head.startswith(b"["):
-        lines = _parsed_lines(path, options)
-        first = next(lines, None)
-        if first is not None and isinstance(first[1], Dropped) and first[1].reason == "invalid_json":
-            raise DataError(
-                f"{first[1].place}: neither a list of records nor one record a line ({first[1].detail}); "
-                'write a JSON list "[...]", or JSON lines'
-            )
-        return _texts_of_records(path, _parsed_lines(path, options), options)
-    with _open_bytes(path) as stream:
+    with _open_bytes(file) as stream:
+        head = stream.peek(4096)[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+        if not head.startswith(b"["):
+            lines = _parsed_lines(file, _decoded_lines(file, stream, options))
+            first = next(lines, None)
+            if first is not None and isinstance(first[1], Dropped) and first[1].reason == "invalid_json":
+                raise DataError(
+                    f"{first[1].place}: neither a list of records nor one record a line ({first[1].detail}); "
+                    'write a JSON list "[...]", or JSON lines'
+                )
+            yield from texts_of_records(file, lines if first is None else chain([first], lines), options)
+            return
         content = stream.read(options.max_line_bytes + 1)
     if len(content) > options.max_line_bytes:
         raise DataError(
-            f"{path}: a JSON list of more than {format_bytes(options.max_line_bytes)} cannot be streamed; "
+            f"{file}: a JSON list of more than {format_bytes(options.max_line_bytes)} cannot be streamed; "
             "write it as JSON lines (.jsonl), or raise max_line_bytes"
         )
-    decoded = _decode(content.removeprefix(b"\xef\xbb\xbf"), str(path))
-    parsed = decoded if isinstance(decoded, Dropped) else _parse(decoded, str(path))
+    decoded = _decode(content.removeprefix(b"\xef\xbb\xbf"), str(file))
+    parsed = decoded if isinstance(decoded, Dropped) else _parse(decoded, str(file))
     if isinstance(parsed, Dropped):
         raise DataError(f"{parsed.place}: {parsed.reason.replace('_', ' ')} ({parsed.detail})")
-    return _texts_of_records(path, enumerate(parsed, start=1), options)
+    yield from texts_of_records(file, enumerate(parsed, start=1), options)
 
 
-def _read_parquet(path: Path, options: ReadOptions) -> Iterator[FoundText | Dropped]:
-    with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
-        if options.text_key not in schema.names:
-            raise _missing_column(str(path), options.text_key, schema.names)
-        kind = schema.field(options.text_key).type
+def _read_parquet(
+    file: ReadableFile, options: ReadOptions, start_row: int, passed: _Passed
+) -> Iterator[FoundText | Dropped]:
+    """Row groups before `start_row` are not read at all."""
+    # A buffer bounds what is held of a row group, however large its writer made it.
+    with pq.ParquetFile(file.random_access(), buffer_size=_PARQUET_BUFFER_BYTES) as parquet:
+        columns = _parquet_columns(file, parquet.schema_arrow, options)
+        groups = list(range(parquet.num_row_groups))
+        while groups and passed.rows + parquet.metadata.row_group(groups[0]).num_rows <= start_row:
+            passed.rows += parquet.metadata.row_group(groups.pop(0)).num_rows
+        if not groups:
+            return
+        for batch in parquet.iter_batches(batch_size=256, row_groups=groups, columns=columns):
+            first = passed.rows
+            for found in texts_of_records(file, _rows(file, batch, first, options), options):
+                passed.rows += 1
+                if passed.rows > start_row:
+                    yield found
+
+
+def _parquet_columns(file: ReadableFile, schema: pa.Schema, options: ReadOptions) -> list[str]:
+    """The columns to read: those asked for and the short ones beside them. Errors: DataError for a missing one."""
+    roots = []
+    for key in options.columns:
+        root = key if key in schema.names else key.split(".")[0]
+        if root not in schema.names or (root != key and not pa.types.is_nested(schema.field(root).type)):
+            raise missing_column(str(file), key, schema.names)
+        roots.append(root)
+    for key in options.text_keys:
+        if key not in schema.names:
+            continue  # inside a struct: each value is looked at
+        kind = schema.field(key).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-            raise DataError(f'{path}: column "{options.text_key}" holds {kind}, expected text')
-        columns = [f.name for f in schema if f.name == options.text_key or not pa.types.is_nested(f.type)]
-        number = 0
-        for batch in file.iter_batches(batch_size=256, columns=columns):
-            rows = batch.to_pylist()
-            yield from _texts_of_records(path, enumerate(rows, start=number + 1), options)
-            number += len(rows)
+            raise DataError(f'{file}: column "{key}" holds {kind}, expected text')
+    return [f.name for f in schema if f.name in roots or not pa.types.is_nested(f.type)]
 
 
-def _texts_of_records(
-    path: Path, records: Iterator[tuple[int, Any]] | enumerate[Any], options: ReadOptions
-) -> Iterator[FoundText | Dropped]:
-    """The text column of each record; DataError where no record among the first has it."""
-    key = options.text_key
-    num_judged, has_key, columns = 0, False, dict[str, None]()
-    for number, record in records:
-        place = f"{path}:{number}"
-        if isinstance(record, Dropped):
-            yield record
-            continue
-        if isinstance(record, str):
-            yield FoundText(record, number)
-            has_key = True
-            continue
-        if not isinstance(record, dict):
-            yield Dropped("not_a_record", place, f"expected an object, found {type(record).__name__}")
-            continue
-        if not has_key:
-            has_key = key in record
-            columns |= dict.fromkeys(record)
-            num_judged += 1
-            if not has_key and num_judged == _RECORDS_TO_JUDGE:
-                raise _missing_column(place, key, list(columns))
-        yield _text_of_record(record, key, place, number)
-    if num_judged and not has_key:
-        raise _missing_column(str(path), key, list(columns))
-
-
-def _text_of_record(record: dict[str, Any], key: str, place: str, number: int) -> FoundText | Dropped:
-    text = record.get(key)
-    if text is None:
-        return Dropped("missing_text", place, f'no "{key}"; found {", ".join(map(str, record))}')
-    if not isinstance(text, str):
-        return Dropped("text_is_not_text", place, f'"{key}" is {type(text).__name__}', str(text)[:200])
-    meta = {name: value for name, value in record.items() if name != key and _is_label(value)}
-    return FoundText(text, number, meta)
-
-
-def _is_label(value: Any) -> bool:
-    return isinstance(value, int | float | bool) or (isinstance(value, str) and 0 < len(value) <= _MAX_META_CHARACTERS)
-
-
-def _missing_column(place: str, key: str, columns: list[str]) -> DataError:
-    hint = did_you_mean(key, columns) or "; set text_key to the column that holds the text"
-    return DataError(f'{place}: no column "{key}"; columns found: {", ".join(sorted(columns))}{hint}')
+def _rows(
+    file: ReadableFile, batch: pa.RecordBatch, start: int, options: ReadOptions
+) -> Iterator[tuple[int, dict[str, Any] | Dropped]]:
+    """(row number, row); rows that `where` leaves out are never turned into Python texts."""
+    plain = [(column, taken) for column, taken in options.where if column in batch.schema.names]
+    if not plain:
+        yield from enumerate(batch.to_pylist(), start=start + 1)
+        return
+    masks = [pc.is_in(batch.column(column).cast(pa.string()), pa.array(taken)) for column, taken in plain]
+    mask = functools.reduce(pc.and_, masks)
+    selected = iter(batch.filter(mask).to_pylist())
+    for index, taken_row in enumerate(mask.to_pylist()):
+        number = start + index + 1
+        if taken_row:
+            yield number, next(selected)
+        else:
+            column = plain[next(i for i, m in enumerate(masks) if not m[index].as_py())][0]
+            yield number, not_selected(f"{file}:{number}", column, batch.column(column)[index].as_py())
 
 
 def _parse(text: str, place: str) -> Any:
@@ -220,17 +241,19 @@ def _parse(text: str, place: str) -> Any:
 
 
 @contextmanager
-def _open_bytes(path: Path) -> Iterator[BinaryIO]:
+def _open_bytes(file: ReadableFile) -> Iterator[io.BufferedReader]:
     """The file's bytes, decompressed by its name."""
-    suffix = path.suffix.lower()
-    with path.open("rb") as file:
+    suffix = PurePosixPath(file.name).suffix.lower()
+    with file.open() as raw:
         if suffix == ".gz":
-            with gzip.GzipFile(fileobj=file) as unzipped:
-                yield cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", unzipped), 1 << 20))
+            with gzip.GzipFile(fileobj=raw) as unzipped:
+                yield io.BufferedReader(cast("io.RawIOBase", unzipped), _BUFFER_BYTES)
         elif suffix == ".zst":
-            yield cast("BinaryIO", io.BufferedReader(_ZstandardStream(file), 1 << 20))
+            yield io.BufferedReader(_ZstandardStream(raw), _BUFFER_BYTES)
+        elif isinstance(raw, io.BufferedReader):
+            yield raw
         else:
-            yield file
+            yield io.BufferedReader(cast("io.RawIOBase", raw), _BUFFER_BYTES)
 
 
 class _ZstandardStream(io.RawIOBase):
@@ -268,29 +291,27 @@ class _ZstandardStream(io.RawIOBase):
         return size
 
 
-def _decoded_lines(path: Path, options: ReadOptions) -> Iterator[tuple[int, str | Dropped]]:
+def _decoded_lines(file: ReadableFile, stream: BinaryIO, options: ReadOptions) -> Iterator[tuple[int, str | Dropped]]:
     """(line number, line with its end, or why it is dropped); at most `max_line_bytes` are held."""
-    most = options.max_line_bytes
-    with _open_bytes(path) as stream:
-        number = 0
-        while line := stream.readline(most + 1):
-            number += 1
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if len(line) > most and not line.endswith(b"\n"):
-                size, excerpt = len(line), line[:200].decode("utf-8", "replace")
-                while rest := stream.readline(1 << 20):
-                    size += len(rest)
-                    if rest.endswith(b"\n"):
-                        break
-                yield number, _too_long(path, number, size, options, excerpt)
-                continue
-            yield number, _decode(line, f"{path}:{number}")
+    most, number = options.max_line_bytes, 0
+    while line := stream.readline(most + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if len(line) > most and not line.endswith(b"\n"):
+            size, excerpt = len(line), line[:200].decode("utf-8", "replace")
+            while rest := stream.readline(1 << 20):
+                size += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+            yield number, _too_long(file, number, size, options, excerpt)
+            continue
+        yield number, _decode(line, f"{file}:{number}")
 
 
-def _too_long(path: Path, line: int, size: int, options: ReadOptions, excerpt: str) -> Dropped:
+def _too_long(file: ReadableFile, line: int, size: int, options: ReadOptions, excerpt: str) -> Dropped:
     detail = f"{format_bytes(size)}, more than max_line_bytes = {options.max_line_bytes}"
-    return Dropped("line_too_long", f"{path}:{line}", detail, excerpt)
+    return Dropped("line_too_long", f"{file}:{line}", detail, excerpt)
 
 
 def _decode(content: bytes, place: str) -> str | Dropped:
@@ -301,9 +322,8 @@ def _decode(content: bytes, place: str) -> str | Dropped:
         return Dropped("invalid_utf8", place, detail, content[:200].decode("utf-8", "replace"))
 
 
-_READERS: dict[FileFormat, Callable[[Path, ReadOptions], Iterator[FoundText | Dropped]]] = {
+_READERS: dict[FileFormat, Callable[[ReadableFile, ReadOptions], Iterator[FoundText | Dropped]]] = {
     "text": _read_text,
     "jsonl": _read_jsonl,
     "json": _read_json,
-    "parquet": _read_parquet,
 }

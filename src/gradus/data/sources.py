@@ -1,79 +1,30 @@
-"""Where documents come from: the table of sources, the files that a pattern means, and content digests.
+"""Where documents come from: the kinds of source, their shards as tasks, and digests of their content.
 
-Adding a kind of source is a settings class here, its entry in `Source`, and a branch in `read_source`.
+Adding a kind of source is a settings class, its entry in `Source`, and a branch in `_tasks`.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import json
-import os
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from gradus.core.errors import DataError, did_you_mean
-from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
-from gradus.core.quantity import Quantity
 from gradus.core.settings import Settings
 from gradus.data.drops import Dropped
-from gradus.data.file_formats import (
-    COMPRESSIONS,
-    SUFFIXES,
-    FileFormat,
-    FoundText,
-    Meta,
-    ReadOptions,
-    TextSplit,
-    file_format,
-)
-
-# With more files than this, documents are labelled by the source and not by their file.
-_MOST_FILE_LABELS = 32
-# A file changed this recently may change again within the clock's resolution; its digest is not remembered.
-_SETTLE_SECONDS = 2.0
-
-
-class FilesSource(Settings):
-    """Files on this machine.
-
-    path: patterns with *, ? and **, or folders; relative to the roadmap's folder, ~ is the home folder.
-    name: the label of the documents; by default each file's name.
-    text_key: the column of JSON records and parquet that holds the text.
-    format: what the files hold, where their names do not say.
-    split: a text file is one document ("file"), one a line ("line"), one between blank lines ("paragraphs").
-    limit: documents to keep at most.
-    max_line_bytes: a longer line or paragraph is dropped and counted, never held in memory.
-    damaged: whether a damaged file stops the work ("refuse") or gives what can be read of it ("keep").
-    """
-
-    kind: Literal["files"] = "files"
-    path: str | tuple[str, ...]
-    name: str | None = None
-    text_key: str = "text"
-    format: FileFormat | None = None
-    split: TextSplit = "file"
-    limit: Quantity | None = None
-    max_line_bytes: int = Field(default=1 << 26, ge=1, le=1 << 30)
-    damaged: Literal["refuse", "keep"] = "refuse"
-
-    @field_validator("limit")
-    @classmethod
-    def _limit_counts_documents(cls, limit: Quantity | None) -> Quantity | None:
-        if limit is not None and limit.unit != "documents":
-            raise ValueError(
-                f'a limit counts documents, such as "20_000 documents"; found {limit.unit} '
-                "(tokens are known only after the tokenizer: bound the training by its horizon instead)"
-            )
-        return limit
+from gradus.data.file_formats import ReadOptions, file_format
+from gradus.data.files import DigestMemory, FilesSource, expand_files
+from gradus.data.hub import HubSource, hub_listing
+from gradus.data.limits import TextLimit, text_limit
+from gradus.data.manifests import ManifestSource, hub_location, listed_shards
+from gradus.data.presets import PresetSource
+from gradus.data.remote_settings import Transport, as_tuple
+from gradus.data.shard_tasks import RawText, ShardTask
 
 
 class SyntheticSource(Settings):
@@ -84,168 +35,127 @@ class SyntheticSource(Settings):
     documents: int = Field(ge=1)
 
 
-Source = Annotated[FilesSource | SyntheticSource, Field(discriminator="kind")]
+AnySource = FilesSource | SyntheticSource | ManifestSource | HubSource | PresetSource
+Source = Annotated[AnySource, Field(discriminator="kind")]
 
 
-@dataclass(frozen=True, slots=True)
-class RawText:
-    """A text before normalisation. source: its label; place: where it stood, for messages."""
+def read_source(
+    source: AnySource, roadmap_dir: Path, seed: int, raw_dir: Path | None = None
+) -> Iterator[RawText | Dropped]:
+    """Every text of a source, in a fixed order, without its limit. Errors: DataError.
 
-    text: str
-    source: str
-    place: str
-    meta: Meta
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of a source. name: its path below the pattern's fixed part, the same on every machine."""
-
-    path: Path
-    name: str
-    label: str
-    format: FileFormat
-
-
-def read_source(source: FilesSource | SyntheticSource, roadmap_dir: Path, seed: int) -> Iterator[RawText | Dropped]:
-    """Every text of a source, in a fixed order. Errors: DataError. seed: for synthetic documents only."""
-    if isinstance(source, SyntheticSource):
-        # Imported here, since the generators hold large tables that files do not need.
-        from gradus.data.synthetic.documents import documents
-
-        for document in documents(source.name, source.documents, seed):
-            yield RawText(document.text, document.source or source.name, document.id, dict(document.meta))
-        return
-    # Imported here, so that plans and digests do not wait for pyarrow.
-    from gradus.data.readers import read_file
-
-    options = ReadOptions(source.text_key, source.split, source.max_line_bytes, source.damaged == "keep")
-    for file in expand_files(source, roadmap_dir):
-        for found in read_file(file.path, file.format, options):
-            if isinstance(found, Dropped):
-                # Kept in artifacts, which should not tell where on a disk the files stood.
-                place = found.place.replace(str(file.path), file.name, 1)
-                yield replace(found, place=place, source=file.label)
-            else:
-                yield _located(found, file)
-
-
-def _located(found: FoundText, file: SourceFile) -> RawText:
-    place = f"{file.name}:{found.line}" if found.line else file.name
-    meta: Meta = {**found.meta, "file": file.name}
-    if found.line:
-        meta["line"] = found.line
-    return RawText(found.text, file.label, place, meta)
-
-
-# Patterns
-
-
-def expand_files(source: FilesSource, roadmap_dir: Path) -> list[SourceFile]:
-    """The files that a source means, each once, sorted by name within a pattern.
-
-    Errors: DataError for a pattern that matches nothing, with the nearest names that exist.
+    seed: of synthetic documents and of the order of shards. raw_dir: where shards are stored while they are read, or
+    kept, by a source that asks for it; by default a temporary folder.
     """
-    patterns = (source.path,) if isinstance(source.path, str) else source.path
-    if not patterns:
-        raise DataError('a files source needs at least one "path"')
-    found: dict[Path, str] = {}
-    for pattern in patterns:
-        root, paths = _expand(pattern, roadmap_dir)
-        for path in paths:
-            found.setdefault(path, path.relative_to(root).as_posix() if path != root else path.name)
-    labels = _labels(source, found)
-    return [SourceFile(path, name, labels[path], source.format or file_format(path)) for path, name in found.items()]
+    for task in shard_tasks(source, roadmap_dir, seed):
+        # Imported here, so that plans and digests do not wait for pyarrow.
+        from gradus.data.shard_reading import read_shard
+
+        yield from read_shard(task, raw_dir=raw_dir)
 
 
-def _labels(source: FilesSource, found: dict[Path, str]) -> dict[Path, str]:
-    """The source's name; without one the files' names, or the folder's where there are many files."""
-    if source.name is None and len(found) <= _MOST_FILE_LABELS:
-        stems = {path: path.name.split(".")[0] for path in found}
-        if len(set(stems.values())) == len(stems):
-            return stems
-        # Files of one name in different folders.
-        return {path: (Path(name).parent / stems[path]).as_posix() for path, name in found.items()}
-    folder = os.path.commonpath([path.parent for path in found])
-    return dict.fromkeys(found, source.name or Path(folder).name or "files")
+def source_limit(source: AnySource) -> TextLimit:
+    """How much of a source is kept."""
+    if isinstance(source, FilesSource):
+        return text_limit(source.limit)
+    return source.text_limit if isinstance(source, Transport) else TextLimit()
 
 
-def _expand(pattern: str, roadmap_dir: Path) -> tuple[Path, list[Path]]:
-    """(the pattern's fixed folder, the files it matches)."""
-    full = Path(os.path.abspath(roadmap_dir / Path(pattern).expanduser()))
-    if full.is_dir():
-        files = [p for p in sorted(full.rglob("*")) if p.is_file() and _is_readable_name(p)]
-        if not files:
-            raise DataError(
-                f'"{pattern}": the folder {full} holds no file that ends in '
-                f"{', '.join(SUFFIXES)} (also {', '.join(COMPRESSIONS)})"
-            )
-        return full, files
-    # A file whose own name has brackets is meant as itself.
-    if full.is_file():
-        return full.parent, [full]
-    files = [Path(p) for p in sorted(glob.glob(str(full), recursive=True))]
-    files = [p for p in files if p.is_file()]
-    if not files:
-        raise DataError(f'"{pattern}" matches no file{_what_is_there(full)}')
-    return _fixed_folder(full), files
+# Shards
 
 
-def _is_readable_name(path: Path) -> bool:
-    name = path.name.lower()
-    for compression in COMPRESSIONS:
-        name = name.removesuffix(compression)
-    return not path.name.startswith(".") and Path(name).suffix in SUFFIXES
+def shard_tasks(source: AnySource, roadmap_dir: Path, seed: int = 0, index: int = 0) -> list[ShardTask]:
+    """The source as independent pieces of work, in the order of its documents.
+
+    seed: of synthetic documents, and of the order of shards and rows of a source that shuffles; a shard that is
+    added later stands somewhere among the others and leaves their order. index: the source's position in a stage's
+    list. Errors: DataError for a source that means nothing, with the nearest names.
+    """
+    tasks = _tasks(source, roadmap_dir, seed, index)
+    if isinstance(source, Transport) and source.shuffle:
+        tasks.sort(key=lambda task: digest(["shard order", seed, task.name]))
+    return tasks
 
 
-def _fixed_folder(full: Path) -> Path:
-    """The deepest folder of a pattern above its first wildcard."""
-    folder = full.parent
-    while glob.has_magic(str(folder)):
-        folder = folder.parent
-    return folder
-
-
-def _what_is_there(full: Path) -> str:
-    """For a pattern that matches nothing: the first part that does not exist, and what stands beside it."""
-    missing, folder = full, full.parent
-    while glob.has_magic(str(folder)) or not folder.is_dir():
-        missing, folder = folder, folder.parent
-    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    hint = did_you_mean(missing.name, names)
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f" (looked in {folder}, which holds {listed or 'nothing'}){hint}"
+def _tasks(source: AnySource, roadmap_dir: Path, seed: int, index: int) -> list[ShardTask]:
+    if isinstance(source, SyntheticSource):
+        return [ShardTask(index, source.name, source.name, "synthetic", source.name, rows=source.documents, seed=seed)]
+    if isinstance(source, FilesSource):
+        options = ReadOptions(as_tuple(source.text_key), source.split, source.max_line_bytes, source.damaged == "keep")
+        return [
+            ShardTask(index, f.name, f.label, "local", str(f.path), f.format, options, f.path.stat().st_size, seed=seed)
+            for f in expand_files(source, roadmap_dir)
+        ]
+    if isinstance(source, PresetSource):
+        return _tasks(source.resolved(), roadmap_dir, seed, index)
+    options, shuffle_buffer, raw = source.read_options(), source.shuffle_buffer, source.raw
+    if isinstance(source, ManifestSource):
+        return [
+            ShardTask(index, s.name, source.label, s.place, s.location, s.format, options, s.size, s.digest,
+                      seed=seed, shuffle_buffer=shuffle_buffer, raw=raw)
+            for s in listed_shards(source, roadmap_dir)
+        ]  # fmt: skip
+    listing = hub_listing(source)
+    return [
+        ShardTask(index, file.path, source.label, "hub", hub_location(listing.repo, listing.commit, file.path),
+                  file_format(PurePosixPath(file.path)), options, file.size, file.digest,
+                  seed=seed, shuffle_buffer=shuffle_buffer, raw=raw)
+        for file in listing.files
+    ]  # fmt: skip
 
 
 # Digests
 
 
-def source_files(
-    source: FilesSource | SyntheticSource, roadmap_dir: Path, cache: Path | None = None
-) -> list[dict[str, Any]]:
-    """What a source consists of, as {"path", "bytes", "sha256"}, for a manifest; none for a synthetic source.
+def source_files(source: AnySource, roadmap_dir: Path, cache: Path | None = None) -> list[dict[str, Any]]:
+    """What a source consists of, for a manifest; none for a synthetic source.
 
+    {"path", "bytes", "sha256"} for files of this machine; {"path", "bytes", "digest"} for shards elsewhere, whose
+    digest is the Hub's, or '' for an http address, which stands for itself.
     cache: a JSON file that remembers digests by the file's path, size, times and inode.
     """
     if isinstance(source, SyntheticSource):
         return []
-    memory = _DigestMemory(cache)
-    listed = []
-    for file in expand_files(source, roadmap_dir):
-        size, sha256 = memory.file_digest(file.path)
-        listed.append({"path": file.name, "bytes": size, "sha256": sha256})
+    memory = DigestMemory(cache)
+    listed: list[dict[str, Any]] = []
+    for task in _tasks(source, roadmap_dir, 0, 0):
+        if task.place == "local":
+            size, sha256 = memory.file_digest(Path(task.location))
+            listed.append({"path": task.name, "bytes": size, "sha256": sha256})
+        else:
+            listed.append({"path": task.name, "bytes": task.size, "digest": task.digest})
     memory.save()
     return listed
 
 
-def source_digest(source: FilesSource | SyntheticSource, roadmap_dir: Path, cache: Path | None = None) -> str:
+def source_digest(source: AnySource, roadmap_dir: Path, cache: Path | None = None) -> str:
     """SHA-256 (hex) of a source's content: its files' names, sizes and bytes, or the generators' code.
 
-    Moving the files together with the roadmap does not change it; an edit, a new or a vanished file does.
+    Moving the files together with the roadmap does not change it; an edit, a new or a vanished file does. Of a Hub
+    dataset the shards count, and not the commit: a new card makes no new corpus.
     """
     if isinstance(source, SyntheticSource):
         return digest({"synthetic": _package_digest()})
-    return digest({"files": source_files(source, roadmap_dir, cache)})
+    content: dict[str, Any] = {"files": source_files(source, roadmap_dir, cache)}
+    if isinstance(source, PresetSource):
+        # What a preset means may change with a version of gradus.
+        content["settings"] = source.resolved()
+    return digest(content)
+
+
+def source_lineage(source: AnySource, roadmap_dir: Path) -> dict[str, Any]:
+    """Where a source's documents come from, for an artifact's record: its settings, and the commit of a dataset."""
+    lineage: dict[str, Any] = {**source.model_dump(mode="json", exclude_none=True)}
+    resolved = source.resolved() if isinstance(source, PresetSource) else source
+    if isinstance(source, PresetSource):
+        lineage |= {"licence": source.preset.licence, "homepage": source.preset.homepage}
+    if isinstance(resolved, HubSource):
+        listing = hub_listing(resolved)
+        lineage |= {"repo": listing.repo, "commit": listing.commit}
+    if not isinstance(resolved, SyntheticSource):
+        tasks = _tasks(resolved, roadmap_dir, 0, 0)
+        lineage |= {"shards": len(tasks), "shard_bytes": sum(task.size or 0 for task in tasks)}
+    return lineage
 
 
 def _package_digest() -> str:
@@ -263,42 +173,3 @@ def _package_files(folder: Traversable, prefix: str) -> Iterator[tuple[str, byte
                 yield from _package_files(entry, f"{prefix}{entry.name}/")
         elif not entry.name.endswith(".pyc"):
             yield prefix + entry.name, entry.read_bytes()
-
-
-class _DigestMemory:
-    """File digests remembered across runs, by everything that changes when a file does.
-
-    The change time cannot be set back by a program, so an edit that keeps size and modification time is seen.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._known: dict[str, list[Any]] = {}
-        self._changed = False
-        if path is not None and path.is_file():
-            try:
-                self._known = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                self._known = {}  # a torn cache is only slower
-
-    def file_digest(self, path: Path) -> tuple[int, str]:
-        """(bytes, sha256 hex). Errors: DataError where the file vanished."""
-        try:
-            stat = path.stat()
-            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-            known = self._known.get(str(path))
-            if known is not None and known[:-1] == state:
-                return stat.st_size, str(known[-1])
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLE_SECONDS:
-            self._known[str(path)] = [*state, sha256]
-            self._changed = True
-        return stat.st_size, sha256
-
-    def save(self) -> None:
-        if self._path is not None and self._changed:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._path, json.dumps(self._known, indent=0))

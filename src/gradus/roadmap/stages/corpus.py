@@ -1,7 +1,8 @@
-"""Stage `corpus`: documents from files and generators, normalised, each once, with a validation side."""
+"""Stage `corpus`: documents from files, the Hub and generators, normalised, each once, with a validation side."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,9 +10,22 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
-from gradus.core.quantity import Quantity
-from gradus.core.settings import Problem
-from gradus.data.sources import FilesSource, Source, SyntheticSource, expand_files, source_digest
+from gradus.core.files import write_atomic
+from gradus.core.quantity import Quantity, format_bytes
+from gradus.core.settings import KeyPath, Problem
+from gradus.data.hub import HubSource
+from gradus.data.presets import PresetSource
+from gradus.data.remote_settings import Transport
+from gradus.data.shard_tasks import ShardTask
+from gradus.data.sources import (
+    AnySource,
+    Source,
+    SyntheticSource,
+    shard_tasks,
+    source_digest,
+    source_limit,
+    source_lineage,
+)
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 
@@ -20,11 +34,16 @@ MAKES = "corpus"
 INPUTS: tuple[Input, ...] = ()
 
 SMOKE_DOCUMENTS = 1500
-_DOCUMENT_BYTES = 420  # a synthetic document's usual size, for plans
+# A document's usual size, for plans: of the generators, and of web text (FineWeb-Edu: 4,753 bytes).
+_SYNTHETIC_BYTES = 420
+_WEB_BYTES = 4000
+RAW = "raw"
+LINEAGE = "sources.json"
 
 
 class Settings(StageSettings):
-    """sources: tables of kind "files" or "synthetic". validation_fraction: share of documents held back by hash.
+    """sources: tables of kind "files", "manifest", "hub", "preset" or "synthetic". validation_fraction: share of
+    documents held back by hash.
 
     dedup: "exact" keeps the first of equal texts. min_characters: shorter documents are dropped and counted.
     """
@@ -41,51 +60,96 @@ class Settings(StageSettings):
         return self.model_copy(update={"sources": sources, "validation_fraction": max(self.validation_fraction, 0.05)})
 
 
-def _at_most(source: FilesSource | SyntheticSource, documents: int) -> FilesSource | SyntheticSource:
+def _at_most(source: AnySource, documents: int) -> AnySource:
+    """The source with a limit; remote shards are streamed, so that little is fetched of them."""
     if isinstance(source, SyntheticSource):
         return source.model_copy(update={"documents": min(source.documents, documents)})
-    limit = min(source.limit.value, documents) if source.limit else documents
-    return source.model_copy(update={"limit": Quantity(float(limit), "documents")})
+    asked = source.limit.value if source.limit and source.limit.unit == "documents" else documents
+    changes: dict[str, Any] = {"limit": Quantity(float(min(asked, documents)), "documents")}
+    if isinstance(source, Transport):
+        changes["raw"] = "stream"
+    return source.model_copy(update=changes)
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
-    """One digest a source: its files' contents, or the generators' code."""
+    """One digest a source: its files' contents, its shards as the Hub lists them, or the generators' code."""
     found: dict[str, str] = {}
     problems: list[Problem] = []
     for index, source in enumerate(settings.sources):
         try:
             found[f"sources[{index}]"] = source_digest(source, roadmap_dir)
         except DataError as error:
-            problems.append(Problem(("sources", index, "path"), str(error)))
+            problems.append(Problem(_key(source, index), str(error)))
     if problems:
         raise SourceError(problems)
     return found
 
 
+def _key(source: AnySource, index: int) -> KeyPath:
+    """The key that says what a source is."""
+    if isinstance(source, HubSource):
+        return ("sources", index, "repo")
+    return ("sources", index, "name" if isinstance(source, PresetSource | SyntheticSource) else "path")
+
+
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """Bytes from the files' sizes; a compressed file is taken at three times its size."""
+    """Bytes from the shards' sizes; a compressed shard is taken at three times its size, and no more than a limit."""
     documents, size = 0.0, 0.0
+    notes: list[str] = []
     for source in settings.sources:
         if isinstance(source, SyntheticSource):
             documents += source.documents
-            size += source.documents * _DOCUMENT_BYTES
-        else:
-            size += _files_bytes(source, stage.directory)
+            size += source.documents * _SYNTHETIC_BYTES
+            continue
+        tasks = shard_tasks(source, stage.directory, stage.seed)
+        text = _text_bytes(source, tasks)
+        size += text
+        notes += _notes(source, tasks, text)
     facts: dict[str, Any] = {
         "bytes": size * (1 - settings.validation_fraction),
         "validation_bytes": size * settings.validation_fraction,
     }
     if documents:
         facts["documents"] = documents
-    return Estimate(seconds=1 + size / device.data_bytes_per_second, memory_bytes=2e8, facts=facts)
+    seconds = 1 + size / device.data_bytes_per_second
+    return Estimate(seconds=seconds, memory_bytes=2e8, facts=facts, notes=tuple(notes))
 
 
-def _files_bytes(source: FilesSource, roadmap_dir: Path) -> float:
-    total = 0.0
-    for file in expand_files(source, roadmap_dir):
-        packed = file.path.suffix in {".gz", ".zst", ".parquet"}
-        total += file.path.stat().st_size * (3 if packed else 1)
-    return total
+def _text_bytes(source: AnySource, tasks: list[ShardTask]) -> float:
+    """About how much text a source gives; shards of unknown size give what the limit asks."""
+    sizes = [(task.size or 0) * (3 if _is_packed(task) else 1) for task in tasks]
+    limit = source_limit(source)
+    bounds = [] if any(task.size is None for task in tasks) and limit.is_bound else [float(sum(sizes))]
+    if limit.text_bytes is not None:
+        bounds.append(float(limit.text_bytes))
+    if limit.documents is not None and isinstance(source, Transport):
+        bounds.append(float(limit.documents * _WEB_BYTES))
+    return min(bounds, default=0.0)
+
+
+def _is_packed(task: ShardTask) -> bool:
+    return task.name.endswith((".gz", ".zst", ".parquet"))
+
+
+def _notes(source: AnySource, tasks: list[ShardTask], text_bytes: float) -> list[str]:
+    """For a source elsewhere: what its limit means, about how much is fetched, and what would pin it."""
+    if not isinstance(source, Transport) or all(task.place == "local" for task in tasks):
+        return []
+    label = tasks[0].label
+    notes = []
+    if source.limit is not None and source.limit.unit == "tokens":
+        wanted = format_bytes(source.text_limit.text_bytes or 0)
+        notes.append(
+            f"{label}: {source.limit} is read as {wanted} of text, at {source.bytes_per_token:g} bytes a token"
+        )
+    fetched = min(text_bytes / 3, float(sum(task.size or 0 for task in tasks)))
+    if fetched:
+        stored = {"stream": "stored nowhere", "delete": "each stored while it is read", "keep": "and kept"}[source.raw]
+        notes.append(f"{label}: {len(tasks)} shards, about {format_bytes(fetched)} to fetch, {stored}")
+    if isinstance(source, HubSource) and source.revision == "main":
+        commit = tasks[0].location.partition("@")[2][:40]
+        notes.append(f'{label}: "main" is now {commit}; write revision = "{commit}" to stay with it')
+    return notes
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -93,6 +157,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.data.corpus import build_corpus
 
     settings: Settings = stage.settings
+    lineage = [source_lineage(source, place.roadmap_dir) for source in settings.sources]
+    write_atomic(place.work / LINEAGE, json.dumps(lineage, ensure_ascii=False, indent=1))
     with place.progress.task("documents", None, "read") as task:
         counts = build_corpus(
             settings.sources,
@@ -103,6 +169,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             validation_fraction=settings.validation_fraction,
             min_characters=settings.min_characters,
             seed=stage.seed,
+            raw_dir=place.home / RAW,
             on_progress=lambda documents, size: task.update(documents, info=f"{size / 1e6:,.1f} MB"),
         )
     train, validation = counts["train"], counts["validation"]
@@ -112,6 +179,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             "bytes": train["bytes"],
             "validation_documents": validation["documents"],
             "validation_bytes": validation["bytes"],
+            "commits": {str(entry["repo"]): str(entry["commit"]) for entry in lineage if "commit" in entry},
             "counts": counts,
         }
     )
