@@ -7,7 +7,8 @@ import numpy as np
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.conversation.messages import Pair
 from gradus.conversation.records import import_records
-from gradus.data.corpus import build_corpus, read_corpus
+from gradus.data.build import build_corpus
+from gradus.data.corpus import read_corpus
 from gradus.data.files import FilesSource
 from gradus.data.loader import RowLoader
 from gradus.data.pack import load_plan, pack_plan

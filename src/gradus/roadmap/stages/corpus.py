@@ -11,6 +11,7 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
 from gradus.core.files import write_atomic
+from gradus.core.machine import usable_cores
 from gradus.core.quantity import Quantity, format_bytes
 from gradus.core.settings import KeyPath, Problem
 from gradus.data.hub import HubSource
@@ -29,7 +30,7 @@ from gradus.data.sources import (
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 
-VERSION = 1
+VERSION = 2
 MAKES = "corpus"
 INPUTS: tuple[Input, ...] = ()
 
@@ -154,7 +155,8 @@ def _notes(source: AnySource, tasks: list[ShardTask], text_bytes: float) -> list
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Read, normalise, deduplicate, divide, write; results are the counts."""
-    from gradus.data.corpus import build_corpus
+    from gradus.data.build import build_corpus
+    from gradus.data.prepare import PrepareSettings
 
     settings: Settings = stage.settings
     lineage = [source_lineage(source, place.roadmap_dir) for source in settings.sources]
@@ -164,11 +166,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             settings.sources,
             place.work,
             roadmap_dir=place.roadmap_dir,
-            normalise=settings.normalise,
+            settings=PrepareSettings(normalise=settings.normalise, min_characters=settings.min_characters),
             dedup=settings.dedup,
             validation_fraction=settings.validation_fraction,
-            min_characters=settings.min_characters,
             seed=stage.seed,
+            processes=place.machine.threads or usable_cores(),
             raw_dir=place.home / RAW,
             on_progress=lambda documents, size: task.update(documents, info=f"{size / 1e6:,.1f} MB"),
         )

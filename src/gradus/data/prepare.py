@@ -1,0 +1,253 @@
+"""The first pass over a corpus: one portion of its raw shards, read, normalised, judged and hashed.
+
+What is kept stands in `<number>.arrow` in the order it was read, what later passes decide by in `<number>.kept.npy`;
+what is dropped in `<number>.drops.arrow`. `<number>.json` is written last: with it the portion is complete and is not
+read again. A portion depends on nothing but its shards and the settings, so portions run anywhere, in any order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gradus.core.files import fsync_file, write_atomic
+from gradus.core.settings import Settings
+from gradus.data.dedup import HASH_BYTES
+from gradus.data.document import Document, document_id
+from gradus.data.drops import Dropped
+from gradus.data.limits import TextLimit
+from gradus.data.normalise import normalise_text
+from gradus.data.shard_reading import read_shard
+from gradus.data.shard_tasks import RawText, ShardTask
+from gradus.data.worker import Report
+
+# Texts are judged together in batches of at most so many, or so many characters.
+_BATCH_TEXTS = 1024
+_BATCH_CHARACTERS = 1 << 23
+_EXCERPT_CHARACTERS = 200
+_LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
+
+KEPT_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.large_string()),
+        ("source", pa.string()),
+        ("meta", pa.string()),
+        ("place", pa.string()),
+    ]
+)
+DROP_SCHEMA = pa.schema(
+    [
+        ("reason", pa.string()),
+        ("source", pa.string()),
+        ("place", pa.string()),
+        ("detail", pa.string()),
+        ("id", pa.string()),
+        ("excerpt", pa.string()),
+        ("position", pa.int64()),
+    ]
+)
+KEPT_DTYPE = np.dtype([("hash", f"S{HASH_BYTES}"), ("bytes", "<u8"), ("position", "<u8")])
+"""Of a kept document: hash and UTF-8 size of its text, and its position among all that was read, dropped ones too."""
+
+
+class PrepareSettings(Settings):
+    """What decides about a text on its own; the settings of stage `corpus` of the same names."""
+
+    normalise: bool = True
+    min_characters: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PortionFiles:
+    """A portion's files in the folder of a build, by their endings."""
+
+    folder: Path
+    number: int
+
+    def __getitem__(self, ending: str) -> Path:
+        return self.folder / f"{self.number:05d}.{ending}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document that goes on. place: where it stood; position: its number among all that was read; size: bytes."""
+
+    document: Document
+    place: str
+    position: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A text that was left out, with its position and, where it has one, its id."""
+
+    dropped: Dropped
+    position: int
+    id: str = ""
+
+
+def prepare_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Prepare a portion: {folder, number, tasks, raw_dir, settings, limit} to {number, read, bytes_read, whole}.
+
+    limit: [documents, bytes] that are enough, each or null; duplicates inside the portion do not count.
+    read: texts met, dropped ones included; bytes_read: UTF-8 bytes of what was kept; whole: whether all was read.
+    Errors: DataError.
+    """
+    files = PortionFiles(Path(job["folder"]), job["number"])
+    if files["json"].exists():
+        done: dict[str, Any] = json.loads(files["json"].read_text(encoding="utf-8"))
+        if done["whole"] or done["limit"] == job["limit"]:
+            report(done["read"], done["bytes_read"])
+            return done
+    raw_dir = Path(job["raw_dir"]) if job["raw_dir"] else None
+    tasks = [ShardTask.from_json(task) for task in job["tasks"]]
+    texts = (found for task in tasks for found in read_shard(task, raw_dir=raw_dir))
+    settings, limit = PrepareSettings.model_validate(job["settings"]), TextLimit(*job["limit"])
+    with closing(texts):
+        done = {"number": files.number, "limit": job["limit"], **_prepare(texts, settings, limit, files, report)}
+    write_atomic(files["json"], json.dumps(done))
+    return done
+
+
+def _prepare(
+    texts: Iterator[RawText | Dropped], settings: PrepareSettings, limit: TextLimit, files: PortionFiles, report: Report
+) -> dict[str, Any]:
+    read = bytes_read = 0
+    enough = _Enough(limit)
+    facts: list[NDArray[Any]] = []
+    with (
+        pa.OSFile(str(files["arrow"]), "wb") as kept_file,
+        pa.ipc.new_file(kept_file, KEPT_SCHEMA, options=_LZ4) as kept_writer,
+        pa.OSFile(str(files["drops.arrow"]), "wb") as drop_file,
+        pa.ipc.new_file(drop_file, DROP_SCHEMA, options=_LZ4) as drop_writer,
+    ):
+        for batch in _batches(texts, enough):
+            kept, left = judge_texts(batch, settings, read)
+            if kept:
+                kept_writer.write_batch(_kept_rows(kept))
+                facts.append(np.array([(bytes.fromhex(k.document.id), k.size, k.position) for k in kept], KEPT_DTYPE))
+            if left:
+                drop_writer.write_batch(drop_rows(left))
+            read += len(batch)
+            bytes_read += sum(one.size for one in kept)
+            enough.add(kept)
+            report(read, bytes_read)
+    np.save(files["kept.npy"], np.concatenate(facts) if facts else np.zeros(0, KEPT_DTYPE), allow_pickle=False)
+    for ending in ("arrow", "drops.arrow", "kept.npy"):
+        fsync_file(files[ending])
+    return {"read": read, "bytes_read": bytes_read, "whole": not enough.is_reached}
+
+
+class _Enough:
+    """Whether the documents of a portion are as many as its source may give."""
+
+    def __init__(self, limit: TextLimit) -> None:
+        self._limit = limit
+        self._ids: set[str] = set()
+        self._size = 0
+
+    def add(self, kept: Sequence[Kept]) -> None:
+        if self._limit.is_bound:
+            for one in kept:
+                self._size += 0 if one.document.id in self._ids else one.size
+                self._ids.add(one.document.id)
+
+    @property
+    def is_reached(self) -> bool:
+        return self._limit.reached(len(self._ids), self._size)
+
+    @property
+    def batch_texts(self) -> int:
+        """How many texts to take at once: no more than could be wanted."""
+        wanted = self._limit.documents
+        return _BATCH_TEXTS if wanted is None else max(1, min(_BATCH_TEXTS, wanted - len(self._ids)))
+
+
+def judge_texts(
+    found: Sequence[RawText | Dropped], settings: PrepareSettings, first: int
+) -> tuple[list[Kept], list[Left]]:
+    """What becomes of each text; `first` is the position of the first."""
+    kept: list[Kept] = []
+    left: list[Left] = []
+    for position, raw in enumerate(found, start=first):
+        if isinstance(raw, Dropped):
+            left.append(Left(raw, position))
+            continue
+        document = _document(raw, settings)
+        if isinstance(document, Dropped):
+            left.append(Left(document, position))
+        else:
+            kept.append(Kept(document, raw.place, position, len(document.text.encode("utf-8"))))
+    return kept, left
+
+
+def _document(raw: RawText, settings: PrepareSettings) -> Document | Dropped:
+    text = normalise_text(raw.text) if settings.normalise else raw.text
+
+    def dropped(reason: str, detail: str = "") -> Dropped:
+        return Dropped(reason, raw.place, detail, text, raw.source)
+
+    if not text.strip():
+        return dropped("empty")
+    if len(text) < settings.min_characters:
+        return dropped("too_short", f"{len(text)} characters, fewer than {settings.min_characters}")
+    try:
+        identity = document_id(text)
+    except UnicodeEncodeError as error:
+        return dropped("invalid_unicode", f"lone surrogate at position {error.start}")
+    return Document(text, identity, raw.source, raw.meta)
+
+
+def _batches(found: Iterator[RawText | Dropped], enough: _Enough) -> Iterator[list[RawText | Dropped]]:
+    """The texts in batches, until they end or are enough; `enough` is told of each batch before the next is taken."""
+    while not enough.is_reached:
+        batch: list[RawText | Dropped] = []
+        size = 0
+        for one in islice(found, enough.batch_texts):
+            batch.append(one)
+            size += len(one.text) if isinstance(one, RawText) else 0
+            if size >= _BATCH_CHARACTERS:
+                break
+        if not batch:
+            return
+        yield batch
+
+
+def _kept_rows(kept: Sequence[Kept]) -> pa.RecordBatch:
+    columns = {
+        "id": [one.document.id for one in kept],
+        "text": [one.document.text for one in kept],
+        "source": [one.document.source for one in kept],
+        "meta": [json.dumps(dict(one.document.meta)) for one in kept],
+        "place": [one.place for one in kept],
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=KEPT_SCHEMA)
+
+
+def drop_rows(left: Sequence[Left]) -> pa.RecordBatch:
+    """Rows of DROP_SCHEMA; excerpts may hold lone surrogates, which no file can, and lose them."""
+    columns = {
+        "reason": [one.dropped.reason for one in left],
+        "source": [one.dropped.source for one in left],
+        "place": [one.dropped.place for one in left],
+        "detail": [one.dropped.detail for one in left],
+        "id": [one.id for one in left],
+        "excerpt": [_writable(one.dropped.excerpt[:_EXCERPT_CHARACTERS]) for one in left],
+        "position": [one.position for one in left],
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=DROP_SCHEMA)
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
