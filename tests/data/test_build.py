@@ -17,7 +17,9 @@ from gradus.core.quantity import Quantity
 from gradus.data import portions
 from gradus.data.build import build_corpus
 from gradus.data.corpus import corpus_counts, read_corpus
+from gradus.data.document import document_id
 from gradus.data.files import FilesSource
+from gradus.data.prepare import PrepareSettings
 
 
 def write_files(folder: Path, files: int, documents: int) -> None:
@@ -97,7 +99,9 @@ import sys
 from pathlib import Path
 from gradus.data import portions
 from gradus.data.build import build_corpus
+from gradus.data.document import document_id
 from gradus.data.files import FilesSource
+from gradus.data.prepare import PrepareSettings
 portions.PORTION_BYTES = 20_000
 folder = Path(sys.argv[1])
 build_corpus([FilesSource(path="raw")], folder / sys.argv[2], roadmap_dir=folder, validation_fraction=0.1, processes=2)
@@ -156,3 +160,24 @@ def test_other_settings_begin_anew(tmp_path: Path) -> None:
     second = build_corpus([FilesSource(path="raw")], tmp_path / "c", roadmap_dir=tmp_path, validation_fraction=0.5)
     assert first["validation"]["documents"] < second["validation"]["documents"]
     assert first["kept"] == second["kept"]
+
+
+def test_filters_and_masks_act_before_duplicates_are_sought(tmp_path: Path) -> None:
+    (tmp_path / "my_rules.py").write_text("def loud(text):\n    return 'loud' if text.isupper() else None\n")
+    rows = ["write to anna@posteo.de", "write to bert@posteo.de", "LOUD", "short", "x = a * b / (c + d) < e # $1 \\n"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    settings = PrepareSettings(
+        filters=("my_rules:loud", {"name": "length", "min_characters": 6, "min_words": None}), mask=("pii",)
+    )
+    counts = build_corpus(
+        [FilesSource(path="a.jsonl")], tmp_path / "c", roadmap_dir=tmp_path, settings=settings, validation_fraction=0
+    )
+    texts = [document.text for document in read_corpus(tmp_path / "c", "train")]
+    assert len(texts) == 2
+    assert "anna" not in texts[0]
+    assert texts[1] == rows[4]
+    assert counts["dropped"] == {"duplicate": 1, "length.too_few_characters": 1, "my_rules:loud.loud": 1}
+    assert counts["masked"] == {"email": 2}
+    dropped = {row["reason"]: row for row in pq.read_table(tmp_path / "c" / "drops").to_pylist()}
+    assert dropped["my_rules:loud.loud"]["place"] == "a.jsonl:3"
+    assert dropped["my_rules:loud.loud"]["id"] == document_id("LOUD")

@@ -69,6 +69,8 @@ def stats_lines(name: str, counts: dict[str, Any]) -> list[str]:
             for reason, number in sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
         ]
         lines += [text_table(["dropped as", "texts", "of read", ""], rows, right=(1, 2)), ""]
+    if counts.get("masked"):
+        lines += ["masked: " + ", ".join(f"{number:,} {kind}" for kind, number in counts["masked"].items()), ""]
     lengths = counts["train"]["document_bytes"]
     if lengths["count"]:
         lines += [_length_plot(lengths), ""]

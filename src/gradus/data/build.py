@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +67,8 @@ def build_corpus(
     def job(portion: Portion, limit: TextLimit) -> dict[str, Any]:
         bounds = [limit.documents, limit.text_bytes]
         raw = str(raw_dir) if raw_dir else None
-        return {**portion.to_json(), "folder": str(folder), "raw_dir": raw, "settings": judged, "limit": bounds}
+        places = {"folder": str(folder), "roadmap_dir": str(roadmap_dir), "raw_dir": raw}
+        return {**portion.to_json(), **places, "settings": judged, "limit": bounds}
 
     judged = settings.model_dump(mode="json")
     jobs = (job(portion, limits[portion.source]) for portion in portions if not decision.is_full(portion.source))
@@ -88,7 +90,7 @@ def build_corpus(
         }
         for number, last in decision.taken.items()
     )
-    counts = _Counts(folder, decision.read)
+    counts = _Counts(folder, decision)
     for finished in run_jobs(finish_portion, finishing, processes, log):
         counts.add(finished)
     result = counts.result(validation_fraction)
@@ -128,6 +130,7 @@ class _Decision:
         # Portion -> the position after which nothing of it is taken.
         self.taken: dict[int, int | None] = {}
         self.read = 0
+        self.masked: Counter[str] = Counter()  # in everything prepared, what stands behind a limit too
 
     @property
     def kept_bytes(self) -> int:
@@ -161,6 +164,7 @@ class _Decision:
         np.save(PortionFiles(self._folder, number)["fates.npy"], fates, allow_pickle=False)
         position = int(facts["position"][last]) if self.is_full(source) else None
         self.taken[number] = position
+        self.masked.update(prepared["masked"])
         self.read += prepared["read"] if position is None else position + 1
 
     def _facts(self, prepared: dict[str, Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -185,9 +189,9 @@ class _Decision:
 class _Counts:
     """Adds up what the portions came to."""
 
-    def __init__(self, folder: Path, read: int) -> None:
+    def __init__(self, folder: Path, decision: _Decision) -> None:
         self.drops = DropLog()
-        self._folder, self._read = folder, read
+        self._folder, self._read, self._masked = folder, decision.read, decision.masked
         self._least = 1.0  # position of a document in train
         self._sides: dict[str, dict[str, Any]] = {
             split: {"documents": 0, "bytes": 0, "shards": 0, "by_source": {}} for split in SPLITS
@@ -218,6 +222,7 @@ class _Counts:
             "read": self._read,
             "kept": sum(side["documents"] for side in self._sides.values()),
             "dropped": dict(sorted(self.drops.by_reason.items())),
+            "masked": dict(sorted(self._masked.items())),
             **self._sides,
         }
 

@@ -8,6 +8,7 @@ read again. A portion depends on nothing but its shards and the settings, so por
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from gradus.core.settings import Settings
 from gradus.data.dedup import HASH_BYTES
 from gradus.data.document import Document, document_id
 from gradus.data.drops import Dropped
+from gradus.data.filters.filter import first_reasons
+from gradus.data.filters.table import FilterEntry, filter_named, masker_named
 from gradus.data.limits import TextLimit
 from gradus.data.normalise import normalise_text
 from gradus.data.shard_reading import read_shard
@@ -65,6 +68,8 @@ class PrepareSettings(Settings):
 
     normalise: bool = True
     min_characters: int = 1
+    filters: tuple[FilterEntry, ...] = ()
+    mask: tuple[FilterEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +103,11 @@ class Left:
 
 
 def prepare_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Prepare a portion: {folder, number, tasks, raw_dir, settings, limit} to {number, read, bytes_read, whole}.
+    """Prepare a portion: {folder, number, tasks, raw_dir, roadmap_dir, settings, limit} to its counts.
 
-    limit: [documents, bytes] that are enough, each or null; duplicates inside the portion do not count.
-    read: texts met, dropped ones included; bytes_read: UTF-8 bytes of what was kept; whole: whether all was read.
+    The counts are {number, read, bytes_read, masked, limit, whole}. limit: [documents, bytes] that are enough, each or
+    null; duplicates inside the portion do not count. read: texts met, dropped ones included; bytes_read: UTF-8 bytes
+    of what was kept; whole: whether all was read.
     Errors: DataError.
     """
     files = PortionFiles(Path(job["folder"]), job["number"])
@@ -113,15 +119,16 @@ def prepare_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
     raw_dir = Path(job["raw_dir"]) if job["raw_dir"] else None
     tasks = [ShardTask.from_json(task) for task in job["tasks"]]
     texts = (found for task in tasks for found in read_shard(task, raw_dir=raw_dir))
-    settings, limit = PrepareSettings.model_validate(job["settings"]), TextLimit(*job["limit"])
+    judge = TextJudge(PrepareSettings.model_validate(job["settings"]), Path(job["roadmap_dir"]))
     with closing(texts):
-        done = {"number": files.number, "limit": job["limit"], **_prepare(texts, settings, limit, files, report)}
+        counts = _prepare(texts, judge, TextLimit(*job["limit"]), files, report)
+    done = {"number": files.number, "limit": job["limit"], **counts}
     write_atomic(files["json"], json.dumps(done))
     return done
 
 
 def _prepare(
-    texts: Iterator[RawText | Dropped], settings: PrepareSettings, limit: TextLimit, files: PortionFiles, report: Report
+    texts: Iterator[RawText | Dropped], judge: TextJudge, limit: TextLimit, files: PortionFiles, report: Report
 ) -> dict[str, Any]:
     read = bytes_read = 0
     enough = _Enough(limit)
@@ -133,7 +140,7 @@ def _prepare(
         pa.ipc.new_file(drop_file, DROP_SCHEMA, options=_LZ4) as drop_writer,
     ):
         for batch in _batches(texts, enough):
-            kept, left = judge_texts(batch, settings, read)
+            kept, left = judge(batch, read)
             if kept:
                 kept_writer.write_batch(_kept_rows(kept))
                 facts.append(np.array([(bytes.fromhex(k.document.id), k.size, k.position) for k in kept], KEPT_DTYPE))
@@ -146,7 +153,8 @@ def _prepare(
     np.save(files["kept.npy"], np.concatenate(facts) if facts else np.zeros(0, KEPT_DTYPE), allow_pickle=False)
     for ending in ("arrow", "drops.arrow", "kept.npy"):
         fsync_file(files[ending])
-    return {"read": read, "bytes_read": bytes_read, "whole": not enough.is_reached}
+    masked = dict(sorted(judge.masked.items()))
+    return {"read": read, "bytes_read": bytes_read, "masked": masked, "whole": not enough.is_reached}
 
 
 class _Enough:
@@ -174,39 +182,58 @@ class _Enough:
         return _BATCH_TEXTS if wanted is None else max(1, min(_BATCH_TEXTS, wanted - len(self._ids)))
 
 
-def judge_texts(
-    found: Sequence[RawText | Dropped], settings: PrepareSettings, first: int
-) -> tuple[list[Kept], list[Left]]:
-    """What becomes of each text; `first` is the position of the first."""
-    kept: list[Kept] = []
-    left: list[Left] = []
-    for position, raw in enumerate(found, start=first):
-        if isinstance(raw, Dropped):
-            left.append(Left(raw, position))
-            continue
-        document = _document(raw, settings)
-        if isinstance(document, Dropped):
-            left.append(Left(document, position))
-        else:
-            kept.append(Kept(document, raw.place, position, len(document.text.encode("utf-8"))))
-    return kept, left
+class TextJudge:
+    """Decides about texts one by one: normalises, filters, masks. masked: what was replaced so far, by kind."""
 
+    def __init__(self, settings: PrepareSettings, roadmap_dir: Path) -> None:
+        self._settings = settings
+        self._filters = [filter_named(entry, roadmap_dir) for entry in settings.filters]
+        self._maskers = [masker_named(entry) for entry in settings.mask]
+        self.masked: Counter[str] = Counter()
 
-def _document(raw: RawText, settings: PrepareSettings) -> Document | Dropped:
-    text = normalise_text(raw.text) if settings.normalise else raw.text
+    def __call__(self, found: Sequence[RawText | Dropped], first: int) -> tuple[list[Kept], list[Left]]:
+        """What becomes of each text, in order; `first` is the position of the first."""
+        left: list[Left] = []
+        passed: list[tuple[int, RawText, str]] = []
+        for position, raw in enumerate(found, start=first):
+            text = raw if isinstance(raw, Dropped) else self._readable(raw)
+            if isinstance(text, Dropped):
+                left.append(Left(text, position))
+            else:
+                assert isinstance(raw, RawText)
+                passed.append((position, raw, text))
+        if self._filters:
+            reasons = first_reasons(self._filters, [text for _, _, text in passed])
+            for (position, raw, text), reason in zip(passed, reasons, strict=True):
+                if reason is not None:
+                    dropped = Dropped(reason.name, raw.place, reason.detail, text, raw.source)
+                    left.append(Left(dropped, position, document_id(text)))
+            passed = [one for one, reason in zip(passed, reasons, strict=True) if reason is None]
+            left.sort(key=lambda one: one.position)
+        return [self._kept(*one) for one in passed], left
 
-    def dropped(reason: str, detail: str = "") -> Dropped:
-        return Dropped(reason, raw.place, detail, text, raw.source)
+    def _readable(self, raw: RawText) -> str | Dropped:
+        """The text in its normal form, or why it is no document."""
+        text = normalise_text(raw.text) if self._settings.normalise else raw.text
 
-    if not text.strip():
-        return dropped("empty")
-    if len(text) < settings.min_characters:
-        return dropped("too_short", f"{len(text)} characters, fewer than {settings.min_characters}")
-    try:
-        identity = document_id(text)
-    except UnicodeEncodeError as error:
-        return dropped("invalid_unicode", f"lone surrogate at position {error.start}")
-    return Document(text, identity, raw.source, raw.meta)
+        def dropped(reason: str, detail: str = "") -> Dropped:
+            return Dropped(reason, raw.place, detail, text, raw.source)
+
+        if not text.strip():
+            return dropped("empty")
+        if len(text) < self._settings.min_characters:
+            return dropped("too_short", f"{len(text)} characters, fewer than {self._settings.min_characters}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return dropped("invalid_unicode", f"lone surrogate at position {error.start}")
+        return text
+
+    def _kept(self, position: int, raw: RawText, text: str) -> Kept:
+        for masker in self._maskers:
+            text, counts = masker.mask(text)
+            self.masked.update(counts)
+        return Kept(Document(text, document_id(text), raw.source, raw.meta), raw.place, position, len(text.encode()))
 
 
 def _batches(found: Iterator[RawText | Dropped], enough: _Enough) -> Iterator[list[RawText | Dropped]]:

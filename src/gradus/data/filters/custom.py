@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -46,10 +47,15 @@ class FunctionFilter(TextFilter[NoSettings]):
         return Reason(f"{self._reference}.{answer}")
 
 
-def load_custom(reference: str) -> FunctionFilter | type[Filter[Any]]:
-    """What "package.module:name" means. Errors: ConfigError where there is no such module or name."""
+def load_custom(reference: str, folder: Path) -> FunctionFilter | type[Filter[Any]]:
+    """What "package.module:name" means: installed, or a module in `folder`. Errors: ConfigError."""
     module_name, _, name = reference.partition(":")
-    module = _module(reference, module_name)
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        module = _module(reference, module_name)
+    finally:
+        sys.path.remove(str(folder.resolve()))
     found = getattr(module, name, None)
     if isinstance(found, type) and issubclass(found, Filter):
         return found
@@ -69,7 +75,8 @@ def _module(reference: str, name: str) -> ModuleType:
         if missing != name and not name.startswith(f"{missing}."):
             raise  # the module exists and misses something itself
         raise ConfigError(
-            f'filter "{reference}": no module "{missing}"; expected "package.module:name", importable from here'
+            f'filter "{reference}": no module "{missing}"; expected "package.module:name", of a package that is '
+            "installed or stands beside the roadmap"
         ) from None
     except ValueError:
         raise ConfigError(f'filter "{reference}": expected "package.module:name"') from None

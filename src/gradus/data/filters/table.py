@@ -22,6 +22,9 @@ from gradus.data.filters.perplexity import PerplexityFilter
 from gradus.data.filters.pii import PiiMasker
 from gradus.data.filters.symbols import SymbolsFilter
 
+FilterEntry = str | dict[str, Any]
+"""A filter or masker as settings name it: its name, or a table of its name and settings."""
+
 FILTERS: dict[str, type[Filter[Any]]] = {
     "english": EnglishFilter,
     "language": LanguageFilter,
@@ -41,12 +44,13 @@ MASKERS: dict[str, type[Masker[Any]]] = {"pii": PiiMasker}
 def filter_named(entry: str | Mapping[str, Any], folder: Path = Path(), where: str = "") -> Filter[Any]:
     """The filter of a name, or of a table of its "name" and settings.
 
-    folder: where relative paths in the settings begin; where: the place of the entry, for messages.
+    folder: where relative paths in the settings begin, and where modules of outside filters may lie; where: the
+    place of the entry, for messages.
     Errors: ConfigError with the nearest name, or with all that is wrong with the settings; MissingPackageError.
     """
     name, settings = _parts(entry, "filter", where)
     if ":" in name:
-        found = load_custom(name)
+        found = load_custom(name, folder)
         if isinstance(found, FunctionFilter):
             if settings:
                 raise ConfigError(
