@@ -101,7 +101,8 @@ def band_keys(signed: Signatures, settings: MinHashSettings) -> Hashes:
 
 def similarities(one: Signatures, other: Signatures) -> NDArray[np.float32]:
     """The estimated Jaccard similarity of each pair of rows."""
-    return np.count_nonzero(one == other, axis=1).astype(np.float32) / np.float32(one.shape[1])
+    estimates: NDArray[np.float32] = np.mean(one == other, axis=1, dtype=np.float32)
+    return estimates
 
 
 def _least_values(shingles: Hashes, counts: NDArray[np.int64], settings: MinHashSettings) -> Hashes:

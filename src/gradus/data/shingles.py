@@ -1,4 +1,4 @@
-"""Words and word n-grams of many texts at once, as 64-bit hashes: the kernel of near-duplicate search and decontamination.
+"""Words and word n-grams of many texts at once, as 64-bit hashes: for near-duplicates and decontamination.
 
 What counts as a word (`WORDS_VERSION` names this definition; change both together):
 
