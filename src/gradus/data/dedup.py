@@ -30,28 +30,25 @@ class SeenHashes:
 
         Within one call the first of equal ids is the new one.
         """
-        return self.add_hashes(np.frombuffer(bytes.fromhex("".join(ids)), dtype=_KEY))
-
-    def add_hashes(self, hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-        """The same for hashes as an array of 16-byte strings."""
-        unique, first, known = self._look_up(hashes)
+        hashes = _hashes(ids)
+        unique, first = np.unique(hashes, return_index=True)
+        known = self._find(unique)
+        is_new = np.zeros(len(hashes), dtype=bool)
+        is_new[first[~known]] = True
         if not known.all():
             self._push(unique[~known])
-        return _marked(len(hashes), first[~known])
+        return is_new
 
-    def are_new(self, hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-        """What `add_hashes` would say, without adding anything."""
-        _, first, known = self._look_up(hashes)
-        return _marked(len(hashes), first[~known])
+    def contains(self, ids: list[str]) -> NDArray[np.bool_]:
+        """True for each that was added before; nothing is added."""
+        return self._find(_hashes(ids))
 
-    def _look_up(self, hashes: NDArray[np.bytes_]) -> tuple[NDArray[np.bytes_], NDArray[np.intp], NDArray[np.bool_]]:
-        """(different hashes, where each came first, whether it was met in an earlier call)."""
-        unique, first = np.unique(hashes, return_index=True)
-        known = np.zeros(len(unique), dtype=bool)
+    def _find(self, hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        known = np.zeros(len(hashes), dtype=bool)
         for run in (*self._full, *self._growing):
-            place = np.minimum(np.searchsorted(run, unique), len(run) - 1)
-            known |= run[place] == unique
-        return unique, first, known
+            place = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
+            known |= run[place] == hashes
+        return known
 
     def _push(self, run: NDArray[np.bytes_]) -> None:
         self.size += len(run)
@@ -66,11 +63,9 @@ class SeenHashes:
         self._full.append(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
+def _hashes(ids: list[str]) -> NDArray[np.bytes_]:
+    return np.frombuffer(bytes.fromhex("".join(ids)), dtype=f"V{HASH_BYTES}").view(_KEY)
+
+
 # Fixed-width bytes compare as numpy strings do: padded with zero bytes, so equal widths compare exactly.
 _KEY = np.dtype(f"S{HASH_BYTES}")
-
-
-def _marked(size: int, positions: NDArray[np.intp]) -> NDArray[np.bool_]:
-    marks = np.zeros(size, dtype=bool)
-    marks[positions] = True
-    return marks
