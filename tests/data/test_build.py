@@ -19,6 +19,7 @@ from gradus.data.build import build_corpus
 from gradus.data.corpus import corpus_counts, read_corpus
 from gradus.data.document import document_id
 from gradus.data.files import FilesSource
+from gradus.data.minhash import MinHashSettings
 from gradus.data.prepare import PrepareSettings
 
 
@@ -101,6 +102,7 @@ from gradus.data import portions
 from gradus.data.build import build_corpus
 from gradus.data.document import document_id
 from gradus.data.files import FilesSource
+from gradus.data.minhash import MinHashSettings
 from gradus.data.prepare import PrepareSettings
 portions.PORTION_BYTES = 20_000
 folder = Path(sys.argv[1])
@@ -181,3 +183,75 @@ def test_filters_and_masks_act_before_duplicates_are_sought(tmp_path: Path) -> N
     dropped = {row["reason"]: row for row in pq.read_table(tmp_path / "c" / "drops").to_pylist()}
     assert dropped["my_rules:loud.loud"]["place"] == "a.jsonl:3"
     assert dropped["my_rules:loud.loud"]["id"] == document_id("LOUD")
+
+
+def prose(rng: random.Random, words: int) -> list[str]:
+    return [rng.choice(WORDS) for _ in range(words)]
+
+
+WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "su", "ter", "van") for b in ("den", "fil", "gor", "hem", "jas", "kut")]
+
+
+def edited(rng: random.Random, words: list[str], edits: int) -> str:
+    words = list(words)
+    for place in rng.sample(range(len(words)), edits):
+        words[place] = "changed"
+    return " ".join(words)
+
+
+def test_near_duplicates_keep_the_longest_across_sources_and_generations(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    originals = [prose(rng, 200) for _ in range(40)]
+    first = [" ".join(words) for words in originals[:30]]
+    # The same texts with two words changed, and one word more: longer, so these stay.
+    second = [edited(rng, words, 2) + " end" for words in originals[:10]] + [" ".join(w) for w in originals[30:]]
+    third = [edited(rng, words, 1) + " and more" for words in originals[5:35]] + [
+        "entirely new " + " ".join(prose(rng, 99))
+    ]
+    sources = []
+    for name, texts in (("a", first), ("b", second), ("c", third)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        sources.append(FilesSource(path=f"{name}.jsonl"))
+    settings = {
+        "roadmap_dir": tmp_path,
+        "settings": PrepareSettings(minhash=MinHashSettings()),
+        "validation_fraction": 0.1,
+    }
+    counts = build_corpus(sources[:2], tmp_path / "one", **settings)
+    assert counts["dropped"] == {"near_duplicate": 10}
+    kept = {document.text for split in ("train", "validation") for document in read_corpus(tmp_path / "one", split)}
+    assert kept == {*first[10:], *second}
+    before = content(tmp_path / "one")
+    grown = build_corpus(sources[2:], tmp_path / "two", extends=tmp_path / "one", **settings)
+    # What an earlier generation holds stays, though what comes is longer.
+    assert grown["dropped"] == {"near_duplicate": 40}
+    assert grown["kept"] == counts["kept"] + 1
+    assert grown["generations"] == 2
+    after = content(tmp_path / "two")
+    shards = {name: data for name, data in before.items() if name.endswith(".parquet")}
+    assert shards.items() <= after.items()
+    assert corpus_counts(tmp_path / "two") == grown
+
+
+def test_an_extended_corpus_drops_what_the_earlier_one_holds(tmp_path: Path) -> None:
+    write_files(tmp_path / "raw", 3, 60)
+    settings = {"roadmap_dir": tmp_path, "validation_fraction": 0.2}
+    whole = build_corpus([FilesSource(path="raw")], tmp_path / "whole", **settings)
+    build_corpus([FilesSource(path="raw/00[01].jsonl")], tmp_path / "one", **settings)
+    grown = build_corpus([FilesSource(path="raw/002.jsonl")], tmp_path / "two", extends=tmp_path / "one", **settings)
+    for key in ("read", "kept", "dropped"):
+        assert grown[key] == whole[key]
+    for split in ("train", "validation"):
+        texts = [[d.text for d in read_corpus(tmp_path / name, split)] for name in ("whole", "two")]
+        assert texts[0] == texts[1]
+        assert grown[split]["document_bytes"] == whole[split]["document_bytes"]
+
+
+def test_an_address_is_kept_once_where_asked(tmp_path: Path) -> None:
+    rows = [("one", "http://a.org/x"), ("two", "https://www.a.org/x/"), ("three", "http://a.org/y"), ("four", None)]
+    lines = [json.dumps({"text": text, **({"url": url} if url else {})}) + "\n" for text, url in rows]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    settings = {"roadmap_dir": tmp_path, "validation_fraction": 0}
+    counts = build_corpus([FilesSource(path="a.jsonl")], tmp_path / "c", unique_urls=True, **settings)
+    assert counts["dropped"] == {"duplicate_url": 1}
+    assert [d.text for d in read_corpus(tmp_path / "c", "train")] == ["one", "three", "four"]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gradus.core.errors import DataError, did_you_mean
-from gradus.data.corpus import DROPS, SPLITS, Split, corpus_counts, corpus_shards
+from gradus.data.corpus import DROPS, NEAR, NEAR_DUPLICATE, SPLITS, Split, corpus_counts, corpus_shards
 from gradus.data.dedup import HASH_BYTES
 from gradus.data.document import Document
 
@@ -69,7 +69,7 @@ def sample_drops(folder: Path, count: int, seed: int = 0, reason: str | None = N
         raise DataError(f'{folder}: nothing was dropped as "{reason}"{did_you_mean(reason, known)}; reasons: {there}')
     for shard, rows in _drawn(_drop_shards(folder), "reason", reason, count, seed):
         for row in _rows(shard, rows):
-            yield _dropped(row)
+            yield _dropped(folder, row)
 
 
 def find_document(folder: Path, key: str) -> Iterator[Whereabouts | DroppedRow]:
@@ -90,7 +90,7 @@ def find_document(folder: Path, key: str) -> Iterator[Whereabouts | DroppedRow]:
     for shard in _drop_shards(folder):
         table = pq.read_table(shard, columns=["id", "place"])
         for row in _matching(table["id"].to_pylist(), table["place"].to_pylist(), key):
-            yield _dropped(_rows(shard, [row])[0])
+            yield _dropped(folder, _rows(shard, [row])[0])
 
 
 def compare_corpora(one: Path, two: Path) -> dict[str, dict[str, int]]:
@@ -156,8 +156,16 @@ def _rows(shard: Path, rows: Sequence[int]) -> list[dict[str, Any]]:
     return found
 
 
-def _dropped(row: dict[str, Any]) -> DroppedRow:
-    return DroppedRow(row["reason"], row["source"], row["place"], row["detail"], row["id"], row["excerpt"])
+def _dropped(folder: Path, row: dict[str, Any]) -> DroppedRow:
+    detail = row["detail"]
+    if row["reason"] == NEAR_DUPLICATE:
+        mates = [
+            f"{mate['kept']} (similarity {mate['similarity']:.2f})"
+            for pairs in sorted((folder / NEAR).glob("*/pairs.parquet"))
+            for mate in pq.read_table(pairs, filters=[("removed", "=", row["id"])]).to_pylist()
+        ]
+        detail = f"{detail}: {', '.join(mates)}"
+    return DroppedRow(row["reason"], row["source"], row["place"], detail, row["id"], row["excerpt"])
 
 
 def _meta_place(meta: str) -> str:

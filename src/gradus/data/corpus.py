@@ -1,8 +1,8 @@
 """A corpus on disk: the documents of some sources, normalised, each once, divided into train and validation.
 
 `train/` and `validation/` hold zstandard parquet shards (columns id, text, source, meta as JSON; row groups of 1,024),
-`drops/` everything that was left out and why, `corpus.json` the counts, written last, `drops.json` a summary.
-build.py makes one.
+`drops/` everything that was left out and why, `exact/` and `near/` what later corpora that extend this one compare
+with, `corpus.json` the counts, written last, `drops.json` a summary. build.py makes one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from gradus.data.document import Document
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
-DROPS = "drops"
+DROPS, EXACT, NEAR = "drops", "exact", "near"
+NEAR_DUPLICATE = "near_duplicate"
 COUNTS = "corpus.json"
 
 ROW_GROUP_DOCUMENTS = 1024

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gradus.core.files import fsync_file, write_atomic
-from gradus.data.corpus import CORPUS_SCHEMA, DROPS, ROW_GROUP_DOCUMENTS, SPLITS, Split
+from gradus.data.corpus import CORPUS_SCHEMA, DROPS, NEAR_DUPLICATE, ROW_GROUP_DOCUMENTS, SPLITS, Split
 from gradus.data.drops import DropLog, Dropped
 from gradus.data.holdout import holdout_position
 from gradus.data.prepare import DROP_SCHEMA, Left, PortionFiles, drop_rows
@@ -37,7 +37,17 @@ class Fate(IntEnum):
 
     KEPT = 0
     DUPLICATE = 1
-    NOT_TAKEN = 2
+    DUPLICATE_URL = 2
+    NEAR_DUPLICATE = 3
+    NOT_TAKEN = 4
+
+
+# The reason that drops are counted by, and one sentence about it.
+_REASONS = {
+    Fate.DUPLICATE: ("duplicate", "same text as a document that is kept"),
+    Fate.DUPLICATE_URL: ("duplicate_url", "same address as a document that is kept"),
+    Fate.NEAR_DUPLICATE: (NEAR_DUPLICATE, "most of its text is in a document that is kept"),
+}
 
 
 def finish_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -61,9 +71,9 @@ def finish_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
                 if split == "train":
                     least = min(least, position)
                 writers[split].add(row)
-            elif fate == Fate.DUPLICATE:
-                detail = f"same text as an earlier document, id {row['id']}"
-                drops.add(Left(Dropped("duplicate", row["place"], detail, row["text"], row["source"]), 0, row["id"]))
+            elif fate != Fate.NOT_TAKEN:
+                reason, detail = _REASONS[Fate(fate)]
+                drops.add(Left(Dropped(reason, row["place"], detail, row["text"], row["source"]), 0, row["id"]))
     done = {"number": files.number, "least": least, "drops": drops.log.to_json()}
     for split, writer in writers.items():
         counts, lengths = writer.close()

@@ -36,9 +36,9 @@ class Portion:
         return {"number": self.number, "label": self.label, "tasks": [task.to_json() for task in self.tasks]}
 
 
-def portions_of(tasks: Iterable[ShardTask]) -> Iterator[Portion]:
-    """The tasks in order, small ones of one source together; one of unknown size stands alone."""
-    number = 0
+def portions_of(tasks: Iterable[ShardTask], first: int = 0) -> Iterator[Portion]:
+    """The tasks in order, small ones of a source together, one of unknown size alone. first: the first number."""
+    number = first
     pending: list[ShardTask] = []
     size = 0
     for task in tasks:

@@ -22,21 +22,23 @@ from numpy.typing import NDArray
 
 from gradus.core.files import fsync_file, write_atomic
 from gradus.core.settings import Settings
-from gradus.data.dedup import HASH_BYTES
 from gradus.data.document import Document, document_id
 from gradus.data.drops import Dropped
 from gradus.data.filters.filter import first_reasons
 from gradus.data.filters.table import FilterEntry, filter_named, masker_named
 from gradus.data.limits import TextLimit
+from gradus.data.minhash import MinHashSettings
 from gradus.data.normalise import normalise_text
 from gradus.data.shard_reading import read_shard
 from gradus.data.shard_tasks import RawText, ShardTask
+from gradus.data.sketches import SketchWriter
 from gradus.data.worker import Report
 
 # Texts are judged together in batches of at most so many, or so many characters.
 _BATCH_TEXTS = 1024
 _BATCH_CHARACTERS = 1 << 23
 _EXCERPT_CHARACTERS = 200
+_MOST_RANK = (1 << 32) - 1
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
 KEPT_SCHEMA = pa.schema(
@@ -46,6 +48,7 @@ KEPT_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("meta", pa.string()),
         ("place", pa.string()),
+        ("url", pa.string()),
     ]
 )
 DROP_SCHEMA = pa.schema(
@@ -59,8 +62,8 @@ DROP_SCHEMA = pa.schema(
         ("position", pa.int64()),
     ]
 )
-KEPT_DTYPE = np.dtype([("hash", f"S{HASH_BYTES}"), ("bytes", "<u8"), ("position", "<u8")])
-"""Of a kept document: hash and UTF-8 size of its text, and its position among all that was read, dropped ones too."""
+KEPT_DTYPE = np.dtype([("bytes", "<u8"), ("position", "<u8")])
+"""Of a kept document: UTF-8 size of its text, and its position among all that was read, dropped ones too."""
 
 
 class PrepareSettings(Settings):
@@ -70,6 +73,7 @@ class PrepareSettings(Settings):
     min_characters: int = 1
     filters: tuple[FilterEntry, ...] = ()
     mask: tuple[FilterEntry, ...] = ()
+    minhash: MinHashSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,19 @@ class PortionFiles:
 
     def __getitem__(self, ending: str) -> Path:
         return self.folder / f"{self.number:05d}.{ending}"
+
+
+def read_columns(files: PortionFiles, *names: str) -> list[list[str]]:
+    """Columns of what is kept of a portion."""
+    columns: list[list[str]] = [[] for _ in names]
+    places = [KEPT_SCHEMA.get_field_index(name) for name in names]
+    options = pa.ipc.IpcReadOptions(included_fields=places)
+    with pa.memory_map(str(files["arrow"])) as file, pa.ipc.open_file(file, options=options) as reader:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            for column, name in zip(columns, names, strict=True):
+                column += batch.column(batch.schema.get_field_index(name)).to_pylist()
+    return columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +136,23 @@ def prepare_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
     raw_dir = Path(job["raw_dir"]) if job["raw_dir"] else None
     tasks = [ShardTask.from_json(task) for task in job["tasks"]]
     texts = (found for task in tasks for found in read_shard(task, raw_dir=raw_dir))
-    judge = TextJudge(PrepareSettings.model_validate(job["settings"]), Path(job["roadmap_dir"]))
+    settings = PrepareSettings.model_validate(job["settings"])
+    judge = TextJudge(settings, Path(job["roadmap_dir"]))
+    sketch = SketchWriter(files["sketch"], settings.minhash) if settings.minhash else None
     with closing(texts):
-        counts = _prepare(texts, judge, TextLimit(*job["limit"]), files, report)
+        counts = _prepare(texts, judge, TextLimit(*job["limit"]), files, sketch, report)
     done = {"number": files.number, "limit": job["limit"], **counts}
     write_atomic(files["json"], json.dumps(done))
     return done
 
 
 def _prepare(
-    texts: Iterator[RawText | Dropped], judge: TextJudge, limit: TextLimit, files: PortionFiles, report: Report
+    texts: Iterator[RawText | Dropped],
+    judge: TextJudge,
+    limit: TextLimit,
+    files: PortionFiles,
+    sketch: SketchWriter | None,
+    report: Report,
 ) -> dict[str, Any]:
     read = bytes_read = 0
     enough = _Enough(limit)
@@ -143,7 +167,14 @@ def _prepare(
             kept, left = judge(batch, read)
             if kept:
                 kept_writer.write_batch(_kept_rows(kept))
-                facts.append(np.array([(bytes.fromhex(k.document.id), k.size, k.position) for k in kept], KEPT_DTYPE))
+                facts.append(np.array([(one.size, one.position) for one in kept], KEPT_DTYPE))
+                if sketch is not None:
+                    # Of near-duplicates the longest stays.
+                    sketch.add(
+                        [one.document.text for one in kept],
+                        [one.document.id for one in kept],
+                        [min(one.size, _MOST_RANK) for one in kept],
+                    )
             if left:
                 drop_writer.write_batch(drop_rows(left))
             read += len(batch)
@@ -153,6 +184,8 @@ def _prepare(
     np.save(files["kept.npy"], np.concatenate(facts) if facts else np.zeros(0, KEPT_DTYPE), allow_pickle=False)
     for ending in ("arrow", "drops.arrow", "kept.npy"):
         fsync_file(files[ending])
+    if sketch is not None:
+        sketch.close()
     masked = dict(sorted(judge.masked.items()))
     return {"read": read, "bytes_read": bytes_read, "masked": masked, "whole": not enough.is_reached}
 
@@ -258,6 +291,7 @@ def _kept_rows(kept: Sequence[Kept]) -> pa.RecordBatch:
         "source": [one.document.source for one in kept],
         "meta": [json.dumps(dict(one.document.meta)) for one in kept],
         "place": [one.place for one in kept],
+        "url": [str(one.document.meta.get("url", "")) for one in kept],
     }
     return pa.RecordBatch.from_pydict(columns, schema=KEPT_SCHEMA)
 

@@ -17,6 +17,7 @@ from gradus.core.quantity import Quantity, format_bytes
 from gradus.core.settings import KeyPath, Problem
 from gradus.data.filters.table import FilterEntry, filter_named, filter_settings, masker_named
 from gradus.data.hub import HubSource
+from gradus.data.minhash import MinHashSettings
 from gradus.data.presets import PresetSource
 from gradus.data.remote_settings import Transport
 from gradus.data.shard_tasks import ShardTask
@@ -34,7 +35,7 @@ from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Sour
 
 VERSION = 2
 MAKES = "corpus"
-INPUTS: tuple[Input, ...] = ()
+INPUTS = (Input("extends", ("corpus",), required=False),)
 
 SMOKE_DOCUMENTS = 1500
 # A document's usual size, for plans: of the generators, and of web text (FineWeb-Edu: 4,753 bytes).
@@ -50,14 +51,19 @@ class Settings(StageSettings):
 
     filters: names, or tables of a name and settings, in the order they are asked: english, gopher, c4, fineweb, length,
     lines, symbols, perplexity, or "package.module:name". mask: what to replace in texts, such as "pii".
-    dedup: "exact" keeps the first of equal texts. min_characters: shorter documents are dropped and counted.
+    dedup: "exact" keeps the first of equal texts, "minhash" also the longest of texts that are nearly the same.
+    unique_urls: keep the first of the texts of one web address. minhash: what counts as nearly the same.
+    extends: an earlier corpus stage: its documents come first and stay as they are, the sources are added to it.
+    min_characters: shorter documents are dropped and counted.
     """
 
     sources: tuple[Source, ...] = Field(min_length=1)
     normalise: bool = True
     filters: tuple[FilterEntry, ...] = ()
     mask: tuple[FilterEntry, ...] = ()
-    dedup: Literal["exact", "none"] = "exact"
+    dedup: Literal["exact", "minhash", "none"] = "exact"
+    minhash: MinHashSettings = MinHashSettings()
+    unique_urls: bool = False
     validation_fraction: float = Field(default=0.01, ge=0.0, le=0.5)
     min_characters: int = Field(default=1, ge=1)
 
@@ -206,8 +212,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
                 min_characters=settings.min_characters,
                 filters=settings.filters,
                 mask=settings.mask,
+                minhash=settings.minhash if settings.dedup == "minhash" else None,
             ),
-            dedup=settings.dedup,
+            dedup="none" if settings.dedup == "none" else "exact",
+            unique_urls=settings.unique_urls,
+            extends=inputs["extends"].path if "extends" in inputs else None,
             validation_fraction=settings.validation_fraction,
             seed=stage.seed,
             processes=place.machine.threads or usable_cores(),
