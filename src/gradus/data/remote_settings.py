@@ -46,9 +46,10 @@ class RemoteSettings(Transport):
     """name: the label of the documents.
 
     text_key: the column that holds the text, "a.b" is b inside a; of several, their texts are joined by a blank line.
-    id_key: a column kept as id beside each document. url_key: a column kept as its url. where: only rows whose columns have one of the
-    given values, such as { language = "Python" }. max_line_bytes: a longer line is dropped and counted, never held
-    in memory. damaged: whether a damaged shard stops the work ("refuse") or gives what can be read of it ("keep").
+    id_key: a column kept as id beside each document. url_key: a column kept as its url. where: only rows whose
+    columns have one of the given values, such as { language = "Python" }. max_line_bytes: a longer line is dropped
+    and counted, never held in memory. damaged: whether a damaged shard stops the work ("refuse") or gives what can
+    be read of it ("keep").
     """
 
     name: str | None = None
