@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.tools.toolbox import ToolBox
+
+sys.path.insert(0, str(Path(__file__).parent))  # for hub_server
 
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine

@@ -1,11 +1,15 @@
 """Shared by the data tests: property tests without a deadline, a small tokenizer, and real data."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer, hub_server
 from hypothesis import settings
 
+from gradus.data import hub as hub_module
+from gradus.data import manifests, transfer
 from gradus.tokenizer.tokenizer import Tokenizer
 from gradus.tokenizer.training import train_tokenizer
 
@@ -27,3 +31,18 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set GRADUS_DATA")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A stand-in Hub that HF_ENDPOINT leads to, with nothing remembered, no token and no waits."""
+    with hub_server() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("GRADUS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(transfer, "_sleep", server.waits.append)
+        monkeypatch.setattr(hub_module, "_resolved", {})
+        monkeypatch.setattr(manifests, "_fetched_texts", {})
+        yield server

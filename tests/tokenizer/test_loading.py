@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hub_server import hub_server
 
 from gradus.core.errors import ArtifactError, DataError
 from gradus.tokenizer.loading import load_tokenizer, saved_chat_template
@@ -91,50 +89,13 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path):
         load_tokenizer(tmp_path)
 
 
-class _Hub(BaseHTTPRequestHandler):
-    """Answers as the Hub does for one repository with one file."""
-
-    content = b""
-
-    def do_HEAD(self) -> None:
-        self._answer(False)
-
-    def do_GET(self) -> None:
-        self._answer(True)
-
-    def _answer(self, with_body: bool) -> None:
-        parts = self.path.lstrip("/").split("/")
-        error = None
-        if parts[:2] != ["someone", "small"]:
-            error = "RepoNotFound"
-        elif parts[3] not in ("main", "v1"):
-            error = "RevisionNotFound"
-        elif parts[4] != "tokenizer.json" or parts[3] == "v1":
-            error = "EntryNotFound"
-        self.send_response(404 if error else 200)
-        if error:
-            self.send_header("X-Error-Code", error)
-            self.send_header("Content-Length", "0")
-        else:
-            self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
-            self.send_header("X-Repo-Commit", "0" * 40)
-            self.send_header("Content-Length", str(len(self.content)))
-        self.end_headers()
-        if with_body and not error:
-            self.wfile.write(self.content)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture
 def endpoint(tokenizer: Tokenizer) -> Iterator[str]:
-    handler = type("Hub", (_Hub,), {"content": tokenizer.to_json().encode()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with hub_server() as server:
+        repository = server.model("someone/small")
+        repository.commit({"README.md": "nothing else"}, "v1")
+        repository.commit({"tokenizer.json": tokenizer.to_json()})
+        yield server.endpoint
 
 
 SCRIPT = """

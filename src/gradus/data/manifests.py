@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urljoin, urlsplit
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from gradus.core.errors import DataError
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
-from gradus.data.file_formats import FileFormat, TextSplit, file_format
+from gradus.data.file_formats import FileFormat, ReadOptions, TextSplit, file_format
 from gradus.data.files import FilesSource, expand_files
 from gradus.data.hub import cache_folder, file_url, hub_connection, listed_files
 from gradus.data.remote_settings import RemoteSettings, as_tuple
@@ -44,6 +44,10 @@ class ManifestSource(RemoteSettings):
     path: str | tuple[str, ...]
     split: TextSplit = "file"
     shuffle: bool = False
+
+    def read_options(self) -> ReadOptions:
+        """For the readers."""
+        return replace(super().read_options(), split=self.split)
 
     @property
     def label(self) -> str:
@@ -74,7 +78,7 @@ class Entry:
 def read_entries(text: str) -> list[Entry]:
     """The lines of a manifest without comments and empty ones."""
     entries = []
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+    for number, line in enumerate(re.split("\r\n|\r|\n", text.removeprefix("\ufeff")), start=1):
         content = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
         if content:
             entries.append(Entry(number, content))

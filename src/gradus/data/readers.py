@@ -31,6 +31,8 @@ from gradus.data.drops import Dropped
 from gradus.data.file_formats import FileFormat, FoundText, ReadableFile, ReadOptions
 from gradus.data.records import missing_column, not_selected, texts_of_records
 
+# A column without one value has no type.
+_TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 # A zstandard member or a gzip block may stand for tens of kilobytes a byte: the output is what is bounded.
 _BUFFER_BYTES = 1 << 20
 _PARQUET_BUFFER_BYTES = 1 << 20
@@ -175,8 +177,11 @@ def _read_parquet(
     file: ReadableFile, options: ReadOptions, start_row: int, passed: _Passed
 ) -> Iterator[FoundText | Dropped]:
     """Row groups before `start_row` are not read at all."""
-    # A buffer bounds what is held of a row group, however large its writer made it.
-    with pq.ParquetFile(file.random_access(), buffer_size=_PARQUET_BUFFER_BYTES) as parquet:
+    # pyarrow's own choice is to read all row groups ahead; a buffer bounds what is held, however large they are.
+    with (
+        _opened_parts(file) as parts,
+        pq.ParquetFile(parts, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False) as parquet,
+    ):
         columns = _parquet_columns(file, parquet.schema_arrow, options)
         groups = list(range(parquet.num_row_groups))
         while groups and passed.rows + parquet.metadata.row_group(groups[0]).num_rows <= start_row:
@@ -189,6 +194,17 @@ def _read_parquet(
                 passed.rows += 1
                 if passed.rows > start_row:
                     yield found
+
+
+@contextmanager
+def _opened_parts(file: ReadableFile) -> Iterator[str | BinaryIO]:
+    """What pyarrow reads parts of; a stream is closed, which pyarrow leaves to its owner."""
+    parts = file.random_access()
+    try:
+        yield parts
+    finally:
+        if not isinstance(parts, str):
+            parts.close()
 
 
 def _parquet_columns(file: ReadableFile, schema: pa.Schema, options: ReadOptions) -> list[str]:
@@ -204,7 +220,7 @@ def _parquet_columns(file: ReadableFile, schema: pa.Schema, options: ReadOptions
             continue  # inside a struct: each value is looked at
         kind = schema.field(key).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        if not any(fits(kind) for fits in _TEXT_TYPES):
             raise DataError(f'{file}: column "{key}" holds {kind}, expected text')
     return [f.name for f in schema if f.name in roots or not pa.types.is_nested(f.type)]
 
@@ -247,13 +263,28 @@ def _open_bytes(file: ReadableFile) -> Iterator[io.BufferedReader]:
     with file.open() as raw:
         if suffix == ".gz":
             with gzip.GzipFile(fileobj=raw) as unzipped:
-                yield io.BufferedReader(cast("io.RawIOBase", unzipped), _BUFFER_BYTES)
+                yield io.BufferedReader(_GzipStream(unzipped), _BUFFER_BYTES)
         elif suffix == ".zst":
             yield io.BufferedReader(_ZstandardStream(raw), _BUFFER_BYTES)
         elif isinstance(raw, io.BufferedReader):
             yield raw
         else:
             yield io.BufferedReader(cast("io.RawIOBase", raw), _BUFFER_BYTES)
+
+
+class _GzipStream(io.RawIOBase):
+    """Decompressed gzip in pieces as they come, so that what stands before damage is given."""
+
+    def __init__(self, unzipped: gzip.GzipFile) -> None:
+        self._unzipped = unzipped
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._unzipped.read1(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 class _ZstandardStream(io.RawIOBase):
