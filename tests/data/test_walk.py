@@ -14,7 +14,8 @@ from gradus.data.loader import RowLoader
 from gradus.data.pack import load_plan, pack_plan
 from gradus.data.pool import read_pool, write_pool
 from gradus.data.rows import render_pool
-from gradus.data.shards import TokenStore, write_token_shards
+from gradus.data.shards import TokenStore
+from gradus.data.tokenise import write_token_shards
 from gradus.tokenizer.training import train_tokenizer
 
 

@@ -46,7 +46,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Encode both sides; results are the counts of each."""
     from gradus.data.corpus import SPLITS, read_corpus
-    from gradus.data.shards import write_token_shards
+    from gradus.data.tokenise import write_token_shards
     from gradus.tokenizer.loading import load_tokenizer
 
     corpus, folder = inputs["corpus"], inputs["tokenizer"].file(TOKENIZER_FOLDER)
