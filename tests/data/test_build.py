@@ -41,7 +41,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path / "raw", 9, 120)
-    monkeypatch.setattr(portions, "PORTION_BYTES", 10_000)
+    monkeypatch.setattr(portions, "LEAST_BYTES", 10_000)
     sources = [
         FilesSource(path="raw/00[0-4].jsonl", name="first", limit=Quantity(222, "documents")),
         FilesSource(path="raw", name="second"),
@@ -104,7 +104,7 @@ from gradus.data.document import document_id
 from gradus.data.files import FilesSource
 from gradus.data.minhash import MinHashSettings
 from gradus.data.prepare import PrepareSettings
-portions.PORTION_BYTES = 20_000
+portions.LEAST_BYTES = 20_000
 folder = Path(sys.argv[1])
 build_corpus([FilesSource(path="raw")], folder / sys.argv[2], roadmap_dir=folder, validation_fraction=0.1, processes=2)
 """
@@ -133,7 +133,7 @@ def test_a_build_killed_at_many_moments_ends_with_the_same_bytes(tmp_path: Path)
 
 def test_finished_portions_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path / "raw", 4, 50)
-    monkeypatch.setattr(portions, "PORTION_BYTES", 1000)
+    monkeypatch.setattr(portions, "LEAST_BYTES", 1000)
     (tmp_path / "raw" / "003.jsonl").write_bytes(b"\x1f\x8b")
     source = FilesSource(path="raw", text_key="text")
     from gradus.data import prepare

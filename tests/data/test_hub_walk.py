@@ -13,7 +13,8 @@ from hub_server import HubServer
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.data import hub as hub_module
-from gradus.data.corpus import build_corpus, read_corpus
+from gradus.data.build import build_corpus
+from gradus.data.corpus import read_corpus
 from gradus.data.hub import HubSource
 from gradus.data.limits import TextLimit, text_limit
 from gradus.roadmap.plan import choose_device, plan_roadmap

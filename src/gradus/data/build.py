@@ -11,7 +11,6 @@ taken again. `exact/N/` and `near/N/` are what generation N of a corpus leaves f
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradus.core.errors import DataError
-from gradus.core.files import write_atomic
+from gradus.core.files import inherit_files, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.corpus import COUNTS, DROPS, EXACT, NEAR, SPLITS, corpus_counts
 from gradus.data.drops import DropLog
@@ -131,22 +130,9 @@ def _begin(out: Path, identity: Any, extends: Path | None) -> Path:
             shutil.rmtree(out / name, ignore_errors=True)
         folder.mkdir(parents=True)
         if extends is not None:
-            _inherit(extends, out)
+            inherit_files(extends, out, _INHERITED)
         write_atomic(mark, digest(identity))
     return folder
-
-
-def _inherit(earlier: Path, out: Path) -> None:
-    """The files of an earlier corpus as files of this one: links where the disk has them, since they never change."""
-    for name in _INHERITED:
-        for path in sorted((earlier / name).rglob("*")):
-            if path.is_file():
-                there = out / path.relative_to(earlier)
-                there.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.link(path, there)
-                except OSError:
-                    shutil.copyfile(path, there)
 
 
 class _Decision:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gradus.data.shard_tasks import ShardTask
 
-PORTION_BYTES = 1 << 26
-"""Raw bytes at which a portion of several shards is full: fixed, since it decides the names of the final shards."""
+# A corpus is divided into about so many portions, each between these bounds of text: enough to keep many processes
+# busy to the end, few enough to handle. Fixed, since it decides the names of the final shards.
+_PORTIONS = 64
+LEAST_BYTES = 1 << 22
+_MOST_BYTES = 1 << 28
 _MOST_TASKS = 4096
+# About how much text a packed byte holds.
+_UNPACKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +41,26 @@ class Portion:
         return {"number": self.number, "label": self.label, "tasks": [task.to_json() for task in self.tasks]}
 
 
-def portions_of(tasks: Iterable[ShardTask], first: int = 0) -> Iterator[Portion]:
+def portions_of(tasks: Sequence[ShardTask], first: int = 0) -> Iterator[Portion]:
     """The tasks in order, small ones of a source together, one of unknown size alone. first: the first number."""
+    sizes = [_text_bytes(task) for task in tasks]
+    enough = min(_MOST_BYTES, max(LEAST_BYTES, sum(size or 0 for size in sizes) // _PORTIONS))
     number = first
     pending: list[ShardTask] = []
-    size = 0
-    for task in tasks:
-        task_bytes = PORTION_BYTES if task.size is None else task.size
-        full = size + task_bytes > PORTION_BYTES or len(pending) >= _MOST_TASKS
+    pending_bytes = 0
+    for task, size in zip(tasks, sizes, strict=True):
+        task_bytes = enough if size is None else size
+        full = pending_bytes + task_bytes > enough or len(pending) >= _MOST_TASKS
         if pending and (full or task.source != pending[0].source):
             yield Portion(number, tuple(pending))
-            number, pending, size = number + 1, [], 0
+            number, pending, pending_bytes = number + 1, [], 0
         pending.append(task)
-        size += task_bytes
+        pending_bytes += task_bytes
     if pending:
         yield Portion(number, tuple(pending))
+
+
+def _text_bytes(task: ShardTask) -> int | None:
+    if task.size is None:
+        return None
+    return task.size * (_UNPACKED if task.name.endswith((".gz", ".zst", ".parquet")) else 1)

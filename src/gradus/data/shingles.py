@@ -158,7 +158,7 @@ def _pieces(text: str) -> Iterator[str]:
     while len(text) - start > _CHUNK_CHARACTERS:
         stop = start + _CHUNK_CHARACTERS
         # Backwards for a few characters; beyond that a word of this length goes on until it ends.
-        near = next((place for place in range(stop, stop - 1000, -1) if _separates(text[place])), None)
+        near = next((place for place in range(stop, max(start, stop - 1000), -1) if _separates(text[place])), None)
         if near is None:
             near = next((place for place in range(stop, len(text)) if _separates(text[place])), len(text))
         yield text[start:near]
