@@ -3,7 +3,7 @@
     python bench/corpus.py --peer-python PEER/bin/python --texts ../shared/data/prose ../bench-data/debian
 
 Steps: language (pycld2), Gopher quality and repetition, near-duplicates (14 x 8 of word 5-grams), tokens of one
-tokenizer of 32,768; ours also normalises, divides into train and validation, and writes the corpus with every drop and
+tokenizer of 16,384; ours also normalises, divides into train and validation, and writes the corpus with every drop and
 a pack plan. The texts are first written as JSON lines of equal size, which both sides read; megabytes are of their
 text. Sides alternate; `--words spacy` times the peer with its own English words too (once).
 """
@@ -116,6 +116,7 @@ def main() -> None:
     result: dict[str, Any] = machine() | {"note": args.note, "idle_fraction_before": idle_fraction()}
     with tempfile.TemporaryDirectory() as scratch:
         shards, tokenizer = Path(scratch, "shards"), Path(scratch, "tokenizer")
+        tokenizer.mkdir()
         count, size = write_shards(args.texts, shards)
         build_corpus(
             [FilesSource(path=str(shards / "000.jsonl"))],
@@ -123,7 +124,7 @@ def main() -> None:
             roadmap_dir=shards,
             validation_fraction=0,
         )
-        train_tokenizer((d.text for d in read_corpus(Path(scratch, "some"), "train")), 32_768).save(tokenizer)
+        train_tokenizer((d.text for d in read_corpus(Path(scratch, "some"), "train")), 16_384).save(tokenizer)
         result |= {"documents": count, "megabytes": size / 1e6, "processes": args.processes, "words": args.words}
         sides: dict[str, list[dict[str, Any]]] = {"gradus": [], "datatrove": []}
         for number in range(args.rounds):

@@ -53,6 +53,7 @@ def build_corpus(
     validation_fraction: float = 0.01,
     seed: int = 0,
     processes: int = 1,
+    on_ray: bool = False,
     raw_dir: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def build_corpus(
     the longest. extends: an earlier corpus, whose documents come first and stay as they are. The validation side
     depends on a document's text alone; the seed is for synthetic sources and the order of remote shards. raw_dir: where
     remote shards are stored by a source that asks for it. An interrupted build of the same sources and settings goes
-    on where it stopped, and the result is the same with any number of processes.
+    on where it stopped, and the result is the same with any number of processes, or on a Ray cluster (on_ray).
     on_progress: called now and then with (documents read, UTF-8 bytes kept).
     Errors: DataError, also where a side would be empty.
     """
@@ -90,7 +91,7 @@ def build_corpus(
     by_number = {portion.number: portion for portion in portions}
     jobs = (job(portion, limits[portion.source]) for portion in portions if not decision.is_full(portion.source))
     processes, log = min(processes, len(portions)), folder / "workers.log"
-    for prepared in run_jobs(prepare_portion, jobs, processes, log, on_progress):
+    for prepared in run_jobs(prepare_portion, jobs, processes, log, on_progress, on_ray):
         portion = by_number[prepared["number"]]
         if decision.is_full(portion.source):
             continue  # it was prepared ahead, before the limit was known to be reached
@@ -105,7 +106,7 @@ def build_corpus(
     places = {"folder": str(folder), "out": str(out), "validation_fraction": validation_fraction}
     finishing = ({**places, "number": number, "last": last} for number, last in decision.taken.items())
     counts = _Counts(folder, decision, extends, len(portions))
-    for finished in run_jobs(finish_portion, finishing, processes, log):
+    for finished in run_jobs(finish_portion, finishing, processes, log, on_ray=on_ray):
         counts.add(finished)
     if on_progress is not None:
         on_progress(decision.read, decision.kept_bytes)

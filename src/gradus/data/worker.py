@@ -37,20 +37,28 @@ def run_jobs(
     processes: int,
     log: Path,
     on_progress: Callable[[int, int], None] | None = None,
+    on_ray: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The result of `job` for each of its arguments, in order.
 
-    At most `processes` jobs run at a time, and twice as many are taken ahead; with one process they run in the caller.
-    log: file for what workers print. on_progress: called with documents and bytes read so far by all jobs together.
+    At most `processes` jobs run at a time, and twice as many are taken ahead; with one process they run in the caller;
+    on_ray: on a Ray cluster instead. log: file for what workers print. on_progress: called with documents and bytes
+    read so far by all jobs together.
     Errors: what a job raised, if GradusError or OSError; DataError where a worker died. Closing the iterator ends
     the workers.
     """
+    if on_ray:
+        # Imported here, since few have it.
+        from gradus.data.on_ray import run_jobs_on_ray
+
+        yield from run_jobs_on_ray(job, jobs, on_progress)
+        return
     meter = _Meter(on_progress)
     if processes == 1:
         for number, arguments in enumerate(jobs):
             yield job(arguments, partial(meter.show, number))
         return
-    with _Pool(f"{job.__module__}:{job.__qualname__}", processes, log, meter) as pool:
+    with _Pool(name_of_job(job), processes, log, meter) as pool:
         ahead: deque[Future[dict[str, Any]]] = deque()
         for number, arguments in enumerate(jobs):
             ahead.append(pool.submit(number, arguments))
@@ -58,6 +66,17 @@ def run_jobs(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def name_of_job(job: Job) -> str:
+    """How another process finds the function."""
+    return f"{job.__module__}:{job.__qualname__}"
+
+
+def job_called(name: str) -> Job:
+    """The function of a name that `name_of_job` gave."""
+    module, _, function = name.partition(":")
+    return cast("Job", getattr(import_module(module), function))
 
 
 class _Meter:
@@ -136,7 +155,7 @@ class _Pool:
                 if "read" in answer:
                     self._meter.show(number, *answer["read"])
                     continue
-                return _answered(answer, self._log_path)
+                return answered(answer, self._log_path)
         except BrokenPipeError:
             pass
         at_work = arguments.get("label", "a job")
@@ -151,7 +170,8 @@ class _Pool:
         return f"a worker process ended with exit code {code}"
 
 
-def _answered(answer: dict[str, Any], log: Path) -> dict[str, Any]:
+def answered(answer: dict[str, Any], log: object) -> dict[str, Any]:
+    """The result in what `attempt` gave, or the error that it tells of. log: where tracebacks are."""
     if "result" in answer:
         return cast("dict[str, Any]", answer["result"])
     if "errno" in answer:
@@ -172,15 +192,14 @@ def serve(name: str) -> None:
     os.dup2(2, 1)  # what a library prints must not look like an answer
     waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(waiting,), daemon=True).start()
-    module, _, function = name.partition(":")
-    job: Job = getattr(import_module(module), function)
+    job = job_called(name)
 
     def send(answer: dict[str, Any]) -> None:
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
     while line := waiting.get():
-        send(_attempt(job, json.loads(line), lambda documents, size: send({"read": [documents, size]})))
+        send(attempt(job, json.loads(line), lambda documents, size: send({"read": [documents, size]})))
 
 
 def _read_requests(waiting: queue.SimpleQueue[bytes]) -> None:
@@ -190,7 +209,8 @@ def _read_requests(waiting: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def _attempt(job: Job, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+def attempt(job: Job, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """A job's result or error as plain JSON."""
     try:
         return {"result": job(arguments, report)}
     except MissingPackageError as error:

@@ -220,6 +220,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             validation_fraction=settings.validation_fraction,
             seed=stage.seed,
             processes=place.machine.threads or usable_cores(),
+            on_ray=place.machine.corpora == "ray",
             raw_dir=place.home / RAW,
             on_progress=lambda documents, size: task.update(documents, info=f"{size / 1e6:,.1f} MB"),
         )

@@ -79,6 +79,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             before = earlier.results["shards"].get(split, 0)
             documents -= earlier.results["counts"].get(split, {}).get("documents", 0)
             shards = shards[before:]
+        on_ray = place.machine.corpora == "ray"
         processes = min(place.machine.threads or usable_cores(), max(1, len(shards)))
         with place.progress.task(f"{split} documents", documents) as task:
             counts[split], notices = tokenise_shards(
@@ -88,8 +89,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
                 split=split,
                 filters=corpus.fingerprint,
                 generation=generation,
-                threads=None if processes == 1 else 1,
-                run_jobs=partial(_run, processes=processes, log=place.scratch / "workers.log", task=task),
+                threads=None if processes == 1 and not on_ray else 1,
+                run_jobs=partial(
+                    _run, processes=processes, on_ray=on_ray, log=place.scratch / "workers.log", task=task
+                ),
             )
         for notice in notices:
             place.progress.line(notice)
@@ -125,11 +128,11 @@ def _as_one(parents: str | list[str] | None) -> str | None:
 
 
 def _run(
-    job: Job, jobs: Iterable[dict[str, Any]], *, processes: int, log: Path, task: Task
+    job: Job, jobs: Iterable[dict[str, Any]], *, processes: int, on_ray: bool, log: Path, task: Task
 ) -> Iterator[dict[str, Any]]:
     from gradus.data.worker import run_jobs
 
     def show(documents: int, size: int) -> None:
         task.update(documents, info=f"{size / 1e6:,.1f} MB")
 
-    return run_jobs(job, jobs, processes, log, show)
+    return run_jobs(job, jobs, processes, log, show, on_ray)
