@@ -214,6 +214,12 @@ class _Enough:
         wanted = self._limit.documents
         return _BATCH_TEXTS if wanted is None else max(1, min(_BATCH_TEXTS, wanted - len(self._ids)))
 
+    @property
+    def batch_characters(self) -> int:
+        """At how many characters a batch is full."""
+        wanted = self._limit.text_bytes
+        return _BATCH_CHARACTERS if wanted is None else min(_BATCH_CHARACTERS, wanted - self._size)
+
 
 class TextJudge:
     """Decides about texts one by one: normalises, filters, masks. masked: what was replaced so far, by kind."""
@@ -277,7 +283,7 @@ def _batches(found: Iterator[RawText | Dropped], enough: _Enough) -> Iterator[li
         for one in islice(found, enough.batch_texts):
             batch.append(one)
             size += len(one.text) if isinstance(one, RawText) else 0
-            if size >= _BATCH_CHARACTERS:
+            if size >= enough.batch_characters:
                 break
         if not batch:
             return
