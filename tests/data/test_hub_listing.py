@@ -206,6 +206,10 @@ def test_the_kept_token_is_used_and_must_be_for_its_owner_alone(
     assert message == f"{file}: other users of this machine can read this token; run: chmod 600 {file}"
     file.chmod(0o600)
     assert len(paths(repo="a/hidden", path="extra/*")) == 1
+    monkeypatch.setenv("HF_TOKEN", "hf_\u2026cut")
+    assert refusal(repo="a/other") == (
+        "HF_TOKEN holds characters that no token has; copy it again from the Hub's settings"
+    )
 
 
 # Commits

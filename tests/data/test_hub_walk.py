@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import HubServer
+from hub_server import SIGNATURE, HubServer
 
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
@@ -104,6 +104,17 @@ def test_a_roadmap_with_remote_sources_walks_to_a_corpus(roadmap: Path, hub: Hub
     again = walk(load_roadmap(roadmap), tmp_path / "home", QuietProgress())
     assert again.artifacts["web"].fingerprint == artifact.fingerprint
     assert len(hub.requests) == num_requests
+
+
+def test_no_file_of_a_walk_holds_the_token(
+    roadmap: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.dataset("a/web").private = True
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    walk(load_roadmap(roadmap), tmp_path / "home", QuietProgress())
+    files = [p for folder in ("home", "cache") for p in (tmp_path / folder).rglob("*") if p.is_file()]
+    assert len(files) > 5
+    assert not [p for p in files if hub.token.encode() in p.read_bytes() or SIGNATURE.encode() in p.read_bytes()]
 
 
 def test_the_same_corpus_comes_however_its_bytes_travel(roadmap: Path, hub: HubServer, tmp_path: Path) -> None:

@@ -322,9 +322,11 @@ def hub_connection(most_failures: int | None = None) -> Connection:
 
 
 def hub_token() -> str | None:
-    """HF_TOKEN, else what `hf auth login` keeps. Errors: DataError where others can read that file."""
+    """HF_TOKEN, else what `hf auth login` keeps. Errors: DataError where it is no token or others can read its file."""
     token = os.environ.get("HF_TOKEN", "").strip()
     if token:
+        if not (token.isascii() and token.isprintable()):
+            raise DataError("HF_TOKEN holds characters that no token has; copy it again from the Hub's settings")
         return token
     from huggingface_hub import constants, get_token
 
