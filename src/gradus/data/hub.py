@@ -211,7 +211,12 @@ class _Repository:
             if "://" in pattern:
                 raise DataError(f'{self._where}: its files stand elsewhere ("{pattern}"); list them in a manifest')
             matches = self._matches(commit, pattern)
-            readable = [f for f in matches if is_readable_name(f.path) or f.path == pattern]
+            # A wildcard does not mean the card.
+            readable = [
+                f
+                for f in matches
+                if f.path == pattern or (is_readable_name(f.path) and not f.path.endswith("README.md"))
+            ]
             if not readable:
                 raise self._nothing(commit, pattern, matches)
             found |= {file.path: file for file in readable}
