@@ -13,9 +13,11 @@ from hub_server import SIGNATURE, HubServer
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.data import hub as hub_module
-from gradus.data.corpus import build_corpus, read_corpus
+from gradus.data.build import build_corpus
+from gradus.data.corpus import read_corpus
 from gradus.data.hub import HubSource
 from gradus.data.limits import TextLimit, text_limit
+from gradus.data.sources import read_source
 from gradus.roadmap.plan import choose_device, plan_roadmap
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
@@ -178,6 +180,11 @@ def test_a_limit_stops_before_the_other_shards_are_fetched(hub: HubServer, tmp_p
     for limit in (Quantity(250 * size, "bytes"), Quantity(250 * size / 4, "tokens")):
         found = build(limit)
         assert 250 * size <= found["bytes"] < 251 * size + 400
+    hub.requests.clear()
+    source = HubSource(repo="a/b", raw=raw)
+    rows = read_source(source, tmp_path, 0, tmp_path / "raw")
+    assert len([next(rows) for _ in range(250)]) == 250
+    rows.close()
     assert len({r.path for r in hub.asked("/resolve/") if "train" in r.path}) == 2
     assert not [p for p in (tmp_path / "raw").rglob("*") if p.is_file()]
 

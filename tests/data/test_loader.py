@@ -14,7 +14,9 @@ from gradus.data.document import Document, document_id
 from gradus.data.loader import PairLoader, RowLoader, pair_lengths, rows_in_order
 from gradus.data.order import RowOrder
 from gradus.data.pack import pack_plan, unpacked_plan
-from gradus.data.shards import TokenStore, TokenWriter, write_token_shards
+from gradus.data.shard_writer import TokenWriter
+from gradus.data.shards import TokenStore
+from gradus.data.tokenise import write_token_shards
 from gradus.model.batch import IGNORE, Batch
 from gradus.tokenizer.tokenizer import Tokenizer
 

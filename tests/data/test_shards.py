@@ -9,7 +9,9 @@ import pytest
 
 from gradus.core.errors import DataError
 from gradus.data.document import Document, document_id
-from gradus.data.shards import TokenStore, TokenWriter, write_token_shards
+from gradus.data.shard_writer import TokenWriter
+from gradus.data.shards import TokenStore
+from gradus.data.tokenise import write_token_shards
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
 
@@ -28,10 +30,10 @@ def test_a_stream_is_separator_document_separator(tmp_path: Path, tokenizer: Tok
     for text in TEXTS:
         starts.append(len(expected))
         expected += [eot, *tokenizer.encode(text)]
-    on_disk = np.fromfile(tmp_path / "train" / "00000.bin", dtype="<u2").tolist()
+    on_disk = np.fromfile(tmp_path / "train" / "00000-000.bin", dtype="<u2").tolist()
     assert on_disk == [*expected, eot]
     assert on_disk.count(eot) == len(TEXTS) + 1
-    assert np.fromfile(tmp_path / "train" / "00000.idx", dtype="<u8").tolist() == [*starts, len(expected)]
+    assert np.fromfile(tmp_path / "train" / "00000-000.idx", dtype="<u8").tolist() == [*starts, len(expected)]
     assert counts["documents"] == 5
     assert counts["tokens"] == len(expected)
     assert counts["bytes"] == sum(len(t.encode()) for t in TEXTS)
@@ -91,36 +93,72 @@ def test_a_large_vocabulary_takes_four_bytes_a_token(tmp_path: Path, tokenizer: 
     large = tokenizer.extended(f"<|extra {i}|>" for i in range(70_000))
     write_token_shards(documents(TEXTS), large, tmp_path, split="train")
     store = TokenStore(tmp_path, "train")
-    assert (tmp_path / "train" / "00000.bin").stat().st_size == 4 * (store.num_tokens + 1)
+    assert (tmp_path / "train" / "00000-000.bin").stat().st_size == 4 * (store.num_tokens + 1)
     assert large.decode(store.ids(1).tolist()[1:]) == TEXTS[1]
 
 
 def test_the_manifest_holds_checksums_and_a_chain(tmp_path: Path, tokenizer: Tokenizer) -> None:
     write_token_shards(documents(TEXTS), tokenizer, tmp_path, split="train", shard_tokens=1, batch_bytes=1)
-    manifest = json.loads((tmp_path / "train.json").read_text())
-    assert len(manifest["shards"]) == 5
-    assert manifest["tokenizer"] == tokenizer.digest
-    for entry in manifest["shards"]:
-        for suffix, checksum in entry["sha256"].items():
-            content = (tmp_path / "train" / f"{entry['name']}.{suffix}").read_bytes()
-            assert hashlib.sha256(content).hexdigest() == checksum
-    manifest["shards"][1]["tokens"] += 1
-    (tmp_path / "train.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="the entry of shard 00001 is not the one that was written"):
-        TokenStore(tmp_path, "train")
+    path = tmp_path / "train.jsonl"
+    header, *shards, generation = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (header["tokenizer"], header["dtype"]) == (tokenizer.digest, "uint16")
+    assert [line["shard"] for line in shards] == [f"00000-{i:03d}" for i in range(5)]
+    assert (generation["generation"], generation["shards"], generation["tasks"]) == (1, 5, 1)
+    chain = ""
+    for line in (header, *shards, generation):
+        found = line.pop("chain")
+        content = json.dumps([chain, line], sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        chain = hashlib.sha256(content).hexdigest()
+        assert chain == found
+    for entry in shards:
+        assert set(entry["files"]) == {"bin", "idx", "src"}
+        for suffix, expected in entry["files"].items():
+            content = (tmp_path / "train" / f"{entry['shard']}.{suffix}").read_bytes()
+            assert {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} == expected
+
+
+def test_a_changed_dropped_or_cut_line_of_the_manifest_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_token_shards(documents(TEXTS), tokenizer, tmp_path, split="train", shard_tokens=1, batch_bytes=1)
+    path = tmp_path / "train.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+
+    def refused(content: list[str], expected: str) -> None:
+        path.write_text("".join(content))
+        with pytest.raises(DataError, match=expected):
+            TokenStore(tmp_path, "train")
+
+    changed = lines[2].replace('"documents": 1', '"documents": 2', 1)
+    refused([*lines[:2], changed, *lines[3:]], r"train\.jsonl:3: the entry of shard 00000-001 is not the one")
+    refused([*lines[:2], *lines[3:]], "the entry of shard 00000-002 is not the one that was written")
+    refused(lines[:-1], "cut short, it does not end with a generation")
+    refused([*lines[:-1], lines[-1][:-9]], r"train\.jsonl:7: not a line of a token shard manifest")
+    refused([], "empty; tokenize again")
+    refused(['{"format": "other", "chain": ""}\n'], "not the one that was written")
+
+
+def test_a_changed_byte_is_found_when_it_is_looked_for(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_token_shards(documents(TEXTS), tokenizer, tmp_path, split="train", shard_tokens=20, batch_bytes=1)
+    store = TokenStore(tmp_path, "train")
+    store.verify()
+    path = tmp_path / "train" / "00000-001.idx"
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"00000-001\.idx: damaged: expected checksum \w{16}, found \w{16}"):
+        store.verify()
 
 
 def test_missing_or_cut_files_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    with pytest.raises(DataError, match=r'no token shards for "train" here \(train\.json is missing\)'):
+    with pytest.raises(DataError, match=r'no token shards for "train" here \(train\.jsonl is missing\)'):
         TokenStore(tmp_path, "train")
     write_token_shards(documents(TEXTS), tokenizer, tmp_path, split="train")
-    path = tmp_path / "train" / "00000.bin"
+    path = tmp_path / "train" / "00000-000.bin"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(DataError, match=rf"00000\.bin: {len(content) - 1} bytes, expected {len(content)}"):
+    with pytest.raises(DataError, match=rf"00000-000\.bin: {len(content) - 1} bytes, expected {len(content)}"):
         TokenStore(tmp_path, "train")
     path.unlink()
-    with pytest.raises(DataError, match=r"00000\.bin: the shard file is missing"):
+    with pytest.raises(DataError, match=r"00000-000\.bin: the shard file is missing"):
         TokenStore(tmp_path, "train")
 
 

@@ -7,13 +7,15 @@ import numpy as np
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.conversation.messages import Pair
 from gradus.conversation.records import import_records
-from gradus.data.corpus import build_corpus, read_corpus
+from gradus.data.build import build_corpus
+from gradus.data.corpus import read_corpus
 from gradus.data.files import FilesSource
 from gradus.data.loader import RowLoader
 from gradus.data.pack import load_plan, pack_plan
 from gradus.data.pool import read_pool, write_pool
 from gradus.data.rows import render_pool
-from gradus.data.shards import TokenStore, write_token_shards
+from gradus.data.shards import TokenStore
+from gradus.data.tokenise import write_token_shards
 from gradus.tokenizer.training import train_tokenizer
 
 

@@ -62,6 +62,13 @@ def test_the_same_seed_gives_the_same_rows() -> None:
     assert probe_items(settings, 1, 3) == probe_items(settings, 1, 3)
 
 
+def test_earlier_answers_of_a_probe_state_their_results() -> None:
+    rows = probe_items(ConversationSettings(weights=dict.fromkeys(CATEGORIES, 0.0) | {"follow_up": 1.0}), 1, 300)
+    told = [message["content"] for row in rows for message in row.get("messages", [])]
+    assert any(text.startswith("The answer is ") for text in told)
+    assert not [text for text in told if "{" in text]
+
+
 def test_training_and_probes_never_share_a_question() -> None:
     training = {question(row) for row in conversations(ConversationSettings(rows=3_000), 9)}
     probes = {question(row) for row in conversations(ConversationSettings(rows=500), 9, side="probe")}

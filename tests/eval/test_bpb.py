@@ -9,7 +9,8 @@ import torch
 
 from gradus.core.errors import DataError
 from gradus.data.document import Document
-from gradus.data.shards import TokenStore, write_token_shards
+from gradus.data.shards import TokenStore
+from gradus.data.tokenise import write_token_shards
 from gradus.eval.bpb import BitsPerByte, bits_per_byte, bits_per_byte_by_source
 from gradus.model.batch import IGNORE, Batch, Documents
 from gradus.model.config import model_config

@@ -115,8 +115,8 @@ def test_wrong_settings_of_data_stages_are_told_with_the_nearest_name(folder):
     text = str(caught.value)
     assert 'unknown pattern "qwen"' in text
     assert 'did you mean "qwen2"' in text
-    assert '"sources[0].kind": expected one of files, synthetic, manifest, hub, preset, found "file"' in text
-    assert 'did you mean "files"?' in text
+    kinds = "files, synthetic, manifest, hub, preset"
+    assert f'"sources[0].kind": expected one of {kinds}, found "file"; did you mean "files"?' in text
     assert '"validation_fraction": expected at most 0.5, found 0.9' in text
     with pytest.raises(ConfigError, match=r'"sources\[0\]\.path": "chatz": no such file: .*; did you mean "chats"'):
         run(folder, "talk.sources=[{ path = 'chatz' }]")

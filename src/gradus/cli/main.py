@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(help="Measure a model.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(eval_app, name="eval")
+data_app = typer.Typer(help="Look into a corpus.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
 
 RoadmapFile = Annotated[Path, typer.Argument(metavar="FILE", help="The roadmap (.toml).")]
 Overrides = Annotated[
@@ -37,6 +39,9 @@ Home = Annotated[
 ModelName = Annotated[
     str,
     typer.Option("--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint."),
+]
+CorpusName = Annotated[
+    str, typer.Argument(metavar="CORPUS", help="ROADMAP/STAGE, a roadmap with one corpus, or an artifact's folder.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
@@ -137,6 +142,58 @@ def eval_probes(
     from gradus.cli.evaluating import evaluate_probes
 
     evaluate_probes(model, suite, home_folder(home), samples, temperature, json, failures)
+
+
+@data_app.command("stats")
+def data_stats(corpus: CorpusName, home: Home = None, json: Json = False) -> None:
+    """Documents and bytes by source, what was dropped and why, lengths."""
+    from gradus.cli.data import print_stats
+
+    print_stats(corpus, home_folder(home), json)
+
+
+@data_app.command("inspect")
+def data_inspect(
+    corpus: CorpusName,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many documents.")] = 3,
+    source: Annotated[str | None, typer.Option("--source", help="Of this source alone.")] = None,
+    dropped: Annotated[
+        str | None, typer.Option("--dropped", metavar="REASON", help='What was dropped so instead; "any" for all.')
+    ] = None,
+    validation: Annotated[bool, typer.Option("--validation", help="From the side that is held back.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Whole texts.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws others.")] = 0,
+    home: Home = None,
+) -> None:
+    """Show documents drawn from a corpus, or from what it dropped."""
+    from gradus.cli.data import print_inspection
+
+    print_inspection(corpus, home_folder(home), number, seed, source, dropped, validation, full)
+
+
+@data_app.command("diff")
+def data_diff(
+    one: CorpusName,
+    two: Annotated[str, typer.Argument(metavar="OTHER", help="Another corpus.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Compare two corpora: settings, and documents they share or not, by source."""
+    from gradus.cli.data import print_diff
+
+    print_diff(one, two, home_folder(home), json)
+
+
+@data_app.command("trace")
+def data_trace(
+    corpus: CorpusName,
+    key: Annotated[str, typer.Argument(metavar="ID|PLACE", help="A document's id or its start, or FILE[:LINE].")],
+    home: Home = None,
+) -> None:
+    """Say where one document came from and where it went."""
+    from gradus.cli.data import print_trace
+
+    print_trace(corpus, key, home_folder(home))
 
 
 @app.command()

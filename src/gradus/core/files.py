@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from gradus.core.errors import GradusError
@@ -42,6 +44,24 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             temporary.unlink()
         raise
     fsync_folder(path.parent)
+
+
+def inherit_files(earlier: Path, out: Path, names: Sequence[str]) -> None:
+    """Files and folders of one folder as files of another: links where the disk has them, since they never change."""
+    for name in names:
+        top = earlier / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top] if top.exists() else []:
+            there = out / path.relative_to(earlier)
+            if path.is_dir() or there.exists():
+                continue
+            there.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, there)
+            except OSError:
+                # Whole or not at all, since what exists is not copied again.
+                half = there.with_name(f".{there.name}.tmp-{secrets.token_hex(4)}")
+                shutil.copyfile(path, half)
+                os.replace(half, there)
 
 
 def expand_path(text: str, folder: Path) -> Path:

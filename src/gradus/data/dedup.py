@@ -30,17 +30,25 @@ class SeenHashes:
 
         Within one call the first of equal ids is the new one.
         """
-        hashes = np.frombuffer(bytes.fromhex("".join(ids)), dtype=f"V{HASH_BYTES}").view(_KEY)
+        hashes = _hashes(ids)
         unique, first = np.unique(hashes, return_index=True)
-        known = np.zeros(len(unique), dtype=bool)
-        for run in (*self._full, *self._growing):
-            place = np.minimum(np.searchsorted(run, unique), len(run) - 1)
-            known |= run[place] == unique
+        known = self._find(unique)
         is_new = np.zeros(len(hashes), dtype=bool)
         is_new[first[~known]] = True
         if not known.all():
             self._push(unique[~known])
         return is_new
+
+    def contains(self, ids: list[str]) -> NDArray[np.bool_]:
+        """True for each that was added before; nothing is added."""
+        return self._find(_hashes(ids))
+
+    def _find(self, hashes: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        known = np.zeros(len(hashes), dtype=bool)
+        for run in (*self._full, *self._growing):
+            place = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
+            known |= run[place] == hashes
+        return known
 
     def _push(self, run: NDArray[np.bytes_]) -> None:
         self.size += len(run)
@@ -53,6 +61,10 @@ class SeenHashes:
         path = self._folder / f"{len(self._full):05d}.npy"
         np.save(path, run, allow_pickle=False)
         self._full.append(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _hashes(ids: list[str]) -> NDArray[np.bytes_]:
+    return np.frombuffer(bytes.fromhex("".join(ids)), dtype=f"V{HASH_BYTES}").view(_KEY)
 
 
 # Fixed-width bytes compare as numpy strings do: padded with zero bytes, so equal widths compare exactly.

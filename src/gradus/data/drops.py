@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,27 @@ class DropLog:
             sample["excerpt"] = dropped.excerpt[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
             kept.append(sample)
 
-    def write(self, path: Path) -> None:
-        """Write everything as JSON: {total, by_reason, by_source, samples}."""
-        content: dict[str, Any] = {
+    def to_json(self) -> dict[str, Any]:
+        """{total, by_reason, by_source, samples}."""
+        return {
             "total": self.total,
             "by_reason": dict(sorted(self.by_reason.items())),
             "by_source": {s: dict(sorted(c.items())) for s, c in sorted(self.by_source.items())},
             "samples": dict(sorted(self._samples.items())),
         }
-        write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1))
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add what another log's `to_json` holds, behind what is here."""
+        self.by_reason.update(other["by_reason"])
+        for source, counts in other["by_source"].items():
+            self.by_source.setdefault(source, Counter()).update(counts)
+        for reason, samples in other["samples"].items():
+            kept = self._samples.setdefault(reason, [])
+            kept += samples[: self._most - len(kept)]
+
+    def write(self, path: Path) -> None:
+        """Write everything as JSON."""
+        write_atomic(path, json.dumps(self.to_json(), ensure_ascii=False, indent=1))
 
     def summary(self) -> str:
         """ "12 duplicate, 3 empty", most frequent first; "nothing" where nothing was dropped."""

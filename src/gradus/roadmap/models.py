@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, did_you_mean
 
 RUN_RECORD = "roadmap.json"
@@ -40,6 +41,46 @@ def resolve_model(reference: str, home: Path) -> ModelReference:
     return ModelReference(_checkpoint(base, checkpoint, label), model, f"{label}@{checkpoint}")
 
 
+def resolve_stage(name: str, home: Path, kind: str) -> Artifact:
+    """The artifact of a kind that ROADMAP/STAGE, a roadmap with one stage of that kind, or a folder means.
+
+    Errors: ArtifactError with the nearest name; files are checked for their sizes, not their checksums.
+    """
+    path = Path(name).expanduser()
+    if (path / MANIFEST).is_file():
+        return open_artifact(path, kind, verify=False)
+    run, stage = _run_folder(name, home, f"no {kind}")
+    finished = {}
+    for candidate in _stage_names(run):
+        if (run / candidate / MANIFEST).is_file():
+            finished[candidate] = (run / candidate).resolve()
+    if stage:
+        if stage in finished:
+            return open_artifact(finished[stage], kind, verify=False)
+        there = f"; finished stages are {', '.join(finished)}" if finished else "; none is finished yet"
+        raise ArtifactError(
+            f'roadmap "{run.name}" has no finished stage "{stage}"{did_you_mean(stage, finished) or there}'
+        )
+    fitting = [n for n, folder in finished.items() if folder.name.startswith(f"{kind}-")]
+    if len(fitting) != 1:
+        listed = ", ".join(f"{run.name}/{n}" for n in fitting) or "none is finished yet"
+        raise ArtifactError(f'roadmap "{run.name}": name the stage, as in {run.name}/STAGE; {kind} stages: {listed}')
+    return open_artifact(finished[fitting[0]], kind, verify=False)
+
+
+def _run_folder(name: str, home: Path, missing: str) -> tuple[Path, str]:
+    """(the folder of a roadmap in runs/, the stage that was named or ""). Errors: ArtifactError."""
+    runs = home / "runs"
+    known = sorted(p.parent.name for p in runs.glob(f"*/{RUN_RECORD}")) if runs.is_dir() else []
+    roadmap, _, stage = name.partition("/")
+    if roadmap not in known:
+        hint = did_you_mean(roadmap, known)
+        if not hint:
+            hint = f"; there are {', '.join(known)}" if known else "; run a roadmap first: gradus run FILE"
+        raise ArtifactError(f'{missing} "{name}" in {runs}{hint}')
+    return runs / roadmap, stage
+
+
 def _artifact_folder(name: str, home: Path) -> tuple[Path | None, str]:
     """(the artifact that holds model/, a label); None where the name is itself a model folder."""
     path = Path(name).expanduser()
@@ -47,18 +88,10 @@ def _artifact_folder(name: str, home: Path) -> tuple[Path | None, str]:
         return None, path.name
     if (path / MODEL_FOLDER / "config.json").is_file():
         return path, path.name
-    runs = home / "runs"
-    known = sorted(p.parent.name for p in runs.glob(f"*/{RUN_RECORD}")) if runs.is_dir() else []
-    roadmap, _, stage = name.partition("/")
-    if roadmap not in known:
-        if path.exists():
-            raise ArtifactError(f"{path}: this folder holds no model (no config.json, no {MODEL_FOLDER}/)")
-        hint = did_you_mean(roadmap, known)
-        if not hint:
-            hint = f"; there are {', '.join(known)}" if known else "; run a roadmap first: gradus run FILE"
-        raise ArtifactError(f'no model "{name}" in {runs}{hint}')
-    run = runs / roadmap
-    return (_stage(run, stage), f"{roadmap}/{stage}") if stage else _last_model(run)
+    if path.exists() and not (home / "runs" / name.partition("/")[0] / RUN_RECORD).is_file():
+        raise ArtifactError(f"{path}: this folder holds no model (no config.json, no {MODEL_FOLDER}/)")
+    run, stage = _run_folder(name, home, "no model")
+    return (_stage(run, stage), f"{run.name}/{stage}") if stage else _last_model(run)
 
 
 def _stage_names(run: Path) -> list[str]:

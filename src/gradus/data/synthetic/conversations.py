@@ -149,6 +149,11 @@ def _probe(item: Item, name: str) -> dict[str, Any]:
     else:
         messages = []
         for turn in item.turns[:-1]:
-            messages += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.answer}]
+            messages += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": _spoken(turn)}]
         row["messages"] = [*messages, {"role": "user", "content": item.turns[-1].user}]
     return {**row, "tools": [CALCULATOR], "checks": item_checks(item)}
+
+
+def _spoken(turn: Turn) -> str:
+    """The turn's answer as the user reads it, with the calculator's result in its place."""
+    return turn.answer.replace("{result}", calculate(turn.expressions[-1]) if turn.expressions else "")

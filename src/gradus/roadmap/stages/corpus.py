@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gradus.core.artifact import Artifact
-from gradus.core.errors import DataError
+from gradus.core.errors import ConfigError, DataError, MissingPackageError
 from gradus.core.files import write_atomic
+from gradus.core.machine import usable_cores
 from gradus.core.quantity import Quantity, format_bytes
 from gradus.core.settings import KeyPath, Problem
+from gradus.data.filters.table import FilterEntry, filter_named, filter_settings, masker_named
 from gradus.data.hub import HubSource
+from gradus.data.minhash import MinHashSettings
 from gradus.data.presets import PresetSource
 from gradus.data.remote_settings import Transport
 from gradus.data.shard_tasks import ShardTask
@@ -29,9 +33,9 @@ from gradus.data.sources import (
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 
-VERSION = 1
+VERSION = 2
 MAKES = "corpus"
-INPUTS: tuple[Input, ...] = ()
+INPUTS = (Input("extends", ("corpus",), required=False),)
 
 SMOKE_DOCUMENTS = 1500
 # A document's usual size, for plans: of the generators, and of web text (FineWeb-Edu: 4,753 bytes).
@@ -45,19 +49,47 @@ class Settings(StageSettings):
     """sources: tables of kind "files", "manifest", "hub", "preset" or "synthetic". validation_fraction: share of
     documents held back by hash.
 
-    dedup: "exact" keeps the first of equal texts. min_characters: shorter documents are dropped and counted.
+    filters: names, or tables of a name and settings, in the order they are asked: english, gopher, c4, fineweb, length,
+    lines, symbols, perplexity, or "package.module:name". mask: what to replace in texts, such as "pii".
+    dedup: "exact" keeps the first of equal texts, "minhash" also the longest of texts that are nearly the same.
+    unique_urls: keep the first of the texts of one web address. minhash: what counts as nearly the same.
+    extends: an earlier corpus stage: its documents come first and stay as they are, the sources are added to it.
+    min_characters: shorter documents are dropped and counted.
     """
 
     sources: tuple[Source, ...] = Field(min_length=1)
     normalise: bool = True
-    dedup: Literal["exact", "none"] = "exact"
+    filters: tuple[FilterEntry, ...] = ()
+    mask: tuple[FilterEntry, ...] = ()
+    dedup: Literal["exact", "minhash", "none"] = "exact"
+    minhash: MinHashSettings = MinHashSettings()
+    unique_urls: bool = False
     validation_fraction: float = Field(default=0.01, ge=0.0, le=0.5)
     min_characters: int = Field(default=1, ge=1)
+
+    @field_validator("filters")
+    @classmethod
+    def _known_filters(cls, entries: tuple[FilterEntry, ...]) -> tuple[FilterEntry, ...]:
+        return _checked(entries, filter_settings)
+
+    @field_validator("mask")
+    @classmethod
+    def _known_maskers(cls, entries: tuple[FilterEntry, ...]) -> tuple[FilterEntry, ...]:
+        return _checked(entries, masker_named)
 
     def smoke(self) -> Self:
         """At most so many documents of each source, and a validation side that is surely not empty."""
         sources = tuple(_at_most(source, SMOKE_DOCUMENTS) for source in self.sources)
         return self.model_copy(update={"sources": sources, "validation_fraction": max(self.validation_fraction, 0.05)})
+
+
+def _checked(entries: tuple[FilterEntry, ...], check: Callable[[FilterEntry], object]) -> tuple[FilterEntry, ...]:
+    for entry in entries:
+        try:
+            check(entry)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+    return entries
 
 
 def _at_most(source: AnySource, documents: int) -> AnySource:
@@ -72,7 +104,10 @@ def _at_most(source: AnySource, documents: int) -> AnySource:
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
-    """One digest a source: its files' contents, its shards as the Hub lists them, or the generators' code."""
+    """One digest a source: its files' contents, its shards as the Hub lists them, or the generators' code.
+
+    And one of every filter and masker: its version, and the models and packages that it rests on.
+    """
     found: dict[str, str] = {}
     problems: list[Problem] = []
     for index, source in enumerate(settings.sources):
@@ -80,6 +115,13 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
             found[f"sources[{index}]"] = source_digest(source, roadmap_dir)
         except DataError as error:
             problems.append(Problem(_key(source, index), str(error)))
+    for index, entry in enumerate(settings.filters):
+        try:
+            found[f"filters[{index}]"] = filter_named(entry, roadmap_dir).fingerprint
+        except (ConfigError, DataError, MissingPackageError) as error:
+            problems.append(Problem(("filters", index), str(error)))
+    for index, entry in enumerate(settings.mask):
+        found[f"mask[{index}]"] = masker_named(entry).fingerprint
     if problems:
         raise SourceError(problems)
     return found
@@ -154,7 +196,8 @@ def _notes(source: AnySource, tasks: list[ShardTask], text_bytes: float) -> list
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Read, normalise, deduplicate, divide, write; results are the counts."""
-    from gradus.data.corpus import build_corpus
+    from gradus.data.build import build_corpus
+    from gradus.data.prepare import PrepareSettings
 
     settings: Settings = stage.settings
     lineage = [source_lineage(source, place.roadmap_dir) for source in settings.sources]
@@ -164,11 +207,19 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             settings.sources,
             place.work,
             roadmap_dir=place.roadmap_dir,
-            normalise=settings.normalise,
-            dedup=settings.dedup,
+            settings=PrepareSettings(
+                normalise=settings.normalise,
+                min_characters=settings.min_characters,
+                filters=settings.filters,
+                mask=settings.mask,
+                minhash=settings.minhash if settings.dedup == "minhash" else None,
+            ),
+            dedup="none" if settings.dedup == "none" else "exact",
+            unique_urls=settings.unique_urls,
+            extends=inputs["extends"].path if "extends" in inputs else None,
             validation_fraction=settings.validation_fraction,
-            min_characters=settings.min_characters,
             seed=stage.seed,
+            processes=place.machine.threads or usable_cores(),
             raw_dir=place.home / RAW,
             on_progress=lambda documents, size: task.update(documents, info=f"{size / 1e6:,.1f} MB"),
         )

@@ -1,0 +1,1 @@
+"""Which documents stay in a corpus, and what is masked in those that do: named filters and maskers."""

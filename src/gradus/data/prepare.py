@@ -1,0 +1,314 @@
+"""The first pass over a corpus: one portion of its raw shards, read, normalised, judged and hashed.
+
+What is kept stands in `<number>.arrow` in the order it was read, what later passes decide by in `<number>.kept.npy`;
+what is dropped in `<number>.drops.arrow`. `<number>.json` is written last: with it the portion is complete and is not
+read again. A portion depends on nothing but its shards and the settings, so portions run anywhere, in any order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gradus.core.files import fsync_file, write_atomic
+from gradus.core.settings import Settings
+from gradus.data.document import Document, document_id
+from gradus.data.drops import Dropped
+from gradus.data.filters.filter import first_reasons
+from gradus.data.filters.table import FilterEntry, filter_named, masker_named
+from gradus.data.limits import TextLimit
+from gradus.data.minhash import MinHashSettings
+from gradus.data.normalise import normalise_text
+from gradus.data.shard_reading import read_shard
+from gradus.data.shard_tasks import RawText, ShardTask
+from gradus.data.sketches import SketchWriter
+from gradus.data.worker import Report
+
+# Texts are judged together in batches of at most so many, or so many characters.
+_BATCH_TEXTS = 1024
+_BATCH_CHARACTERS = 1 << 23
+_EXCERPT_CHARACTERS = 200
+_MOST_RANK = (1 << 32) - 1
+_LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
+
+KEPT_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.large_string()),
+        ("source", pa.string()),
+        ("meta", pa.string()),
+        ("place", pa.string()),
+        ("url", pa.string()),
+    ]
+)
+DROP_SCHEMA = pa.schema(
+    [
+        ("reason", pa.string()),
+        ("source", pa.string()),
+        ("place", pa.string()),
+        ("detail", pa.string()),
+        ("id", pa.string()),
+        ("excerpt", pa.string()),
+        ("position", pa.int64()),
+    ]
+)
+KEPT_DTYPE = np.dtype([("bytes", "<u8"), ("position", "<u8")])
+"""Of a kept document: UTF-8 size of its text, and its position among all that was read, dropped ones too."""
+
+
+class PrepareSettings(Settings):
+    """What decides about a text on its own; the settings of stage `corpus` of the same names."""
+
+    normalise: bool = True
+    min_characters: int = 1
+    filters: tuple[FilterEntry, ...] = ()
+    mask: tuple[FilterEntry, ...] = ()
+    minhash: MinHashSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PortionFiles:
+    """A portion's files in the folder of a build, by their endings."""
+
+    folder: Path
+    number: int
+
+    def __getitem__(self, ending: str) -> Path:
+        return self.folder / f"{self.number:05d}.{ending}"
+
+
+def read_columns(files: PortionFiles, *names: str) -> list[list[str]]:
+    """Columns of what is kept of a portion."""
+    columns: list[list[str]] = [[] for _ in names]
+    places = [KEPT_SCHEMA.get_field_index(name) for name in names]
+    options = pa.ipc.IpcReadOptions(included_fields=places)
+    with pa.memory_map(str(files["arrow"])) as file, pa.ipc.open_file(file, options=options) as reader:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            for column, name in zip(columns, names, strict=True):
+                column += batch.column(batch.schema.get_field_index(name)).to_pylist()
+    return columns
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document that goes on. place: where it stood; position: its number among all that was read; size: bytes."""
+
+    document: Document
+    place: str
+    position: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A text that was left out, with its position and, where it has one, its id."""
+
+    dropped: Dropped
+    position: int
+    id: str = ""
+
+
+def prepare_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Prepare a portion: {folder, number, tasks, raw_dir, roadmap_dir, settings, limit} to its counts.
+
+    The counts are {number, read, bytes_read, masked, limit, whole}. limit: [documents, bytes] that are enough, each or
+    null; duplicates inside the portion do not count. read: texts met, dropped ones included; bytes_read: UTF-8 bytes
+    of what was kept; whole: whether all was read.
+    Errors: DataError.
+    """
+    files = PortionFiles(Path(job["folder"]), job["number"])
+    if files["json"].exists():
+        done: dict[str, Any] = json.loads(files["json"].read_text(encoding="utf-8"))
+        if done["whole"] or done["limit"] == job["limit"]:
+            report(done["read"], done["bytes_read"])
+            return done
+    raw_dir = Path(job["raw_dir"]) if job["raw_dir"] else None
+    tasks = [ShardTask.from_json(task) for task in job["tasks"]]
+    texts = (found for task in tasks for found in read_shard(task, raw_dir=raw_dir))
+    settings = PrepareSettings.model_validate(job["settings"])
+    judge = TextJudge(settings, Path(job["roadmap_dir"]))
+    sketch = SketchWriter(files["sketch"], settings.minhash) if settings.minhash else None
+    with closing(texts):
+        counts = _prepare(texts, judge, TextLimit(*job["limit"]), files, sketch, report)
+    done = {"number": files.number, "limit": job["limit"], **counts}
+    write_atomic(files["json"], json.dumps(done))
+    return done
+
+
+def _prepare(
+    texts: Iterator[RawText | Dropped],
+    judge: TextJudge,
+    limit: TextLimit,
+    files: PortionFiles,
+    sketch: SketchWriter | None,
+    report: Report,
+) -> dict[str, Any]:
+    read = bytes_read = 0
+    enough = _Enough(limit)
+    facts: list[NDArray[Any]] = []
+    with (
+        pa.OSFile(str(files["arrow"]), "wb") as kept_file,
+        pa.ipc.new_file(kept_file, KEPT_SCHEMA, options=_LZ4) as kept_writer,
+        pa.OSFile(str(files["drops.arrow"]), "wb") as drop_file,
+        pa.ipc.new_file(drop_file, DROP_SCHEMA, options=_LZ4) as drop_writer,
+    ):
+        for batch in _batches(texts, enough):
+            kept, left = judge(batch, read)
+            if kept:
+                kept_writer.write_batch(_kept_rows(kept))
+                facts.append(np.array([(one.size, one.position) for one in kept], KEPT_DTYPE))
+                if sketch is not None:
+                    # Of near-duplicates the longest stays.
+                    sketch.add(
+                        [one.document.text for one in kept],
+                        [one.document.id for one in kept],
+                        [min(one.size, _MOST_RANK) for one in kept],
+                    )
+            if left:
+                drop_writer.write_batch(drop_rows(left))
+            read += len(batch)
+            bytes_read += sum(one.size for one in kept)
+            enough.add(kept)
+            report(read, bytes_read)
+    np.save(files["kept.npy"], np.concatenate(facts) if facts else np.zeros(0, KEPT_DTYPE), allow_pickle=False)
+    for ending in ("arrow", "drops.arrow", "kept.npy"):
+        fsync_file(files[ending])
+    if sketch is not None:
+        sketch.close()
+    masked = dict(sorted(judge.masked.items()))
+    return {"read": read, "bytes_read": bytes_read, "masked": masked, "whole": not enough.is_reached}
+
+
+class _Enough:
+    """Whether the documents of a portion are as many as its source may give."""
+
+    def __init__(self, limit: TextLimit) -> None:
+        self._limit = limit
+        self._ids: set[str] = set()
+        self._size = 0
+
+    def add(self, kept: Sequence[Kept]) -> None:
+        if self._limit.is_bound:
+            for one in kept:
+                self._size += 0 if one.document.id in self._ids else one.size
+                self._ids.add(one.document.id)
+
+    @property
+    def is_reached(self) -> bool:
+        return self._limit.reached(len(self._ids), self._size)
+
+    @property
+    def batch_texts(self) -> int:
+        """How many texts to take at once: no more than could be wanted."""
+        wanted = self._limit.documents
+        return _BATCH_TEXTS if wanted is None else max(1, min(_BATCH_TEXTS, wanted - len(self._ids)))
+
+
+class TextJudge:
+    """Decides about texts one by one: normalises, filters, masks. masked: what was replaced so far, by kind."""
+
+    def __init__(self, settings: PrepareSettings, roadmap_dir: Path) -> None:
+        self._settings = settings
+        self._filters = [filter_named(entry, roadmap_dir) for entry in settings.filters]
+        self._maskers = [masker_named(entry) for entry in settings.mask]
+        self.masked: Counter[str] = Counter()
+
+    def __call__(self, found: Sequence[RawText | Dropped], first: int) -> tuple[list[Kept], list[Left]]:
+        """What becomes of each text, in order; `first` is the position of the first."""
+        left: list[Left] = []
+        passed: list[tuple[int, RawText, str]] = []
+        for position, raw in enumerate(found, start=first):
+            text = raw if isinstance(raw, Dropped) else self._readable(raw)
+            if isinstance(text, Dropped):
+                left.append(Left(text, position))
+            else:
+                assert isinstance(raw, RawText)
+                passed.append((position, raw, text))
+        if self._filters:
+            reasons = first_reasons(self._filters, [text for _, _, text in passed])
+            for (position, raw, text), reason in zip(passed, reasons, strict=True):
+                if reason is not None:
+                    dropped = Dropped(reason.name, raw.place, reason.detail, text, raw.source)
+                    left.append(Left(dropped, position, document_id(text)))
+            passed = [one for one, reason in zip(passed, reasons, strict=True) if reason is None]
+            left.sort(key=lambda one: one.position)
+        return [self._kept(*one) for one in passed], left
+
+    def _readable(self, raw: RawText) -> str | Dropped:
+        """The text in its normal form, or why it is no document."""
+        text = normalise_text(raw.text) if self._settings.normalise else raw.text
+
+        def dropped(reason: str, detail: str = "") -> Dropped:
+            return Dropped(reason, raw.place, detail, text, raw.source)
+
+        if not text.strip():
+            return dropped("empty")
+        if len(text) < self._settings.min_characters:
+            return dropped("too_short", f"{len(text)} characters, fewer than {self._settings.min_characters}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return dropped("invalid_unicode", f"lone surrogate at position {error.start}")
+        return text
+
+    def _kept(self, position: int, raw: RawText, text: str) -> Kept:
+        for masker in self._maskers:
+            text, counts = masker.mask(text)
+            self.masked.update(counts)
+        return Kept(Document(text, document_id(text), raw.source, raw.meta), raw.place, position, len(text.encode()))
+
+
+def _batches(found: Iterator[RawText | Dropped], enough: _Enough) -> Iterator[list[RawText | Dropped]]:
+    """The texts in batches, until they end or are enough; `enough` is told of each batch before the next is taken."""
+    while not enough.is_reached:
+        batch: list[RawText | Dropped] = []
+        size = 0
+        for one in islice(found, enough.batch_texts):
+            batch.append(one)
+            size += len(one.text) if isinstance(one, RawText) else 0
+            if size >= _BATCH_CHARACTERS:
+                break
+        if not batch:
+            return
+        yield batch
+
+
+def _kept_rows(kept: Sequence[Kept]) -> pa.RecordBatch:
+    columns = {
+        "id": [one.document.id for one in kept],
+        "text": [one.document.text for one in kept],
+        "source": [one.document.source for one in kept],
+        "meta": [json.dumps(dict(one.document.meta)) for one in kept],
+        "place": [one.place for one in kept],
+        "url": [str(one.document.meta.get("url", "")) for one in kept],
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=KEPT_SCHEMA)
+
+
+def drop_rows(left: Sequence[Left]) -> pa.RecordBatch:
+    """Rows of DROP_SCHEMA; excerpts may hold lone surrogates, which no file can, and lose them."""
+    columns = {
+        "reason": [one.dropped.reason for one in left],
+        "source": [one.dropped.source for one in left],
+        "place": [one.dropped.place for one in left],
+        "detail": [one.dropped.detail for one in left],
+        "id": [one.id for one in left],
+        "excerpt": [_writable(one.dropped.excerpt[:_EXCERPT_CHARACTERS]) for one in left],
+        "position": [one.position for one in left],
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=DROP_SCHEMA)
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")

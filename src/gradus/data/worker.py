@@ -1,0 +1,214 @@
+"""Jobs over data in worker processes: JSON in, JSON out, results in the order of the jobs.
+
+A job is a function at the top of a module, with JSON arguments, so nothing is pickled, a worker never runs the
+caller's script again, and another scheduler (Ray) can run the same jobs. What a job makes it writes to files under
+names of its own and completes with a marker file; a job whose marker stands is answered from it without work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from gradus.core.errors import DataError, GradusError, MissingPackageError
+
+Report = Callable[[int, int], None]
+"""Called by a job now and then with how many documents and UTF-8 bytes it has read so far."""
+Job = Callable[[dict[str, Any], Report], dict[str, Any]]
+
+
+def run_jobs(
+    job: Job,
+    jobs: Iterable[dict[str, Any]],
+    processes: int,
+    log: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The result of `job` for each of its arguments, in order.
+
+    At most `processes` jobs run at a time, and twice as many are taken ahead; with one process they run in the caller.
+    log: file for what workers print. on_progress: called with documents and bytes read so far by all jobs together.
+    Errors: what a job raised, if GradusError or OSError; DataError where a worker died. Closing the iterator ends
+    the workers.
+    """
+    meter = _Meter(on_progress)
+    if processes == 1:
+        for number, arguments in enumerate(jobs):
+            yield job(arguments, partial(meter.show, number))
+        return
+    with _Pool(f"{job.__module__}:{job.__qualname__}", processes, log, meter) as pool:
+        ahead: deque[Future[dict[str, Any]]] = deque()
+        for number, arguments in enumerate(jobs):
+            ahead.append(pool.submit(number, arguments))
+            if len(ahead) >= 2 * processes:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+class _Meter:
+    """Adds up what every job has read."""
+
+    def __init__(self, on_progress: Callable[[int, int], None] | None) -> None:
+        self._on_progress = on_progress
+        self._read: dict[int, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def show(self, number: int, documents: int, size: int) -> None:
+        if self._on_progress is None:
+            return
+        with self._lock:
+            self._read[number] = documents, size
+            totals = [sum(column) for column in zip(*self._read.values(), strict=True)]
+            self._on_progress(*totals)
+
+
+class _Pool:
+    """Worker processes, each fed by a thread of its own."""
+
+    def __init__(self, name: str, processes: int, log: Path, meter: _Meter) -> None:
+        self._name, self._meter = name, meter
+        self._log = log.open("ab")
+        self._log_path = log
+        self._here = threading.local()
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._threads = ThreadPoolExecutor(processes)
+        self._ended = False
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._ended = True
+        for worker in self._workers:
+            if reason[0] is not None:
+                worker.kill()
+            with contextlib.suppress(OSError):
+                cast("BinaryIO", worker.stdin).close()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.wait()
+            cast("BinaryIO", worker.stdout).close()
+        self._log.close()
+
+    def submit(self, number: int, arguments: dict[str, Any]) -> Future[dict[str, Any]]:
+        return self._threads.submit(self._run, number, arguments)
+
+    def _worker(self) -> subprocess.Popen[bytes]:
+        worker: subprocess.Popen[bytes] | None = getattr(self._here, "worker", None)
+        if worker is None:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "gradus.data.worker", self._name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                # Ctrl-C reaches the caller alone, which then ends the workers.
+                start_new_session=True,
+            )
+            self._here.worker = worker
+            self._workers.append(worker)
+        return worker
+
+    def _run(self, number: int, arguments: dict[str, Any]) -> dict[str, Any]:
+        if self._ended:
+            raise DataError("the work was stopped")
+        worker = self._worker()
+        requests, answers = cast("BinaryIO", worker.stdin), cast("BinaryIO", worker.stdout)
+        try:
+            requests.write(json.dumps(arguments).encode() + b"\n")
+            requests.flush()
+            for line in answers:
+                answer = json.loads(line)
+                if "read" in answer:
+                    self._meter.show(number, *answer["read"])
+                    continue
+                return _answered(answer, self._log_path)
+        except BrokenPipeError:
+            pass
+        at_work = arguments.get("label", "a job")
+        raise DataError(f"{self._end_of(worker)} while at work on {at_work}; run again: finished parts are kept")
+
+    @staticmethod
+    def _end_of(worker: subprocess.Popen[bytes]) -> str:
+        code = worker.wait()
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"a worker process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f"a worker process ended with exit code {code}"
+
+
+def _answered(answer: dict[str, Any], log: Path) -> dict[str, Any]:
+    if "result" in answer:
+        return cast("dict[str, Any]", answer["result"])
+    if "errno" in answer:
+        raise OSError(answer["errno"], answer["message"], answer["file"])
+    if "package" in answer:
+        raise MissingPackageError(answer["package"], answer["extra"])
+    if "error" in answer:
+        raise DataError(answer["error"])
+    raise RuntimeError(f"{answer['crash']} in a worker process; its traceback is in {log}")
+
+
+# The worker's side
+
+
+def serve(name: str) -> None:
+    """Answer jobs from standard input until it ends; ends at once when the caller is gone."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not look like an answer
+    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(waiting,), daemon=True).start()
+    module, _, function = name.partition(":")
+    job: Job = getattr(import_module(module), function)
+
+    def send(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+    while line := waiting.get():
+        send(_attempt(job, json.loads(line), lambda documents, size: send({"read": [documents, size]})))
+
+
+def _read_requests(waiting: queue.SimpleQueue[bytes]) -> None:
+    for line in sys.stdin.buffer:
+        waiting.put(line)
+    # Whatever is being worked on has nobody left to take it, and the next walk may begin the same job.
+    os._exit(0)
+
+
+def _attempt(job: Job, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    try:
+        return {"result": job(arguments, report)}
+    except MissingPackageError as error:
+        return {"package": error.package, "extra": error.extra}
+    except GradusError as error:
+        return {"error": str(error)}
+    except OSError as error:
+        if error.errno is None:
+            return _crash(error)
+        return {"errno": error.errno, "message": error.strerror, "file": str(error.filename or "")}
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        return _crash(error)
+
+
+def _crash(error: BaseException) -> dict[str, Any]:
+    traceback.print_exception(error, file=sys.stderr)
+    return {"crash": f"{type(error).__name__}: {error}"}
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

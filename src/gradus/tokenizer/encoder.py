@@ -1,0 +1,196 @@
+"""Encoding whole corpora: the fastest encoder whose ids are those of the tokenizer, watched while it works.
+
+gigatoken keeps the ids of every piece of text that it has met, which makes it ten times faster than tiktoken and
+also makes it grow; so each copy of it is replaced after a fixed amount of text. It is trusted where a sample of
+difficult text gives the same ids, and then a part of every batch is encoded again by the tokenizer itself: a
+difference ends the work, since ids written before may be wrong too. It never sees the control tokens, so that no
+text can become one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradus.core.errors import ConfigError, DataError, MissingPackageError
+from gradus.core.machine import usable_cores
+from gradus.tokenizer.difficult_text import difficult_texts
+from gradus.tokenizer.spread import spread
+from gradus.tokenizer.tokenizer import Tokenizer, check_text
+
+EncoderName = Literal["auto", "gigatoken", "tiktoken"]
+GIGATOKEN_VERSION = "0.10.0"
+
+# A copy that has read so much is replaced: of prose it then holds about 80 MB, of random letters 500 MB (measured).
+RENEW_BYTES = 1 << 26
+# Of each batch, this part of its characters is encoded a second time, and never fewer than the least.
+_CHECKED_FRACTION = 1 / 512
+_LEAST_CHECKED = 2048
+# Before a blank between two letters every known split pattern begins a piece, so text may be cut there.
+_BOUNDARY = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])")
+
+Ids = NDArray[np.int32] | NDArray[np.uint32]
+
+
+class Encoder:
+    """Encodes batches of texts; made by `open_encoder`.
+
+    name: the encoder at work. notice: why it is not the fastest one, None where it is; to be shown to the user.
+    checked_tokens: ids that were compared with the tokenizer's own so far.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, gigatoken: _Gigatoken | None, notice: str | None) -> None:
+        self._tokenizer, self._gigatoken = tokenizer, gigatoken
+        self.notice = notice
+        self.checked_tokens = 0
+        self._batches = 0
+
+    @property
+    def name(self) -> str:
+        """ "gigatoken", "tiktoken", or "tokenizers" where the vocabulary is one that only its own library encodes."""
+        if self._gigatoken is not None:
+            return f"gigatoken {GIGATOKEN_VERSION}"
+        return "tiktoken" if self._tokenizer.is_fast else "tokenizers"
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of each text, one array each, as `Tokenizer.encode_batch` gives them.
+
+        Errors: DataError on unpaired surrogates, and where a checked part of the batch has other ids.
+        """
+        if self._gigatoken is None:
+            return [*self._tokenizer.encode_batch(texts)]
+        for text in texts:
+            check_text(text)
+        found = self._gigatoken.encode(texts)
+        self._check(texts, found)
+        return [*found]
+
+    def _check(self, texts: Sequence[str], found: Sequence[Ids]) -> None:
+        """Encode a part of the batch again. Which part moves on with every batch."""
+        if not texts:
+            return
+        room = max(_LEAST_CHECKED, int(_CHECKED_FRACTION * sum(map(len, texts))))
+        first = self._batches * 7919 % len(texts)
+        self._batches += 1
+        for index in (*range(first, len(texts)), *range(first)):
+            text, ids = texts[index], found[index]
+            if len(text) > room:
+                cut = _BOUNDARY.search(text, room)
+                if cut is None or cut.start() > 2 * room:
+                    continue
+                text = text[: cut.start()]
+            expected = self._tokenizer.encode_batch([text])[0]
+            # Of a text that was cut, the ids begin with those of its beginning.
+            same = ids[: len(expected)] if len(text) < len(texts[index]) else ids
+            if not np.array_equal(same, expected):
+                advice = 'ids written so far cannot be trusted: set encoder = "tiktoken" and encode again'
+                raise DataError(_difference(text, ids, expected, advice))
+            self.checked_tokens += len(expected)
+            room -= len(text)
+            if room <= 0:
+                return
+
+
+class _Copy(Protocol):
+    """gigatoken's encoder, as much of it as is used here."""
+
+    def encode(self, text: str, /) -> NDArray[np.uint32]: ...
+
+
+class _Gigatoken:
+    """Copies of the gigatoken encoder, one a thread, each replaced when it has read `renew_bytes` of text."""
+
+    def __init__(self, plain_json: str, threads: int, renew_bytes: int) -> None:
+        self._json, self._threads, self._renew_bytes = plain_json, threads, renew_bytes
+        self._copies: list[_Copy | None] = [None] * threads
+        self._read = [0] * threads
+        self._copy(0)  # an unsupported tokenizer shows here
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        return spread(self._work, texts, self._threads)
+
+    def _work(self, index: int, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        found = []
+        for text in texts:
+            # The copy is not kept in a name here: an old one has to be gone before the next is made.
+            found.append(self._copy(index).encode(text))
+            self._read[index] += len(text)
+        return found
+
+    def _copy(self, index: int) -> _Copy:
+        if self._read[index] >= self._renew_bytes:
+            self._copies[index] = None
+        copy = self._copies[index]
+        if copy is None:
+            from gigatoken.gigatoken_rs import load_hf_json
+
+            copy = self._copies[index] = load_hf_json(self._json)
+            self._read[index] = 0
+        return copy
+
+
+def open_encoder(
+    tokenizer: Tokenizer,
+    name: EncoderName = "auto",
+    *,
+    threads: int | None = None,
+    renew_bytes: int = RENEW_BYTES,
+) -> Encoder:
+    """An encoder whose ids are those of `tokenizer`.
+
+    name: "auto" takes gigatoken where it is installed, knows the split pattern and passes the check, and says in
+    `Encoder.notice` why not where it does not; a name is taken or refused. threads: all usable cores if None.
+    Errors: MissingPackageError, ConfigError for a tokenizer that gigatoken cannot encode, DataError where its ids
+    differ.
+    """
+    if name == "tiktoken":
+        return Encoder(tokenizer, None, None)
+    try:
+        return Encoder(tokenizer, _open_gigatoken(tokenizer, threads, renew_bytes), None)
+    except (MissingPackageError, ConfigError, DataError) as error:
+        if name == "gigatoken":
+            raise
+        return Encoder(tokenizer, None, str(error))
+
+
+def _open_gigatoken(tokenizer: Tokenizer, threads: int | None, renew_bytes: int) -> _Gigatoken:
+    _require_gigatoken()
+    try:
+        found = _Gigatoken(tokenizer.plain_json, threads or usable_cores(), renew_bytes)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ConfigError(
+            f"tokenizer: gigatoken cannot encode it ({reason}); "
+            'take pattern = "qwen2" or "cl100k", or encoder = "tiktoken", which is slower'
+        ) from error
+    texts = difficult_texts(tokenizer.special_tokens)
+    for text, ids, expected in zip(texts, found.encode(texts), tokenizer.encode_batch(texts), strict=True):
+        if not np.array_equal(ids, expected):
+            raise DataError(_difference(text, ids, expected, 'set encoder = "tiktoken"'))
+    return found
+
+
+def _require_gigatoken() -> None:
+    try:
+        version = importlib.metadata.version("gigatoken")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    # Another version may encode otherwise: the one that was tested is the one that is used.
+    if version != GIGATOKEN_VERSION:
+        raise MissingPackageError(f"gigatoken=={GIGATOKEN_VERSION}", "data")
+
+
+def _difference(text: str, found: Ids, expected: Ids, advice: str) -> str:
+    shared = min(len(found), len(expected))
+    differ = found[:shared].astype(np.int64) != expected[:shared].astype(np.int64)
+    place = int(np.argmax(differ)) if differ.any() else shared
+    there = [int(ids[place]) if place < len(ids) else "the end" for ids in (found, expected)]
+    return (
+        f"tokenizer: gigatoken {GIGATOKEN_VERSION} gives other ids than the tokenizer: token {place} of the text that "
+        f"begins {text[:60]!r} is {there[0]}, expected {there[1]}; {advice}"
+    )
