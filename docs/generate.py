@@ -1,4 +1,4 @@
-"""Writes the parts of the documentation that are read off the code: commands.md, and the tables in roadmap.md.
+"""Writes the parts of the documentation that are read off the code: commands.md, and tables in other pages.
 
 Run `python docs/generate.py` after a change of a command or a setting; a test compares. Settings come from the
 settings classes themselves, commands from their own --help.
@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from gradus.cli.main import app
 from gradus.core.gate import Gate
-from gradus.core.quantity import Quantity
+from gradus.core.quantity import Quantity, format_count
 from gradus.core.settings import Settings
+from gradus.data.presets import PRESETS
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.schema import RoadmapHead
@@ -31,7 +32,7 @@ BEGIN, END = "<!-- generated: {} -->", "<!-- end of generated: {} -->"
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write every page."""
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
 
@@ -42,15 +43,30 @@ def pages() -> dict[Path, str]:
     text = roadmap.read_text(encoding="utf-8")
     for name, lines in {"head": _head(), "stages": _stages()}.items():
         text = _replaced(text, name, re.sub(r"\n{3,}", "\n\n", "\n".join(lines)))
-    return {FOLDER / "commands.md": _commands(), roadmap: text}
+    datasets = FOLDER / "datasets.md"
+    presets = _replaced(datasets.read_text(encoding="utf-8"), "presets", "\n".join(_presets()))
+    return {FOLDER / "commands.md": _commands(), roadmap: text, datasets: presets}
 
 
 def _replaced(text: str, name: str, part: str) -> str:
     begin, end = BEGIN.format(name), END.format(name)
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.S)
     if pattern.search(text) is None:
-        raise SystemExit(f"roadmap.md has no part between {begin} and {end}")
+        raise SystemExit(f"no part between {begin} and {end}")
     return pattern.sub(lambda _: f"{begin}\n\n{part.strip()}\n\n{end}", text)
+
+
+# Presets
+
+
+def _presets() -> Iterator[str]:
+    yield from ("| name | what | documents | tokens | licence |", "| --- | --- | --- | --- | --- |")
+    for name, preset in PRESETS.items():
+        documents = format_count(preset.documents) if preset.documents else "-"
+        counter = f" ({preset.tokenizer})" if preset.tokenizer else ""
+        tokens = f"{format_count(preset.tokens)}{counter}" if preset.tokens else "-"
+        what = f"[{preset.title}]({preset.homepage})" + (f". {preset.notes}" if preset.notes else "")
+        yield f"| `{name}` | {what} | {documents} | {tokens} | {preset.licence} |"
 
 
 # Commands

@@ -100,6 +100,7 @@ class HubServer:
         self.waits: list[float] = []  # what the reader slept instead of sleeping it
         self.ranges = True
         self._objects: dict[str, bytes] = {}
+        self._etags: dict[int, tuple[bytes, str]] = {}
         self._lock = threading.Lock()
         self._servers = [self._start("hub"), self._start("cdn")]
         self.endpoint, self.cdn = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)
@@ -159,6 +160,12 @@ class HubServer:
         oid = hashlib.sha256(data).hexdigest()
         self._objects[oid] = data
         return f"/lfs/{oid}"
+
+    def etag(self, data: bytes) -> str:
+        """Of some content, computed once: a large file is asked for in many parts."""
+        if id(data) not in self._etags:
+            self._etags[id(data)] = (data, hashlib.sha256(data).hexdigest())
+        return self._etags[id(data)][1]
 
     def object(self, path: str) -> bytes | None:
         return self._objects.get(path.rsplit("/", 1)[-1])
@@ -313,7 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _send_bytes(self, data: bytes, headers: Mapping[str, str] | None = None) -> None:
-        etag = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "Accept-Ranges": "bytes", **(headers or {})}
+        etag = {"ETag": f'"{self.hub.etag(data)}"', "Accept-Ranges": "bytes", **(headers or {})}
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
         if found is None or not self.hub.ranges:
             self._send(200, data, etag)

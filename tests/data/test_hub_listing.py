@@ -83,6 +83,7 @@ def test_a_wrong_configuration_or_split_names_the_nearest(hub: HubServer) -> Non
         ("data_files: [a.jsonl]", ["a.jsonl"]),
         ("data_dir: inner\n  data_files: '**'", ["inner/deep/d.jsonl"]),
         ("data_files: inner", ["inner/deep/d.jsonl"]),
+        ("data_files: '**'", ["a.jsonl", "b.jsonl", "inner/deep/d.jsonl"]),
         ("data_files:\n  - split: train\n    path: ['?.jsonl', 'inner/*/[a-d].jsonl']",
          ["a.jsonl", "b.jsonl", "inner/deep/d.jsonl"]),
     ],
@@ -206,6 +207,10 @@ def test_the_kept_token_is_used_and_must_be_for_its_owner_alone(
     assert message == f"{file}: other users of this machine can read this token; run: chmod 600 {file}"
     file.chmod(0o600)
     assert len(paths(repo="a/hidden", path="extra/*")) == 1
+    monkeypatch.setenv("HF_TOKEN", "hf_\u2026cut")
+    assert refusal(repo="a/other") == (
+        "HF_TOKEN holds characters that no token has; copy it again from the Hub's settings"
+    )
 
 
 # Commits
@@ -291,3 +296,24 @@ def test_shards_come_in_an_order_of_the_seed_that_a_new_shard_leaves(hub: HubSer
     repository.commit({**names, "data/train-00020.jsonl": LINE})
     hub_module._resolved.clear()
     assert [name for name in order(1) if name in names] == before
+
+
+def test_the_hubs_own_client_sees_the_same_files(hub: HubServer, tmp_path: Path) -> None:
+    from huggingface_hub import HfApi
+
+    hub.page_size = 2
+    repository = hub.dataset("a/b", {**FILES, "big.jsonl": LINE * 50})
+    listing = hub_listing(HubSource(repo="a/b", path="**", shuffle=False))
+    api = HfApi(endpoint=hub.endpoint, token=False)
+    assert api.dataset_info("a/b").sha == listing.commit == repository.refs["main"]
+    entries = list(api.list_repo_tree("a/b", recursive=True, revision=listing.commit, repo_type="dataset"))
+    theirs = {
+        e.path: (e.size, f"sha256:{e.lfs.sha256}" if e.lfs else f"git:{e.blob_id}")
+        for e in entries
+        if hasattr(e, "blob_id") and e.path.endswith(".jsonl")
+    }
+    ours = {file.path: (file.size, file.digest) for file in listing.files if file.path.endswith(".jsonl")}
+    assert ours == theirs
+    assert len(ours) == 6
+    path = api.hf_hub_download("a/b", "big.jsonl", repo_type="dataset", cache_dir=tmp_path / "theirs")
+    assert Path(path).read_text() == LINE * 50

@@ -489,6 +489,7 @@ def test_the_token_reaches_the_hub_alone_and_no_message(
             list(read_shard(task))
         messages.append(str(error.value) + repr(error.value) + str(error.value.__cause__))
         hub.faults.clear()
+    assert not any(hub.token in r.getMessage() for r in caplog.records)
     text = "\n".join([*messages, json.dumps(task.to_json()), *(str(r.getMessage()) for r in caplog.records
                       if r.name.startswith("gradus"))])  # fmt: skip
     assert hub.token not in text

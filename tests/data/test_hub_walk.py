@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import HubServer
+from hub_server import SIGNATURE, HubServer
 
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
@@ -17,6 +17,7 @@ from gradus.data.build import build_corpus
 from gradus.data.corpus import read_corpus
 from gradus.data.hub import HubSource
 from gradus.data.limits import TextLimit, text_limit
+from gradus.data.sources import read_source
 from gradus.roadmap.plan import choose_device, plan_roadmap
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
@@ -107,6 +108,17 @@ def test_a_roadmap_with_remote_sources_walks_to_a_corpus(roadmap: Path, hub: Hub
     assert len(hub.requests) == num_requests
 
 
+def test_no_file_of_a_walk_holds_the_token(
+    roadmap: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.dataset("a/web").private = True
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    walk(load_roadmap(roadmap), tmp_path / "home", QuietProgress())
+    files = [p for folder in ("home", "cache") for p in (tmp_path / folder).rglob("*") if p.is_file()]
+    assert len(files) > 5
+    assert not [p for p in files if hub.token.encode() in p.read_bytes() or SIGNATURE.encode() in p.read_bytes()]
+
+
 def test_the_same_corpus_comes_however_its_bytes_travel(roadmap: Path, hub: HubServer, tmp_path: Path) -> None:
     prints, documents = set(), []
     for raw in ("stream", "delete", "keep"):
@@ -168,6 +180,11 @@ def test_a_limit_stops_before_the_other_shards_are_fetched(hub: HubServer, tmp_p
     for limit in (Quantity(250 * size, "bytes"), Quantity(250 * size / 4, "tokens")):
         found = build(limit)
         assert 250 * size <= found["bytes"] < 251 * size + 400
+    hub.requests.clear()
+    source = HubSource(repo="a/b", raw=raw)
+    rows = read_source(source, tmp_path, 0, tmp_path / "raw")
+    assert len([next(rows) for _ in range(250)]) == 250
+    rows.close()
     assert len({r.path for r in hub.asked("/resolve/") if "train" in r.path}) == 2
     assert not [p for p in (tmp_path / "raw").rglob("*") if p.is_file()]
 

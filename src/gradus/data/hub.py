@@ -211,7 +211,12 @@ class _Repository:
             if "://" in pattern:
                 raise DataError(f'{self._where}: its files stand elsewhere ("{pattern}"); list them in a manifest')
             matches = self._matches(commit, pattern)
-            readable = [f for f in matches if is_readable_name(f.path) or f.path == pattern]
+            # A wildcard does not mean the card.
+            readable = [
+                f
+                for f in matches
+                if f.path == pattern or (is_readable_name(f.path) and not f.path.endswith("README.md"))
+            ]
             if not readable:
                 raise self._nothing(commit, pattern, matches)
             found |= {file.path: file for file in readable}
@@ -322,9 +327,11 @@ def hub_connection(most_failures: int | None = None) -> Connection:
 
 
 def hub_token() -> str | None:
-    """HF_TOKEN, else what `hf auth login` keeps. Errors: DataError where others can read that file."""
+    """HF_TOKEN, else what `hf auth login` keeps. Errors: DataError where it is no token or others can read its file."""
     token = os.environ.get("HF_TOKEN", "").strip()
     if token:
+        if not (token.isascii() and token.isprintable()):
+            raise DataError("HF_TOKEN holds characters that no token has; copy it again from the Hub's settings")
         return token
     from huggingface_hub import constants, get_token
 

@@ -60,8 +60,9 @@ class PresetSource(Transport):
 class Preset:
     """One ready corpus.
 
-    documents, tokens, text_bytes, download_bytes: as published or counted, None where not verified; tokenizer:
-    whose tokens. gated: its terms are to be accepted on its page, and HF_TOKEN set. notes: what to know before use.
+    columns: of its rows, as far as they are known. documents, tokens, text_bytes, download_bytes: as published or
+    counted, None where not verified; tokenizer: whose tokens. gated: its terms are to be accepted on its page, and
+    HF_TOKEN set. notes: what to know before use.
     """
 
     title: str
@@ -145,7 +146,7 @@ PRESETS: dict[str, Preset] = {
     # are Python (11,716,959,758 bytes); fields counted on the records.
     "stack-v2-python": Preset(
         title="The Stack v2, Python, educational and openly licensed (Common Pile)",
-        licence="of each file, in metadata.license; all open by the Blue Oak Council's list",
+        licence="of each file, in metadata.license; chosen by the Blue Oak Council's list",
         homepage="https://huggingface.co/datasets/common-pile/stackv2_edu_filtered",
         source=HubSource(
             repo="common-pile/stackv2_edu_filtered",
@@ -270,7 +271,7 @@ PRESETS: dict[str, Preset] = {
     ),
     # 880 files, 314 GB; the columns are its README's and loading script's.
     "github-code": Preset(
-        title="GitHub code, cleaned, 32 languages",
+        title="GitHub code, cleaned, many languages",
         licence="of each file, in the column license",
         homepage="https://huggingface.co/datasets/codeparrot/github-code-clean",
         source=HubSource(

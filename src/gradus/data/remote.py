@@ -29,8 +29,9 @@ from gradus.core.files import fsync_folder, is_disk_full
 from gradus.core.quantity import format_bytes
 from gradus.data.transfer import Connection, DroppedError, StatusError, body_reader
 
-BLOCK_BYTES = 1 << 22
-_MOST_BLOCKS = 16
+# Small enough for one a column of a wide table, large enough that waiting for each answer is not what takes long.
+BLOCK_BYTES = 1 << 21
+_MOST_BLOCKS = 32
 _PIECE_BYTES = 1 << 20
 # A signed address that a redirect led to may run out of time; the first address then gives another.
 _EXPIRED = {400, 401, 403, 404, 410}
