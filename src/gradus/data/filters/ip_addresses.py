@@ -16,13 +16,14 @@ _VERSION_BEFORE = re.compile(
     r"|appendix|clause|annex|figure|fig|table|rfc|item|rule)s?|_version_*|§)[\s.:=\"'(]{0,6}\Z",
     re.IGNORECASE,
 )
+# At most one word stands between, on the same line: "DNS server at 8.8.8.8".
 _ADDRESS_BEFORE = re.compile(
     r"\b(?:ip|ips|ipv4|address|addresses|addr|host|hosts|server|servers|nameserver|dns|resolver|ping|ssh|telnet|curl"
-    r"|wget|inet|subnet|gateway|client|peer|proxy|router|route)\b|//\Z|@\Z",
+    r"|wget|inet|subnet|gateway|client|peer|proxy|router|route)[^\w\n]{1,4}(?:\w{1,12}[^\w\n]{1,3})?\Z|//\Z|@\Z",
     re.IGNORECASE,
 )
-_PORT_OR_PREFIX_AFTER = re.compile(r":\d{2,5}\b|/\d{1,2}\b", re.ASCII)
-_VERSION_WINDOW, _ADDRESS_WINDOW = 24, 48
+_ADDRESS_AFTER = re.compile(r":\d{2,5}\b|/\d{1,2}\b|[ \t]{1,2}(?:ip|address|host|server)\b", re.ASCII | re.IGNORECASE)
+_VERSION_WINDOW, _ADDRESS_WINDOW = 24, 32
 # A version or a section number has small parts; of public addresses fewer than one in a hundred does.
 _SMALL_PART = 32
 
@@ -47,7 +48,7 @@ def _is_address(text: str, start: int, end: int) -> bool:
     if sum(part >= _SMALL_PART for part in address.packed) >= 2:
         return True
     before = text[max(0, start - _ADDRESS_WINDOW) : start]
-    return bool(_ADDRESS_BEFORE.search(before) or _PORT_OR_PREFIX_AFTER.match(text, end))
+    return bool(_ADDRESS_BEFORE.search(before) or _ADDRESS_AFTER.match(text, end))
 
 
 # Global unicast addresses begin with the bits 001 (RFC 4291, section 2.4).
