@@ -7,7 +7,7 @@ is no letter, digit or underscore is a word by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradus.data.filters.punctuation import PUNCTUATION
-from gradus.data.filters.segments import Encoded, Segments, find_segments
+from gradus.data.filters.segments import Encoded, Segments, find_lines, find_segments
 
 WordDefinition = Literal["whitespace", "symbols_apart"]
 
 _BYTES = [chr(code) for code in range(128)]
 _IS_SPACE = np.array([*(c.isspace() for c in _BYTES), *[False] * 128])
 _IS_SYMBOL = np.array([*(not (c.isalnum() or c == "_" or c.isspace()) for c in _BYTES), *[False] * 128])
-_IS_LINE_FEED = np.arange(256) == ord("\n")
 # What kinds of bytes a word has, as bits.
 _LETTER, _DIGIT, _WIDE = 1, 2, 4
 _KINDS = np.array([*(_LETTER * c.isalpha() + _DIGIT * c.isdigit() for c in _BYTES), *[_WIDE] * 128], dtype=np.uint8)
@@ -37,12 +36,19 @@ class Words:
     @cached_property
     def has_letter(self) -> NDArray[np.bool_]:
         """Whether a word has a letter, as str.isalpha knows them, (S,)."""
-        return self._decide(_LETTER, lambda word: any(map(str.isalpha, word)))
+        answers: NDArray[np.bool_] = (self._kinds & _LETTER) != 0
+        open_ones = np.flatnonzero(~answers & (self._kinds >= _WIDE))
+        strings = self.segments.strings(open_ones)
+        answers[open_ones] = [word[0].isalpha() or any(map(str.isalpha, word)) for word in strings]
+        return answers
 
     @cached_property
     def is_punctuation(self) -> NDArray[np.bool_]:
         """Whether a word is of `PUNCTUATION` only, (S,). In ASCII that is all but letters and digits."""
-        return ~self._decide(_LETTER | _DIGIT, lambda word: not PUNCTUATION.issuperset(word))
+        answers: NDArray[np.bool_] = ~self.has_letter & ((self._kinds & _DIGIT) == 0)
+        open_ones = np.flatnonzero(answers & (self._kinds >= _WIDE))
+        answers[open_ones] = [PUNCTUATION.issuperset(word) for word in self.segments.strings(open_ones)]
+        return answers
 
     @cached_property
     def _kinds(self) -> NDArray[np.uint8]:
@@ -59,17 +65,6 @@ class Words:
             kinds[rest] = np.bitwise_or.reduceat(_KINDS[data[places]], begins)
         return kinds
 
-    def _decide(self, kinds: int, ask: Callable[[str], bool]) -> NDArray[np.bool_]:
-        """Whether words have ASCII bytes of these kinds or, where others are all that could tell, the answer."""
-        answers: NDArray[np.bool_] = (self._kinds & kinds) != 0
-        known: dict[str, bool] = {}
-        for place in np.flatnonzero(~answers & (self._kinds >= _WIDE)).tolist():
-            word = self.segments.string(place)
-            if word not in known:
-                known[word] = ask(word)
-            answers[place] = known[word]
-        return answers
-
 
 class TextBatch:
     """Texts that are judged together."""
@@ -85,7 +80,7 @@ class TextBatch:
     @cached_property
     def lines(self) -> Segments:
         """Every line that is not empty, parted at line feeds."""
-        return find_segments(self._encoded, ~_IS_LINE_FEED, None)
+        return find_lines(self._encoded)
 
     def words(self, definition: WordDefinition) -> Words:
         """The words of every text."""

@@ -65,7 +65,8 @@ class GopherQualityFilter(Filter[GopherQuality]):
         for index, (text, total, count, size) in enumerate(figures):
             reason = self._lengths(count, size)
             if reason is None and total:
-                reason = self._symbols(text, total) or self._lines(text)
+                ellipses = text.count("...") + text.count("…")
+                reason = self._symbols(text.count("#"), ellipses, total) or self._lines(text, ellipses)
             if reason is None and total:
                 reason = self._letters(int(letters[index]) / total) or self._common_words(int(stop_words[index]))
             reasons.append(reason)
@@ -87,22 +88,22 @@ class GopherQualityFilter(Filter[GopherQuality]):
             return self.drop("long_words", f"{mean:.2f} characters a word, at most {most:g}")
         return None
 
-    def _symbols(self, text: str, num_words: int) -> Reason | None:
+    def _symbols(self, hashes: int, ellipses: int, num_words: int) -> Reason | None:
         limit = self.settings.max_hash_ratio
-        if limit is not None and (ratio := text.count("#") / num_words) > limit:
-            return self.drop("hashes", f"{ratio:.2f} hash signs a word, at most {limit:g}")
+        if limit is not None and hashes / num_words > limit:
+            return self.drop("hashes", f"{hashes / num_words:.2f} hash signs a word, at most {limit:g}")
         limit = self.settings.max_ellipsis_ratio
-        if limit is not None and (ratio := _count(text, _ELLIPSES) / num_words) > limit:
-            return self.drop("ellipses", f"{ratio:.2f} ellipses a word, at most {limit:g}")
+        if limit is not None and ellipses / num_words > limit:
+            return self.drop("ellipses", f"{ellipses / num_words:.2f} ellipses a word, at most {limit:g}")
         return None
 
-    def _lines(self, text: str) -> Reason | None:
+    def _lines(self, text: str, num_ellipses: int) -> Reason | None:
         bullets, ellipses = self.settings.max_bullet_line_fraction, self.settings.max_ellipsis_line_fraction
         # Most texts have too few bullets and ellipses, wherever they stand, and need not be split into lines.
         least_lines = text.count("\n") or 1
-        if bullets is not None and _count(text, _BULLETS) < bullets * least_lines:
+        if bullets is not None and text.count("-") + text.count("•") < bullets * least_lines:
             bullets = None
-        if ellipses is not None and _count(text, _ELLIPSES) < ellipses * least_lines:
+        if ellipses is not None and num_ellipses < ellipses * least_lines:
             ellipses = None
         if bullets is None and ellipses is None:
             return None
@@ -142,7 +143,3 @@ class GopherQualityFilter(Filter[GopherQuality]):
             if least is not None and found.min(initial=least) >= least:
                 break
         return found
-
-
-def _count(text: str, parts: tuple[str, ...]) -> int:
-    return sum(map(text.count, parts))

@@ -17,8 +17,8 @@ from pydantic import Field
 from gradus.core.settings import Settings
 from gradus.data.filters.batch import TextBatch, WordDefinition
 from gradus.data.filters.filter import Filter, Reason
-from gradus.data.filters.repeated_ngrams import RepeatedNgrams
-from gradus.data.filters.repetition_bounds import may_repeat_lines, may_repeat_ngrams
+from gradus.data.filters.line_repetition import may_repeat_lines
+from gradus.data.filters.ngram_repetition import Candidates, candidates, covered_bytes, largest_ngrams
 from gradus.data.filters.segments import Segments
 
 # [n, share of the characters]
@@ -54,13 +54,7 @@ class GopherRepetitionFilter(Filter[GopherRepetition]):
         # Bounds that are quick to have acquit most texts; only the others are counted.
         for index in np.flatnonzero(self._may_repeat_lines(batch, sizes)).tolist():
             reasons[index] = self._repeated_lines(batch.texts[index])
-        top, duplicate = dict(self.settings.max_top_ngram_fraction), dict(self.settings.max_duplicate_ngram_fraction)
-        if not (top or duplicate):
-            return reasons
-        words = batch.words(self.settings.words).segments
-        for index in np.flatnonzero(may_repeat_ngrams(words, sizes, top, duplicate)).tolist():
-            if reasons[index] is None:
-                reasons[index] = self._repeated_ngrams(words, index, len(batch.texts[index]))
+        self._repeated_ngrams(batch.words(self.settings.words).segments, sizes, reasons)
         return reasons
 
     # Paragraphs and lines
@@ -100,28 +94,50 @@ class GopherRepetitionFilter(Filter[GopherRepetition]):
 
     # N-grams
 
-    def _repeated_ngrams(self, words: Segments, text: int, size: int) -> Reason | None:
-        """size: characters of the text."""
-        mine = slice(words.offsets[text], words.offsets[text + 1])
-        different, ids = np.unique(words.hashes[mine], return_inverse=True)
+    def _repeated_ngrams(self, words: Segments, sizes: NDArray[np.int64], reasons: list[Reason | None]) -> None:
+        """Fill in reasons where there are none yet. sizes: (D,) characters of the texts."""
         top, duplicate = dict(self.settings.max_top_ngram_fraction), dict(self.settings.max_duplicate_ngram_fraction)
-        asked = [n for n in sorted({*top, *duplicate}) if n <= len(ids)]
-        if not asked:
-            return None
-        starts = np.zeros(len(ids) + 1, dtype=np.int64)  # of each word, in characters without white space
-        np.cumsum(words.num_characters[mine], out=starts[1:])
-        ngrams = RepeatedNgrams(ids.astype(np.int64), len(different))
-        reason: Reason | None = None
-        for n in asked:
-            ngrams.advance_to(n)
+        first_duplicate = min(duplicate, default=0)
+        ends = np.zeros(len(words.starts) + 1, dtype=np.int64)  # bytes of the words before each word
+        np.cumsum(words.num_bytes, out=ends[1:])
+        open_duplicates: Candidates | None = None
+        for found in candidates(words, max([first_duplicate, *top], default=0)):
+            n = found.n
             if n in top:
-                place, count = ngrams.most_frequent()
-                characters = int(starts[place + n] - starts[place]) + n - 1  # with one space between words
-                reason = self._more(count * characters / size, top[n], f"top_{n}_gram", "characters")
-            if reason is None and n in duplicate and len(ngrams.positions):
-                places = np.array(ngrams.duplicate_positions(), dtype=np.int64)
-                characters = int((starts[places + n] - starts[places]).sum())
-                reason = self._more(characters / size, duplicate[n], f"duplicate_{n}_grams", "characters")
+                suspects = np.flatnonzero(largest_ngrams(words, ends, found) >= top[n] * sizes)
+                for text in suspects.tolist():
+                    if reasons[text] is None:
+                        reasons[text] = self._top_ngram(words, text, int(sizes[text]), found, top[n])
+            if n == first_duplicate:
+                open_duplicates = found
+        if open_duplicates is not None:
+            limit = min(duplicate.values())
+            suspects = np.flatnonzero(covered_bytes(words, ends, open_duplicates) >= limit * sizes)
+            for text in suspects.tolist():
+                if reasons[text] is None:
+                    reasons[text] = self._duplicate_ngrams(words, text, int(sizes[text]), open_duplicates)
+
+    def _top_ngram(self, words: Segments, text: int, size: int, found: Candidates, limit: float) -> Reason | None:
+        start, stop = words.offsets[text : text + 2].tolist()
+        if stop - start < found.n:
+            return None
+        place, count = found.of(start, stop).most_frequent()
+        # With one space between words.
+        characters = int(words.num_characters[start + place : start + place + found.n].sum()) + found.n - 1
+        return self._more(count * characters / size, limit, f"top_{found.n}_gram", "characters")
+
+    def _duplicate_ngrams(self, words: Segments, text: int, size: int, found: Candidates) -> Reason | None:
+        start, stop = words.offsets[text : text + 2].tolist()
+        ends = np.zeros(stop - start + 1, dtype=np.int64)  # characters of the text's words before each
+        np.cumsum(words.num_characters[start:stop], out=ends[1:])
+        ngrams = found.of(start, stop)
+        for n, limit in sorted(self.settings.max_duplicate_ngram_fraction):
+            ngrams.advance_to(n)
+            if not len(ngrams.positions):
+                break
+            places = np.array(ngrams.duplicate_positions(), dtype=np.int64)
+            characters = int((ends[places + n] - ends[places]).sum())
+            reason = self._more(characters / size, limit, f"duplicate_{n}_grams", "characters")
             if reason is not None:
                 return reason
         return None

@@ -11,18 +11,19 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 _IPV4 = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", re.ASCII)
 _NOT_BEFORE_IPV4 = re.compile(r"[\w.+^~-]\Z|(?<!/)/\Z|[=!<>~]=\s?\Z")
 _NOT_AFTER_IPV4 = re.compile(r"\w|[.+-]\w")
-_VERSION_BEFORE = re.compile(
-    r"(?:\b(?:v|ver|vers|version|release|rev|revision|build|firmware|kernel|driver|oid|sec|sect|section|chapter"
-    r"|appendix|clause|annex|figure|fig|table|rfc|item|rule)s?|_version_*|§)[\s.:=\"'(]{0,6}\Z",
-    re.IGNORECASE,
-)
-_ADDRESS_BEFORE = re.compile(
-    r"\b(?:ip|ips|ipv4|address|addresses|addr|host|hosts|server|servers|nameserver|dns|resolver|ping|ssh|telnet|curl"
-    r"|wget|inet|subnet|gateway|client|peer|proxy|router|route)\b|//\Z|@\Z",
-    re.IGNORECASE,
-)
-_PORT_OR_PREFIX_AFTER = re.compile(r":\d{2,5}\b|/\d{1,2}\b", re.ASCII)
-_VERSION_WINDOW, _ADDRESS_WINDOW = 24, 48
+_WORD = re.compile(r"\w+")
+_WINDOW = 32
+_VERSIONS = """
+v ver vers version versions release releases rev revision build firmware kernel driver oid sec sect section sections
+chapter chapters appendix clause annex figure fig table rfc item rule
+"""
+_ADDRESSES = """
+ip ips ipv4 address addresses addr host hosts server servers nameserver dns resolver ping ssh telnet curl wget inet
+subnet gateway client peer proxy router route
+"""
+# The word before a version or a section number; one of the two words before an address, "DNS server at 8.8.8.8".
+_VERSION_WORDS, _ADDRESS_WORDS = frozenset(_VERSIONS.split()), frozenset(_ADDRESSES.split())
+_ADDRESS_AFTER = re.compile(r":\d{2,5}\b|/\d{1,2}\b|[ \t]{1,2}(?:ip|address|host|server)\b", re.ASCII | re.IGNORECASE)
 # A version or a section number has small parts; of public addresses fewer than one in a hundred does.
 _SMALL_PART = 32
 
@@ -35,19 +36,22 @@ def find_ipv4(text: str) -> list[tuple[int, int]]:
 
 
 def _is_address(text: str, start: int, end: int) -> bool:
-    before = text[max(0, start - _VERSION_WINDOW) : start]
-    if _NOT_BEFORE_IPV4.search(before) or _NOT_AFTER_IPV4.match(text, end) or _VERSION_BEFORE.search(before):
+    if _NOT_AFTER_IPV4.match(text, end) or _NOT_BEFORE_IPV4.search(text[max(0, start - 3) : start]):
         return False
+    before = text[max(0, start - _WINDOW) : start].rpartition("\n")[2]
+    words = [word.strip("_").lower() for word in _WORD.findall(before)[-2:]]
+    if (words and words[-1] in _VERSION_WORDS) or "§" in before[-2:]:
+        return False
+    parts = text[start:end].split(".")
+    if sum(int(part) >= _SMALL_PART for part in parts) < 2:
+        is_called_so = before.endswith(("//", "@")) or not _ADDRESS_WORDS.isdisjoint(words)
+        if not is_called_so and not _ADDRESS_AFTER.match(text, end):
+            return False
     try:
         address = IPv4Address(text[start:end])
     except AddressValueError:
         return False
-    if not address.is_global or address.is_multicast:
-        return False
-    if sum(part >= _SMALL_PART for part in address.packed) >= 2:
-        return True
-    before = text[max(0, start - _ADDRESS_WINDOW) : start]
-    return bool(_ADDRESS_BEFORE.search(before) or _PORT_OR_PREFIX_AFTER.match(text, end))
+    return address.is_global and not address.is_multicast
 
 
 # Global unicast addresses begin with the bits 001 (RFC 4291, section 2.4).

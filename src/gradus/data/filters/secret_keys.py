@@ -101,7 +101,8 @@ def _assigned(text: str) -> Iterator[tuple[int, int]]:
         for written in (name, name.capitalize(), name.upper()):
             for place in _occurrences(text, written):
                 match = _ASSIGNED.match(text, place)
-                if match is not None and _is_random(match.group(1)):
+                is_public = text[max(0, place - 7) : place].lower().rstrip("_-").endswith(("pub", "public"))
+                if match is not None and not is_public and _is_random(match.group(1)):
                     yield match.span(1)
 
 

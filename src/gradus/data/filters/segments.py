@@ -77,10 +77,9 @@ class Segments:
         if not len(self.starts) or int(data.min()) >= 0:
             return self.num_bytes
         # Every byte counts but those that continue a character: 0b10xxxxxx, as signed numbers the least 64.
-        later = np.flatnonzero(data < -64)
-        segment = np.searchsorted(self.starts, later, side="right") - 1
-        segment = segment[(segment >= 0) & (later < self.ends[segment])]
-        return self.num_bytes - np.bincount(segment, minlength=len(self.starts))
+        later = np.zeros(len(data) + 1, dtype=np.int64)
+        np.cumsum(data < -64, out=later[1:])
+        return self.num_bytes - later[self.ends] + later[self.starts]
 
     @cached_property
     def hashes(self) -> NDArray[np.uint64]:
@@ -93,9 +92,13 @@ class Segments:
         np.cumsum(values, out=summed[1:])
         return np.diff(summed[self.offsets])
 
-    def string(self, segment: int) -> str:
-        """One segment as text."""
-        return self.raw[self.starts[segment] : self.ends[segment]].decode("utf-8", "surrogatepass")
+    def strings(self, segments: NDArray[np.int64]) -> list[str]:
+        """Some segments that hold no space, as text."""
+        if not len(segments):
+            return []
+        spans = zip(self.starts[segments].tolist(), self.ends[segments].tolist(), strict=True)
+        joined = b" ".join([self.raw[start:end] for start, end in spans])
+        return joined.decode("utf-8", "surrogatepass").split(" ")
 
     def select(self, texts: NDArray[np.int64]) -> Segments:
         """The segments of some of the texts (increasing numbers)."""
@@ -114,22 +117,32 @@ class Segments:
 def hash_segments(raw: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint64]:
     """64 bits of each segment of padded bytes, (S,)."""
     sizes = ends - starts
-    hashes = mixed(sizes.astype(np.uint64))
+    hashes = sizes.astype(np.uint64) * _FACTOR
     if not len(sizes):
         return hashes
     windows = _windows(raw)
-    chosen = np.flatnonzero((sizes > 0) & (sizes <= _STEP * _MOST_STEPS))
-    step = 0
-    while len(chosen):
-        taken = windows[starts[chosen] + step]
+    hashes = _taken_in(hashes, windows[starts], sizes)
+    chosen = np.flatnonzero(sizes > _STEP)
+    for step in range(_STEP, _STEP * _MOST_STEPS, _STEP):
+        if not len(chosen):
+            break
         left = sizes[chosen] - step
-        hashes[chosen] = mixed(hashes[chosen] ^ (taken & _LOW_BYTES[np.minimum(left, _STEP)]))
+        hashes[chosen] = _taken_in(hashes[chosen], windows[starts[chosen] + step], left)
         chosen = chosen[left > _STEP]
-        step += _STEP
-    for segment in np.flatnonzero(sizes > _STEP * _MOST_STEPS).tolist():
+    hashes = mixed(hashes)
+    for segment in chosen.tolist():
         content = raw[starts[segment] : ends[segment]]
         hashes[segment] = int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
     return hashes
+
+
+def _taken_in(hashes: NDArray[np.uint64], taken: NDArray[np.uint64], left: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The hashes with the next eight bytes mixed in, of which `left` count."""
+    taken &= _LOW_BYTES[np.minimum(left, _STEP)]
+    taken ^= hashes
+    taken *= _FACTOR
+    taken ^= taken >> _SHIFT
+    return taken
 
 
 def sampled_hashes(segments: Segments) -> NDArray[np.uint64]:
@@ -169,14 +182,24 @@ def joined(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.
     return mixed(first * _OTHER_FACTOR + second)
 
 
-def find_segments(texts: Encoded, is_inside: NDArray[np.bool_], stands_alone: NDArray[np.bool_] | None) -> Segments:
-    """The runs of bytes for which a table of 256 says True; a byte of `stands_alone` is a segment by itself.
+def find_lines(texts: Encoded) -> Segments:
+    """What stands between line feeds, where it is not empty."""
+    ends = np.flatnonzero(np.frombuffer(texts.raw, np.uint8) == ord("\n"))
+    starts = np.zeros_like(ends)
+    starts[1:] = ends[:-1] + 1
+    filled = np.flatnonzero(starts != ends)
+    starts, ends = starts[filled], ends[filled]
+    return Segments(texts.raw, starts, ends, np.searchsorted(starts, texts.bounds))
 
-    A line feed may be inside no segment, since it parts the texts.
+
+def find_segments(texts: Encoded, is_inside: NDArray[np.bool_], stands_alone: NDArray[np.bool_] | None) -> Segments:
+    """The runs of bytes for which a table of 256 says True, parted at white space outside ASCII.
+
+    A byte of `stands_alone` is a segment by itself. No line feed may be inside, since it parts the texts.
     """
     data = np.frombuffer(texts.raw, np.uint8)[: int(texts.bounds[-1])]
     inside = np.frombuffer(texts.raw.translate(is_inside.tobytes()), np.int8)[: len(data)]
-    if len(texts.wide) and not is_inside[ord(" ")]:
+    if len(texts.wide):
         inside = _without_wide_space(texts, inside)
     if stands_alone is None:
         edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1

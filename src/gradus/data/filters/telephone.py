@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 # "+44 20 7946 0958", "+1 (212) 736-5000"
-_INTERNATIONAL = r"\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]\d{2,4}){2,4}"
+_GROUP = r"[ .-]\d{2,5}"
+_INTERNATIONAL = (
+    rf"\+[1-9]\d{{0,2}}[ .-]?(?:\(\d{{1,4}}\)[ .-]?\d{{1,4}}(?:{_GROUP}){{1,4}}|\d{{1,4}}(?:{_GROUP}){{2,4}})"
+)
 # "(212) 736-5000", "212-736-5000", "212.736.5000"; area codes and exchanges begin with 2 to 9
 _NORTH_AMERICAN = r"(?:\([2-9]\d\d\) ?[2-9]\d\d-|[2-9]\d\d-[2-9]\d\d-|[2-9]\d\d\.[2-9]\d\d\.)\d{4}"
 _PHONE = re.compile(rf"(?:{_INTERNATIONAL}|{_NORTH_AMERICAN})(?![\w.-]?\d|\w)", re.ASCII)
