@@ -23,7 +23,7 @@ from gradus.tools.calculator import calculate
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.S | re.M)
-RUN_NAMES = ("quickstart", "mytext")
+RUN_NAMES = ("quickstart", "mytext", "clean")
 TIMEOUT_SECONDS = 900
 
 

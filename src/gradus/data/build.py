@@ -33,6 +33,7 @@ from gradus.data.minhash import MinHashSettings
 from gradus.data.near_duplicates import find_near_duplicates, read_index
 from gradus.data.portions import Portion, portions_of
 from gradus.data.prepare import PortionFiles, PrepareSettings, prepare_portion, read_columns
+from gradus.data.shard_tasks import ShardTask
 from gradus.data.sources import AnySource, shard_tasks, source_limit
 from gradus.data.worker import run_jobs
 
@@ -72,7 +73,7 @@ def build_corpus(
     generation = before["generations"] if before else 0
     tasks = [task for number, source in enumerate(sources) for task in shard_tasks(source, roadmap_dir, seed, number)]
     portions = list(portions_of(tasks, before["portions"] if before else 0))
-    identity = [[task.to_json() for task in tasks], settings, dedup, unique_urls, validation_fraction, before]
+    identity = [[_content_of(task) for task in tasks], settings, dedup, unique_urls, validation_fraction, before]
     folder = _begin(out, identity, extends)
     limits = [source_limit(source) for source in sources]
     exact = None
@@ -114,6 +115,11 @@ def build_corpus(
     shutil.rmtree(folder)
     write_atomic(out / COUNTS, json.dumps(result, ensure_ascii=False, indent=1))
     return result
+
+
+def _content_of(task: ShardTask) -> dict[str, Any]:
+    """What decides the texts of a shard, and not how it is reached: a restart may read it from elsewhere."""
+    return {key: value for key, value in task.to_json().items() if key not in {"raw", "location"}}
 
 
 def _unseen(documents: int, text_bytes: int) -> None:

@@ -46,14 +46,15 @@ LINEAGE = "sources.json"
 
 
 class Settings(StageSettings):
-    """sources: tables of kind "files", "manifest", "hub", "preset" or "synthetic". validation_fraction: share of
+    """With `extends`, the documents of that earlier corpus come first and stay as they are, and the sources are added.
+
+    sources: tables of kind "files", "manifest", "hub", "preset" or "synthetic". validation_fraction: share of
     documents held back by hash.
 
     filters: names, or tables of a name and settings, in the order they are asked: english, gopher, c4, fineweb, length,
     lines, symbols, perplexity, or "package.module:name". mask: what to replace in texts, such as "pii".
     dedup: "exact" keeps the first of equal texts, "minhash" also the longest of texts that are nearly the same.
     unique_urls: keep the first of the texts of one web address. minhash: what counts as nearly the same.
-    extends: an earlier corpus stage: its documents come first and stay as they are, the sources are added to it.
     min_characters: shorter documents are dropped and counted.
     """
 
