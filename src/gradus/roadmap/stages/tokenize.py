@@ -30,7 +30,7 @@ Job = Callable[[dict[str, Any], Callable[[int, int], None]], dict[str, Any]]
 
 
 class Settings(StageSettings):
-    """The corpus and the tokenizer decide. With `extends`, the tokens of the corpus that this one extends, those stay as
+    """The corpus and the tokenizer decide. With `extends`, tokens of the corpus that this one extends, those stay as
     they are and only what is new is encoded.
     """
 
