@@ -90,9 +90,7 @@ def read_corpus(folder: Path, split: Split) -> Iterator[Document]:
 
     Errors: DataError where `folder` holds no corpus or a shard is damaged.
     """
-    if not (folder / "corpus.json").is_file():
-        raise DataError(f"{folder}: no corpus here (corpus.json is missing)")
-    for shard in sorted((folder / split).glob("*.parquet")):
+    for shard in corpus_shards(folder, split):
         try:
             with pq.ParquetFile(shard) as file:
                 for group in range(file.num_row_groups):
@@ -100,6 +98,13 @@ def read_corpus(folder: Path, split: Split) -> Iterator[Document]:
                         yield Document(row["text"], row["id"], row["source"], json.loads(row["meta"]))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{shard}: damaged corpus shard ({error}); build the corpus again") from error
+
+
+def corpus_shards(folder: Path, split: Split) -> list[Path]:
+    """The shards of one side in their order. Errors: DataError where `folder` holds no corpus."""
+    if not (folder / "corpus.json").is_file():
+        raise DataError(f"{folder}: no corpus here (corpus.json is missing)")
+    return sorted((folder / split).glob("*.parquet"))
 
 
 def corpus_counts(folder: Path) -> dict[str, Any]:

@@ -28,13 +28,15 @@ class MachineSettings(Settings):
     """The `[machine]` table: how to run, never what the result is (recorded, not in any fingerprint).
 
     threads: processor threads, of each process where there are several; None shares all usable cores among them.
-    precision: auto uses bf16 where it is faster. processes: data-parallel processes of the training stages. For a
+    precision: auto uses bf16 where it is faster. encoder: auto takes gigatoken where it is installed and its ids are
+    proved equal. processes: data-parallel processes of the training stages. For a
     model of a few million parameters, processes of one thread each are faster than one process with many threads.
     """
 
     threads: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    encoder: Literal["auto", "gigatoken", "tiktoken"] = "auto"
     processes: int = Field(default=1, ge=1)
 
 

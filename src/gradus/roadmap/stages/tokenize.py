@@ -1,4 +1,4 @@
-"""Stage `tokenize`: a corpus as token shards, with the tokenizer beside them."""
+"""Stage `tokenize`: a corpus as token shards with the tokenizer beside them, or appended to those of another stage."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact
+from gradus.core.errors import ConfigError
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 
-VERSION = 1
+VERSION = 2
 MAKES = "tokens"
-INPUTS = (Input("corpus", ("corpus",)), Input("tokenizer", ("tokenizer",)))
+INPUTS = (
+    Input("corpus", ("corpus",)),
+    Input("tokenizer", ("tokenizer",)),
+    Input("onto", ("tokens",), required=False),
+)
 TOKENIZER_FOLDER = "tokenizer"
 
-_BYTES_PER_SECOND = 8e6
+_BYTES_PER_SECOND = 3e7
 
 
 class Settings(StageSettings):
-    """Nothing to choose: the corpus and the tokenizer decide."""
+    """Nothing to choose: the corpus and the tokenizer decide.
+
+    With `onto`, the shards of that stage are taken over as they are, and the corpus is the next generation of the set.
+    """
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
@@ -34,9 +42,10 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     corpus, tokenizer = inputs.one("corpus"), inputs.one("tokenizer")
     size = float(corpus.get("bytes", 0)) + float(corpus.get("validation_bytes", 0))
     per_token = float(tokenizer.get("bytes_per_token", 3.0))
+    before = inputs.one("onto")
     facts: dict[str, Any] = {
-        "tokens": round(float(corpus.get("bytes", 0)) / per_token),
-        "bytes": corpus.get("bytes", 0),
+        "tokens": round(float(corpus.get("bytes", 0)) / per_token + float(before.get("tokens", 0))),
+        "bytes": float(corpus.get("bytes", 0)) + float(before.get("bytes", 0)),
     }
     if "vocab_size" in tokenizer:
         facts["vocab_size"] = tokenizer["vocab_size"]
@@ -44,26 +53,39 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
-    """Encode both sides; results are the counts of each."""
-    from gradus.data.corpus import SPLITS, read_corpus
-    from gradus.data.tokenise import write_token_shards
+    """Encode both sides; results are the counts of each, of all generations."""
+    from gradus.data.corpus import SPLITS, corpus_shards
+    from gradus.data.shard_writer import adopt_set
+    from gradus.data.shards import TokenStore
+    from gradus.data.tokenise import tokenise_shards
     from gradus.tokenizer.loading import load_tokenizer
 
     corpus, folder = inputs["corpus"], inputs["tokenizer"].file(TOKENIZER_FOLDER)
     tokenizer = load_tokenizer(folder)
+    before = inputs.get("onto")
+    if before is not None and load_tokenizer(before.file(TOKENIZER_FOLDER)).digest != tokenizer.digest:
+        raise ConfigError(f'stage "{stage.name}": the shards of "onto" hold ids of another tokenizer; use the same one')
     counts: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
+        kept = before is not None and split in before.results["counts"]
+        if before is not None and kept:
+            adopt_set(before.path, place.work, split)
         documents = int(corpus.results["documents" if split == "train" else "validation_documents"])
-        if documents == 0:
+        if documents == 0 and not kept:
             continue
         with place.progress.task(f"{split} documents", documents) as task:
-            counts[split] = write_token_shards(
-                read_corpus(corpus.path, split),
-                tokenizer,
+            counts[split], notices = tokenise_shards(
+                corpus_shards(corpus.path, split),
+                folder,
                 place.work,
                 split=split,
+                filters=corpus.fingerprint,
+                generation=1 if before is None or not kept else int(before.results["generations"][split]) + 1,
+                encoder=place.machine.encoder,
                 on_progress=_shown(task),
             )
+        for notice in notices:
+            place.progress.line(f"  note: the fast encoder is not used: {notice}")
     shutil.copytree(folder, place.work / TOKENIZER_FOLDER, dirs_exist_ok=True)
     train = counts["train"]
     results: dict[str, Any] = {
@@ -73,6 +95,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         "vocab_size": tokenizer.vocab_size,
         "bytes_per_token": round(train["bytes"] / max(1, train["tokens"]), 4),
         "counts": counts,
+        "generations": {split: TokenStore(place.work, split).generation for split in counts},
     }
     if "validation" in counts:
         results["validation_tokens"] = counts["validation"]["tokens"]
