@@ -43,7 +43,7 @@ def packed_batches(
     Targets are the next token of the stream, so a piece's last target is the first token behind it.
     """
     lengths = np.diff(np.append(starts, len(stream)))
-    plan = pack_plan(lengths, context, "split")
+    plan = pack_plan(lengths, context)
     order = np.random.default_rng(seed).permutation(plan.num_rows)
 
     def batch(step: int) -> Batch:

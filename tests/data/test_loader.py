@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradus.core.errors import DataError
+from gradus.data.bookmark import read_bookmark
 from gradus.data.document import Document, document_id
 from gradus.data.loader import PairLoader, RowLoader, pair_lengths, rows_in_order
 from gradus.data.order import RowOrder
 from gradus.data.pack import pack_plan, unpacked_plan
+from gradus.data.plans import Packing, ShardPlans
 from gradus.data.shard_writer import TokenWriter
 from gradus.data.shards import TokenStore
 from gradus.data.tokenise import write_token_shards
@@ -25,7 +27,7 @@ from gradus.tokenizer.tokenizer import Tokenizer
 def stream(tmp_path: Path, tokenizer: Tokenizer) -> TokenStore:
     """60 documents of 1 to 40 words in several shards."""
     texts = [" ".join(f"w{i}x{j}" for j in range(1 + i * 7 % 40)) for i in range(60)]
-    documents = [Document(t, document_id(t)) for t in texts]
+    documents = [Document(t, document_id(t), source=("even", "odd")[i % 2]) for i, t in enumerate(texts)]
     write_token_shards(documents, tokenizer, tmp_path, split="train", shard_tokens=2000, batch_bytes=500)
     return TokenStore(tmp_path, "train")
 
@@ -202,3 +204,150 @@ def test_a_plan_of_other_shards_is_refused(stream: TokenStore, chats: TokenStore
     plan = unpacked_plan(pair_lengths(chats))
     with pytest.raises(DataError, match=r"reference_logp has shape \(3,\), expected one for each of 6"):
         PairLoader(chats, plan, seed=0, pairs_per_step=1, micro_pairs=1, reference_logp=[0.0] * 3)
+
+
+def shard_loader(store: TokenStore, **options) -> RowLoader:
+    shape = {"seed": 3, "rows_per_step": 8, "micro_rows": 8} | options
+    return RowLoader(store, ShardPlans(store, Packing(64, by_source="weights" in options)), **shape)
+
+
+def rows_of(batches: list[Batch]) -> list[tuple[int, ...]]:
+    """Tokens, targets and positions of every piece, in order."""
+    found = []
+    for batch in batches:
+        for a, b in pairwise(batch.documents.bounds if not batch.padding else batch.documents.bounds[:-1]):
+            positions = batch.documents.positions[a:b].tolist()
+            assert positions == list(range(b - a))
+            found.append((*batch.tokens[a:b].tolist(), -1, *batch.targets[a:b].tolist()))
+    return found
+
+
+@pytest.mark.parametrize("weights", [None, {"even": 0.7, "odd": 0.3}])
+def test_the_next_hundred_steps_after_a_resume_are_the_same_for_any_ranks_and_micro_batches(
+    stream: TokenStore, weights: dict[str, float] | None
+) -> None:
+    options = {} if weights is None else {"weights": weights}
+    through = shard_loader(stream, **options)
+    for resumed_at in (0, 3, 57):
+        for world, micro_rows in ((1, 3), (2, 4), (8, 1)):
+            resumed = [
+                shard_loader(stream, rank=r, world=world, micro_rows=micro_rows, **options) for r in range(world)
+            ]
+            for step in range(resumed_at, resumed_at + 100):
+                expected = through.order.step_rows(step)
+                # Rows go to ranks in turn, so that together they are the step's rows in order.
+                parts = [np.concatenate(loader.order.micro_batches(step)) for loader in resumed]
+                assert [int(parts[i % world][i // world]) for i in range(8)] == expected.tolist()
+            for step in (resumed_at, resumed_at + 99):
+                together = [piece for loader in resumed for piece in rows_of(loader.batches(step))]
+                assert sorted(together) == sorted(rows_of(through.batches(step)))
+
+
+def test_rows_of_one_shard_are_trained_on_in_the_order_of_a_plan_over_all(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    texts = [" ".join(f"w{i}x{j}" for j in range(1 + i * 7 % 40)) for i in range(60)]
+    write_token_shards([Document(t, document_id(t)) for t in texts], tokenizer, tmp_path, split="train")
+    store = TokenStore(tmp_path, "train")
+    whole = RowLoader(store, pack_plan(store.lengths, 64), seed=3, rows_per_step=8, micro_rows=3)
+    by_shard = shard_loader(store, micro_rows=3)
+    for step in (0, 1, 2, 40):
+        for one, other in zip(whole.batches(step), by_shard.batches(step), strict=True):
+            assert torch.equal(one.tokens, other.tokens)
+            assert torch.equal(one.targets, other.targets)
+            assert one.documents.bounds == other.documents.bounds
+            assert torch.equal(one.documents.positions, other.documents.positions)
+            assert one.padding == other.padding
+
+
+def test_an_epoch_by_shards_holds_every_token_and_target_once(stream: TokenStore) -> None:
+    loader = shard_loader(stream, rows_per_step=1, micro_rows=1)
+    seen, targets = np.zeros((2, stream.vocab_size), dtype=np.int64)
+    for step in range(loader.plan.num_rows):
+        [batch] = loader.batches(step)
+        seen += np.bincount(batch.tokens[: batch.num_tokens].numpy(), minlength=stream.vocab_size)
+        targets += np.bincount(batch.targets[: batch.num_tokens].numpy(), minlength=stream.vocab_size)
+    stored = np.concatenate([shard.tokens[:-1] for shard in stream.shards])
+    assert (seen == np.bincount(stored, minlength=stream.vocab_size)).all()
+    assert (targets == seen).all()
+
+
+def test_long_and_short_pieces_are_read_alike(stream: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = shard_loader(stream)
+    expected = [rows_of(loader.batches(step)) for step in range(4)]
+    for boundary in (0, 10_000):
+        monkeypatch.setattr("gradus.data.shards._SHORT_SPAN", boundary)
+        assert [rows_of(loader.batches(step)) for step in range(4)] == expected
+
+
+def test_appended_shards_join_at_the_next_generation_in_an_order_of_their_own(
+    stream: TokenStore, tokenizer: Tokenizer
+) -> None:
+    before = [rows_of(shard_loader(stream).batches(step)) for step in range(5)]
+    bookmark = shard_loader(stream).bookmark(5)
+    texts = [f"later {i}" for i in range(50)]
+    documents = [Document(t, document_id(t)) for t in texts]
+    write_token_shards(documents, tokenizer, stream.folder, split="train", append=True)
+    pinned = shard_loader(TokenStore(stream.folder, "train", generation=1))
+    assert [rows_of(pinned.batches(step)) for step in range(5)] == before
+    grown = TokenStore(stream.folder, "train")
+    newest = shard_loader(grown)
+    assert newest.order.generation == 2
+    rows = [newest.order.step_rows(step).tolist() for step in range(3)]
+    assert rows != [RowOrder(newest.plan.num_rows, 3, 8, 8).step_rows(step).tolist() for step in range(3)]
+    shard_loader(TokenStore(stream.folder, "train", generation=1), begin=bookmark)
+    with pytest.raises(DataError, match=r"bookmark at row 40 belongs to other data \(generation: 1, found 2; rows: "):
+        shard_loader(grown, begin=bookmark)
+
+
+def test_a_bookmark_continues_where_it_was_made_with_any_rows_a_step(stream: TokenStore, tmp_path: Path) -> None:
+    first = shard_loader(stream, rows_per_step=6)
+    first.bookmark(4).write(tmp_path / "bookmark.json")
+    bookmark = read_bookmark(tmp_path / "bookmark.json")
+    assert bookmark.row == 24
+    second = shard_loader(stream, rows_per_step=4, begin=bookmark)
+    expected = np.concatenate([first.order.step_rows(step) for step in range(4, 8)])
+    assert np.concatenate([second.order.step_rows(step) for step in range(6)]).tolist() == expected.tolist()
+    assert second.bookmark(6).row == 48
+    assert second.epochs_before(0) == first.epochs_before(4)
+
+
+def test_a_bookmark_of_other_data_is_refused_with_what_differs(stream: TokenStore, tmp_path: Path) -> None:
+    bookmark = shard_loader(stream).bookmark(2)
+    with pytest.raises(DataError, match=r"bookmark at row 16 belongs to other data \(seed: 3, found 4\); "):
+        shard_loader(stream, seed=4, begin=bookmark)
+    short = ShardPlans(stream, Packing(32))
+    with pytest.raises(DataError, match=r"row_length: 64, found 32; rows: "):
+        RowLoader(stream, short, seed=3, rows_per_step=8, micro_rows=8, begin=bookmark)
+    with pytest.raises(DataError, match=r'weights: null, found \{"even": 1.0\}'):
+        shard_loader(stream, weights={"even": 1.0}, begin=bookmark)
+    with pytest.raises(DataError, match="no bookmark here"):
+        read_bookmark(tmp_path / "bookmark.json")
+    (tmp_path / "bookmark.json").write_text('{"row": 3}')
+    with pytest.raises(DataError, match="not a bookmark"):
+        read_bookmark(tmp_path / "bookmark.json")
+
+
+def test_each_source_is_counted_by_how_often_it_was_seen(stream: TokenStore) -> None:
+    loader = shard_loader(stream, weights={"even": 0.75, "odd": 0.25})
+    mixture = loader.order.mixture
+    assert mixture is not None
+    rows = np.concatenate([loader.order.step_rows(step) for step in range(200)])
+    for source in mixture.sources:
+        mine = source.row(np.arange(source.num_rows))
+        assert np.isin(rows, mine).sum() / source.num_rows == pytest.approx(loader.epochs_before(200)[source.name])
+    assert shard_loader(stream).epochs_before(10) == dict.fromkeys(["even", "odd"], 80 / loader_rows(stream))
+
+
+def loader_rows(store: TokenStore) -> int:
+    return ShardPlans(store, Packing(64)).num_rows
+
+
+def test_rows_planned_for_another_set_or_weights_without_shards_are_refused(
+    stream: TokenStore, chats: TokenStore, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    write_token_shards([Document("other", "x")], tokenizer, tmp_path / "other", split="train")
+    other = TokenStore(tmp_path / "other", "train")
+    with pytest.raises(DataError, match="made for other token shards"):
+        RowLoader(stream, ShardPlans(other, Packing(64)), seed=0, rows_per_step=1, micro_rows=1)
+    plan = pack_plan(chats.lengths, 12, "whole")
+    with pytest.raises(DataError, match="a mixture of conversations has epochs"):
+        RowLoader(chats, plan, seed=0, rows_per_step=1, micro_rows=1, weights={"s": 1.0})

@@ -38,7 +38,7 @@ def every_token_once(plan: PackPlan, lengths: list[int]) -> None:
 
 
 @given(st.lists(st.integers(1, 70), max_size=80), st.integers(1, 40))
-def test_split_places_every_token_once_and_no_row_overflows(lengths: list[int], row_length: int) -> None:
+def test_fragments_place_every_token_once_and_no_row_overflows(lengths: list[int], row_length: int) -> None:
     every_token_once(pack_plan(lengths, row_length), lengths)
 
 
@@ -74,6 +74,42 @@ def test_a_case_worked_by_hand() -> None:
 def test_a_long_document_gives_full_rows_and_a_rest() -> None:
     plan = pack_plan([25], 10)
     assert list(zip(plan.offset.tolist(), plan.length.tolist(), strict=True)) == [(0, 10), (10, 10), (20, 5)]
+
+
+def slow_best_fit_cropping(lengths: list[int], row_length: int, choice: int) -> list[list[tuple[int, int]]]:
+    """Rows of (document, tokens): the longest that fits, the first of equals; else the shortest, cut."""
+    waiting = list(enumerate(lengths))
+    ready = [waiting.pop(0) for _ in range(min(choice, len(waiting)))]
+    rows = []
+    while ready:
+        row, space = [], row_length
+        while space and ready:
+            fitting = [one for one in ready if one[1] <= space]
+            longest = max((length for _, length in fitting), default=0)
+            shortest = min(length for _, length in ready)
+            wanted = longest or shortest
+            one = next(one for one in ready if one[1] == wanted)
+            ready.remove(one)
+            row.append((one[0], min(one[1], space)))
+            space -= row[-1][1]
+            if waiting:
+                ready.append(waiting.pop(0))
+        rows.append(row)
+    return rows
+
+
+@given(st.lists(st.integers(1, 70), max_size=80), st.integers(1, 40), st.integers(1, 90))
+def test_cropping_fills_rows_as_the_one_by_one_algorithm(lengths: list[int], row_length: int, choice: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradus.data.pack._CROP_CHOICE", choice)
+        plan = pack_plan(lengths, row_length, "crop")
+    pairs = zip(plan.row_starts[:-1], plan.row_starts[1:], strict=True)
+    found = [list(zip(plan.document[a:b].tolist(), plan.length[a:b].tolist(), strict=True)) for a, b in pairs]
+    assert found == slow_best_fit_cropping(lengths, row_length, choice)
+    # All rows are full but those at the end, and what was cut off a document is in no row.
+    assert all(sum(row) == row_length for row in rows_of(plan)[:-1]) or not lengths
+    assert plan.offset.tolist() == [0] * len(lengths)
+    assert sorted(plan.document.tolist()) == list(range(len(lengths)))
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(6.5, 1.2), (4.7, 0.6), (3.0, 0.5)])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradus.data.permutation import permutation_keys, permute
+from gradus.data.permutation import permutation_keys, permute, unpermute
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**63), st.integers(0, 1000))
@@ -36,6 +36,13 @@ def test_first_elements_are_uniform_over_many_seeds() -> None:
     for seed in range(4000):
         counts[permute(np.array([0]), 10, permutation_keys(seed))[0]] += 1
     assert ((counts - 400) ** 2 / 400).sum() < 27.9
+
+
+@given(st.integers(1, 3000), st.integers(0, 9))
+def test_every_index_finds_back_to_where_it_came_from(size: int, seed: int) -> None:
+    keys = permutation_keys(seed)
+    there = permute(np.arange(size), size, keys)
+    assert unpermute(there, size, keys).tolist() == list(range(size))
 
 
 def test_the_order_is_pinned() -> None:

@@ -42,6 +42,54 @@ corpus = "prose"
 tokenizer = "bpe"
 """
 
+APPENDED = """
+[[stage]]
+name = "later"
+kind = "corpus"
+sources = [{ kind = "files", path = "later.txt", split = "line" }]
+validation_fraction = 0.1
+
+[[stage]]
+name = "grown"
+kind = "tokenize"
+corpus = "later"
+tokenizer = "bpe"
+extends = "tokens"
+
+[[stage]]
+name = "base"
+kind = "pretrain"
+tokens = "tokens"
+model = { depth = 1, width = 32, head_dim = 16 }
+context = 32
+batch_tokens = 512
+evaluate_tokens = 100
+samples = []
+
+[[stage]]
+name = "more"
+kind = "pretrain"
+tokens = "grown"
+from = "base"
+context = 32
+batch_tokens = 512
+evaluate_tokens = 100
+samples = []
+generation = 1
+continue_data = true
+"""
+
+
+class Lines(QuietProgress):
+    """Progress that keeps its lines."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -75,6 +123,44 @@ def test_text_becomes_tokens_and_every_text_comes_back(folder):
     assert store.num_tokens == tokens.results["tokens"]
     lines = set((folder / "text.txt").read_text().split("\n"))
     assert {tokenizer.decode(list(store.ids(i)), skip_special=True) for i in range(5)} <= lines
+
+
+def test_a_corpus_is_appended_to_the_shards_of_an_earlier_stage(folder):
+    lines = [f"Later {i}: the dog sat on mat {i}." for i in range(60)]
+    (folder / "later.txt").write_text("\n".join(lines))
+    (folder / "data.toml").write_text(DATA + APPENDED)
+    made = run(folder, "base.horizon=6 steps", "more.horizon=3 steps").artifacts
+    old, new = made["tokens"], made["grown"]
+    assert new.results["generations"] == {"train": 2, "validation": 2}
+    assert new.results["tokens"] > old.results["tokens"]
+    for name in old.manifest.files:
+        if name.startswith(("train/", "validation/")):
+            assert new.manifest.files[name] == old.manifest.files[name]
+    pinned = TokenStore(new.path, "train", generation=1)
+    assert pinned.fingerprint == TokenStore(old.path, "train").fingerprint
+    assert TokenStore(new.path, "train").counts["by_source"]["later"]["documents"] > 40
+    # The second model goes on in the first generation where the first one stopped.
+    first, second = (json.loads(made[name].file("bookmark.json").read_text()) for name in ("base", "more"))
+    assert (first["row"], second["row"]) == (6 * 16, 9 * 16)
+    assert first["data"] == second["data"]
+    assert made["more"].results["epochs"]["text"] == pytest.approx(9 * 16 / first["data"]["rows"])
+    with pytest.raises(GradusError, match=r"bookmark at row 96 belongs to other data \(generation: 1, found 2; "):
+        run(folder, "base.horizon=6 steps", "more.generation=2")
+
+
+def test_sources_of_a_pretraining_are_weighted_by_tokens(folder):
+    (folder / "later.txt").write_text("\n".join(f"Later {i}: the dog sat on mat {i}." for i in range(60)))
+    (folder / "data.toml").write_text(DATA + APPENDED)
+    fresh = ("more.continue_data=false", "more.generation=2")
+    weights = "more.weights={ later = 0.8, text = 0.2 }"
+    changed = ("base.horizon=1 steps", "more.horizon=20 steps", weights, *fresh)
+    progress = Lines()
+    made = walk(load_roadmap(folder / "data.toml", changed), folder, progress).artifacts["more"]
+    epochs = made.results["epochs"]
+    assert epochs["later"] > 5 * epochs["text"]
+    assert any('"later" is repeated' in line for line in progress.lines)
+    with pytest.raises(GradusError, match='weights: no rows of source "web"'):
+        run(folder, "base.horizon=1 steps", "more.continue_data=false", 'more.weights={ "web" = 1.0 }')
 
 
 def test_a_pool_counts_what_it_leaves_out(folder):

@@ -1,24 +1,27 @@
 """Batches for training: the rows of a step, read from token shards and laid end to end.
 
 A batch is a pure function of (store, plan, seed, step): nothing is buffered, so resuming at a step needs the
-step's number only, and any number of ranks and any micro-batch size share the same rows.
+step's number only, and any number of ranks and any micro-batch size share the same rows. A bookmark is the number of
+rows trained on, with the names of the store, plan and seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from gradus.core.errors import DataError
+from gradus.data.bookmark import Bookmark
 from gradus.data.order import RowOrder
 from gradus.data.pack import PackPlan
-from gradus.data.shards import TokenStore
+from gradus.data.plans import ShardPlans
+from gradus.data.row_mixture import row_mixture
+from gradus.data.shards import Pieces, TokenStore
 from gradus.model.batch import IGNORE, Batch, Documents
 
 REFERENCE_LOGP = "reference_logp"
@@ -27,28 +30,83 @@ REFERENCE_LOGP = "reference_logp"
 class RowLoader:
     """The training batches of packed rows.
 
-    Targets: in a stream the next token of the stream, in conversations the next token where it is trained.
-    Errors: DataError where the plan was made for other shards.
+    plan: over the whole pool of conversations, or of each shard of a stream. Targets: in a stream the next token of
+    the stream, in conversations the next token where it is trained. Errors: DataError where the plan was made for
+    other shards.
     """
 
     def __init__(
         self,
         store: TokenStore,
-        plan: PackPlan,
+        plan: PackPlan | ShardPlans,
         *,
         seed: int,
         rows_per_step: int,
         micro_rows: int,
         rank: int = 0,
         world: int = 1,
+        weights: Mapping[str, float] | None = None,
+        begin: Bookmark | None = None,
     ) -> None:
-        check_plan(plan, store.lengths)
+        """weights: share of the tokens for sources of a stream, whose rows then hold one source each.
+
+        begin: step 0 continues where another run on the same data ended, whatever its rows_per_step was.
+        """
         self.store, self.plan = store, plan
-        self.order = RowOrder(plan.num_rows, seed, rows_per_step, micro_rows, rank, world)
+        self._seed, self._weights = seed, dict(weights) if weights is not None else None
+        generation = 1
+        mixture = None
+        if isinstance(plan, PackPlan):
+            check_plan(plan, store.lengths)
+            if weights is not None:
+                raise DataError("weights are for token shards; a mixture of conversations has epochs")
+        else:
+            generation = store.generation
+            if plan.store.fingerprint != store.fingerprint:
+                raise DataError("the pack plan was made for other token shards; plan the rows again")
+            mixture = row_mixture(plan, weights) if weights is not None else None
+        if begin is not None:
+            begin.require(self.data)
+        self.order = RowOrder(
+            plan.num_rows,
+            seed,
+            rows_per_step,
+            micro_rows,
+            rank,
+            world,
+            generation=generation,
+            mixture=mixture,
+            first_row=begin.row if begin else 0,
+        )
 
     def batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step (from 0)."""
         return [batch_of_rows(self.store, self.plan, rows) for rows in self.order.micro_batches(step)]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the sequence of rows depends on: the parts of a bookmark."""
+        found: dict[str, Any] = {
+            "shards": self.store.fingerprint,
+            "generation": self.store.generation,
+            "row_length": self.plan.row_length,
+            "rows": self.plan.num_rows,
+            "seed": self._seed,
+            "weights": self._weights,
+        }
+        if isinstance(self.plan, ShardPlans):
+            found["packing"] = self.plan.packing.identity
+        return found
+
+    def bookmark(self, step: int) -> Bookmark:
+        """The place before a step."""
+        return Bookmark(self.order.place(step), self.data)
+
+    def epochs_before(self, step: int) -> dict[str, float]:
+        """How often each source has been seen before a step; without weights all as often."""
+        if self.order.mixture is not None:
+            return self.order.mixture.epochs_before(self.order.place(step))
+        return dict.fromkeys(self.store.sources, self.order.epochs_before(step))
 
     @property
     def tokens_per_step(self) -> float:
@@ -118,37 +176,28 @@ def rows_in_order(
         yield batch_of_rows(store, plan, mine[start : start + micro_rows])
 
 
-def batch_of_rows(store: TokenStore, plan: PackPlan, rows: NDArray[np.int64]) -> Batch:
+def batch_of_rows(store: TokenStore, plan: PackPlan | ShardPlans, rows: NDArray[np.int64]) -> Batch:
     """The pieces of these rows, end to end; each piece is a document of the batch.
 
     Filled up to whole rows, so that products have few distinct sizes: the CPU library prepares and keeps code for
     each size it meets (measured: 12 MB more memory a step without).
     """
+    size = len(rows) * plan.row_length
+    if isinstance(plan, ShardPlans):
+        spans = plan.spans(rows)
+        return _batch(store, store.read(spans), spans.length, size)
     pieces = _pieces_of_rows(plan, rows)
-    batch = _batch(store, plan.document[pieces], plan.offset[pieces], plan.length[pieces])
-    return _filled(batch, len(rows) * plan.row_length)
+    document, offset, length = plan.document[pieces], plan.offset[pieces], plan.length[pieces]
+    return _batch(store, store.pieces(document, offset, length), length, size)
 
 
 def batch_of_documents(
     store: TokenStore, documents: NDArray[np.int64], extra: dict[str, Tensor] | None = None
 ) -> Batch:
     """These documents whole, end to end."""
-    return _batch(store, documents, np.zeros_like(documents), store.lengths[documents], extra)
-
-
-def _filled(batch: Batch, size: int) -> Batch:
-    """The batch with one more document of padding behind, so that it holds `size` tokens."""
-    padding = size - batch.tokens.shape[0]
-    if padding <= 0:
-        return batch
-    positions = torch.cat([batch.documents.positions, torch.arange(padding)])
-    return replace(
-        batch,
-        tokens=F.pad(batch.tokens, (0, padding)),
-        targets=F.pad(batch.targets, (0, padding), value=IGNORE),
-        documents=Documents([*batch.documents.bounds, size], positions),
-        padding=padding,
-    )
+    lengths = store.lengths[documents]
+    pieces = store.pieces(documents, np.zeros_like(documents), lengths)
+    return _batch(store, pieces, lengths, int(lengths.sum()), extra)
 
 
 def check_plan(plan: PackPlan, lengths: NDArray[np.int64], whole: bool = False) -> None:
@@ -171,15 +220,22 @@ def _pieces_of_rows(plan: PackPlan, rows: NDArray[np.int64]) -> NDArray[np.int64
 
 def _batch(
     store: TokenStore,
-    document: NDArray[np.int64],
-    offset: NDArray[np.int64],
+    pieces: Pieces,
     length: NDArray[np.int64],
+    size: int,
     extra: dict[str, Tensor] | None = None,
 ) -> Batch:
-    pieces = store.pieces(document, offset, length)
-    targets = np.where(pieces.trained, pieces.targets, IGNORE)
-    ends = np.cumsum(length)
-    positions = np.arange(int(ends[-1])) - np.repeat(ends - length, length)
-    # Not Documents.of_lengths: a few numbers are faster in numpy than in torch's thread pool.
-    documents = Documents([0, *ends.tolist()], torch.from_numpy(positions))
-    return Batch(torch.from_numpy(pieces.tokens), torch.from_numpy(targets), documents, extra or {})
+    """The pieces as documents of a batch of `size` tokens; what is left over is one more document, of padding."""
+    used = len(pieces.tokens)
+    padding = size - used
+    tokens, targets = np.zeros(size, dtype=np.int64), np.full(size, IGNORE, dtype=np.int64)
+    tokens[:used] = pieces.tokens
+    np.copyto(targets[:used], pieces.targets, where=True if store.layout == "stream" else pieces.trained)
+    lengths = np.append(length, padding) if padding else length
+    ends = np.cumsum(lengths)
+    # 32 bits until the end: half the memory to go through. Not Documents.of_lengths: a few numbers are faster in
+    # numpy than in torch's thread pool.
+    positions = np.arange(size, dtype=np.int32)
+    positions -= np.repeat((ends - lengths).astype(np.int32), lengths)
+    documents = Documents([0, *ends.tolist()], torch.from_numpy(positions.astype(np.int64)))
+    return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), documents, extra or {}, padding)

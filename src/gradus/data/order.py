@@ -1,4 +1,4 @@
-"""Which rows a step trains on: a pure function of (seed, step), for any number of ranks.
+"""Which rows a step trains on: a pure function of (generation, seed, step), for any number of ranks.
 
 Rows are counted without end: step s takes rows [s x rows_per_step, (s + 1) x rows_per_step) of an unbroken
 sequence of epochs. Each epoch is its own permutation of all rows, so every row comes once an epoch, and the
@@ -14,12 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradus.core.errors import DataError
-from gradus.data.permutation import permutation_keys, permute
+from gradus.data.permutation import permutation_keys, permute, unpermute
+from gradus.data.row_mixture import RowMixture
 
 
 @dataclass(frozen=True)
 class RowOrder:
-    """The order of `num_rows` rows. micro_rows: rows of one micro-batch, at most."""
+    """The order of `num_rows` rows.
+
+    micro_rows: rows of one micro-batch, at most. generation: of the token shard set. mixture: by weight over sources,
+    in the place of epochs over all rows. first_row: where step 0 begins in the endless sequence, for a run that
+    continues another one.
+    """
 
     num_rows: int
     seed: int
@@ -27,6 +33,9 @@ class RowOrder:
     micro_rows: int
     rank: int = 0
     world: int = 1
+    generation: int = 1
+    mixture: RowMixture | None = None
+    first_row: int = 0
 
     def __post_init__(self) -> None:
         if self.num_rows < 1:
@@ -47,12 +56,14 @@ class RowOrder:
         """(rows_per_step,) the rows of a step over all ranks, in order. step: from 0."""
         if step < 0:
             raise DataError(f"a step must be at least 0, found {step}")
-        counter = np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step, dtype=np.int64)
-        epochs, positions = np.divmod(counter, self.num_rows)
+        place = self.place(step) + np.arange(self.rows_per_step, dtype=np.int64)
+        if self.mixture is not None:
+            return self.mixture.rows(place, self.seed, self.generation)
+        epochs, positions = np.divmod(place, self.num_rows)
         rows = np.empty_like(positions)
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             here = epochs == epoch
-            rows[here] = permute(positions[here], self.num_rows, _epoch_keys(self.seed, epoch))
+            rows[here] = permute(positions[here], self.num_rows, _epoch_keys(self.seed, epoch, self.generation))
         return rows
 
     def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
@@ -60,15 +71,29 @@ class RowOrder:
         rows = self.step_rows(step)[self.rank :: self.world]
         return [rows[start : start + self.micro_rows] for start in range(0, len(rows), self.micro_rows)]
 
+    def place(self, step: int) -> int:
+        """Where a step begins in the endless sequence of rows."""
+        return self.first_row + step * self.rows_per_step
+
     def epochs_before(self, step: int) -> float:
-        """Epochs that are complete, with the fraction, before a step begins."""
-        return step * self.rows_per_step / self.num_rows
+        """Epochs over all rows that are complete, with the fraction, before a step begins."""
+        return self.place(step) / self.num_rows
 
     def steps_for_epochs(self, epochs: float) -> int:
         """The fewest steps that hold so many epochs."""
         return max(1, int(np.ceil(epochs * self.num_rows / self.rows_per_step - 1e-9)))
 
+    def step_of_row(self, row: int, epoch: int = 0) -> int:
+        """The step that trains on a row in an epoch; without a mixture. Below 0 it came before `first_row`."""
+        if self.mixture is not None:
+            raise DataError("rows of a mixture come by source, not by epochs over all rows")
+        keys = _epoch_keys(self.seed, epoch, self.generation)
+        position = int(unpermute(np.array([row]), self.num_rows, keys)[0])
+        return (epoch * self.num_rows + position - self.first_row) // self.rows_per_step
+
 
 @lru_cache(maxsize=4)
-def _epoch_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    return permutation_keys("rows", seed, epoch)
+def _epoch_keys(seed: int, epoch: int, generation: int) -> NDArray[np.uint64]:
+    # The first generation is not named, so that sets which nothing was appended to keep the order they always had.
+    later = () if generation == 1 else (generation,)
+    return permutation_keys("rows", seed, epoch, *later)

@@ -5,11 +5,15 @@ free space that still holds it. Rows with equal free space are interchangeable, 
 into one row until it is full; so all pieces of one length go to all rows of one free space in a single array
 operation, and the next free space comes from a bitmap: the number of operations depends on the row length,
 not on the pieces. Rows fill exactly as in the one-by-one algorithm; the tests keep that slow version.
+
+Mode "crop" is for comparison: best-fit cropping as in nanochat's loader (Karpathy 2025), which fills every row by
+cutting a document short and throws the rest of it away.
 """
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +27,9 @@ from gradus.core.errors import DataError
 Int64 = NDArray[np.int64]
 # In the name of a saved plan's arrays; plans of another version are refused.
 PLAN_VERSION = 1
+PackMode = Literal["fragments", "whole", "crop"]
+# Documents that cropping chooses among, as many as nanochat's loader holds.
+_CROP_CHOICE = 1000
 
 
 @dataclass(frozen=True)
@@ -115,18 +122,22 @@ def _load_array(folder: Path, name: str) -> Int64:
 def pack_plan(
     lengths: ArrayLike,
     row_length: int,
-    mode: Literal["split", "whole"] = "split",
+    mode: PackMode = "fragments",
     *,
     documents: ArrayLike | None = None,
 ) -> PackPlan:
-    """Pack documents of these token lengths into rows of at most `row_length` tokens, losing none.
+    """Pack documents of these token lengths into rows of at most `row_length` tokens.
 
-    lengths: (documents,). mode "split" cuts a longer document into full rows and a rest; "whole" refuses it
-    (the length policy comes before). documents: which documents to place, repeats allowed, for a mixture; all
-    of them once where absent. The plan depends on nothing else: same lengths, same plan.
+    lengths: (documents,). mode: "fragments" cuts a longer document into full rows and a rest, and loses no token;
+    "whole" refuses it (the length policy comes before); "crop" fills rows by cutting documents short and loses their
+    ends. documents: which documents to place, repeats allowed, for a mixture; all of them once where absent. The
+    plan depends on nothing else: same lengths, same plan.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     chosen = np.arange(len(lengths)) if documents is None else np.asarray(documents, dtype=np.int64)
+    if mode == "crop":
+        _checked(lengths, chosen, row_length)
+        return _cropped(lengths, chosen, row_length)
     document, offset, length = _pieces(lengths, chosen, row_length, mode)
     row = _best_fit_decreasing(length, row_length)
     order = np.argsort(row, kind="stable")
@@ -147,6 +158,25 @@ def unpacked_plan(lengths: ArrayLike, *, documents: ArrayLike | None = None) -> 
 
 def _pieces(lengths: Int64, chosen: Int64, row_length: int, mode: str) -> tuple[Int64, Int64, Int64]:
     """(document, offset, length) of each piece; a long document gives full rows and a rest."""
+    picked = _checked(lengths, chosen, row_length)
+    if mode == "whole" and len(picked) and picked.max() > row_length:
+        too_long = np.unique(chosen[picked > row_length])
+        raise DataError(
+            f"{len(too_long)} documents are longer than the row of {row_length} tokens "
+            f"(document {too_long[0]} has {lengths[too_long[0]]}); apply a length policy first"
+        )
+    if mode not in ("whole", "fragments"):
+        raise DataError(f'pack mode must be "fragments", "whole" or "crop", found "{mode}"')
+    num_pieces = -(-picked // row_length)
+    document = np.repeat(chosen, num_pieces)
+    first = np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
+    offset = (np.arange(len(document)) - first) * row_length
+    length = np.minimum(np.repeat(picked, num_pieces) - offset, row_length)
+    return document, offset, length
+
+
+def _checked(lengths: Int64, chosen: Int64, row_length: int) -> Int64:
+    """The lengths of the chosen documents. Errors: DataError where one cannot be packed."""
     if row_length < 1:
         raise DataError(f"row_length must be at least 1, found {row_length}")
     if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(lengths)):
@@ -155,20 +185,31 @@ def _pieces(lengths: Int64, chosen: Int64, row_length: int, mode: str) -> tuple[
     if len(picked) and picked.min() < 1:
         index = int(chosen[np.argmin(picked)])
         raise DataError(f"document {index} has {lengths[index]} tokens; a packed document has at least one")
-    if mode == "whole" and len(picked) and picked.max() > row_length:
-        too_long = np.unique(chosen[picked > row_length])
-        raise DataError(
-            f"{len(too_long)} documents are longer than the row of {row_length} tokens "
-            f"(document {too_long[0]} has {lengths[too_long[0]]}); apply a length policy first"
-        )
-    if mode not in ("whole", "split"):
-        raise DataError(f'pack mode must be "split" or "whole", found "{mode}"')
-    num_pieces = -(-picked // row_length)
-    document = np.repeat(chosen, num_pieces)
-    first = np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
-    offset = (np.arange(len(document)) - first) * row_length
-    length = np.minimum(np.repeat(picked, num_pieces) - offset, row_length)
-    return document, offset, length
+    return picked
+
+
+def _cropped(lengths: Int64, chosen: Int64, row_length: int) -> PackPlan:
+    """Of the documents at hand the longest that fits; where none does, the shortest, cut to the space that is left."""
+    waiting = list(zip(lengths[chosen].tolist(), range(len(chosen)), strict=True))
+    ready = sorted(waiting[:_CROP_CHOICE])  # by length, then by arrival
+    placed, row_starts, taken = [], [0], len(ready)
+    lengths_placed: list[int] = []
+    while ready:
+        space = row_length
+        while space and ready:
+            fits = bisect_right(ready, (space, len(chosen)))
+            index = bisect_left(ready, (ready[fits - 1][0], -1)) if fits else 0
+            length, arrival = ready.pop(index)
+            placed.append(arrival)
+            lengths_placed.append(min(length, space))
+            space -= lengths_placed[-1]
+            if taken < len(waiting):
+                insort(ready, waiting[taken])
+                taken += 1
+        row_starts.append(len(placed))
+    document = chosen[np.array(placed, dtype=np.int64)]
+    length_placed = np.array(lengths_placed, dtype=np.int64)
+    return PackPlan(row_length, np.array(row_starts), document, np.zeros_like(document), length_placed)
 
 
 def _best_fit_decreasing(length: Int64, row_length: int) -> Int64:

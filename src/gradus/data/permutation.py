@@ -8,6 +8,7 @@ arbitrary finite domains", method 2. The round function is the 64-bit finaliser 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,19 @@ def permute(index: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> ND
 
     index: any shape, values in [0, size). Returns the same shape. A bijection for fixed size and keys.
     """
+    return _walk(index, size, keys, _feistel)
+
+
+def unpermute(index: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Where each index came from: `permute(unpermute(i)) == i`. Arguments and errors as there."""
+    return _walk(index, size, keys, _inverse_feistel)
+
+
+_Rounds = Callable[[NDArray[np.uint64], int, NDArray[np.uint64]], NDArray[np.uint64]]
+
+
+def _walk(index: NDArray[np.int64], size: int, keys: NDArray[np.uint64], rounds: _Rounds) -> NDArray[np.int64]:
+    """Apply the rounds until every value is inside; inside values keep to their cycle, so this can be undone."""
     if size < 1:
         raise ValueError(f"a permutation needs at least one element, found {size}")
     index = np.asarray(index, dtype=np.int64)
@@ -37,7 +51,7 @@ def permute(index: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> ND
     value = index.astype(np.uint64).ravel()
     outside = np.ones(value.shape, dtype=bool)
     while outside.any():
-        value[outside] = _feistel(value[outside], half_bits, keys)
+        value[outside] = rounds(value[outside], half_bits, keys)
         outside = value >= np.uint64(size)
     return value.astype(np.int64).reshape(index.shape)
 
@@ -47,6 +61,14 @@ def _feistel(value: NDArray[np.uint64], half_bits: int, keys: NDArray[np.uint64]
     left, right = value >> shift, value & mask
     for key in keys:
         left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _inverse_feistel(value: NDArray[np.uint64], half_bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = value >> shift, value & mask
+    for key in keys[::-1]:
+        left, right = right ^ (_mix(left ^ key) & mask), left
     return (left << shift) | right
 
 

@@ -8,6 +8,8 @@ files that no manifest and no marker knows are half-written, and the next append
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -36,6 +38,8 @@ from gradus.tokenizer.tokenizer import Tokenizer
 
 # 256 MiB of uint16.
 SHARD_TOKENS = 1 << 27
+# What systems answer that cannot give a file of another disk, or any file, a second name.
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 
 
 class TokenAppend:
@@ -192,6 +196,28 @@ def _refuse_other_facts(path: Path, before: SetFacts, facts: SetFacts) -> None:
                 f"{path}: the set has {name} {str(expected)[:16]}, what would be appended has {str(found)[:16]}; "
                 "append with the tokenizer and layout that wrote the set, or write a set of its own"
             )
+
+
+def adopt_set(old: Path, new: Path, split: str) -> None:
+    """Begin the side of `new` with that of `old`, to append to it: the same files under a second name, or copies.
+
+    Nothing is done where `new` has the side already. Errors: DataError where `old` has none.
+    """
+    if manifest_path(new, split).exists():
+        return
+    manifest = read_manifest(old, split)
+    shutil.rmtree(new / split, ignore_errors=True)
+    (new / split).mkdir(parents=True)
+    for entry in manifest.shards:
+        for suffix in entry.files:
+            name = f"{entry.name}.{suffix}"
+            try:
+                os.link(old / split / name, new / split / name)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                shutil.copyfile(old / split / name, new / split / name)
+    write_atomic(manifest_path(new, split), manifest.content)
 
 
 class TokenWriter:

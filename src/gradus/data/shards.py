@@ -35,13 +35,13 @@ _SHORT_SPAN = 300
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Parts of documents as training sees them, end to end; arrays are (tokens,).
+    """Parts of documents as training sees them, end to end; arrays are (tokens,), ids in the type they are stored in.
 
     targets: the token after each token; trained: whether that target counts, read-only where all do.
     """
 
-    tokens: Int64
-    targets: Int64
+    tokens: NDArray[Any]
+    targets: NDArray[Any]
     trained: NDArray[np.bool_]
 
 
@@ -203,9 +203,9 @@ class TokenStore:
                 f"{self.folder}: piece [{offset[i]}, {offset[i] + length[i]}) is outside document {document[i]} of "
                 f"{size[i]} tokens; the pack plan belongs to other shards"
             )
-        return self.read(Spans(shard, start + offset, length), offset + length == size)
+        return self.read(Spans(shard, start + offset, length), is_last=offset + length == size)
 
-    def read(self, spans: Spans, is_last: NDArray[np.bool_] | None = None) -> Pieces:
+    def read(self, spans: Spans, *, is_last: NDArray[np.bool_] | None = None) -> Pieces:
         """The tokens of these spans with their targets, end to end.
 
         is_last: (pieces,) whether a span ends its document, for the "documents" layout. Errors: DataError for a span
@@ -234,7 +234,7 @@ class TokenStore:
             trained = np.empty(tokens.shape, dtype=bool)
             trained[:-1] = mask[1:]
             trained[last] = (self._at("mask", spans.shard, following, used) != 0) & ~closes
-        return Pieces(tokens.astype(np.int64), targets.astype(np.int64), trained)
+        return Pieces(tokens, targets, trained)
 
     def _gather(self, file: str, spans: Spans, ends: Int64, used: list[int]) -> NDArray[Any]:
         """A file's values in all spans, end to end."""

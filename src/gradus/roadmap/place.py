@@ -28,7 +28,8 @@ class MachineSettings(Settings):
     """The `[machine]` table: how to run, never what the result is (recorded, not in any fingerprint).
 
     threads: processor threads, of each process where there are several; None shares all usable cores among them.
-    precision: auto uses bf16 where it is faster. processes: data-parallel processes of the training stages. For a
+    precision: auto uses bf16 where it is faster. encoder: auto takes gigatoken where it is installed and its ids are
+    proved equal. processes: data-parallel processes of the training stages. For a
     model of a few million parameters, processes of one thread each are faster than one process with many threads.
     corpora: where corpora are built and tokenised: on the cores of this machine, or on the Ray cluster that RAY_ADDRESS
     names (one of this machine's cores where it names none).
@@ -37,6 +38,7 @@ class MachineSettings(Settings):
     threads: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    encoder: Literal["auto", "gigatoken", "tiktoken"] = "auto"
     processes: int = Field(default=1, ge=1)
     corpora: Literal["local", "ray"] = "local"
 

@@ -36,7 +36,7 @@ class StepReport:
     none; metrics: means over the same items. lr: the matrices' learning rate of this step. tokens: trained
     on so far by all ranks. skipped: steps refused so far; rollbacks: returns to a checkpoint so far.
     logged, saved, evaluate: which boundaries this report stands at; resumed: it was reported before the run
-    was interrupted.
+    was interrupted. data_step: the data step that comes next, which rollbacks move on faster than steps.
     """
 
     step: int
@@ -53,6 +53,7 @@ class StepReport:
     saved: bool
     evaluate: bool
     resumed: bool = False
+    data_step: int = 0
 
 
 @dataclass
@@ -264,4 +265,5 @@ def _report(run: _Run, result: StepResult, steps: int, lr: float) -> StepReport:
         logged=False,
         saved=False,
         evaluate=False,
+        data_step=run.step + run.data_offset,
     )

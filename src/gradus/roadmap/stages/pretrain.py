@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
@@ -39,13 +39,17 @@ INPUTS = (
 )
 PARALLEL = True
 SAMPLE_TOKENS = 64
+BOOKMARK = "bookmark.json"
 
 
 class Settings(TrainingSettings):
     """model: a dial ("d4") or a table. horizon: "2M tokens", "500 steps", "1 epoch", "20 tokens/param", "1e15 flops".
 
-    evaluate_tokens: validation tokens of an evaluation at most. samples: beginnings of text that the model
-    continues at each evaluation.
+    packing: what becomes of a document that does not fit into a row, cut in fragments that are all trained on, or
+    cropped and its end thrown away. weights: shares of the tokens for sources, by the tokens they have if none are
+    given. generation: of the token shards, the newest if None. continue_data: begin where the stage of `from` ended
+    in the same token shards. evaluate_tokens: validation tokens of an evaluation at most. samples: beginnings of text
+    that the model continues at each evaluation.
     """
 
     model: str | dict[str, Any] = "d4"
@@ -53,6 +57,10 @@ class Settings(TrainingSettings):
     horizon: Quantity = Quantity(20.0, "tokens/param")
     evaluate_tokens: int = Field(default=200_000, ge=1)
     samples: tuple[str, ...] = ("The ", "Once ")
+    packing: Literal["fragments", "crop"] = "fragments"
+    weights: dict[str, float] | None = None
+    generation: int | None = Field(default=None, ge=1)
+    continue_data: bool = False
 
     def smoke(self) -> Self:
         """A model of the same make, two layers deep and narrow, for a handful of steps."""
@@ -94,8 +102,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     import torch
 
     from gradus.conversation.formats.hermes import HermesFormat
+    from gradus.data.bookmark import read_bookmark
     from gradus.data.loader import RowLoader
-    from gradus.data.pack import pack_plan
+    from gradus.data.plans import Packing, ShardPlans
+    from gradus.data.prefetch import Prefetch
     from gradus.data.shards import TokenStore
     from gradus.model.transformer import build_model
     from gradus.model.weights import load_model
@@ -105,9 +115,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
     settings: Settings = stage.settings
     source = inputs["tokens"]
-    store = TokenStore(source.path, "train")
+    store = TokenStore(source.path, "train", settings.generation)
     tokenizer = load_tokenizer(source.path / "tokenizer")
-    packed = pack_plan(store.lengths, settings.context)
+    packing = Packing(settings.context, settings.packing, by_source=settings.weights is not None)
+    packed = ShardPlans(store, packing, place.scratch / "plans")
+    begin = read_bookmark(_parent(stage, inputs).file(BOOKMARK)) if settings.continue_data else None
     with training_session(place) as session:
         generator = torch.Generator().manual_seed(stage.seed)
         if "from" in inputs:
@@ -125,16 +137,30 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             micro_rows=settings.micro_rows,
             rank=session.world.rank,
             world=session.world.size,
+            weights=settings.weights,
+            begin=begin,
         )
         horizon, seen = settings.horizon, packed.mean_context
         steps = steps_of(horizon, settings.batch_tokens, model.config, store.num_tokens, seen)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
+        if loader.order.mixture is not None:
+            for warning in loader.order.mixture.warnings(loader.order.place(steps)):
+                place.progress.line(f"  warning: {warning}")
         evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
-        last = follow(reports, place, session, evaluate)
+        with Prefetch(loader.batches) as batches:
+            reports = training_reports(model, batches, next_token_loss, steps, settings, place, session)
+            last = follow(reports, place, session, evaluate)
         results = training_results(place, last, model.config)
         if session.world.is_main:
             save_final_model(place, model, tokenizer, HermesFormat(tokenizer).chat_template)
-        return place.commit(results | {"packing": packed.statistics()})
+            loader.bookmark(last.data_step).write(place.work / BOOKMARK)
+        results |= {"packing": packed.statistics(), "epochs": loader.epochs_before(last.data_step)}
+        return place.commit(results)
+
+
+def _parent(stage: Stage, inputs: Inputs) -> Artifact:
+    if "from" not in inputs:
+        raise ConfigError(f'stage "{stage.name}": continue_data needs `from`, the stage whose data is continued')
+    return inputs["from"]
 
 
 def _refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:

@@ -1,4 +1,4 @@
-"""Stage `tokenize`: a corpus as token shards, with the tokenizer beside them."""
+"""Stage `tokenize`: a corpus as token shards with the tokenizer beside them, or appended to those of another stage."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact
-from gradus.core.errors import DataError
-from gradus.core.files import inherit_files
+from gradus.core.errors import ConfigError
 from gradus.core.machine import usable_cores
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
@@ -25,13 +24,15 @@ INPUTS = (
 )
 TOKENIZER_FOLDER = "tokenizer"
 
-_BYTES_PER_SECOND = 8e6
+_BYTES_PER_SECOND = 3e7
 Job = Callable[[dict[str, Any], Callable[[int, int], None]], dict[str, Any]]
 
 
 class Settings(StageSettings):
-    """The corpus and the tokenizer decide. With `extends`, tokens of the corpus that this one extends, those stay as
-    they are and only what is new is encoded.
+    """Nothing to choose: the corpus and the tokenizer decide.
+
+    With `extends`, the shards of that stage are taken over as they are, and what the corpus has besides them is the next
+    generation of the set.
     """
 
 
@@ -55,30 +56,33 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
-    """Encode both sides, a task for each shard of the corpus; results are the counts of each."""
+    """Encode both sides, a task for each shard of the corpus; results are the counts of each, of all generations."""
     from gradus.data.corpus import SPLITS, corpus_shards
+    from gradus.data.shard_writer import adopt_set
+    from gradus.data.shards import TokenStore
     from gradus.data.tokenise import tokenise_shards
     from gradus.tokenizer.loading import load_tokenizer
 
     corpus, folder = inputs["corpus"], inputs["tokenizer"].file(TOKENIZER_FOLDER)
     tokenizer = load_tokenizer(folder)
-    earlier = inputs.get("extends")
-    generation = 1
-    if earlier is not None:
-        _refuse_other_lineage(stage, corpus, earlier)
-        inherit_files(earlier.path, place.work, SPLITS + tuple(f"{split}.jsonl" for split in SPLITS))
-        generation = int(earlier.results["generations"]) + 1
+    before = inputs.get("extends")
+    if before is not None and load_tokenizer(before.file(TOKENIZER_FOLDER)).digest != tokenizer.digest:
+        raise ConfigError(f'stage "{stage.name}": the shards to extend hold ids of another tokenizer; use the same one')
+    # A corpus that extends the one of the earlier tokens begins with its shards.
+    grown = before is not None and _parent(corpus, "extends") == _parent(before, "corpus")
+    on_ray = place.machine.corpora == "ray"
     counts: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
-        documents = int(corpus.results["documents" if split == "train" else "validation_documents"])
-        if documents == 0:
-            continue
+        kept = before is not None and split in before.results["counts"]
+        if before is not None and kept:
+            adopt_set(before.path, place.work, split)
         shards = corpus_shards(corpus.path, split)
-        if earlier is not None:
-            before = earlier.results["shards"].get(split, 0)
-            documents -= earlier.results["counts"].get(split, {}).get("documents", 0)
-            shards = shards[before:]
-        on_ray = place.machine.corpora == "ray"
+        documents = int(corpus.results["documents" if split == "train" else "validation_documents"])
+        if before is not None and grown:
+            shards = shards[int(before.results["shards"].get(split, 0)) :]
+            documents -= int(before.results["counts"].get(split, {}).get("documents", 0))
+        if documents == 0 and not kept:
+            continue
         processes = min(place.machine.threads or usable_cores(), max(1, len(shards)))
         with place.progress.task(f"{split} documents", documents) as task:
             counts[split], notices = tokenise_shards(
@@ -87,14 +91,15 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
                 place.work,
                 split=split,
                 filters=corpus.fingerprint,
-                generation=generation,
+                generation=1 if before is None or not kept else int(before.results["generations"][split]) + 1,
+                encoder=place.machine.encoder,
                 threads=None if processes == 1 and not on_ray else 1,
                 run_jobs=partial(
                     _run, processes=processes, on_ray=on_ray, log=place.scratch / "workers.log", task=task
                 ),
             )
         for notice in notices:
-            place.progress.line(notice)
+            place.progress.line(f"  note: the fast encoder is not used: {notice}")
     shutil.copytree(folder, place.work / TOKENIZER_FOLDER, dirs_exist_ok=True)
     train = counts["train"]
     results: dict[str, Any] = {
@@ -103,7 +108,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         "bytes": train["bytes"],
         "vocab_size": tokenizer.vocab_size,
         "bytes_per_token": round(train["bytes"] / max(1, train["tokens"]), 4),
-        "generations": generation,
+        "generations": {split: TokenStore(place.work, split).generation for split in SPLITS if split in counts},
         "shards": {split: len(corpus_shards(corpus.path, split)) for split in SPLITS if split in counts},
         "counts": counts,
     }
@@ -113,16 +118,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     return place.commit(results)
 
 
-def _refuse_other_lineage(stage: Stage, corpus: Artifact, earlier: Artifact) -> None:
-    """The corpus must extend the one that the earlier tokens are of, and nothing else."""
-    if _as_one(corpus.manifest.parents.get("extends")) != _as_one(earlier.manifest.parents["corpus"]):
-        raise DataError(
-            f'{stage.place} stage "{stage.name}": the tokens to extend are of another corpus than the one that '
-            f'"{corpus.manifest.name}" extends; name the tokens of that corpus, or leave "extends" out'
-        )
-
-
-def _as_one(parents: str | list[str] | None) -> str | None:
+def _parent(artifact: Artifact, key: str) -> str | None:
+    """The fingerprint of one input of an artifact."""
+    parents = artifact.manifest.parents.get(key)
     return parents[0] if isinstance(parents, list) else parents
 
 

@@ -1,0 +1,263 @@
+"""The rows of a token shard set: a pack plan for each shard, made once and kept; rows count on from shard to shard.
+
+A plan depends on its shard's documents, the row length and the packing alone, so it is kept under a name made of
+these, and shards that are appended leave the plans of the others as they are. The file of a plan is
+
+    16 int64      format, row length, rows, pieces, tokens, positions attended, number of sources, 0 ...
+    int64         rows of each source, where rows hold one source each
+    uint32        where each row's pieces begin, and the number of pieces; then each piece's start and length
+
+and is mapped when one of its rows is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradus.core.errors import DataError
+from gradus.core.files import write_atomic
+from gradus.core.fingerprint import digest
+from gradus.data.pack import PLAN_VERSION, PackMode, pack_plan
+from gradus.data.shards import Int64, Spans, TokenShard, TokenStore
+
+PLAN_FORMAT = 1
+_HEADER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How documents become rows. by_source: no row holds documents of two sources."""
+
+    row_length: int
+    mode: PackMode = "fragments"
+    by_source: bool = False
+
+    @property
+    def identity(self) -> list[Any]:
+        """What a plan depends on besides its documents."""
+        return [PLAN_FORMAT, PLAN_VERSION, self.row_length, self.mode, self.by_source]
+
+
+class ShardPlan:
+    """The rows of one shard. source_rows: (sources,) rows of each in turn, where rows hold one source each.
+
+    num_attended: positions attended to, summed over tokens; for FLOPs.
+    """
+
+    def __init__(self, header: Int64, source_rows: Int64, body: NDArray[np.uint32] | Path) -> None:
+        self._header, self.source_rows, self._stored = header, source_rows, body
+        self.num_rows, self.num_pieces = int(header[2]), int(header[3])
+        self.num_tokens, self.num_attended = int(header[4]), int(header[5])
+
+    @cached_property
+    def _body(self) -> NDArray[np.uint32]:
+        if not isinstance(self._stored, Path):
+            return self._stored
+        offset = (_HEADER + len(self.source_rows)) * 8
+        return np.memmap(self._stored, dtype="<u4", mode="r", offset=offset).view(np.ndarray)
+
+    @property
+    def row_starts(self) -> NDArray[np.uint32]:
+        """(rows + 1,) the first piece of each row, and the number of pieces."""
+        return self._body[: self.num_rows + 1]
+
+    @property
+    def start(self) -> NDArray[np.uint32]:
+        """(pieces,) the token of the shard at which each begins."""
+        return self._body[self.num_rows + 1 : self.num_rows + 1 + self.num_pieces]
+
+    @property
+    def length(self) -> NDArray[np.uint32]:
+        """(pieces,) tokens of each."""
+        return self._body[self.num_rows + 1 + self.num_pieces :]
+
+    def write(self, path: Path) -> None:
+        """Keep the plan at `path`."""
+        parts = (self._header.astype("<i8"), self.source_rows.astype("<i8"), self._body.astype("<u4"))
+        write_atomic(path, b"".join(part.tobytes() for part in parts))
+
+
+def make_plan(shard: TokenShard, packing: Packing) -> ShardPlan:
+    """Pack the documents of one shard."""
+    assert shard.entry.tokens < 1 << 32, "a shard ends at 2^27 tokens, or with the document that passes it"
+    lengths, bounds = shard.lengths, shard.bounds
+    if packing.by_source:
+        numbers = shard.source_numbers
+        parts = [np.flatnonzero(numbers == number) for number in range(len(shard.entry.by_source))]
+        plans = [pack_plan(lengths, packing.row_length, packing.mode, documents=part) for part in parts]
+    else:
+        plans = [pack_plan(lengths, packing.row_length, packing.mode)]
+    pieces_before = np.cumsum([0, *(plan.num_pieces for plan in plans)])
+    row_starts = [plan.row_starts[:-1] + before for plan, before in zip(plans, pieces_before, strict=False)]
+    starts = [bounds[plan.document] + plan.offset for plan in plans]
+    body = np.concatenate([*row_starts, pieces_before[-1:], *starts, *(plan.length for plan in plans)])
+    source_rows = np.array([plan.num_rows for plan in plans] if packing.by_source else [], dtype=np.int64)
+    header = np.zeros(_HEADER, dtype=np.int64)
+    header[:7] = (
+        PLAN_FORMAT,
+        packing.row_length,
+        sum(plan.num_rows for plan in plans),
+        pieces_before[-1],
+        sum(plan.num_tokens for plan in plans),
+        sum(int((plan.length * (plan.length + 1) // 2).sum()) for plan in plans),
+        len(source_rows),
+    )
+    return ShardPlan(header, source_rows, body.astype(np.uint32))
+
+
+def _kept_plan(path: Path) -> ShardPlan | None:
+    """The plan that is kept at `path`; None where there is none, or not all of it."""
+    try:
+        head = np.fromfile(path, dtype="<i8", count=_HEADER)
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return None
+    if len(head) < _HEADER or head[0] != PLAN_FORMAT:
+        return None
+    if size != (_HEADER + int(head[6])) * 8 + (int(head[2]) + 1 + 2 * int(head[3])) * 4:
+        return None
+    source_rows = np.fromfile(path, dtype="<i8", count=int(head[6]), offset=_HEADER * 8)
+    return ShardPlan(head.astype(np.int64), source_rows.astype(np.int64), path)
+
+
+def kept_path(folder: Path, shard: TokenShard, packing: Packing) -> Path:
+    """Where the plan of a shard is kept in `folder`."""
+    return folder / f"{digest([shard.checksum, *packing.identity])[:32]}.plan"
+
+
+class ShardPlans:
+    """The rows of all shards of a store, one after the other.
+
+    folder: where plans are kept; only in memory if None. Making what is not kept yet takes about half a second for
+    each billion tokens on one core; `plan_arguments` lets other processes do it before.
+    """
+
+    def __init__(self, store: TokenStore, packing: Packing, folder: Path | None = None) -> None:
+        if store.layout != "stream":
+            raise DataError(f"{store.folder}: a set of rendered conversations is packed as a whole, not shard by shard")
+        self.store, self.packing, self.folder = store, packing, folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.plans = [self._plan(shard) for shard in store.shards]
+        self.first_row = np.cumsum([0, *(plan.num_rows for plan in self.plans)])
+
+    def _plan(self, shard: TokenShard) -> ShardPlan:
+        if self.folder is None:
+            return make_plan(shard, self.packing)
+        path = kept_path(self.folder, shard, self.packing)
+        kept = _kept_plan(path)
+        if kept is None:
+            make_plan(shard, self.packing).write(path)
+            kept = _kept_plan(path)
+            assert kept is not None, "a plan that was just written is whole"
+        return kept
+
+    @property
+    def row_length(self) -> int:
+        return self.packing.row_length
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.first_row[-1])
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens over all rows."""
+        return sum(plan.num_tokens for plan in self.plans)
+
+    @property
+    def fill_fraction(self) -> float:
+        """Tokens over row space; 0 without rows."""
+        return self.num_tokens / (self.num_rows * self.row_length) if self.num_rows else 0.0
+
+    @property
+    def mean_context(self) -> float:
+        """Positions that a token attends to on average, itself included; for FLOPs. 0 without rows."""
+        return sum(plan.num_attended for plan in self.plans) / self.num_tokens if self.num_rows else 0.0
+
+    def statistics(self) -> dict[str, int | float]:
+        """Counts for an artifact's results. used_fraction: tokens in rows over tokens of the set."""
+        return {
+            "rows": self.num_rows,
+            "row_length": self.row_length,
+            "pieces": sum(plan.num_pieces for plan in self.plans),
+            "documents": self.store.num_documents,
+            "tokens": self.num_tokens,
+            "used_fraction": self.num_tokens / self.store.num_tokens if self.num_rows else 0.0,
+            "fill_fraction": self.fill_fraction,
+            "mean_context": self.mean_context,
+        }
+
+    def spans(self, rows: Int64) -> Spans:
+        """The pieces of these rows, in their order."""
+        shard = np.searchsorted(self.first_row, rows, side="right") - 1
+        first, count = np.empty_like(rows), np.empty_like(rows)
+        used = np.unique(shard).tolist()
+        for number in used:
+            here = shard == number
+            local = rows[here] - self.first_row[number]
+            starts = self.plans[number].row_starts
+            first[here] = starts[local]
+            count[here] = starts[local + 1] - starts[local]
+        before = np.cumsum(count) - count
+        piece = np.repeat(first - before, count)
+        piece += np.arange(len(piece))
+        shard_of_piece = np.repeat(shard, count)
+        start, length = np.empty_like(piece), np.empty_like(piece)
+        for number in used:
+            here = shard_of_piece == number
+            start[here] = self.plans[number].start[piece[here]]
+            length[here] = self.plans[number].length[piece[here]]
+        return Spans(shard_of_piece, start, length)
+
+    def rows_of_document(self, document: int) -> Int64:
+        """The rows that hold pieces of a document of the store, in the order of the pieces."""
+        number = int(np.searchsorted(self.store.first_document, document, side="right")) - 1
+        shard, plan = self.store.shards[number], self.plans[number]
+        begin, end = shard.bounds[document - shard.first_document : document - shard.first_document + 2].tolist()
+        pieces = np.flatnonzero((plan.start >= begin) & (plan.start < end))
+        pieces = pieces[np.argsort(plan.start[pieces])]
+        rows: Int64 = np.searchsorted(plan.row_starts, pieces, side="right") - 1 + int(self.first_row[number])
+        return rows
+
+    def rows_of_source(self, name: str) -> Spans:
+        """Where the rows of one source stand, as spans of rows: one a shard that has any. Packing must be by source."""
+        found = []
+        for number, (shard, plan) in enumerate(zip(self.store.shards, self.plans, strict=True)):
+            before = int(self.first_row[number])
+            for source, count in zip(shard.entry.by_source, plan.source_rows.tolist(), strict=True):
+                if source.name == name and count:
+                    found.append((number, before, count))
+                before += count
+        return Spans(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
+
+
+def plan_arguments(store: TokenStore, packing: Packing, folder: Path) -> Iterable[dict[str, Any]]:
+    """Arguments of `plan_shard` for each shard whose plan is not kept in `folder` yet."""
+    for number, shard in enumerate(store.shards):
+        if _kept_plan(kept_path(folder, shard, packing)) is None:
+            yield {
+                "label": shard.name,
+                "store": [str(store.folder), store.split, store.generation],
+                "shard": number,
+                "packing": [packing.row_length, packing.mode, packing.by_source],
+                "folder": str(folder),
+            }
+
+
+def plan_shard(arguments: dict[str, Any], report: object = None) -> dict[str, Any]:
+    """Make and keep the plan of one shard; as a job of another process."""
+    folder, split, generation = arguments["store"]
+    store, packing = TokenStore(Path(folder), split, generation), Packing(*arguments["packing"])
+    shard = store.shards[arguments["shard"]]
+    plan = make_plan(shard, packing)
+    Path(arguments["folder"]).mkdir(parents=True, exist_ok=True)
+    plan.write(kept_path(Path(arguments["folder"]), shard, packing))
+    return {"shard": shard.name, "rows": plan.num_rows}
