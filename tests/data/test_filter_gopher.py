@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from gradus.data.filters.gopher_quality import GopherQuality, GopherQualityFilte
 from gradus.data.filters.gopher_repetition import GopherRepetition, GopherRepetitionFilter
 from gradus.data.filters.line_repetition import may_repeat_lines
 from gradus.data.filters.ngram_repetition import RepeatedNgrams, candidates, covered_bytes, largest_ngrams
+from gradus.data.filters.punctuation import PUNCTUATION
 from gradus.data.filters.table import filter_named
 
 GOLDEN = Path(__file__).parent / "golden" / "filters.json"
@@ -65,6 +66,76 @@ WORDS = ["the river and"] * 20
 )
 def test_quality_rules_by_hand(text: str, rule: str | None) -> None:
     assert rules("gopher_quality", [text]) == [rule]
+
+
+def slow_quality(text: str, limits: GopherQuality) -> str | None:
+    """The rules of appendix A.1.1, counted with Python's strings."""
+    words = text.split()
+    counted = [word for word in words if any(character not in PUNCTUATION for character in word)]
+    lines = text.splitlines()
+
+    def share(parts: list[str], test: Callable[[str], bool]) -> float:
+        return sum(map(test, parts)) / len(parts) if parts else 0.0
+
+    def above(value: float, limit: float | None) -> bool:
+        return bool(words) and limit is not None and value > limit
+
+    mean = sum(map(len, counted)) / len(counted) if counted else None
+    ellipses = text.count("...") + text.count("…")
+    checks = [
+        ("too_few_words", limits.min_words is not None and len(counted) < limits.min_words),
+        ("too_many_words", limits.max_words is not None and len(counted) > limits.max_words),
+        ("short_words", mean is not None and mean < (limits.min_mean_word_characters or 0)),
+        ("long_words", mean is not None and mean > (limits.max_mean_word_characters or 1e9)),
+        ("hashes", above(text.count("#") / max(len(words), 1), limits.max_hash_ratio)),
+        ("ellipses", above(ellipses / max(len(words), 1), limits.max_ellipsis_ratio)),
+        ("bullet_lines", above(share(lines, lambda s: s.lstrip()[:1] in ("-", "•")), limits.max_bullet_line_fraction)),
+        (
+            "ellipsis_lines",
+            above(share(lines, lambda s: s.rstrip().endswith(("...", "…"))), limits.max_ellipsis_line_fraction),
+        ),
+        (
+            "few_letters",
+            bool(words)
+            and share(words, lambda w: any(c.isalpha() for c in w)) < (limits.min_letter_word_fraction or 0),
+        ),
+        ("few_stop_words", bool(words) and len(set(words) & set(limits.stop_words)) < (limits.min_stop_words or 0)),
+    ]
+    return next((name for name, fails in checks if fails), None)
+
+
+MARKED = st.lists(
+    st.tuples(
+        st.sampled_from(["", "", "- ", "•", "\t-", "\u3000- ", "-", "\u2028•"]),
+        st.sampled_from(
+            ["the", "of", "river", "é", "漢字", "«x»", "—", "#", "3.5", "_", "x" * 30, "\ud800", "..", "²"]
+        ),
+        st.sampled_from([" ", " ", "\n", "...\n", "… \n", "…", "....", "\r\n", "\x85", " . "]),
+    ),
+    max_size=40,
+)
+QUALITY_LIMITS = st.builds(
+    GopherQuality,
+    min_words=st.sampled_from([None, 1, 5]),
+    max_words=st.sampled_from([None, 30]),
+    min_mean_word_characters=st.sampled_from([None, 2.0]),
+    max_mean_word_characters=st.sampled_from([None, 10.0]),
+    max_hash_ratio=st.sampled_from([None, 0.0, 0.1]),
+    max_ellipsis_ratio=st.sampled_from([None, 0.1, 0.5]),
+    max_bullet_line_fraction=st.sampled_from([None, 0.5, 0.9]),
+    max_ellipsis_line_fraction=st.sampled_from([None, 0.0, 0.3]),
+    min_letter_word_fraction=st.sampled_from([None, 0.5, 0.8]),
+    min_stop_words=st.sampled_from([None, 1, 2]),
+)
+
+
+@given(st.lists(MARKED, max_size=4), QUALITY_LIMITS)
+def test_quality_equals_a_slow_count(texts: Sequence[Any], limits: GopherQuality) -> None:
+    written = ["".join(map("".join, text)) for text in texts]
+    reasons = GopherQualityFilter(limits)(written)
+    assert [reason and reason.name.partition(".")[2] for reason in reasons] == [
+        slow_quality(text, limits) for text in written
+    ]
 
 
 def test_a_rule_that_is_off_drops_nothing() -> None:

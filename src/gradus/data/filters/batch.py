@@ -74,19 +74,20 @@ class TextBatch:
         self._words = words if words is not None else {}
 
     @cached_property
-    def _encoded(self) -> Encoded:
+    def encoded(self) -> Encoded:
+        """The texts as UTF-8."""
         return Encoded(self.texts)
 
     @cached_property
     def lines(self) -> Segments:
         """Every line that is not empty, parted at line feeds."""
-        return find_lines(self._encoded)
+        return find_lines(self.encoded)
 
     def words(self, definition: WordDefinition) -> Words:
         """The words of every text."""
         if definition not in self._words:
             alone = _IS_SYMBOL if definition == "symbols_apart" else None
-            self._words[definition] = Words(find_segments(self._encoded, ~_IS_SPACE, alone))
+            self._words[definition] = Words(find_segments(self.encoded, ~_IS_SPACE, alone))
         return self._words[definition]
 
     def select(self, texts: Sequence[int]) -> TextBatch:

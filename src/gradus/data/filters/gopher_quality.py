@@ -60,13 +60,13 @@ class GopherQualityFilter(Filter[GopherQuality]):
         characters = words.segments.totals(words.segments.num_characters * counted)
         letters = words.segments.totals(words.has_letter)
         stop_words = self._stop_words(words.segments)
+        may_end = self._may_have_many_marks(batch, num_words)
         reasons: list[Reason | None] = []
-        figures = zip(batch.texts, num_words.tolist(), num_counted.tolist(), characters.tolist(), strict=True)
-        for index, (text, total, count, size) in enumerate(figures):
-            reason = self._lengths(count, size)
-            if reason is None and total:
-                ellipses = text.count("...") + text.count("…")
-                reason = self._symbols(text.count("#"), ellipses, total) or self._lines(text, ellipses)
+        for index, text in enumerate(batch.texts):
+            total = int(num_words[index])
+            reason = self._lengths(int(num_counted[index]), int(characters[index]))
+            if reason is None and may_end[index]:
+                reason = self._symbols(text, total) or self._lines(text)
             if reason is None and total:
                 reason = self._letters(int(letters[index]) / total) or self._common_words(int(stop_words[index]))
             reasons.append(reason)
@@ -88,25 +88,45 @@ class GopherQualityFilter(Filter[GopherQuality]):
             return self.drop("long_words", f"{mean:.2f} characters a word, at most {most:g}")
         return None
 
-    def _symbols(self, hashes: int, ellipses: int, num_words: int) -> Reason | None:
-        limit = self.settings.max_hash_ratio
-        if limit is not None and hashes / num_words > limit:
-            return self.drop("hashes", f"{hashes / num_words:.2f} hash signs a word, at most {limit:g}")
-        limit = self.settings.max_ellipsis_ratio
-        if limit is not None and ellipses / num_words > limit:
-            return self.drop("ellipses", f"{ellipses / num_words:.2f} ellipses a word, at most {limit:g}")
+    def _may_have_many_marks(self, batch: TextBatch, num_words: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether a text has so many hashes, ellipses or bullets that it may break a limit, wherever they stand, (D,).
+
+        Most texts have not, and need not be split into lines.
+        """
+        limits, texts = self.settings, batch.encoded
+        data = np.frombuffer(texts.raw, np.uint8)
+        least_lines = np.maximum(texts.counts(np.flatnonzero(data == ord("\n"))) - 1, 1)  # one stands after each text
+        stops = np.flatnonzero(data == ord("."))
+        stops = stops[:-2][stops[2:] == stops[:-2] + 2]
+        num_ellipses = texts.counts(stops) + texts.count_wide("…")
+        dashes = np.flatnonzero(data == ord("-"))
+        # A bullet stands after white space, which may be outside ASCII, or first.
+        before = data[dashes - 1]
+        dashes = dashes[(before <= ord(" ")) | (before >= 0x80) | (dashes == 0)]
+        num_bullets = texts.counts(dashes) + texts.count_wide("•")
+        hashes = np.flatnonzero(data == ord("#"))
+        suspect = np.zeros(len(batch.texts), dtype=bool)
+        for count, limit, of in (
+            (texts.counts(hashes), limits.max_hash_ratio, num_words),
+            (num_ellipses, limits.max_ellipsis_ratio, num_words),
+            (num_bullets, limits.max_bullet_line_fraction, least_lines),
+            (num_ellipses, limits.max_ellipsis_line_fraction, least_lines),
+        ):
+            if limit is not None:
+                suspect |= count >= limit * of
+        return suspect & (num_words > 0)
+
+    def _symbols(self, text: str, num_words: int) -> Reason | None:
+        limit, ratio = self.settings.max_hash_ratio, text.count("#") / num_words
+        if limit is not None and ratio > limit:
+            return self.drop("hashes", f"{ratio:.2f} hash signs a word, at most {limit:g}")
+        limit, ratio = self.settings.max_ellipsis_ratio, sum(map(text.count, _ELLIPSES)) / num_words
+        if limit is not None and ratio > limit:
+            return self.drop("ellipses", f"{ratio:.2f} ellipses a word, at most {limit:g}")
         return None
 
-    def _lines(self, text: str, num_ellipses: int) -> Reason | None:
+    def _lines(self, text: str) -> Reason | None:
         bullets, ellipses = self.settings.max_bullet_line_fraction, self.settings.max_ellipsis_line_fraction
-        # Most texts have too few bullets and ellipses, wherever they stand, and need not be split into lines.
-        least_lines = text.count("\n") or 1
-        if bullets is not None and text.count("-") + text.count("•") < bullets * least_lines:
-            bullets = None
-        if ellipses is not None and num_ellipses < ellipses * least_lines:
-            ellipses = None
-        if bullets is None and ellipses is None:
-            return None
         lines = text.splitlines()
         if bullets is not None:
             fraction = sum([line.lstrip().startswith(_BULLETS) for line in lines]) / len(lines)
@@ -134,12 +154,11 @@ class GopherQualityFilter(Filter[GopherQuality]):
         return None
 
     def _stop_words(self, words: Segments) -> NDArray[np.int64]:
-        """How many different stop words each text has, (D,); no longer exact where there are enough."""
-        least = self.settings.min_stop_words
+        """How many different stop words each text has, (D,)."""
         found = np.zeros(len(words.offsets) - 1, dtype=np.int64)
-        for number in string_hashes(self.settings.stop_words) if least is not None else ():
+        if self.settings.min_stop_words is None:
+            return found
+        for number in string_hashes(sorted(set(self.settings.stop_words))):
             texts = words.text_of[np.flatnonzero(words.hashes == number)]
-            found[np.unique(texts)] += 1
-            if least is not None and found.min(initial=least) >= least:
-                break
+            found += np.bincount(texts, minlength=len(found)) > 0
         return found

@@ -64,10 +64,7 @@ class GopherRepetitionFilter(Filter[GopherRepetition]):
         shares = [limits.max_duplicate_paragraph_fraction, limits.max_duplicate_line_fraction]
         characters = [limits.max_duplicate_paragraph_character_fraction, limits.max_duplicate_line_character_fraction]
         may = may_repeat_lines(batch.lines, sizes, _least(shares), _least(characters))
-        # The first and the last paragraph are taken without the white space around the text, which may make them
-        # equal to others.
-        edged = (not text or text[0].isspace() or text[-1].isspace() for text in batch.texts)
-        return may | np.fromiter(edged, np.bool_, len(batch.texts))
+        return may | np.fromiter(map(_has_open_ends, batch.texts), np.bool_, len(batch.texts))
 
     def _repeated_lines(self, text: str) -> Reason | None:
         if not text:
@@ -141,6 +138,17 @@ class GopherRepetitionFilter(Filter[GopherRepetition]):
             if reason is not None:
                 return reason
         return None
+
+
+def _has_open_ends(text: str) -> bool:
+    """Whether white space at the ends of a text changes which of its lines or paragraphs are equal.
+
+    The first and the last paragraph are taken without it; empty lines at both ends are equal.
+    """
+    if not text or (text[0] == "\n" and text[-1] == "\n"):
+        return True
+    inner = text.strip("\n")
+    return inner[:1].isspace() or inner[-1:].isspace()
 
 
 def _least(limits: list[float | None]) -> float | None:

@@ -40,6 +40,18 @@ class Encoded:
         """Where bytes of characters outside ASCII stand."""
         return np.flatnonzero(np.frombuffer(self.raw, np.uint8) >= 0x80)
 
+    def counts(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of increasing places in the bytes are in each text, (D,)."""
+        return np.diff(np.searchsorted(places, self.bounds))
+
+    def count_wide(self, character: str) -> NDArray[np.int64]:
+        """How often each text has a character of three bytes of UTF-8, (D,)."""
+        data = np.frombuffer(self.raw, np.uint8)
+        places = self.wide
+        for distance, byte in enumerate(character.encode()):
+            places = places[data[places + distance] == byte]
+        return self.counts(places)
+
 
 class Segments:
     """Segments of D texts, in order and without overlap.
@@ -77,9 +89,10 @@ class Segments:
         if not len(self.starts) or int(data.min()) >= 0:
             return self.num_bytes
         # Every byte counts but those that continue a character: 0b10xxxxxx, as signed numbers the least 64.
-        later = np.zeros(len(data) + 1, dtype=np.int64)
+        later = np.zeros(len(data) + 1, dtype=np.int32 if len(data) < 1 << 31 else np.int64)
         np.cumsum(data < -64, out=later[1:])
-        return self.num_bytes - later[self.ends] + later[self.starts]
+        inside: NDArray[np.int64] = np.subtract(later[self.ends], later[self.starts], dtype=np.int64)
+        return self.num_bytes - inside
 
     @cached_property
     def hashes(self) -> NDArray[np.uint64]:
