@@ -31,7 +31,7 @@ Job = Callable[[dict[str, Any], Callable[[int, int], None]], dict[str, Any]]
 class Settings(StageSettings):
     """Nothing to choose: the corpus and the tokenizer decide.
 
-    With `extends`, the shards of that stage are taken over as they are, and what the corpus has besides them is the next
+    With `extends`, the shards of that stage are taken over as they are; what the corpus has besides is the next
     generation of the set.
     """
 
