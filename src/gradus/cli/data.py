@@ -24,8 +24,10 @@ from gradus.data.document import Document
 from gradus.roadmap.models import resolve_stage
 from gradus.roadmap.status import differences
 from gradus.roadmap.table import text_table
+from gradus.roadmap.trace import Tokens, Training, follow_document
 
 _BAR_CELLS = 30
+_SHOWN_STEPS = 8
 
 
 def print_stats(name: str, home: Path, as_json: bool) -> None:
@@ -138,13 +140,34 @@ def print_trace(name: str, key: str, home: Path) -> None:
             "names it, such as books.jsonl:12 (see gradus data inspect)"
         )
     for one in found:
-        typer.echo((_kept_text(one) if isinstance(one, Whereabouts) else _dropped_text(one)) + "\n")
+        if isinstance(one, DroppedRow):
+            typer.echo(_dropped_text(one) + "\n")
+            continue
+        typer.echo(_kept_text(one))
+        for place in follow_document(artifact, one, home):
+            typer.echo(f"  {_followed_text(place)}")
+        typer.echo()
 
 
 def _kept_text(found: Whereabouts) -> str:
     document = found.document
     where = f"kept in {found.side}: {found.shard} row {found.row:,}, document {found.number:,} of the side"
     return f"{_document_text(document, full=False)}\n  {where}"
+
+
+def _followed_text(place: Tokens | Training) -> str:
+    if isinstance(place, Tokens):
+        end = place.start + place.length
+        where = f"shard {place.shard}, tokens {place.start:,} to {end:,}"
+        return f"{place.stage}: document {place.document:,}, {where} ({place.length:,})"
+    if place.steps is None:
+        return f"{place.stage}: in {len(place.rows)} rows, which are drawn by the weights of the sources"
+    if not place.steps:
+        return f"{place.stage}: not reached in {place.num_steps:,} steps"
+    several = len({epoch for epoch, _ in place.steps}) > 1
+    steps = [f"{step:,}" + (f" (epoch {epoch + 1})" if several else "") for epoch, step in place.steps]
+    more = f" and {len(steps) - _SHOWN_STEPS} more" if len(steps) > _SHOWN_STEPS else ""
+    return f"{place.stage}: trained on at step {', '.join(steps[:_SHOWN_STEPS])}{more} of {place.num_steps:,}"
 
 
 def _document_text(document: Document, full: bool) -> str:
