@@ -274,7 +274,7 @@ def test_long_and_short_pieces_are_read_alike(stream: TokenStore, monkeypatch: p
     loader = shard_loader(stream)
     expected = [rows_of(loader.batches(step)) for step in range(4)]
     for boundary in (0, 10_000):
-        monkeypatch.setattr("gradus.data.shards._SHORT_SPAN", boundary)
+        monkeypatch.setattr("gradus.data.spans._SHORT_SPAN", boundary)
         assert [rows_of(loader.batches(step)) for step in range(4)] == expected
 
 

@@ -8,7 +8,7 @@ rows trained on, with the names of the store, plan and seed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,12 @@ from gradus.data.order import RowOrder
 from gradus.data.pack import PackPlan
 from gradus.data.plans import ShardPlans
 from gradus.data.row_mixture import row_mixture
-from gradus.data.shards import Pieces, TokenStore
+from gradus.data.shards import TokenStore
+from gradus.data.spans import Pieces
 from gradus.model.batch import IGNORE, Batch, Documents
+
+if TYPE_CHECKING:
+    from gradus.data.live import LiveRows
 
 REFERENCE_LOGP = "reference_logp"
 
@@ -114,6 +118,41 @@ class RowLoader:
         return self.plan.num_tokens / self.plan.num_rows * self.order.rows_per_step
 
 
+class TextLoader:
+    """The training batches of a corpus that is tokenised on the way; a pure function of the step as well."""
+
+    def __init__(
+        self,
+        rows: LiveRows,
+        *,
+        rows_per_step: int,
+        micro_rows: int,
+        rank: int = 0,
+        world: int = 1,
+        begin: Bookmark | None = None,
+    ) -> None:
+        """begin: step 0 continues where another run on the same text ended."""
+        if begin is not None:
+            begin.require(rows.data)
+        first = begin.row if begin else 0
+        self.rows = rows
+        # How many rows there are shows when all are encoded, and the order here is only asked who takes which.
+        self._order = RowOrder(1, rows.seed, rows_per_step, micro_rows, rank, world, first_row=first)
+
+    def batches(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of a step (from 0)."""
+        places = self._order.place(step) + np.arange(self._order.rows_per_step)
+        found = []
+        for part in self._order.shared(places):
+            pieces, lengths = self.rows.read(part)
+            found.append(_batch(pieces, lengths, len(part) * self.rows.row_length))
+        return found
+
+    def bookmark(self, step: int) -> Bookmark:
+        """The place before a step."""
+        return Bookmark(self._order.place(step), self.rows.data)
+
+
 class PairLoader:
     """The training batches of preference pairs: documents 2i and 2i + 1 of the store are pair i.
 
@@ -185,10 +224,10 @@ def batch_of_rows(store: TokenStore, plan: PackPlan | ShardPlans, rows: NDArray[
     size = len(rows) * plan.row_length
     if isinstance(plan, ShardPlans):
         spans = plan.spans(rows)
-        return _batch(store, store.read(spans), spans.length, size)
+        return _batch(store.read(spans), spans.length, size)
     pieces = _pieces_of_rows(plan, rows)
     document, offset, length = plan.document[pieces], plan.offset[pieces], plan.length[pieces]
-    return _batch(store, store.pieces(document, offset, length), length, size)
+    return _batch(store.pieces(document, offset, length), length, size)
 
 
 def batch_of_documents(
@@ -197,7 +236,7 @@ def batch_of_documents(
     """These documents whole, end to end."""
     lengths = store.lengths[documents]
     pieces = store.pieces(documents, np.zeros_like(documents), lengths)
-    return _batch(store, pieces, lengths, int(lengths.sum()), extra)
+    return _batch(pieces, lengths, int(lengths.sum()), extra)
 
 
 def check_plan(plan: PackPlan, lengths: NDArray[np.int64], whole: bool = False) -> None:
@@ -219,7 +258,6 @@ def _pieces_of_rows(plan: PackPlan, rows: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def _batch(
-    store: TokenStore,
     pieces: Pieces,
     length: NDArray[np.int64],
     size: int,
@@ -230,7 +268,7 @@ def _batch(
     padding = size - used
     tokens, targets = np.zeros(size, dtype=np.int64), np.full(size, IGNORE, dtype=np.int64)
     tokens[:used] = pieces.tokens
-    np.copyto(targets[:used], pieces.targets, where=True if store.layout == "stream" else pieces.trained)
+    np.copyto(targets[:used], pieces.targets, where=pieces.trained if pieces.trained is not None else True)
     lengths = np.append(length, padding) if padding else length
     ends = np.cumsum(lengths)
     # 32 bits until the end: half the memory to go through. Not Documents.of_lengths: a few numbers are faster in

@@ -68,7 +68,11 @@ class RowOrder:
 
     def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
         """This rank's rows of a step, cut into micro-batches; at least one row."""
-        rows = self.step_rows(step)[self.rank :: self.world]
+        return self.shared(self.step_rows(step))
+
+    def shared(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """This rank's part of a step's rows, cut into micro-batches."""
+        rows = rows[self.rank :: self.world]
         return [rows[start : start + self.micro_rows] for start in range(0, len(rows), self.micro_rows)]
 
     def place(self, step: int) -> int:

@@ -25,7 +25,8 @@ from gradus.core.errors import DataError
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.pack import PLAN_VERSION, PackMode, pack_plan
-from gradus.data.shards import Int64, Spans, TokenShard, TokenStore
+from gradus.data.shards import TokenShard, TokenStore
+from gradus.data.spans import Int64, Spans
 
 PLAN_FORMAT = 1
 _HEADER = 16

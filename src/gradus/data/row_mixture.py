@@ -18,7 +18,7 @@ from gradus.core.errors import DataError, did_you_mean
 from gradus.data.mixture import MixtureShare, mixture_warnings
 from gradus.data.permutation import permutation_keys, permute
 from gradus.data.plans import ShardPlans
-from gradus.data.shards import Int64
+from gradus.data.spans import Int64
 
 # A share of the rows is kept to within half of one in so many.
 BLOCK_ROWS = 4096

@@ -16,7 +16,6 @@ Opening reads the manifest and looks at the files' sizes; a shard is mapped when
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,32 +25,8 @@ from numpy.typing import NDArray
 
 from gradus.core.errors import DataError
 from gradus.core.fingerprint import digest, file_digest
+from gradus.data.spans import Int64, Pieces, Spans, read_masked, read_stream
 from gradus.data.token_manifest import Layout, SetFacts, ShardEntry, manifest_path, read_manifest
-
-Int64 = NDArray[np.int64]
-# Shorter spans are gathered by index in one operation, longer ones copied slice by slice (measured: equal at 300).
-_SHORT_SPAN = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """Parts of documents as training sees them, end to end; arrays are (tokens,), ids in the type they are stored in.
-
-    targets: the token after each token; trained: whether that target counts, read-only where all do.
-    """
-
-    tokens: NDArray[Any]
-    targets: NDArray[Any]
-    trained: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Spans:
-    """Where pieces stand: tokens [start, start + length) of a shard. Arrays are (pieces,)."""
-
-    shard: Int64
-    start: Int64
-    length: Int64
 
 
 class TokenShard:
@@ -211,53 +186,18 @@ class TokenStore:
         is_last: (pieces,) whether a span ends its document, for the "documents" layout. Errors: DataError for a span
         outside its shard.
         """
-        ends = spans.start + spans.length
         used = np.unique(spans.shard).tolist()
         for number in used:
-            if ends[spans.shard == number].max() > self.shards[number].entry.tokens:
+            if spans.ends[spans.shard == number].max() > self.shards[number].entry.tokens:
+                name = self.shards[number].name
                 raise DataError(
-                    f"{self.folder}: a span is outside shard {number}; the pack plan belongs to other shards"
+                    f"{self.folder}: a piece is outside shard {name}; the pack plan belongs to other shards"
                 )
-        last = np.cumsum(spans.length) - 1
-        tokens = self._gather("tokens", spans, ends, used)
-        targets = np.empty_like(tokens)
-        targets[:-1] = tokens[1:]
+        tokens = {number: self.shards[number].tokens for number in used}
         if self.layout == "stream":
-            targets[last] = self._at("tokens", spans.shard, ends, used)
-            trained = np.broadcast_to(np.True_, tokens.shape)
-        else:
-            closes = np.zeros(len(last), dtype=bool) if is_last is None else is_last
-            # The last token of a document has no target: it is put in its own place and never trained.
-            following = np.where(closes, ends - 1, ends)
-            targets[last] = self._at("tokens", spans.shard, following, used)
-            mask = self._gather("mask", spans, ends, used)
-            trained = np.empty(tokens.shape, dtype=bool)
-            trained[:-1] = mask[1:]
-            trained[last] = (self._at("mask", spans.shard, following, used) != 0) & ~closes
-        return Pieces(tokens, targets, trained)
-
-    def _gather(self, file: str, spans: Spans, ends: Int64, used: list[int]) -> NDArray[Any]:
-        """A file's values in all spans, end to end."""
-        values = {number: getattr(self.shards[number], file) for number in used}
-        if len(used) == 1 and spans.length.sum() < _SHORT_SPAN * len(spans.length):
-            first = np.cumsum(spans.length) - spans.length
-            index = np.repeat(spans.start - first, spans.length)
-            index += np.arange(len(index))
-            found: NDArray[Any] = values[used[0]].take(index)
-            return found
-        places = zip(spans.shard.tolist(), spans.start.tolist(), ends.tolist(), strict=True)
-        return np.concatenate([values[number][start:end] for number, start, end in places])
-
-    def _at(self, file: str, shard: Int64, index: Int64, used: list[int]) -> NDArray[Any]:
-        """A file's value at one index a span."""
-        if len(used) == 1:
-            one: NDArray[Any] = getattr(self.shards[used[0]], file)[index]
-            return one
-        values = np.empty(len(index), dtype=getattr(self.shards[used[0]], file).dtype)
-        for number in used:
-            here = shard == number
-            values[here] = getattr(self.shards[number], file)[index[here]]
-        return values
+            return read_stream(tokens, spans)
+        mask = {number: self.shards[number].mask for number in used}
+        return read_masked(tokens, mask, spans, np.zeros(len(spans.start), dtype=bool) if is_last is None else is_last)
 
 
 def _check_size(path: Path, expected: int) -> None:
