@@ -79,7 +79,7 @@ def test_a_roadmap_runs_is_reused_and_reruns_what_changed(gradus):
     changed = gradus("run", "small.toml", "bpe.vocab_size=290").stdout
     assert "vocab_size changed from 280 to 290" in changed
     assert "input bpe changed" in changed
-    assert (gradus.folder / "runs/small/tokens/train.json").is_file()
+    assert (gradus.folder / "runs/small/tokens/train.jsonl").is_file()
 
 
 def test_the_home_folder_can_be_moved(gradus):
