@@ -4,13 +4,14 @@ TORCH ?= 2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart prose test test-slow lint format clean
+.PHONY: help quickstart prose test test-slow test-peers lint format clean
 
 help:
 	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores)"
 	@echo "make prose        the same on real text: walk roadmaps/prose.toml, after setting GRADUS_DATA (40 minutes)"
 	@echo "make test         set up, then lint, types, import contracts and the tests"
 	@echo "make test-slow    the tests that take longer than make test allows"
+	@echo "make test-peers   the tests that need other systems (Ray), in an environment of their own"
 	@echo "make lint         ruff, mypy and the import contracts alone"
 
 # torch comes first and by itself: another package would pull its CUDA build.
@@ -36,6 +37,15 @@ test: lint
 test-slow: .venv/installed-dev
 	$(BIN)/pytest -m "slow"
 
+.venv-peers/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH)
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+	@touch $@
+
+test-peers: .venv-peers/installed
+	.venv-peers/bin/pytest tests/data/test_on_ray.py
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,4 +57,4 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache
