@@ -12,8 +12,8 @@ from gradus.data.minhash import MinHashSettings, band_keys, shingle_signatures, 
 from gradus.data.shingles import ngram_hashes, word_hashes
 
 GOLDEN = 0x9E3779B97F4A7C15
-GOLDEN_SIGNATURE = [62932, 37474, 3392, 5968, 58290, 31124]
-GOLDEN_KEYS = [16209435268213741736, 16596343690493548541, 16012657420816335370]
+GOLDEN_SIGNATURE = [28333, 41557, 28316, 46948, 48701, 9501]
+GOLDEN_KEYS = [5383606562404762097, 7105794269357978073, 3134810220775512247]
 SMALL = MinHashSettings(ngram=2, bands=3, rows=2)
 
 
@@ -33,11 +33,12 @@ def slow_spread(value: int) -> int:
 def slow_signature(shingles: list[int], places: int, seed: int) -> list[int]:
     """Fast similarity sketching: Dahlgaard, Knudsen and Thorup 2017, algorithm 1."""
     least = [2**64] * places
+    bits = (2 * places).bit_length()
     for turn in range(2 * places):
         for shingle in shingles:
             value = shingle * slow_factor(seed, turn) % 2**64
             place = (value >> 48) * places >> 16 if turn < places else turn - places
-            least[place] = min(least[place], turn * 2**48 + value % 2**48)
+            least[place] = min(least[place], (turn << 64 - bits) + (value >> bits))
         if max(least) < 2**64:
             break
     return [slow_spread(value) >> 48 if shingles else 0 for value in least]

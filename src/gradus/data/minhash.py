@@ -33,10 +33,8 @@ MINHASH_VERSION = 1
 Signatures = NDArray[np.uint16]
 
 # Texts in the inner loop at a time, so that their places stay in cache, and shingles of a long text.
-_CHUNK_TEXTS = 256
+_CHUNK_TEXTS = 1024
 _CHUNK_SHINGLES = 1 << 16
-# Values are compared by 48 bits; what is stored is a 16-bit hash of the least, equal by chance once in 65,536.
-_VALUE_BITS = 48
 _EMPTY = np.uint64((1 << 64) - 1)
 _GOLDEN = 0x9E3779B97F4A7C15
 _MODULUS = 1 << 64
@@ -54,7 +52,7 @@ class MinHashSettings(Settings):
     ngram: int = Field(default=5, ge=1, le=64)
     bands: int = Field(default=14, ge=1, le=256)
     rows: int = Field(default=8, ge=1, le=64)
-    threshold: float = Field(default=0.7, gt=0, le=1)
+    threshold: float = Field(default=0.72, gt=0, le=1)
     leaders: int = Field(default=8, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -106,29 +104,34 @@ def similarities(one: Signatures, other: Signatures) -> NDArray[np.float32]:
 
 
 def _least_values(shingles: Hashes, counts: NDArray[np.int64], settings: MinHashSettings) -> Hashes:
-    """(texts, places): round << 48 | least 48-bit value of each place."""
+    """(texts, places): the round, above the least value of that round, of each place."""
     places = settings.places
-    least = np.full(len(counts) * places, _EMPTY, dtype=np.uint64)
-    table = least.reshape(-1, places)
-    owners = np.repeat(np.arange(len(counts)) * places, counts)
+    round_bits = np.uint64((2 * places).bit_length())
+    factors = _factors(settings.seed, places)
+    table = np.full((len(counts), places), _EMPTY, dtype=np.uint64)
+    least = table.reshape(-1)
+    rows = np.arange(len(counts))  # texts with empty places
+    owners = np.repeat(rows * places, counts)
     for turn in range(2 * places):
-        factor = np.uint64(_factors(settings.seed, places)[turn])
         for start in range(0, len(shingles), _CHUNK_SHINGLES):
             part = slice(start, start + _CHUNK_SHINGLES)
-            values = shingles[part] * factor
+            values = shingles[part] * np.uint64(factors[turn])
             place = values >> np.uint64(64 - 16)
             place *= np.uint64(places)
             place >>= np.uint64(16)
             where = place.view(np.int64) if turn < places else np.full(len(values), turn - places)
             where += owners[part]
-            values &= np.uint64((1 << _VALUE_BITS) - 1)
-            values |= np.uint64(turn << _VALUE_BITS)
+            values >>= round_bits
+            if turn:
+                values |= np.uint64(turn << (64 - int(round_bits)))
             np.minimum.at(least, where, values)
-        open_texts = (table == _EMPTY).any(axis=1)
-        if not open_texts.any():
+        is_open = (table if len(rows) == len(table) else table[rows]).max(axis=1) == _EMPTY
+        if not is_open.any():
             break
-        still = open_texts[owners // places]
-        shingles, owners = shingles[still], owners[still]
+        # Dropping the others costs as much as a round of theirs.
+        if np.count_nonzero(is_open) < 0.7 * len(rows):
+            still = np.repeat(is_open, counts)
+            rows, counts, shingles, owners = rows[is_open], counts[is_open], shingles[still], owners[still]
     return table
 
 

@@ -13,9 +13,9 @@ with zeros. The hash of the n-gram w_1 .. w_n is mix(sum_i h(w_i) B^(n-i)). All 
 constants and mix(h) = xorshift29(A xorshift32(A h)) spreads every bit over the whole. These are hashes for text,
 not against an adversary.
 
-Method: texts are joined as UTF-8, mapped byte by byte (`bytes.translate`) to lower case with separators as zero,
-and cut where zero meets non-zero; words are then read eight bytes at a time. Only characters outside ASCII are
-decoded, to look up their class. No Python runs per word. Texts are taken a few hundred kilobytes at a time, so
+Method: texts are joined as UTF-8 and mapped byte by byte to lower case, with zero between words; words are cut where
+zero meets non-zero and read eight bytes at a time. Only characters outside ASCII are decoded, to look up their class
+and lower case. No Python runs per word. Texts are taken a few hundred kilobytes at a time, so
 that the work stays in cache and memory beside the result does not depend on the input; a longer text is taken in
 pieces cut between words.
 """
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 WORDS_VERSION = 1
 Hashes = NDArray[np.uint64]
 Offsets = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 _CHUNK_CHARACTERS = 1 << 18
 # The hash's constants: odd, from the golden ratio (Knuth 1998, TAOCP 3, 6.4) and from splitmix64's finaliser.
@@ -41,7 +42,8 @@ _MODULUS = 1 << 64
 
 # Classes of characters. No assigned character above the third plane is a letter.
 _SEPARATES, _JOINS, _ALONE = 0, 1, 2
-_LOWERS = 4  # added where the lower-cased form is another
+# Added where the lower-cased form is another character of the same size in UTF-8, and where it is anything else.
+_LOWERS, _RESIZES = 4, 8
 _NUM_CODE_POINTS = 0x40000
 _SCRIPTS_WITHOUT_SPACES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -117,14 +119,14 @@ def _polynomial(words: Hashes, n: int) -> Hashes:
     run, width = words, 1
     while True:
         if n & width:
-            total = run if total_width == 0 else _join(run, width, total, total_width)
+            total = run if total_width == 0 else _follow(run, width, total, total_width)
             total_width += width
         if 2 * width > n:
             return total
-        run, width = _join(run, width, run, width), 2 * width
+        run, width = _follow(run, width, run, width), 2 * width
 
 
-def _join(first: Hashes, first_width: int, second: Hashes, second_width: int) -> Hashes:
+def _follow(first: Hashes, first_width: int, second: Hashes, second_width: int) -> Hashes:
     """Polynomials of runs, each continued by the run that begins where it ends."""
     length = len(second) - first_width
     joined = first[:length] * np.uint64(pow(_B, second_width, _MODULUS))
@@ -141,7 +143,7 @@ def _chunks(texts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
     pieces: list[str] = []
     size = 0
     for number, text in enumerate(texts):
-        for piece in _pieces(text):
+        for piece in (text,) if len(text) <= _CHUNK_CHARACTERS else _pieces(text):
             owners.append(number)
             pieces.append(piece)
             size += len(piece)
@@ -153,7 +155,7 @@ def _chunks(texts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The text, cut between words where it is longer than a chunk."""
+    """A text longer than a chunk, cut between words."""
     start = 0
     while len(text) - start > _CHUNK_CHARACTERS:
         stop = start + _CHUNK_CHARACTERS
@@ -163,30 +165,40 @@ def _pieces(text: str) -> Iterator[str]:
             near = next((place for place in range(stop, len(text)) if _separates(text[place])), len(text))
         yield text[start:near]
         start = near
-    yield text[start:] if start else text
+    yield text[start:]
 
 
 def _separates(character: str) -> bool:
-    code = ord(character)
-    return code >= _NUM_CODE_POINTS or int(_character_classes()[code]) & 3 != _JOINS
+    if character.isascii():
+        return not character.isalnum()
+    classes, _ = _character_classes()
+    return int(classes[min(ord(character), _NUM_CODE_POINTS)]) & 3 != _JOINS
 
 
 def _hash_chunk(pieces: list[str]) -> tuple[Hashes, Offsets]:
     """Word hashes of the pieces end to end, and where each piece's words begin."""
-    buffer, piece_starts, alone = _lower_bytes(pieces)
-    is_word = buffer != 0
+    buffer, is_word, piece_starts, alone = _lower_bytes(pieces)
     edges = np.flatnonzero(is_word[1:] != is_word[:-1])
     edges += 1
-    starts, ends = edges[0::2], edges[1::2]
     if len(alone):
-        after = alone + _character_bytes(buffer[alone])
-        cuts = np.unique(np.concatenate([alone[is_word[alone - 1]], after[is_word[after]]]))
-        starts, ends = np.sort(np.concatenate([starts, cuts])), np.sort(np.concatenate([ends, cuts]))
+        cuts = _cuts(buffer, is_word, alone)
+        # Inside a run a word ends here and the next begins.
+        edges = np.insert(edges, np.repeat(np.searchsorted(edges, cuts), 2), np.repeat(cuts, 2))
+    starts, ends = edges[0::2], edges[1::2]
     offsets = np.append(np.searchsorted(starts, piece_starts), len(starts)).astype(np.int64)
     return _mix(_word_polynomials(buffer, starts, ends)), offsets
 
 
-def _word_polynomials(buffer: NDArray[np.uint8], starts: Offsets, ends: Offsets) -> Hashes:
+def _cuts(buffer: Bytes, is_word: NDArray[np.bool_], alone: Offsets) -> Offsets:
+    """Where words meet without a separator: before and after characters that stand alone."""
+    after = alone + _character_bytes(buffer[alone])
+    # Where the next stands alone too, it is cut off before itself.
+    meets = is_word[after]
+    meets[:-1] &= after[:-1] != alone[1:]
+    return np.sort(np.concatenate([alone[is_word[alone - 1]], after[meets]]))
+
+
+def _word_polynomials(buffer: Bytes, starts: Offsets, ends: Offsets) -> Hashes:
     """sum_k group_k A^(k + 1) of each word, the groups being its bytes by eight."""
     # Every place of the buffer seen as a little-endian number of eight bytes.
     groups = np.ndarray((len(buffer) - 7,), dtype="<u8", buffer=buffer, strides=(1,))
@@ -210,66 +222,85 @@ def _word_polynomials(buffer: NDArray[np.uint8], starts: Offsets, ends: Offsets)
 # Bytes and classes of characters
 
 
-def _lower_bytes(pieces: list[str]) -> tuple[NDArray[np.uint8], Offsets, Offsets]:
-    """Pieces as UTF-8 in lower case, zero where words are separated; where each begins; characters that stand alone.
+def _lower_bytes(pieces: list[str]) -> tuple[Bytes, NDArray[np.bool_], Offsets, Offsets]:
+    """Pieces as UTF-8 in lower case; which bytes are of words; where each begins; characters that stand alone.
 
-    Begins with one zero and ends with at least eight, so that a look beyond a word stays inside.
+    Begins with one byte and ends with at least eight that are of no word, so that a look beyond a word stays inside.
     """
-    buffer, starts = _join_bytes(pieces)
+    encoded = [piece.encode("utf-8", "replace") for piece in pieces]
+    buffer, is_word, starts = _lower_ascii(encoded)
     leads = np.flatnonzero(buffer >= 0xC0)
     if not len(leads):
-        return buffer, starts, leads
-    classes = _classes(buffer, leads)
-    lowered = np.searchsorted(starts, leads[(classes & _LOWERS) != 0], side="right") - 1
-    if len(lowered):
-        for number in np.unique(lowered).tolist():
-            pieces[number] = pieces[number].lower().replace("ς", "σ")
-        buffer, starts = _join_bytes(pieces)
+        return buffer, is_word, starts, leads
+    codes, sizes = _code_points(buffer, leads)
+    table, lower = _character_classes()
+    classes = table[codes]
+    resized = leads[(classes & _RESIZES) != 0]
+    if len(resized):
+        for number in np.unique(np.searchsorted(starts, resized, side="right") - 1).tolist():
+            encoded[number] = pieces[number].lower().replace("ς", "σ").encode("utf-8", "replace")
+        buffer, is_word, starts = _lower_ascii(encoded)
         leads = np.flatnonzero(buffer >= 0xC0)
-        classes = _classes(buffer, leads)
-    separators = leads[(classes & 3) == _SEPARATES]
-    sizes = _character_bytes(buffer[separators])
+        codes, sizes = _code_points(buffer, leads)
+        classes = table[codes]
+    upper = np.flatnonzero(classes & _LOWERS)
+    _write_characters(buffer, leads[upper], lower[codes[upper]], sizes[upper])
+    separators = np.flatnonzero((classes & 3) == _SEPARATES)
+    places, lengths = leads[separators], sizes[separators]
     for place in range(4):
-        separators, sizes = separators[sizes > place], sizes[sizes > place]
-        buffer[separators + place] = 0
-    return buffer, starts, leads[(classes & 3) == _ALONE]
+        is_word[places[lengths > place] + place] = False
+    return buffer, is_word, starts, leads[(classes & 3) == _ALONE]
 
 
-def _join_bytes(pieces: list[str]) -> tuple[NDArray[np.uint8], Offsets]:
-    encoded = [piece.encode("utf-8", "replace") for piece in pieces]
+def _lower_ascii(encoded: list[bytes]) -> tuple[Bytes, NDArray[np.bool_], Offsets]:
+    """The joined bytes, ASCII in lower case and zero for what is no word; which are not zero; where each begins."""
     joined = bytearray(b"\0".join([b"", *encoded, b"\0" * 8])).translate(_LOWER_ASCII)
+    buffer = np.frombuffer(joined, dtype=np.uint8)
     sizes = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-    return np.frombuffer(joined, dtype=np.uint8), np.cumsum(sizes + 1) - sizes
+    return buffer, buffer != 0, np.cumsum(sizes + 1) - sizes
 
 
-def _character_bytes(leads: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _character_bytes(leads: Bytes) -> Offsets:
     """The length in UTF-8 of characters by their first byte, which is above 0x7F."""
     return 2 + (leads >= 0xE0).astype(np.int64) + (leads >= 0xF0)
 
 
-def _classes(buffer: NDArray[np.uint8], leads: Offsets) -> NDArray[np.uint8]:
-    """The class of the character that begins at each place."""
-    sizes = _character_bytes(buffer[leads])
-    codes = buffer[leads].astype(np.int64) & (0xFF >> (sizes + 1))
+def _code_points(buffer: Bytes, leads: Offsets) -> tuple[Offsets, Offsets]:
+    """Code point, at most the last of the table, and length of the character that begins at each place."""
+    firsts = buffer[leads]
+    sizes = _character_bytes(firsts)
+    codes = firsts.astype(np.int64) & (0xFF >> (sizes + 1))
     for place in range(1, 4):
-        more = np.flatnonzero(sizes > place)
+        more = np.flatnonzero(sizes > place) if place > 1 else slice(None)
         codes[more] = (codes[more] << 6) | (buffer[leads[more] + place] & 0x3F)
-    found: NDArray[np.uint8] = _character_classes()[np.minimum(codes, _NUM_CODE_POINTS)]
-    return found
+    return np.minimum(codes, _NUM_CODE_POINTS), sizes
+
+
+def _write_characters(buffer: Bytes, places: Offsets, codes: NDArray[np.int64], sizes: Offsets) -> None:
+    for size in (2, 3, 4):
+        chosen = np.flatnonzero(sizes == size)
+        first, rest = places[chosen], codes[chosen]
+        for place in range(size - 1, 0, -1):
+            buffer[first + place] = 0x80 | (rest & 0x3F)
+            rest >>= 6
+        buffer[first] = (0xF00 >> size & 0xFF) | rest
 
 
 @lru_cache(maxsize=1)
-def _character_classes() -> NDArray[np.uint8]:
-    """The class by code point; the last entry is for every code point beyond the table."""
-    classes = bytearray(_NUM_CODE_POINTS + 1)
-    for code in range(_NUM_CODE_POINTS):
+def _character_classes() -> tuple[Bytes, NDArray[np.int64]]:
+    """By code point: the class, and the lower-cased form. The last entry is for all code points beyond the table."""
+    classes = np.zeros(_NUM_CODE_POINTS + 1, dtype=np.uint8)
+    lowered = np.arange(_NUM_CODE_POINTS + 1)
+    for code in range(0x80, _NUM_CODE_POINTS):
         character = chr(code)
         if unicodedata.category(character)[0] in "LMN":
             classes[code] = _JOINS
-        if character.lower() != character or character == "ς":
-            classes[code] |= _LOWERS
-    table = np.frombuffer(classes, dtype=np.uint8)
+            lower = "σ" if character == "ς" else character.lower()
+            if lower != character:
+                fits = len(lower) == 1 and len(lower.encode()) == len(character.encode())
+                classes[code] |= _LOWERS if fits else _RESIZES
+                lowered[code] = ord(lower[0])
     for first, last in _SCRIPTS_WITHOUT_SPACES:
-        block = table[first : last + 1]
+        block = classes[first : last + 1]
         block[(block & 3) == _JOINS] += _ALONE - _JOINS
-    return table
+    return classes, lowered

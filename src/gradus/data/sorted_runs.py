@@ -90,7 +90,7 @@ def merged_blocks(runs: Sequence[Run], memory_bytes: int, shift: int = 0) -> Ite
         share = least_share
         readers = [reader for reader in readers if not reader.is_empty]
         block = np.concatenate(parts)
-        block.sort()
+        block.sort(kind="stable")  # by merging, which what is sorted in pieces takes well
         yield block
 
 
