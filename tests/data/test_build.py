@@ -201,7 +201,7 @@ def edited(rng: random.Random, words: list[str], edits: int) -> str:
 
 def test_near_duplicates_keep_the_longest_across_sources_and_generations(tmp_path: Path) -> None:
     rng = random.Random(5)
-    originals = [prose(rng, 200) for _ in range(40)]
+    originals = [prose(rng, 600) for _ in range(40)]
     first = [" ".join(words) for words in originals[:30]]
     # The same texts with two words changed, and one word more: longer, so these stay.
     second = [edited(rng, words, 2) + " end" for words in originals[:10]] + [" ".join(w) for w in originals[30:]]
