@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import gradus.core.artifact as artifact_module
 from gradus.core.artifact import begin_work, commit_artifact, open_artifact
 from gradus.core.errors import ArtifactError
 
@@ -111,3 +112,23 @@ def test_what_a_kill_left_half_written_does_not_become_part_of_the_artifact(tmp_
     (work / "step-3.tmp-77").mkdir()
     (work / "step-3.tmp-77" / "weights").write_text("half")
     assert sorted(p.name for p in make(tmp_path).path.iterdir()) == ["manifest.json", "train"]
+
+
+def test_a_large_file_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifact_module, "LARGE_BYTES", 10)
+    work = begin_work(tmp_path, "thing", "f" * 64)
+    (work / "large.bin").write_bytes(b"0123456789abcdef")
+    (work / "small.bin").write_bytes(b"0123")
+    committed = commit_artifact(work, kind="thing", fingerprint="f" * 64)
+    read = []
+    genuine = artifact_module.file_digest
+    monkeypatch.setattr(artifact_module, "file_digest", lambda path: read.append(path.name) or genuine(path))
+    open_artifact(committed.path)
+    assert read == ["small.bin"]
+    (tmp_path / ".verified" / f"{committed.path.name}.json").unlink()
+    open_artifact(committed.path)
+    open_artifact(committed.path)
+    assert read == ["small.bin", "large.bin", "small.bin", "small.bin"]
+    (committed.path / "large.bin").write_bytes(b"0123456789abcdeX")
+    with pytest.raises(ArtifactError, match=r"large\.bin: damaged: expected checksum"):
+        open_artifact(committed.path)

@@ -24,6 +24,9 @@ from gradus.core.settings import Settings, load_settings
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 SCRATCH = "scratch"
+VERIFIED = ".verified"
+# Files from this size on are read for their checksum once, and then only when they have changed.
+LARGE_BYTES = 1 << 26
 
 
 class FileEntry(Settings):
@@ -127,7 +130,9 @@ def commit_artifact(work: Path, *, kind: str, fingerprint: str, **fields: Any) -
     os.rename(work, final)
     fsync_folder(final.parent)
     sweep_scratch(final)
-    return open_artifact(final, kind, verify=False)
+    artifact = open_artifact(final, kind, verify=False)
+    _remember(artifact.path, artifact.manifest)
+    return artifact
 
 
 def sweep_scratch(path: Path) -> None:
@@ -138,14 +143,49 @@ def sweep_scratch(path: Path) -> None:
 def open_artifact(path: Path, kind: str | None = None, verify: bool = True) -> Artifact:
     """Read a committed artifact; verify checks every file's size and checksum.
 
+    A large file is not read again while its size, time and inode are those it was last found whole with, so that a
+    shard set of any size opens at once.
     Errors: ArtifactError for a folder that is missing, incomplete, foreign, damaged or of another kind.
     """
     manifest = _read_manifest(path)
     if kind is not None and manifest.kind != kind:
         raise ArtifactError(f"{path}: expected a {kind} artifact, found a {manifest.kind} artifact")
+    remembered = _remembered(path) if verify else {}
     for name, entry in manifest.files.items():
-        _check_file(path, name, entry, verify)
+        known = entry.bytes >= LARGE_BYTES and remembered.get(name) == _mark(path / name)
+        _check_file(path, name, entry, verify and not known)
+    if verify:
+        _remember(path, manifest)
     return Artifact(path, manifest)
+
+
+def _mark(file: Path) -> list[int]:
+    """What changes when a file is written."""
+    try:
+        facts = file.stat()
+    except FileNotFoundError:
+        return []
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+
+
+def _memory(path: Path) -> Path:
+    """Where it is kept which large files of an artifact were found whole; beside it, since it is of this machine."""
+    return path.parent / VERIFIED / f"{path.name}.json"
+
+
+def _remembered(path: Path) -> dict[str, list[int]]:
+    try:
+        known: dict[str, list[int]] = json.loads(_memory(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+    return known
+
+
+def _remember(path: Path, manifest: Manifest) -> None:
+    large = {name: _mark(path / name) for name, entry in manifest.files.items() if entry.bytes >= LARGE_BYTES}
+    if large and large != _remembered(path):
+        _memory(path).parent.mkdir(exist_ok=True)
+        write_atomic(_memory(path), json.dumps(large))
 
 
 def _read_manifest(path: Path) -> Manifest:
