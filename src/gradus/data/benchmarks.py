@@ -276,7 +276,9 @@ def _text_items(path: Path, found: list[tuple[int, rows.Row]]) -> Iterator[Bench
         raise DataError(f"{path}: holds no item; give JSON lines with a text each, or a probe suite")
     for number, row in found:
         if not isinstance(row.get("text"), str):
-            raise DataError(f'{path}:{number}: expected a row {{"text": "..."}} or a probe, found keys {", ".join(row)}')
+            raise DataError(
+                f'{path}:{number}: expected a row {{"text": "..."}} or a probe, found keys {", ".join(row)}'
+            )
         yield BenchmarkItem(str(row.get("id", number)), "", row["text"])
 
 
