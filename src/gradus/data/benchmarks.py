@@ -1,0 +1,303 @@
+"""Evaluation sets by name: their items as questions with answers, read from files in a benchmarks folder.
+
+Each set is an entry of `BENCHMARKS`: its files (each also found as `.gz`) under the folder, and a function from a
+row to an item. What an item says is what would give it away, without the frame of a prompt ("Question:", letters of
+choices): the question with the right answer. Where the answer is read from a passage (BoolQ, CoQA, SQuAD) the passage
+is not part of it: to have read Wikipedia is not to have seen the test (Brown et al. 2020, section 4).
+
+A set can also be a file of the user's: a probe suite (.jsonl or .toml), or JSON lines with a `text` each.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradus.conversation.checks import AnswerContains, AnswerNumber, ExactlyOneOf
+from gradus.conversation.probes import Probe, load_suite
+from gradus.core.errors import DataError, did_you_mean
+from gradus.data import benchmark_rows as rows
+
+FOLDER_VARIABLE = "GRADUS_BENCHMARKS"
+_PATH_SUFFIXES = (".jsonl", ".jsonl.gz", ".toml")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkItem:
+    """One item. id: unique in its set; question may be empty (an item that is one text), answer too."""
+
+    id: str
+    question: str
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """Both, one after the other."""
+        return f"{self.question}\n{self.answer}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """An evaluation set. files: under the benchmarks folder, "*" in a name for many; one row function for all."""
+
+    files: tuple[str, ...]
+    row: Callable[[rows.Row], rows.QuestionAnswer]
+    is_mathematics: bool = False
+    id_key: str | None = None
+    beside: str | None = None
+    """A file or folder with more of each row, joined by line or by id; see `_records`."""
+
+
+_CORE = (
+    "agi_eval_lsat_ar", "arc_challenge", "arc_easy", "bigbench_cs_algorithms", "bigbench_dyck_languages",
+    "bigbench_language_identification", "bigbench_operators", "bigbench_qa_wikidata", "bigbench_repeat_copy_logic",
+    "boolq", "commonsense_qa", "copa", "coqa", "hellaswag", "jeopardy", "lambada_openai", "openbook_qa", "piqa",
+    "squad", "winograd", "winogrande",
+)  # fmt: skip
+_CORE_EXTRA = (
+    "aqua", "bigbench_logical_deduction", "bigbench_misconceptions", "bigbench_strategy_qa",
+    "bigbench_understanding_fables", "gsm8k", "human_eval", "math", "math_qa", "simple_arithmetic_nospaces",
+    "simple_arithmetic_withspaces", "siqa", "svamp", "triviaqa_sm_sub",
+)  # fmt: skip
+_CORE_MATHEMATICS = frozenset(
+    {"aqua", "gsm8k", "math", "math_qa", "svamp", "simple_arithmetic_nospaces", "simple_arithmetic_withspaces"}
+)
+_ANSWERED_FROM_A_PASSAGE = frozenset({"boolq", "coqa", "squad"})
+
+
+def _core(stem: str, folder: str) -> Benchmark:
+    row = rows.core_from_passage if stem in _ANSWERED_FROM_A_PASSAGE else rows.core
+    return Benchmark((f"core_bundle/{folder}{stem}.jsonl",), row, stem in _CORE_MATHEMATICS)
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "aqua": Benchmark(("aqua/test.json", "aqua/dev.json"), rows.aqua, is_mathematics=True),
+    "arc_challenge": Benchmark(("arc/arc_challenge_test.jsonl", "arc/arc_challenge_val.jsonl"), rows.core, id_key="id"),
+    "arc_easy": Benchmark(("arc/arc_easy_test.jsonl", "arc/arc_easy_val.jsonl"), rows.core, id_key="id"),
+    "bfcl": Benchmark(("bfcl/BFCL_v4_*.json",), rows.bfcl, id_key="id", beside="possible_answer"),
+    "boolq_train": Benchmark(("boolq_train/train.jsonl",), rows.core_from_passage),
+    "commonsense_qa_train": Benchmark(
+        ("commonsense_qa_train/train_rand_split.jsonl",), rows.commonsense_qa, id_key="id"
+    ),
+    "gsm8k": Benchmark(("gsm8k/test.jsonl",), rows.gsm8k, is_mathematics=True),
+    "hellaswag": Benchmark(("hellaswag/hellaswag_val.jsonl",), rows.core, id_key="ind"),
+    "humaneval": Benchmark(("humaneval/HumanEval.jsonl",), rows.core, id_key="task_id"),
+    "lambada": Benchmark(("lambada/lambada_openai.jsonl",), rows.core),
+    "math_train": Benchmark(("reasoning/math_train_problem_answer.jsonl",), rows.math, is_mathematics=True),
+    "mbpp": Benchmark(("mbpp/mbpp_test.jsonl",), rows.mbpp, id_key="task_id"),
+    "mmlu": Benchmark(("mmlu/data/test/*.csv", "mmlu/data/val/*.csv"), rows.mmlu),
+    "mt_bench": Benchmark(("multiturn/mt_bench_question.jsonl",), rows.turns, id_key="question_id"),
+    "openbookqa_train": Benchmark(("openbookqa_train/train.jsonl",), rows.core, id_key="id"),
+    "piqa": Benchmark(("piqa/valid.jsonl",), rows.piqa, beside="valid-labels.lst"),
+    "svamp": Benchmark(("svamp/SVAMP.json",), rows.svamp, is_mathematics=True, id_key="ID"),
+    "vicuna_bench": Benchmark(("multiturn/vicuna_bench_question.jsonl",), rows.turns, id_key="question_id"),
+    "wikitext2": Benchmark(("wikitext2/test.txt", "wikitext2/valid.txt"), rows.plain),
+    "winogrande": Benchmark(("winogrande/dev.jsonl",), rows.winogrande),
+    **{f"core_{stem}": _core(stem, "") for stem in _CORE},
+    **{f"core_{stem}": _core(stem, "extra/") for stem in _CORE_EXTRA},
+}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "all": tuple(BENCHMARKS),
+    "arc": ("arc_challenge", "arc_easy"),
+    "core": tuple(f"core_{stem}" for stem in _CORE),
+    "core_extra": tuple(f"core_{stem}" for stem in _CORE_EXTRA),
+    "math": ("core_math",),
+}
+"""Names that stand for several sets."""
+
+
+def benchmark_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The sets that are meant, groups spread out, each once, in order. Errors: DataError for an unknown name."""
+    found: list[str] = []
+    for name in names:
+        if name not in GROUPS and name not in BENCHMARKS and not _is_path(name):
+            known = [*BENCHMARKS, *GROUPS]
+            raise DataError(
+                f'unknown evaluation set "{name}"{did_you_mean(name, known)} Known: {", ".join(sorted(known))}; or give '
+                f"a file that ends in {', '.join(_PATH_SUFFIXES)}"
+            )
+        found += GROUPS.get(name, (name,))
+    return tuple(dict.fromkeys(found))
+
+
+def is_mathematics(name: str) -> bool:
+    """Whether a set is one of mathematics, whose items are looked for by shorter n-grams."""
+    return name in BENCHMARKS and BENCHMARKS[name].is_mathematics
+
+
+def benchmark_items(name: str, folder: Path | None, roadmap_dir: Path = Path()) -> Iterator[BenchmarkItem]:
+    """The items of a set by its name, from the benchmarks folder, or by its path, from the roadmap's.
+
+    Errors: DataError for an unknown name, a missing folder or file, or a row that is not as it should be; ConfigError
+    for a probe suite that is wrong.
+    """
+    (name,) = benchmark_names((name,)) if name not in GROUPS else (name,)
+    if name in GROUPS:
+        raise DataError(f'"{name}" stands for several evaluation sets: {", ".join(GROUPS[name])}; read them one by one')
+    if name not in BENCHMARKS:
+        yield from _items_of_file((roadmap_dir / Path(name).expanduser()))
+        return
+    if folder is None:
+        raise DataError(
+            f'evaluation set "{name}": no benchmarks folder is set; set {FOLDER_VARIABLE} or the key "folder" to the '
+            f"folder that holds {BENCHMARKS[name].files[0]}"
+        )
+    benchmark = BENCHMARKS[name]
+    many = len(benchmark.files) > 1 or "*" in benchmark.files[0]
+    for pattern in benchmark.files:
+        for path in _paths(folder, pattern, name):
+            stem = path.name.split(".")[0]
+            for number, row in _records(path, benchmark):
+                try:
+                    question, answer = benchmark.row(row)
+                except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+                    raise DataError(
+                        f'{path}:{number}: not a row of "{name}" as it is published ({type(error).__name__}: {error}); '
+                        "fetch the file again"
+                    ) from error
+                if question or answer:
+                    label = str(row[benchmark.id_key]) if benchmark.id_key is not None else str(number)
+                    if many and benchmark.id_key is None:
+                        label = f"{stem}:{number}"
+                    yield BenchmarkItem(label, question, answer)
+
+
+def _is_path(name: str) -> bool:
+    return name.lower().endswith(_PATH_SUFFIXES)
+
+
+def _paths(folder: Path, pattern: str, name: str) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(
+            f'evaluation set "{name}": {folder} is no folder; set {FOLDER_VARIABLE} or the key "folder" to the folder '
+            f"that holds {pattern}"
+        )
+    found = {path.name.removesuffix(".gz"): path for end in (".gz", "") for path in folder.glob(pattern + end)}
+    if not found:
+        raise DataError(
+            f'evaluation set "{name}": no file {pattern} (or .gz) in {folder}; put it there, or take the set off the list'
+        )
+    return [found[file] for file in sorted(found)]
+
+
+# Files
+
+
+def _records(path: Path, benchmark: Benchmark) -> Iterator[tuple[int, rows.Row]]:
+    """(line, row) of a file; `rows.BESIDE` holds what `benchmark.beside` adds.
+
+    beside: a file of lines, or a folder that holds a file of the same name, whose rows are joined by `id`. A file
+    that the folder lacks adds nothing: some items have no answer to give.
+    """
+    stem = path.name.removesuffix(".gz")
+    if stem.endswith(".txt"):
+        for number, line in enumerate(_text(path).splitlines(), start=1):
+            yield number, {"text": line}
+    elif stem.endswith(".csv"):
+        for number, cells in enumerate(csv.reader(io.StringIO(_text(path))), start=1):
+            yield number, {"cells": cells}
+    else:
+        more = _rows_beside(path, benchmark) if benchmark.beside is not None else None
+        for number, row in _json_rows(path):
+            if more is not None:
+                row[rows.BESIDE] = more.get(row.get("id", number))
+            yield number, row
+
+
+def _rows_beside(path: Path, benchmark: Benchmark) -> dict[object, Any]:
+    place = path.parent / str(benchmark.beside)
+    if not place.suffix:
+        stem = path.name.removesuffix(".gz")
+        chosen = next((place / name for name in (stem, stem + ".gz") if (place / name).is_file()), None)
+        return {row.get("id"): row for _, row in _json_rows(chosen)} if chosen is not None else {}
+    if not place.is_file():
+        raise DataError(f"{place}: no such file, which belongs to {path.name}; fetch it again")
+    return dict(enumerate(_text(place).splitlines(), start=1))
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, rows.Row]]:
+    text = _text(path)
+    if text.lstrip().startswith("["):
+        # One array: rows are numbered, not lines.
+        yield from enumerate(_objects(_json(text, path, 1), path, 1), start=1)
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            (row,) = _objects([_json(line, path, number)], path, number)
+            yield number, row
+
+
+def _json(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:{line}: not JSON ({error}); fetch the file again or mend the line") from error
+
+
+def _objects(found: list[Any], path: Path, line: int) -> list[rows.Row]:
+    if not all(isinstance(row, dict) for row in found):
+        raise DataError(f"{path}:{line}: expected an object {{...}} a row")
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; name one that exists") from error
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+# Sets by path
+
+
+def _items_of_file(path: Path) -> Iterator[BenchmarkItem]:
+    if path.suffix != ".toml":
+        found = list(_json_rows(path))
+        if not found or all("checks" not in row for _, row in found):
+            yield from _text_items(path, found)
+            return
+    for probe in load_suite(path).probes:
+        yield BenchmarkItem(probe.id, _asked(probe), " ".join(_expected(probe)))
+
+
+def _text_items(path: Path, found: list[tuple[int, rows.Row]]) -> Iterator[BenchmarkItem]:
+    if not found:
+        raise DataError(f"{path}: holds no item; give JSON lines with a text each, or a probe suite")
+    for number, row in found:
+        if not isinstance(row.get("text"), str):
+            raise DataError(
+                f'{path}:{number}: expected a row {{"text": "..."}} or a probe, found keys {", ".join(row)}'
+            )
+        yield BenchmarkItem(str(row.get("id", number)), "", row["text"])
+
+
+def _asked(probe: Probe) -> str:
+    if probe.turns is not None:
+        return "\n".join(probe.turns)
+    return "\n".join(str(m["content"]) for m in probe.messages or () if m["role"] == "user")
+
+
+def _expected(probe: Probe) -> Iterator[str]:
+    """The answer where the checks spell it; of several right ones the first."""
+    for check in probe.checks:
+        match check:
+            case AnswerContains(any=some, all=every):
+                yield from (some or ())[:1]
+                yield from every or ()
+            case AnswerNumber(value=value):
+                yield str(value)
+            case ExactlyOneOf(value=value):
+                yield value
+            case _:
+                pass
