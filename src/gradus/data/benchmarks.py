@@ -119,8 +119,8 @@ def benchmark_names(names: tuple[str, ...]) -> tuple[str, ...]:
         if name not in GROUPS and name not in BENCHMARKS and not _is_path(name):
             known = [*BENCHMARKS, *GROUPS]
             raise DataError(
-                f'unknown evaluation set "{name}"{did_you_mean(name, known)} Known: {", ".join(sorted(known))}; or give '
-                f"a file that ends in {', '.join(_PATH_SUFFIXES)}"
+                f'unknown evaluation set "{name}"{did_you_mean(name, known)} (known: {", ".join(sorted(known))}; or '
+                f"give a file that ends in {', '.join(_PATH_SUFFIXES)})"
             )
         found += GROUPS.get(name, (name,))
     return tuple(dict.fromkeys(found))
@@ -141,7 +141,7 @@ def benchmark_items(name: str, folder: Path | None, roadmap_dir: Path = Path()) 
     if name in GROUPS:
         raise DataError(f'"{name}" stands for several evaluation sets: {", ".join(GROUPS[name])}; read them one by one')
     if name not in BENCHMARKS:
-        yield from _items_of_file((roadmap_dir / Path(name).expanduser()))
+        yield from _items_of_file(roadmap_dir / Path(name).expanduser())
         return
     if folder is None:
         raise DataError(
@@ -181,7 +181,8 @@ def _paths(folder: Path, pattern: str, name: str) -> list[Path]:
     found = {path.name.removesuffix(".gz"): path for end in (".gz", "") for path in folder.glob(pattern + end)}
     if not found:
         raise DataError(
-            f'evaluation set "{name}": no file {pattern} (or .gz) in {folder}; put it there, or take the set off the list'
+            f'evaluation set "{name}": no file {pattern} (or .gz) in {folder}; put it there, or take the set '
+            "off the list"
         )
     return [found[file] for file in sorted(found)]
 

@@ -91,9 +91,9 @@ class ItemIndex:
         named = [self.sets, self.item_ids, self.anchor, threshold]
         return digest({**versions, "named": named, "content": content.hexdigest()})
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Any]:
         """By name, as they are saved."""
-        found: dict[str, NDArray[Any]] = {
+        found: dict[str, Any] = {
             "bitmap": self.bitmap,
             "entry_items": self.entry_items,
             "entry_grams": self.entry_grams,
@@ -112,6 +112,7 @@ def build_index(
     ngram: int,
     math_ngram: int,
     min_words: int,
+    min_distinct_words: int,
     common_items: int,
 ) -> ItemIndex:
     """Read the sets and index their items. Errors: DataError, ConfigError of a probe suite."""
@@ -125,7 +126,7 @@ def build_index(
     num_words = np.diff(offsets)
     # A text of fewer words than an n-gram is one n-gram of its own length.
     lengths = np.minimum(lengths, num_words)
-    looked_for = num_words >= min_words
+    looked_for = (num_words >= min_words) & (_distinct_words(words, offsets) >= min_distinct_words)
     anchor = min(ngram, math_ngram, min_words)
     tables: list[GramTable] = []
     entry_grams = np.zeros(len(texts), dtype=np.int64)
@@ -169,6 +170,16 @@ def _texts(found: list[list[BenchmarkItem]], lengths: list[int]) -> tuple[list[s
                 wanted.append(length)
             number += 1
     return texts, np.array(owners, dtype=np.int64), np.array(wanted, dtype=np.int64)
+
+
+def _distinct_words(words: Hashes, offsets: Offsets) -> Offsets:
+    """How many words of each text differ."""
+    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((words, owners))
+    words, owners = words[order], owners[order]
+    first = np.ones(len(words), dtype=bool)
+    first[1:] = (words[1:] != words[:-1]) | (owners[1:] != owners[:-1])
+    return np.bincount(owners[first], minlength=len(offsets) - 1)
 
 
 def _table(
