@@ -123,3 +123,12 @@ def conversation_batch(form: object, conversations: list[Conversation]) -> Batch
     trained = [np.append(row.mask[1:], False) for row in rows]
     targets = torch.where(torch.from_numpy(np.concatenate(trained)), ids.roll(-1), IGNORE)
     return Batch(ids, targets, Documents.of_lengths([len(row.ids) for row in rows]))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_memory_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and what they start, neither see nor leave caches and evaluation sets of the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADUS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("GRADUS_BENCHMARKS", raising=False)
+        yield

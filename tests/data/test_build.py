@@ -17,6 +17,7 @@ from gradus.core.quantity import Quantity
 from gradus.data import portions
 from gradus.data.build import build_corpus
 from gradus.data.corpus import corpus_counts, read_corpus
+from gradus.data.decontaminate import DecontaminateSettings
 from gradus.data.document import document_id
 from gradus.data.files import FilesSource
 from gradus.data.minhash import MinHashSettings
@@ -100,6 +101,7 @@ import sys
 from pathlib import Path
 from gradus.data import portions
 from gradus.data.build import build_corpus
+from gradus.data.decontaminate import DecontaminateSettings
 from gradus.data.document import document_id
 from gradus.data.files import FilesSource
 from gradus.data.minhash import MinHashSettings
@@ -255,3 +257,24 @@ def test_an_address_is_kept_once_where_asked(tmp_path: Path) -> None:
     counts = build_corpus([FilesSource(path="a.jsonl")], tmp_path / "c", unique_urls=True, **settings)
     assert counts["dropped"] == {"duplicate_url": 1}
     assert [d.text for d in read_corpus(tmp_path / "c", "train")] == ["one", "three", "four"]
+
+
+def test_documents_that_hold_evaluation_items_are_dropped_with_the_item(tmp_path: Path) -> None:
+    words = random.Random(3)
+    question = " ".join(prose(words, 30))
+    (tmp_path / "exam.jsonl").write_text(json.dumps({"text": question}) + "\n")
+    clean = [" ".join(prose(words, 80)) for _ in range(9)]
+    texts = [*clean, f"before it {question.upper()}, and after"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    counts = build_corpus(
+        [FilesSource(path="a.jsonl")],
+        tmp_path / "c",
+        roadmap_dir=tmp_path,
+        decontaminate=DecontaminateSettings(sets=("exam.jsonl",)),
+        validation_fraction=0,
+        processes=2,
+    )
+    assert counts["dropped"] == {"contaminated.exam.jsonl": 1}
+    assert [document.text for document in read_corpus(tmp_path / "c", "train")] == clean
+    [dropped] = pq.read_table(tmp_path / "c" / "drops").to_pylist()
+    assert dropped["detail"].startswith("100% of item ")

@@ -234,6 +234,7 @@ def test_the_digest_follows_content_and_not_place_or_time(tmp_path: Path) -> Non
 
 def test_a_remembered_digest_is_dropped_when_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradus.data.files._SETTLE_SECONDS", -1.0)
+    monkeypatch.setattr("gradus.data.files._LEAST_BYTES", 0)
     cache, file, source = tmp_path / "cache" / "digests.json", tmp_path / "a.txt", FilesSource(path="a.txt")
     file.write_text("first")
     first = source_files(source, tmp_path, cache)

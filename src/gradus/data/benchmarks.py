@@ -168,6 +168,29 @@ def benchmark_items(name: str, folder: Path | None, roadmap_dir: Path = Path()) 
                     yield BenchmarkItem(label, question, answer)
 
 
+def benchmark_files(name: str, folder: Path | None, roadmap_dir: Path = Path()) -> list[Path]:
+    """The files that a set's items are read from, for digests. Errors: as `benchmark_items`."""
+    if name not in BENCHMARKS:
+        return [roadmap_dir / Path(name).expanduser()]
+    if folder is None:
+        raise DataError(f'evaluation set "{name}": no benchmarks folder is set; set {FOLDER_VARIABLE}')
+    found = [path for pattern in BENCHMARKS[name].files for path in _paths(folder, pattern, name)]
+    beside = BENCHMARKS[name].beside
+    if beside is not None:
+        places = {path.parent / beside for path in found}
+        found += sorted(file for place in places for file in (place.rglob("*") if place.is_dir() else [place]))
+    return [path for path in found if path.is_file()]
+
+
+def sets_in(folder: Path) -> tuple[str, ...]:
+    """The sets whose files are all in a benchmarks folder."""
+
+    def is_there(pattern: str) -> bool:
+        return any(next(folder.glob(pattern + end), None) is not None for end in ("", ".gz"))
+
+    return tuple(name for name, benchmark in BENCHMARKS.items() if all(map(is_there, benchmark.files)))
+
+
 def _is_path(name: str) -> bool:
     return name.lower().endswith(_PATH_SUFFIXES)
 

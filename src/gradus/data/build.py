@@ -24,6 +24,7 @@ from gradus.core.errors import DataError
 from gradus.core.files import inherit_files, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.corpus import COUNTS, DROPS, EXACT, NEAR, SPLITS, corpus_counts
+from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
 from gradus.data.drops import DropLog
 from gradus.data.exact_duplicates import ExactDuplicates
 from gradus.data.finish import Fate, finish_portion
@@ -50,6 +51,7 @@ def build_corpus(
     settings: PrepareSettings | None = None,
     dedup: Literal["exact", "none"] = "exact",
     unique_urls: bool = False,
+    decontaminate: DecontaminateSettings | None = None,
     extends: Path | None = None,
     validation_fraction: float = 0.01,
     seed: int = 0,
@@ -61,10 +63,11 @@ def build_corpus(
     """Read the sources and write the corpus into `out`; returns the counts (also in `corpus.json`).
 
     Of equal texts (and addresses, where `unique_urls`) the first stays, of near-duplicates (where settings.minhash)
-    the longest. extends: an earlier corpus, whose documents come first and stay as they are. The validation side
-    depends on a document's text alone; the seed is for synthetic sources and the order of remote shards. raw_dir: where
-    remote shards are stored by a source that asks for it. An interrupted build of the same sources and settings goes
-    on where it stopped, and the result is the same with any number of processes, or on a Ray cluster (on_ray).
+    the longest. decontaminate: evaluation sets whose items no document may hold. extends: an earlier corpus, whose
+    documents come first and stay as they are. The validation side depends on a document's text alone; the seed is for
+    synthetic sources and the order of remote shards. raw_dir: where remote shards are stored by a source that asks for
+    it. An interrupted build of the same sources and settings goes on where it stopped, and the result is the same with
+    any number of processes, or on a Ray cluster (on_ray).
     on_progress: called now and then with (documents read, UTF-8 bytes kept).
     Errors: DataError, also where a side would be empty.
     """
@@ -74,6 +77,7 @@ def build_corpus(
     tasks = [task for number, source in enumerate(sources) for task in shard_tasks(source, roadmap_dir, seed, number)]
     portions = list(portions_of(tasks, before["portions"] if before else 0))
     identity = [[_content_of(task) for task in tasks], settings, dedup, unique_urls, validation_fraction, before]
+    identity.append(decontaminate)
     folder = _begin(out, identity, extends)
     limits = [source_limit(source) for source in sources]
     exact = None
@@ -85,10 +89,11 @@ def build_corpus(
     def job(portion: Portion, limit: TextLimit) -> dict[str, Any]:
         bounds = [limit.documents, limit.text_bytes]
         raw = str(raw_dir) if raw_dir else None
-        places = {"folder": str(folder), "roadmap_dir": str(roadmap_dir), "raw_dir": raw}
+        places = {"folder": str(folder), "roadmap_dir": str(roadmap_dir), "raw_dir": raw, "evaluation_items": items}
         return {**portion.to_json(), **places, "settings": judged, "limit": bounds}
 
     judged = settings.model_dump(mode="json")
+    items = _evaluation_items(folder, decontaminate, roadmap_dir)
     by_number = {portion.number: portion for portion in portions}
     jobs = (job(portion, limits[portion.source]) for portion in portions if not decision.is_full(portion.source))
     processes, log = min(processes, len(portions)), folder / "workers.log"
@@ -120,6 +125,16 @@ def build_corpus(
 def _content_of(task: ShardTask) -> dict[str, Any]:
     """What decides the texts of a shard, and not how it is reached: a restart may read it from elsewhere."""
     return {key: value for key, value in task.to_json().items() if key not in {"raw", "location"}}
+
+
+def _evaluation_items(folder: Path, decontaminate: DecontaminateSettings | None, roadmap_dir: Path) -> str | None:
+    """The index of what must not be in a text, made once for all processes."""
+    if decontaminate is None:
+        return None
+    path = folder / "evaluation-items.npz"
+    if not path.exists():
+        Decontaminator(decontaminate, roadmap_dir).save(path)
+    return str(path)
 
 
 def _unseen(documents: int, text_bytes: int) -> None:

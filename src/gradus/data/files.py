@@ -141,6 +141,11 @@ def _what_is_there(full: Path) -> str:
 # Digests
 
 
+_MOST_REMEMBERED = 100_000
+# Smaller files are read again, which is as quick.
+_LEAST_BYTES = 1 << 20
+
+
 class DigestMemory:
     """File digests remembered across runs, by everything that changes when a file does.
 
@@ -169,12 +174,16 @@ class DigestMemory:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLE_SECONDS:
+        settled = time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLE_SECONDS
+        if settled and stat.st_size >= _LEAST_BYTES:
             self._known[str(path)] = [*state, sha256]
             self._changed = True
         return stat.st_size, sha256
 
     def save(self) -> None:
         if self._path is not None and self._changed:
+            known = self._known
+            if len(known) > _MOST_REMEMBERED:
+                known = {path: state for path, state in known.items() if Path(path).exists()}
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._path, json.dumps(self._known, indent=0))
+            write_atomic(self._path, json.dumps(known, indent=0))

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from gradus.core.files import fsync_file, write_atomic
 from gradus.core.settings import Settings
+from gradus.data.decontaminate import Decontaminator
 from gradus.data.document import Document, document_id
 from gradus.data.drops import Dropped
-from gradus.data.filters.filter import first_reasons
+from gradus.data.filters.filter import Reason, first_reasons
 from gradus.data.filters.table import FilterEntry, filter_named, masker_named
 from gradus.data.limits import TextLimit
 from gradus.data.minhash import MinHashSettings
@@ -120,9 +121,9 @@ class Left:
 
 
 def prepare_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Prepare a portion: {folder, number, tasks, raw_dir, roadmap_dir, settings, limit} to its counts.
+    """Prepare a portion: {folder, number, tasks, raw_dir, roadmap_dir, evaluation_items, settings, limit}.
 
-    The counts are {number, read, bytes_read, masked, limit, whole}. limit: [documents, bytes] that are enough, each or
+    The result: {number, read, bytes_read, masked, limit, whole}. limit: [documents, bytes] that are enough, each or
     null; duplicates inside the portion do not count. read: texts met, dropped ones included; bytes_read: UTF-8 bytes
     of what was kept; whole: whether all was read.
     Errors: DataError.
@@ -137,7 +138,8 @@ def prepare_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
     tasks = [ShardTask.from_json(task) for task in job["tasks"]]
     texts = (found for task in tasks for found in read_shard(task, raw_dir=raw_dir))
     settings = PrepareSettings.model_validate(job["settings"])
-    judge = TextJudge(settings, Path(job["roadmap_dir"]))
+    items = Path(job["evaluation_items"]) if job["evaluation_items"] else None
+    judge = TextJudge(settings, Path(job["roadmap_dir"]), items)
     sketch = SketchWriter(files["sketch"], settings.minhash) if settings.minhash else None
     with closing(texts):
         counts = _prepare(texts, judge, TextLimit(*job["limit"]), files, sketch, report)
@@ -222,10 +224,14 @@ class _Enough:
 
 
 class TextJudge:
-    """Decides about texts one by one: normalises, filters, masks. masked: what was replaced so far, by kind."""
+    """Decides about texts one by one: normalises, filters, looks for evaluation items, masks.
 
-    def __init__(self, settings: PrepareSettings, roadmap_dir: Path) -> None:
+    masked: what was replaced so far, by kind. evaluation_items: the index of what must not be in a text, if any.
+    """
+
+    def __init__(self, settings: PrepareSettings, roadmap_dir: Path, evaluation_items: Path | None = None) -> None:
         self._settings = settings
+        self._decontaminator = Decontaminator.load(evaluation_items) if evaluation_items else None
         self._filters = [filter_named(entry, roadmap_dir) for entry in settings.filters]
         self._maskers = [masker_named(entry) for entry in settings.mask]
         self.masked: Counter[str] = Counter()
@@ -241,15 +247,26 @@ class TextJudge:
             else:
                 assert isinstance(raw, RawText)
                 passed.append((position, raw, text))
-        if self._filters:
-            reasons = first_reasons(self._filters, [text for _, _, text in passed])
+        for find in (self._filtered, self._contaminated):
+            reasons = find([text for _, _, text in passed])
             for (position, raw, text), reason in zip(passed, reasons, strict=True):
                 if reason is not None:
                     dropped = Dropped(reason.name, raw.place, reason.detail, text, raw.source)
                     left.append(Left(dropped, position, document_id(text)))
             passed = [one for one, reason in zip(passed, reasons, strict=True) if reason is None]
-            left.sort(key=lambda one: one.position)
+        left.sort(key=lambda one: one.position)
         return [self._kept(*one) for one in passed], left
+
+    def _filtered(self, texts: list[str]) -> list[Reason | None]:
+        return first_reasons(self._filters, texts) if self._filters else [None] * len(texts)
+
+    def _contaminated(self, texts: list[str]) -> list[Reason | None]:
+        if self._decontaminator is None:
+            return [None] * len(texts)
+        return [
+            None if found is None else Reason(f"contaminated.{found.set}", f"{found.coverage:.0%} of item {found.item}")
+            for found in self._decontaminator.check(texts)
+        ]
 
     def _readable(self, raw: RawText) -> str | Dropped:
         """The text in its normal form, or why it is no document."""

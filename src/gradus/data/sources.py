@@ -19,7 +19,7 @@ from gradus.core.settings import Settings
 from gradus.data.drops import Dropped
 from gradus.data.file_formats import ReadOptions, file_format
 from gradus.data.files import DigestMemory, FilesSource, expand_files
-from gradus.data.hub import HubSource, hub_listing
+from gradus.data.hub import HubSource, cache_folder, hub_listing
 from gradus.data.limits import TextLimit, text_limit
 from gradus.data.manifests import ManifestSource, hub_location, listed_shards
 from gradus.data.presets import PresetSource
@@ -107,16 +107,21 @@ def _tasks(source: AnySource, roadmap_dir: Path, seed: int, index: int) -> list[
 # Digests
 
 
+def digest_memory() -> Path:
+    """Where digests of this user's files are remembered."""
+    return cache_folder() / "digests.json"
+
+
 def source_files(source: AnySource, roadmap_dir: Path, cache: Path | None = None) -> list[dict[str, Any]]:
     """What a source consists of, for a manifest; none for a synthetic source.
 
     {"path", "bytes", "sha256"} for files of this machine; {"path", "bytes", "digest"} for shards elsewhere, whose
     digest is the Hub's, or '' for an http address, which stands for itself.
-    cache: a JSON file that remembers digests by the file's path, size, times and inode.
+    cache: a JSON file that remembers digests by the file's path, size, times and inode; by default the user's.
     """
     if isinstance(source, SyntheticSource):
         return []
-    memory = DigestMemory(cache)
+    memory = DigestMemory(cache or digest_memory())
     listed: list[dict[str, Any]] = []
     for task in _tasks(source, roadmap_dir, 0, 0):
         if task.place == "local":

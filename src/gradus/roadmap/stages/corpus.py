@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,9 +13,14 @@ from pydantic import Field, field_validator
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError, MissingPackageError
 from gradus.core.files import write_atomic
+from gradus.core.fingerprint import digest
 from gradus.core.machine import usable_cores
 from gradus.core.quantity import Quantity, format_bytes
 from gradus.core.settings import KeyPath, Problem
+from gradus.data.benchmarks import FOLDER_VARIABLE, benchmark_files, benchmark_names, sets_in
+from gradus.data.decontaminate import DecontaminateSettings
+from gradus.data.decontamination_index import DECONTAMINATE_VERSION
+from gradus.data.files import DigestMemory
 from gradus.data.filters.table import FilterEntry, filter_named, filter_settings, masker_named
 from gradus.data.hub import HubSource
 from gradus.data.minhash import MinHashSettings
@@ -25,6 +31,7 @@ from gradus.data.sources import (
     AnySource,
     Source,
     SyntheticSource,
+    digest_memory,
     shard_tasks,
     source_digest,
     source_limit,
@@ -45,6 +52,9 @@ RAW = "raw"
 LINEAGE = "sources.json"
 
 
+Decontaminate = Literal["auto"] | tuple[str, ...] | DecontaminateSettings
+
+
 class Settings(StageSettings):
     """With `extends`, the documents of that earlier corpus come first and stay as they are, and the sources are added.
 
@@ -55,6 +65,8 @@ class Settings(StageSettings):
     lines, symbols, perplexity, or "package.module:name". mask: what to replace in texts, such as "pii".
     dedup: "exact" keeps the first of equal texts, "minhash" also the longest of texts that are nearly the same.
     unique_urls: keep the first of the texts of one web address. minhash: what counts as nearly the same.
+    decontaminate: evaluation sets, by name or file, whose items no document may hold: "auto" takes every set in the
+    folder that GRADUS_BENCHMARKS names, [] none. A table says more.
     min_characters: shorter documents are dropped and counted.
     """
 
@@ -65,6 +77,7 @@ class Settings(StageSettings):
     dedup: Literal["exact", "minhash", "none"] = "exact"
     minhash: MinHashSettings = MinHashSettings()
     unique_urls: bool = False
+    decontaminate: Decontaminate = "auto"
     validation_fraction: float = Field(default=0.01, ge=0.0, le=0.5)
     min_characters: int = Field(default=1, ge=1)
 
@@ -72,6 +85,13 @@ class Settings(StageSettings):
     @classmethod
     def _known_filters(cls, entries: tuple[FilterEntry, ...]) -> tuple[FilterEntry, ...]:
         return _checked(entries, filter_settings)
+
+    @field_validator("decontaminate")
+    @classmethod
+    def _known_sets(cls, sets: Decontaminate) -> Decontaminate:
+        if isinstance(sets, tuple) and sets:
+            DecontaminateSettings(sets=sets)
+        return sets
 
     @field_validator("mask")
     @classmethod
@@ -91,6 +111,37 @@ def _checked(entries: tuple[FilterEntry, ...], check: Callable[[FilterEntry], ob
         except ConfigError as error:
             raise ValueError(str(error)) from None
     return entries
+
+
+def evaluation_sets(settings: Settings) -> DecontaminateSettings | None:
+    """The sets that are looked for, None where there are none: of generated text nothing needs to be known."""
+    chosen = settings.decontaminate
+    if isinstance(chosen, DecontaminateSettings):
+        return chosen
+    if isinstance(chosen, tuple):
+        return DecontaminateSettings(sets=chosen) if chosen else None
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder or _is_generated(settings):
+        return None
+    sets = sets_in(Path(folder).expanduser())
+    return DecontaminateSettings(sets=sets) if sets else None
+
+
+def _is_generated(settings: Settings) -> bool:
+    return all(isinstance(source, SyntheticSource) for source in settings.sources)
+
+
+def _sets_digest(looked_for: DecontaminateSettings, roadmap_dir: Path) -> str:
+    """What decides which items are looked for, from the files themselves."""
+    memory = DigestMemory(digest_memory())
+    named = looked_for.folder or os.environ.get(FOLDER_VARIABLE)
+    folder = roadmap_dir / Path(named).expanduser() if named else None
+    content = {
+        name: [memory.file_digest(path)[1] for path in benchmark_files(name, folder, roadmap_dir)]
+        for name in benchmark_names(looked_for.sets)
+    }
+    memory.save()
+    return digest([DECONTAMINATE_VERSION, content, looked_for.model_copy(update={"folder": None})])
 
 
 def _at_most(source: AnySource, documents: int) -> AnySource:
@@ -123,6 +174,12 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
             problems.append(Problem(("filters", index), str(error)))
     for index, entry in enumerate(settings.mask):
         found[f"mask[{index}]"] = masker_named(entry).fingerprint
+    looked_for = evaluation_sets(settings)
+    if looked_for is not None:
+        try:
+            found["decontaminate"] = _sets_digest(looked_for, roadmap_dir)
+        except DataError as error:
+            problems.append(Problem(("decontaminate",), str(error)))
     if problems:
         raise SourceError(problems)
     return found
@@ -154,6 +211,12 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     }
     if documents:
         facts["documents"] = documents
+    if (
+        evaluation_sets(settings) is None
+        and settings.decontaminate == "auto"
+        and not all(isinstance(s, SyntheticSource) for s in settings.sources)
+    ):
+        notes.append(f"not decontaminated: set {FOLDER_VARIABLE} to the folder of the evaluation sets, or name sets")
     seconds = 1 + size / device.data_bytes_per_second
     return Estimate(seconds=seconds, memory_bytes=2e8, facts=facts, notes=tuple(notes))
 
@@ -217,6 +280,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             ),
             dedup="none" if settings.dedup == "none" else "exact",
             unique_urls=settings.unique_urls,
+            decontaminate=evaluation_sets(settings),
             extends=inputs["extends"].path if "extends" in inputs else None,
             validation_fraction=settings.validation_fraction,
             seed=stage.seed,
