@@ -260,7 +260,8 @@ def save_index(path: Path, index: ItemIndex, settings: str) -> None:
 def load_index(path: Path) -> tuple[ItemIndex, str]:
     """What `save_index` wrote: the index and the settings' text. Errors: DataError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a file open that it was given by name and cannot read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             if header["version"] != [DECONTAMINATE_VERSION, WORDS_VERSION]:
                 raise DataError(f"{path}: an index of another version of gradus; build it again")
