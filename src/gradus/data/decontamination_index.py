@@ -35,8 +35,8 @@ from gradus.data.shingles import WORDS_VERSION, Hashes, Offsets, ngram_hashes, w
 
 DECONTAMINATE_VERSION = 1
 
-# Bits of the bitmap for each w-gram: one look in about sixteen to thirty-two is mistaken for a hit.
-_BITS_PER_GRAM = 16
+# Bits of the bitmap for each w-gram, up to the next power of two: one look in 32 to 64 is mistaken for a hit.
+_BITS_PER_GRAM = 32
 _LEAST_BITS = 16
 
 
