@@ -94,6 +94,7 @@ def recall(
 ) -> tuple[dict[str, Any], list[str]]:
     """How many of the planted are found, and the documents that they stand in."""
     texts = [plant(draw.choice(clean), disguise(item.text, draw)) for _, item in items]
+    framed = [plant(draw.choice(clean), f"Question: {item.question}\nAnswer: {item.answer}") for _, item in items]
     answers = checker.check(texts)
     missed = [f"{name}/{item.id}" for (name, item), answer in zip(items, answers, strict=True) if answer is None]
     figures = {
@@ -102,6 +103,8 @@ def recall(
         "found": len(items) - len(missed),
         "recall": 1 - len(missed) / len(items),
         "missed": missed[:50],
+        # As a prompt would write them, which parts question and answer by a word that the item does not have.
+        "framed_recall": sum(answer is not None for answer in checker.check(framed)) / len(framed),
     }
     return figures, texts
 
@@ -193,6 +196,7 @@ def main() -> None:
     }
     write_result(HERE / "results" / "decontaminate.json", result)
     print(f"recall {planted['recall']:.4f} of {planted['planted']} planted from {planted['sets']} sets")
+    print(f"recall {planted['framed_recall']:.4f} framed as question and answer")
     print(f"removed {len(removed)} of {len(texts)} clean documents: {dict(by_set)}")
     speeds = f"{speed['ours_megabytes_per_second']:.1f} against {speed['theirs_megabytes_per_second']:.2f}"
     print(f"{speeds} MB/s of processor time: {speed['ratio']:.1f}x")

@@ -142,13 +142,14 @@ class Decontaminator:
     def _check_batch(self, texts: list[str]) -> list[Contamination | None]:
         index = self._index
         words, offsets = word_hashes(texts)
-        documents, places, runs = _runs(index, words, offsets)
+        hits = _hits(index, words, offsets)
         owners: list[_Numbers] = []
         entries: list[_Numbers] = []
         coverages: list[NDArray[np.float64]] = []
         for table in index.tables:
-            chosen = np.flatnonzero(runs > table.n - index.anchor)
-            owner, entry, count = _found_grams(table, words, documents[chosen], places[chosen])
+            chosen = hits.begin(table.n - index.anchor + 1)
+            grams = chosen.grams if table.n == index.anchor else _grams_at(words, chosen.places, table.n)
+            owner, entry, count = _found_entries(table, grams, chosen.documents)
             coverage = count / index.entry_grams[entry]
             enough = coverage >= self.settings.threshold
             owners.append(owner[enough])
@@ -179,34 +180,50 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _runs(index: ItemIndex, words: Hashes, offsets: Offsets) -> tuple[_Numbers, _Numbers, _Numbers]:
-    """(document, number of the word, hits in a row from there on) where a w-gram of some item may begin."""
+@dataclass(frozen=True, slots=True)
+class _Hits:
+    """Where a w-gram of some item may stand: document, number of the word, its hash, hits in a row from there on."""
+
+    documents: _Numbers
+    places: _Numbers
+    grams: Hashes
+    runs: _Numbers
+
+    def begin(self, num_hits: int) -> _Hits:
+        """The hits that so many, itself among them, follow without a gap."""
+        if num_hits == 1:
+            return self
+        chosen = np.flatnonzero(self.runs >= num_hits)
+        return _Hits(self.documents[chosen], self.places[chosen], self.grams[chosen], self.runs[chosen])
+
+
+def _hits(index: ItemIndex, words: Hashes, offsets: Offsets) -> _Hits:
     grams, gram_offsets = ngram_hashes(words, offsets, index.anchor)
     hits = np.flatnonzero(index.may_hold(grams))
     documents = np.searchsorted(gram_offsets, hits, side="right") - 1
     places = hits - gram_offsets[documents] + offsets[documents]
-    ends = np.flatnonzero((np.diff(hits) != 1) | (np.diff(documents) != 0))
-    ends = np.append(ends, len(hits) - 1)
-    numbers = np.arange(len(hits))
-    return documents, places, ends[np.searchsorted(ends, numbers)] - numbers + 1
+    # Between two documents the number of the word leaps.
+    ends = np.append(np.flatnonzero(np.diff(places) != 1), len(hits) - 1)
+    lengths = np.diff(ends, prepend=-1)
+    runs = np.repeat(ends, lengths) - np.arange(len(hits)) + 1
+    return _Hits(documents, places, grams[hits], runs)
 
 
-def _found_grams(
-    table: GramTable, words: Hashes, documents: _Numbers, places: _Numbers
-) -> tuple[_Numbers, _Numbers, _Numbers]:
-    """(document, entry, distinct n-grams of the entry in the document) from the places where n-grams may begin."""
-    if not len(places):
-        return places, places, places
-    n = table.n
+def _grams_at(words: Hashes, places: _Numbers, n: int) -> Hashes:
+    """The n-grams that begin at some places."""
     runs = words[places[:, None] + np.arange(n)]  # (places, n)
-    grams, _ = ngram_hashes(runs.ravel(), np.arange(len(places) + 1) * n, n)
+    return ngram_hashes(runs.ravel(), np.arange(len(places) + 1) * n, n)[0]
+
+
+def _found_entries(table: GramTable, grams: Hashes, documents: _Numbers) -> tuple[_Numbers, _Numbers, _Numbers]:
+    """(document, entry, distinct n-grams of the entry in the document) of n-grams in documents."""
     keys = np.minimum(np.searchsorted(table.grams, grams), len(table.grams) - 1)
     known = table.grams[keys] == grams
     pairs = np.unique(documents[known] * len(table.grams) + keys[known])
     owners, keys = np.divmod(pairs, len(table.grams))
-    starts, counts = table.starts[keys], np.diff(table.starts)[keys]
+    starts = table.starts[keys]
+    counts = table.starts[keys + 1] - starts
     within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
     entries = table.entries[np.repeat(starts, counts) + within].astype(np.int64)
-    codes = np.repeat(owners, counts) << 32 | entries
-    distinct, found = np.unique(codes, return_counts=True)
+    distinct, found = np.unique(np.repeat(owners, counts) << 32 | entries, return_counts=True)
     return distinct >> 32, distinct & 0xFFFFFFFF, found

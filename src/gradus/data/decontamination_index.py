@@ -35,8 +35,8 @@ from gradus.data.shingles import WORDS_VERSION, Hashes, Offsets, ngram_hashes, w
 
 DECONTAMINATE_VERSION = 1
 
-# Bits of the bitmap for each w-gram: one look in about sixteen to thirty-two is mistaken for a hit.
-_BITS_PER_GRAM = 16
+# Bits of the bitmap for each w-gram, up to the next power of two: one look in 32 to 64 is mistaken for a hit.
+_BITS_PER_GRAM = 32
 _LEAST_BITS = 16
 
 
@@ -249,7 +249,7 @@ def save_index(path: Path, index: ItemIndex, settings: str) -> None:
         "sets": index.sets,
         "items": index.item_ids,
         "counts": [index.num_too_short, index.num_common],
-        "fingerprint": index.fingerprint(0.0),
+        "digest": digest([index.fingerprint(0.0), settings]),
     }
     encoded = np.frombuffer(json.dumps(header).encode("utf-8"), dtype=np.uint8)
     content = io.BytesIO()
@@ -277,10 +277,11 @@ def load_index(path: Path) -> tuple[ItemIndex, str]:
                 tuple(header["items"]),
                 *header["counts"],
             )
+            settings, written = header["settings"], header["digest"]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such index of evaluation items; build it first") from error
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not an index of evaluation items ({error}); build it again") from error
-    if index.fingerprint(0.0) != header["fingerprint"]:
-        raise DataError(f"{path}: the index is damaged (its content and its fingerprint differ); build it again")
-    return index, header["settings"]
+    if digest([index.fingerprint(0.0), settings]) != written:
+        raise DataError(f"{path}: the index is damaged (its content and its digest differ); build it again")
+    return index, settings
