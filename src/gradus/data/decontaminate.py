@@ -148,6 +148,8 @@ class Decontaminator:
         coverages: list[NDArray[np.float64]] = []
         for table in index.tables:
             chosen = hits.begin(table.n - index.anchor + 1)
+            if not len(chosen.places):
+                continue
             grams = chosen.grams if table.n == index.anchor else _grams_at(words, chosen.places, table.n)
             owner, entry, count = _found_entries(table, grams, chosen.documents)
             coverage = count / index.entry_grams[entry]
@@ -170,8 +172,8 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
     for text in texts:
-        # Items are in this form too; for text that is already, this is only a look.
-        batch.append(unicodedata.normalize("NFC", text))
+        # Items are in this form too.
+        batch.append(text if text.isascii() else unicodedata.normalize("NFC", text))
         size += len(text)
         if size >= _BATCH_CHARACTERS:
             yield batch
@@ -199,7 +201,7 @@ class _Hits:
 
 def _hits(index: ItemIndex, words: Hashes, offsets: Offsets) -> _Hits:
     grams, gram_offsets = ngram_hashes(words, offsets, index.anchor)
-    hits = np.flatnonzero(index.may_hold(grams))
+    hits = index.possible(grams)
     documents = np.searchsorted(gram_offsets, hits, side="right") - 1
     places = hits - gram_offsets[documents] + offsets[documents]
     # Between two documents the number of the word leaps.

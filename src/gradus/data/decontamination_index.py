@@ -35,7 +35,7 @@ from gradus.data.shingles import WORDS_VERSION, Hashes, Offsets, ngram_hashes, w
 
 DECONTAMINATE_VERSION = 1
 
-# Bits of the bitmap for each w-gram, up to the next power of two: one look in 32 to 64 is mistaken for a hit.
+# Bits of the bitmap for each w-gram, up to the next power of two. Each sets two of them (Bloom 1970).
 _BITS_PER_GRAM = 32
 _LEAST_BITS = 16
 
@@ -73,11 +73,15 @@ class ItemIndex:
         """Set and id."""
         return self.sets[int(np.searchsorted(self.item_starts, number, side="right")) - 1], self.item_ids[number]
 
-    def may_hold(self, grams: Hashes) -> NDArray[np.bool_]:
-        """Whether each w-gram may be an item's; never False for one that is."""
-        bits = grams >> np.uint64(64 - _num_bits(self.bitmap))
+    def possible(self, grams: Hashes) -> NDArray[np.int64]:
+        """Where the w-grams stand that may be an item's: all that are, and by chance one in some hundreds."""
+        num_bits = _num_bits(self.bitmap)
+        places = np.flatnonzero(self._is_set(_first_bits(grams, num_bits)))
+        return places[self._is_set(_second_bits(grams[places], num_bits))]
+
+    def _is_set(self, bits: Hashes) -> NDArray[np.bool_]:
         found = self.bitmap[(bits >> np.uint64(3)).view(np.int64)]
-        found >>= (bits & np.uint64(7)).astype(np.uint8)
+        found >>= bits.astype(np.uint8) & np.uint8(7)
         found &= np.uint8(1)
         return found.view(np.bool_)
 
@@ -223,13 +227,21 @@ def _bitmap(grams: Hashes) -> NDArray[np.uint8]:
     distinct = np.unique(grams)
     num_bits = max(_LEAST_BITS, (len(distinct) * _BITS_PER_GRAM).bit_length())
     bitmap = np.zeros(1 << (num_bits - 3), dtype=np.uint8)
-    bits = np.unique(distinct >> np.uint64(64 - num_bits))
+    bits = np.unique(np.concatenate([_first_bits(distinct, num_bits), _second_bits(distinct, num_bits)]))
     places = (bits >> np.uint64(3)).astype(np.int64)
     starts = np.flatnonzero(np.append(True, places[1:] != places[:-1])[: len(places)])
     if len(starts):
         values = np.uint8(1) << (bits & np.uint64(7)).astype(np.uint8)
         bitmap[places[starts]] = np.bitwise_or.reduceat(values, starts)
     return bitmap
+
+
+def _first_bits(grams: Hashes, num_bits: int) -> Hashes:
+    return grams >> np.uint64(64 - num_bits)
+
+
+def _second_bits(grams: Hashes, num_bits: int) -> Hashes:
+    return grams & np.uint64((1 << num_bits) - 1)
 
 
 def _num_bits(bitmap: NDArray[np.uint8]) -> int:
