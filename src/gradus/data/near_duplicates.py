@@ -11,8 +11,8 @@ and their order alone, not on shards, batches or processes.
 Since old documents come before new ones, deduplicating in steps equals deduplicating at once with ranks that put
 the earlier steps first.
 
-Memory is about 1.5 x `memory_bytes` and one byte a new document, plus the largest bucket; time is that of sorting
-14 keys a document. On disk, a finished index is a folder with
+Memory is about twice `memory_bytes` and one byte a new document (and 8 bytes in pages that the system may take back),
+plus the largest bucket; time is that of sorting 14 keys a document. On disk, a finished index is a folder with
 
     ids.bin, signatures.bin   as in the sketches, which are not needed any more
     keys.bin                  one sorted run: the band keys of the documents that stay
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -57,6 +57,7 @@ from gradus.data.sorted_runs import Run, RunWriter, Values, merged_blocks, runs_
 
 _COPY_ROWS = 1 << 16
 _CHECKED_PAIRS = 1 << 13
+_DECIDED_PAIRS = 1 << 16
 _LEAST_MEMORY = 1 << 12
 _REMOVED, _EXCLUDED = 1, 2
 
@@ -206,7 +207,8 @@ class _Search:
                 numbers = (block & NUMBER_MASK).astype(np.int64)
                 new = np.flatnonzero(numbers >= num_old)
                 block = np.delete(block, new[self._is_out[numbers[new] - num_old]])
-            writer.add(bucket_pairs(block, num_old, leaders))
+            for pairs in bucket_pairs(block, num_old, leaders):
+                writer.add(pairs)
         return writer.runs()
 
     def _number_of_row(self, start: int, keys: Values) -> Values:
@@ -227,8 +229,9 @@ class _Search:
             useful = (earlier < 0) | ~self._is_out[np.maximum(earlier, 0)]
             later, earlier = later[useful], earlier[useful]
             similar = self._similarities(later, earlier, signed)
-            checked = similar >= self._settings.threshold
-            self._decide_block(later[checked], earlier[checked], similar[checked], log)
+            checked = np.flatnonzero(similar >= self._settings.threshold)
+            for part in _whole_groups(checked, later[checked], _DECIDED_PAIRS):
+                self._decide_pairs(later[part], earlier[part], similar[part], log)
         return num_candidates
 
     def _similarities(self, one: Numbers, other: Numbers, signed: RowFiles) -> NDArray[np.float32]:
@@ -236,10 +239,9 @@ class _Search:
         for start in range(0, len(one), _CHECKED_PAIRS):
             part = slice(start, start + _CHECKED_PAIRS)
             found[part] = similarities(signed.take(one[part]), signed.take(other[part]))
-            signed.forget()
         return found
 
-    def _decide_block(self, later: Numbers, earlier: Numbers, similar: NDArray[np.float32], log: _PairLog) -> None:
+    def _decide_pairs(self, later: Numbers, earlier: Numbers, similar: NDArray[np.float32], log: _PairLog) -> None:
         """Checked pairs in order of `later`, all of a document at once."""
         is_out = self._is_out
         mates: dict[int, tuple[float, int]] = {}
@@ -297,11 +299,12 @@ class _Search:
     def _table(self, name: str, dtype: str, width: int) -> RowFiles:
         """A file of the earlier indices and of this one, by number from the first new document on."""
         folders = [index.folder for index in self._earlier]
-        return RowFiles([f / f"{name}.bin" for f in [*folders, self._out]], dtype, width, self._old_starts, self._rows)
+        paths = [folder / f"{name}.bin" for folder in [*folders, self._out]]
+        return RowFiles(paths, dtype, width, self._old_starts, self._rows)
 
 
-def bucket_pairs(block: Values, num_old: int, leaders: int) -> Values:
-    """The candidate pairs of whole buckets, as (later number << 30 | earlier number), each once, sorted.
+def bucket_pairs(block: Values, num_old: int, leaders: int) -> Iterator[Values]:
+    """The candidate pairs of whole buckets, as (later number << 30 | earlier number), in parts as long as the block.
 
     block: sorted (key, number). Every document numbered `num_old` or above is paired with the first `leaders`
     documents below `num_old` of its bucket and with the first `leaders` of the others before it.
@@ -314,24 +317,30 @@ def bucket_pairs(block: Values, num_old: int, leaders: int) -> Values:
     useful = (sizes > 1) & (numbers[starts + sizes - 1] >= num_old)
     numbers, sizes = numbers[np.repeat(useful, sizes)], sizes[useful]
     if not len(sizes):
-        return np.empty(0, dtype=np.uint64)
+        return
     starts = np.cumsum(sizes) - sizes
     is_old = numbers < num_old
     old = np.repeat(np.add.reduceat(is_old.astype(np.int64), starts), sizes)  # in the document's bucket
     first = np.repeat(starts, sizes)
     place = np.arange(len(numbers)) - first
-    found = []
     for turn in range(leaders):
         to_old = np.flatnonzero(~is_old & (turn < old))
         to_new = np.flatnonzero(place > old + turn)
         if not len(to_old) and not len(to_new):
-            break
+            return
         later = np.concatenate([numbers[to_old], numbers[to_new]])
         earlier = np.concatenate([numbers[first[to_old] + turn], numbers[(first + old)[to_new] + turn]])
         distinct = later != earlier  # a document whose own keys met by chance
-        found.append((later[distinct] << NUMBER_BITS) | earlier[distinct])
-    pairs: Values = np.unique(np.concatenate(found)).astype(np.uint64)
-    return pairs
+        yield ((later[distinct] << NUMBER_BITS) | earlier[distinct]).astype(np.uint64)
+
+
+def _whole_groups(places: Numbers, groups: Numbers, size: int) -> Iterator[Numbers]:
+    """The places in parts of about `size`, cut only where the (sorted) group changes."""
+    if not len(places):
+        return
+    changes = np.append(np.flatnonzero(groups[1:] != groups[:-1]) + 1, len(groups))
+    cuts = changes[np.searchsorted(changes, np.arange(size, len(groups), size))]
+    yield from np.split(places, np.unique(cuts[cuts < len(groups)]))
 
 
 def _add_to_number(first: int, keys: Values) -> Values:
@@ -365,7 +374,6 @@ class _PairLog:
             part = slice(start, start + _COPY_ROWS)
             columns = [self._hex(removed[part]), self._hex(kept[part]), similarity[part]]
             self._writer.write_table(pa.table(dict(zip(self._schema.names, columns, strict=True)), schema=self._schema))
-            self._ids.forget()
         self.num_pairs += len(removed)
 
     def _hex(self, numbers: list[int]) -> list[str]:

@@ -1,14 +1,15 @@
-"""Files of fixed-size rows, one a document: read in pieces, or by document number without counting as memory."""
+"""Files of fixed-size rows, one a document: read in pieces, or row by row from several files by document number."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gradus.core.errors import DataError
 
 Numbers = NDArray[np.int64]
 
@@ -20,53 +21,45 @@ def read_rows(path: Path, dtype: str, width: int, start: int, count: int) -> NDA
 
 
 class RowFiles:
-    """Rows of several files, by document number counted from the first new document: old ones are negative."""
+    """Rows of several files by document number, counted from the first new document: old ones are negative.
+
+    paths: files of old documents, the first of each numbered by `old_starts`, and last that of the new ones, whose
+    rows by number are `rows`. Rows are read one by one: a memory map would be as fast, but the pages around each row
+    count as this process's memory.
+    """
 
     def __init__(
         self, paths: Sequence[Path], dtype: str, width: int, old_starts: Numbers, rows: NDArray[np.uint32]
     ) -> None:
         self._dtype, self._width = np.dtype(dtype), width
         self._old_starts, self._rows = old_starts, rows
-        self._maps: list[mmap.mmap | None] = []
-        for path in paths:
-            # An empty file cannot be mapped, and nobody asks for its rows.
-            if path.stat().st_size == 0:
-                self._maps.append(None)
-                continue
-            with path.open("rb") as file:
-                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            _advise(self._maps[-1], "MADV_RANDOM")
+        self._paths = paths
+        self._files = [path.open("rb", buffering=0) for path in paths]
 
     def take(self, numbers: Numbers) -> NDArray[Any]:
         """(numbers, width)."""
         taken = np.empty((len(numbers), self._width), dtype=self._dtype)
-        is_new = numbers >= 0
-        taken[is_new] = self._file(-1)[self._rows[numbers[is_new]]]
-        old = numbers[~is_new] + self._old_starts[-1]
+        new = np.flatnonzero(numbers >= 0)
+        taken[new] = self._read(len(self._files) - 1, self._rows[numbers[new]].astype(np.int64))
+        places = np.flatnonzero(numbers < 0)
+        old = numbers[places] + self._old_starts[-1]
         parts = np.searchsorted(self._old_starts, old, side="right") - 1
-        places = np.flatnonzero(~is_new)
         for part in np.unique(parts).tolist():
             chosen = parts == part
-            taken[places[chosen]] = self._file(part)[old[chosen] - self._old_starts[part]]
+            taken[places[chosen]] = self._read(part, old[chosen] - self._old_starts[part])
         return taken
 
-    def _file(self, part: int) -> NDArray[Any]:
-        mapped = self._maps[part]
-        content: bytes | mmap.mmap = b"" if mapped is None else mapped
-        return np.frombuffer(content, dtype=self._dtype).reshape(-1, self._width)
-
-    def forget(self) -> None:
-        """Let go of the pages read so far, which would otherwise count as this process's memory."""
-        for mapped in self._maps:
-            _advise(mapped, "MADV_DONTNEED")
+    def _read(self, part: int, rows: Numbers) -> NDArray[Any]:
+        """Each row once, in the order of the file."""
+        distinct, where = np.unique(rows, return_inverse=True)
+        size = self._dtype.itemsize * self._width
+        file = self._files[part]
+        content = b"".join([file.read(size) for row in distinct.tolist() if file.seek(row * size) >= 0])
+        if len(content) < size * len(distinct):
+            raise DataError(f"{self._paths[part]}: cut short while it was being read; write it again")
+        found: NDArray[Any] = np.frombuffer(content, dtype=self._dtype).reshape(-1, self._width)[where]
+        return found
 
     def close(self) -> None:
-        for mapped in self._maps:
-            if mapped is not None:
-                mapped.close()
-
-
-def _advise(mapped: mmap.mmap | None, advice: str) -> None:
-    # Not every system takes advice.
-    if mapped is not None and hasattr(mmap, advice):
-        mapped.madvise(getattr(mmap, advice))
+        for file in self._files:
+            file.close()

@@ -71,6 +71,7 @@ _GROUP_MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uin
 
 def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Offsets]:
     """The words of each text in order; (uint64 (words,), int64 (texts + 1,)), words of text i at [o[i], o[i + 1])."""
+    _keep_freed_memory()
     counts = np.zeros(len(texts), dtype=np.int64)
     found: list[Hashes] = []
     for owners, pieces in _chunks(texts):
@@ -285,6 +286,16 @@ def _write_characters(buffer: Bytes, places: Offsets, codes: NDArray[np.int64], 
             buffer[first + place] = 0x80 | (rest & 0x3F)
             rest >>= 6
         buffer[first] = (0xF00 >> size & 0xFF) | rest
+
+
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Make glibc keep freed arrays of this size for the next chunk, instead of returning them and faulting anew.
+
+    A block that is freed raises its threshold for doing so (mallopt(3), M_MMAP_THRESHOLD); this one is never written,
+    so it costs nothing. At most 64 MiB stay with the process; it takes a quarter off the time of a sketch.
+    """
+    np.empty((1 << 25) - (1 << 16), dtype=np.uint8)
 
 
 @lru_cache(maxsize=1)
