@@ -26,14 +26,23 @@ def groups_of(texts: Sequence[str], most: int) -> list[Sequence[str]]:
     return groups
 
 
-def spread(work: Callable[[int, Sequence[str]], list[T]], texts: Sequence[str], threads: int) -> list[T]:
+def spread(
+    work: Callable[[int, Sequence[str]], list[T]],
+    texts: Sequence[str],
+    threads: int,
+    pool: ThreadPoolExecutor | None = None,
+) -> list[T]:
     """`work(i, group)` of each group joined; i < threads is no other group's, so that it may own what it works with.
 
-    `work` gains only where it releases the interpreter.
+    `work` gains only where it releases the interpreter. pool: threads that are kept from call to call; each new
+    thread may get a heap of its own from the C library, and what it frees stays there.
     """
     groups = groups_of(texts, threads)
     if len(groups) < 2:
         return [result for index, group in enumerate(groups) for result in work(index, group)]
-    with ThreadPoolExecutor(len(groups)) as pool:
+    if pool is not None:
         parts = list(pool.map(work, range(len(groups)), groups))
+    else:
+        with ThreadPoolExecutor(len(groups)) as own:
+            parts = list(own.map(work, range(len(groups)), groups))
     return [result for part in parts for result in part]
