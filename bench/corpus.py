@@ -11,18 +11,17 @@ text. Sides alternate; `--words spacy` times the peer with its own English words
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench_record import idle_fraction, machine, write_result
+from real_text import read_texts
 
 from gradus.data.build import build_corpus
 from gradus.data.corpus import SPLITS, corpus_shards, read_corpus
@@ -37,22 +36,12 @@ HERE = Path(__file__).resolve().parent
 SHARDS = 32
 
 
-def documents(folders: list[Path]) -> Iterator[str]:
-    """The texts of every .jsonl and .jsonl.gz file of some folders."""
-    for folder in folders:
-        for path in sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")]):
-            packed = path.suffix == ".gz"
-            with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as stream:
-                for line in stream:
-                    yield json.loads(line)["text"]
-
-
 def write_shards(folders: list[Path], out: Path) -> tuple[int, int]:
     """The texts in turn over SHARDS files; how many, and their UTF-8 bytes."""
     out.mkdir()
     files = [(out / f"{number:03d}.jsonl").open("w", encoding="utf-8") for number in range(SHARDS)]
     count = size = 0
-    for text in documents(folders):
+    for text in read_texts(folders):
         files[count % SHARDS].write(json.dumps({"text": text, "id": str(count)}) + "\n")
         count, size = count + 1, size + len(text.encode("utf-8", "surrogatepass"))
     for file in files:

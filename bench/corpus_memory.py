@@ -22,7 +22,8 @@ from typing import Any
 
 import psutil
 from bench_record import machine, write_result
-from corpus import documents, ours
+from corpus import ours
+from real_text import read_texts
 
 from gradus.data.build import build_corpus
 from gradus.data.corpus import read_corpus
@@ -35,10 +36,10 @@ _FILE_BYTES = 25_000_000
 
 def endless(folders: list[Path]) -> Iterator[str]:
     """The texts, then again and again with their words in another order."""
-    yield from documents(folders)
+    yield from read_texts(folders)
     rng = random.Random(1)
     while True:
-        for text in documents(folders):
+        for text in read_texts(folders):
             lines = []
             for line in text.split("\n"):
                 words = line.split(" ")

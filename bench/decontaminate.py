@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from bench_record import machine, write_result
-from filters import documents, write_texts
+from filters import write_texts
+from real_text import read_texts
 
 from gradus.data.benchmarks import BenchmarkItem, benchmark_items, benchmark_names
 from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
@@ -156,7 +157,7 @@ def main() -> None:
     checker = Decontaminator(DecontaminateSettings(sets=tuple(args.sets), folder=str(args.benchmarks.resolve())))
     build_seconds = time.process_time() - began
     items = {name: list(benchmark_items(name, args.benchmarks)) for name in benchmark_names(tuple(args.sets))}
-    texts = list(documents(args.texts))
+    texts = list(read_texts(args.texts))
     draw.shuffle(texts)
     answers = checker.check(texts)
     clean = [text for text, answer in zip(texts, answers, strict=True) if answer is None]

@@ -10,7 +10,6 @@ the pair is quality, then repetition on what it kept. Speeds are compared by pro
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
 import statistics
@@ -18,11 +17,11 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench_record import machine, write_result
+from real_text import read_texts
 
 from gradus.data.filters.filter import Filter, Reason, first_reasons
 from gradus.data.filters.table import filter_named
@@ -54,19 +53,6 @@ SAME_RULES = {
     "char_dup_ratio": "duplicate_characters",
     "list_ratio": "line_feeds",
 }
-
-
-def documents(folders: list[Path]) -> Iterator[str]:
-    """The texts of every .jsonl and .jsonl.gz file of some folders."""
-    for folder in folders:
-        for path in sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")]):
-            with (
-                gzip.open(path, "rt", encoding="utf-8")
-                if path.suffix == ".gz"
-                else path.open(encoding="utf-8") as stream
-            ):
-                for line in stream:
-                    yield json.loads(line)["text"]
 
 
 class Peer:
@@ -220,7 +206,7 @@ def main() -> None:
     if args.golden:
         write_golden(args.peer_python, args.golden)
         return
-    texts = list(documents(args.texts))
+    texts = list(read_texts(args.texts))
     random.Random(args.seed).shuffle(texts)
     texts = texts[: args.documents]
     with tempfile.TemporaryDirectory() as folder:
