@@ -1,10 +1,13 @@
 """Two data-parallel processes give the losses of one."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from gradus.core.errors import TrainingError
+from gradus.core.errors import GradusError, TrainingError
+from gradus.roadmap import workers
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
@@ -81,3 +84,14 @@ def test_a_launcher_beside_ours_is_refused(roadmap_path, monkeypatch):
         worker_processes(roadmap, roadmap.stages[-1], None),
     ):
         pass
+
+
+def test_a_process_that_cannot_start_ends_the_stage_at_once_with_its_last_words(roadmap_path, monkeypatch):
+    def start(task, meeting, rank, log):
+        with open(log, "wb") as output:
+            return subprocess.Popen([sys.executable, "-c", "raise SystemExit('no such module')"], stderr=output)
+
+    monkeypatch.setattr(workers, "_start", start)
+    roadmap = load_roadmap(roadmap_path, ["machine.processes=2"])
+    with pytest.raises(GradusError, match="process 1 failed: no such module"):
+        walk(roadmap, roadmap_path.parent / "home", QuietProgress())

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,10 +51,13 @@ def worker_processes(roadmap: Roadmap, stage: Stage, place: Place) -> Iterator[N
     )
     before = {name: os.environ.get(name) for name in _VARIABLES}
     logs = [place.scratch / f"worker-{rank}.log" for rank in range(1, size)]
+    for log in logs:
+        _ready_mark(log).unlink(missing_ok=True)
     workers = [_start(task, meeting, rank, logs[rank - 1]) for rank in range(1, size)]
     os.environ.update(meeting | {"RANK": "0", "LOCAL_RANK": "0"})
     try:
         try:
+            _await_ready(workers, logs)
             yield
         except (RuntimeError, GradusError) as error:
             # Rank 0 often only hears that the connection broke; the worker knows why.
@@ -70,6 +74,21 @@ def worker_processes(roadmap: Roadmap, stage: Stage, place: Place) -> Iterator[N
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _await_ready(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> None:
+    """Wait until every worker has loaded the stage: one that fails before would be waited for a long time."""
+    import torch  # noqa: F401  (takes as long as the workers do, so it is done meanwhile)
+
+    while not all(_ready_mark(log).exists() for log in logs):
+        for rank, worker in enumerate(workers, start=1):
+            if worker.poll() is not None:
+                raise TrainingError(_last_words(workers, logs) or f"process {rank} ended with code {worker.returncode}")
+        time.sleep(0.02)
+
+
+def _ready_mark(log: Path) -> Path:
+    return log.with_suffix(".ready")
 
 
 def _start(task: str, meeting: dict[str, str], rank: int, log: Path) -> subprocess.Popen[bytes]:
@@ -129,6 +148,7 @@ def work(task_text: str) -> None:
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
     )
+    _ready_mark(place.scratch / f"worker-{place.rank}.log").touch()
     module.run(stage, Inputs(by_key, artifacts), place)
 
 
