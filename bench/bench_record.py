@@ -69,6 +69,12 @@ def wait_until_quiet(most_seconds: float, threshold: float = 0.95) -> float:
     return idle
 
 
+def peak_bytes() -> int:
+    """The most memory that this process held; of Linux, whose ru_maxrss would count the process it was started from."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
 def write_result(path: Path, result: dict[str, object]) -> None:
     """Write one result as JSON that reads well in a diff."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@
 Each round encodes all texts once with `Encoder` (gigatoken, checks included, arrays of ids) begun anew, so that its
 cache is cold, and with tiktoken's `encode_ordinary_batch`; HF gets an even sample, since it is slow. Seconds are of
 the wall clock, with processor seconds beside them, since other work may run. Ids of both are compared one by one.
-`--memory-megabytes N` also writes token shards of 50 MB and of N MB, in which every four megabytes have their own
+`--memory-megabytes N` also writes token shards of 50 MB and of N MB, in which every 25 megabytes have their own
 spelling, in processes of their own, and records the most memory that each held. Without a tokenizer one is trained on
 a part of the texts.
 """
@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import string
 import subprocess
@@ -27,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from bench_record import machine, wait_until_quiet, write_result
+from bench_record import machine, peak_bytes, wait_until_quiet, write_result
 from real_text import texts_up_to
 
 from gradus.core.machine import usable_cores
@@ -92,7 +91,7 @@ def memory_run(args: argparse.Namespace) -> None:
         number, done = 0, 0.0
         while done < args.memory_megabytes:
             for text in parts[number % len(parts)]:
-                text = respelled(text, number)
+                text = respelled(text, number // len(parts))
                 done += len(text.encode()) / 1e6
                 yield Document(text, "", "respelled")
             number += 1
@@ -101,8 +100,7 @@ def memory_run(args: argparse.Namespace) -> None:
         counts = write_token_shards(
             documents(), tokenizer, Path(out), split="train", encoder=open_encoder(tokenizer, "gigatoken")
         )
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"megabytes": counts["bytes"] / 1e6, "most_bytes": held}))
+    print(json.dumps({"megabytes": counts["bytes"] / 1e6, "most_bytes": peak_bytes()}))
 
 
 def memory(args: argparse.Namespace) -> dict[str, object]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradus.data.permutation import permutation_keys, permute, unpermute
+from gradus.data.permutation import permutation_keys, permute, permuted, unpermute
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**63), st.integers(0, 1000))
@@ -43,6 +43,12 @@ def test_every_index_finds_back_to_where_it_came_from(size: int, seed: int) -> N
     keys = permutation_keys(seed)
     there = permute(np.arange(size), size, keys)
     assert unpermute(there, size, keys).tolist() == list(range(size))
+
+
+@given(st.integers(1, 20_000), st.integers(0, 9), st.data())
+def test_stretches_that_are_kept_give_the_same_order(size: int, seed: int, data: st.DataObject) -> None:
+    index = np.array(data.draw(st.lists(st.integers(0, size - 1), max_size=20)), dtype=np.int64)
+    assert permuted(index, size, "name", seed).tolist() == permute(index, size, permutation_keys("name", seed)).tolist()
 
 
 def test_the_order_is_pinned() -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gradus.core.errors import DataError
 from gradus.core.fingerprint import digest
 from gradus.data.pack import PLAN_VERSION, PackMode, pack_plan
-from gradus.data.permutation import permutation_keys, permute
+from gradus.data.permutation import permutation_keys, permute, permuted
 from gradus.data.prefetch import Prefetch
 from gradus.data.spans import Int64, Pieces, Spans, read_stream
 from gradus.data.token_manifest import set_facts
@@ -138,7 +138,7 @@ class LiveRows:
         return int(permute(np.array([position]), len(self.blocks), keys)[0])
 
     def _order(self, turn: int, positions: Int64, num_rows: int) -> Int64:
-        return permute(positions, num_rows, permutation_keys("live rows", self.seed, turn))
+        return permuted(positions, num_rows, "live rows", self.seed, turn)
 
     def _block(self, turn: int) -> PackedBlock:
         if turn not in self._packed:

@@ -8,13 +8,12 @@ last step of an epoch is filled from the next. A rank takes every world-th row o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradus.core.errors import DataError
-from gradus.data.permutation import permutation_keys, permute, unpermute
+from gradus.data.permutation import permutation_keys, permuted, unpermute
 from gradus.data.row_mixture import RowMixture
 
 
@@ -63,7 +62,7 @@ class RowOrder:
         rows = np.empty_like(positions)
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             here = epochs == epoch
-            rows[here] = permute(positions[here], self.num_rows, _epoch_keys(self.seed, epoch, self.generation))
+            rows[here] = permuted(positions[here], self.num_rows, *_epoch_names(self.seed, epoch, self.generation))
         return rows
 
     def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
@@ -91,13 +90,11 @@ class RowOrder:
         """The step that trains on a row in an epoch; without a mixture. Below 0 it came before `first_row`."""
         if self.mixture is not None:
             raise DataError("rows of a mixture come by source, not by epochs over all rows")
-        keys = _epoch_keys(self.seed, epoch, self.generation)
+        keys = permutation_keys(*_epoch_names(self.seed, epoch, self.generation))
         position = int(unpermute(np.array([row]), self.num_rows, keys)[0])
         return (epoch * self.num_rows + position - self.first_row) // self.rows_per_step
 
 
-@lru_cache(maxsize=4)
-def _epoch_keys(seed: int, epoch: int, generation: int) -> NDArray[np.uint64]:
+def _epoch_names(seed: int, epoch: int, generation: int) -> tuple[int | str, ...]:
     # The first generation is not named, so that sets which nothing was appended to keep the order they always had.
-    later = () if generation == 1 else (generation,)
-    return permutation_keys("rows", seed, epoch, *later)
+    return ("rows", seed, epoch) if generation == 1 else ("rows", seed, epoch, generation)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDS = 6
+# Neighbours that `permuted` works out together: one by one, most of the time goes into starting array operations.
+_TOGETHER = 4096
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -35,6 +38,25 @@ def permute(index: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> ND
 def unpermute(index: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Where each index came from: `permute(unpermute(i)) == i`. Arguments and errors as there."""
     return _walk(index, size, keys, _inverse_feistel)
+
+
+def permuted(index: NDArray[np.int64], size: int, *names: int | str) -> NDArray[np.int64]:
+    """`permute` with the keys of `names`, for indices that follow one another from call to call.
+
+    Results are kept for the stretches of indices that were asked for last.
+    """
+    found = np.empty_like(index)
+    stretches = index // _TOGETHER
+    for number in np.unique(stretches).tolist():
+        here = stretches == number
+        found[here] = _stretch(number, size, names)[index[here] - number * _TOGETHER]
+    return found
+
+
+@lru_cache(maxsize=64)
+def _stretch(number: int, size: int, names: tuple[int | str, ...]) -> NDArray[np.int64]:
+    first = number * _TOGETHER
+    return permute(np.arange(first, min(first + _TOGETHER, size)), size, permutation_keys(*names))
 
 
 _Rounds = Callable[[NDArray[np.uint64], int, NDArray[np.uint64]], NDArray[np.uint64]]

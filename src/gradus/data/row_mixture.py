@@ -16,7 +16,7 @@ import numpy as np
 
 from gradus.core.errors import DataError, did_you_mean
 from gradus.data.mixture import MixtureShare, mixture_warnings
-from gradus.data.permutation import permutation_keys, permute
+from gradus.data.permutation import permuted
 from gradus.data.plans import ShardPlans
 from gradus.data.spans import Int64
 
@@ -108,8 +108,9 @@ class RowMixture:
         inside = np.empty_like(positions)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
-            keys = permutation_keys("mixed rows", source.name, seed, epoch, generation)
-            inside[here] = permute(positions[here], source.num_rows, keys)
+            inside[here] = permuted(
+                positions[here], source.num_rows, "mixed rows", source.name, seed, epoch, generation
+            )
         return source.row(inside)
 
     def rows_before(self, place: int) -> Int64:
