@@ -160,10 +160,10 @@ def _said(rng: random.Random) -> tuple[str, str]:
     if draw < 0.7:
         thing = load_grammar("nouns").text(pick(rng, ("object", "food", "goods", "container")), rng)
         number = between(rng, 2, 60)
-        return (f"{numerals.integer(rng, number, words=0.3)} {plural(thing)}", f"{number} {plural(thing)}")
+        return (f"{numerals.integer(rng, number)} {plural(thing)}", f"{number} {plural(thing)}")
     if draw < 0.85:
         number = whole_number(rng) if rng.random() < 0.7 else between(rng, 10_000, 999_999)
-        return numerals.integer(rng, number, words=0.5), str(number)
+        return numerals.integer(rng, number), str(number)
     if draw < 0.92:
         number_text = decimal(rng)
         return number_text, number_text
