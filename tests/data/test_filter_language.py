@@ -106,3 +106,15 @@ def test_the_identifier_and_its_version_are_part_of_the_fingerprint() -> None:
     one, other = filter_named("english"), filter_named({"name": "english", "identifier": "py3langid"})
     assert one.fingerprint != other.fingerprint
     assert "pycld2 0." in one.identity()["package"]
+
+
+def test_of_a_long_text_its_beginning_middle_and_end_are_looked_at() -> None:
+    mostly_german = GERMAN * 60 + ENGLISH * 400 + GERMAN * 60
+    whole = filter_named({"name": "english", "max_characters": None})
+    parts = filter_named({"name": "english", "max_characters": 3000})
+    assert whole.reason(mostly_german) is None
+    found = parts.reason(mostly_german)
+    assert found is not None
+    assert found.name in ("english.mixed", "english.other_language")
+    assert parts.reason(ENGLISH * 400) is None
+    assert whole.fingerprint != parts.fingerprint

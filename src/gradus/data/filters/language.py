@@ -35,12 +35,14 @@ class Language(Settings):
     identifier: "pycld2" (extra `data`) or "py3langid" (a package by itself).
     min_confidence: for pycld2 the share of the text that is of these languages, for py3langid the probability.
     keep_unidentified: whether a text that is of no language for sure, such as a short formula, stays.
+    max_characters: of a longer text so many are looked at, from its beginning, middle and end; None looks at all.
     """
 
     languages: tuple[str, ...] = Field(min_length=1)
     identifier: Literal["pycld2", "py3langid"] = "pycld2"
     min_confidence: float = Field(default=0.65, ge=0, le=1)
     keep_unidentified: bool = False
+    max_characters: int | None = Field(default=8192, ge=300)
 
 
 class English(Language):
@@ -67,7 +69,7 @@ class LanguageFilter(TextFilter[Language]):
         return {"package": f"{self.settings.identifier} {version(self.settings.identifier)}"}
 
     def judge_text(self, text: str) -> Reason | None:
-        language, confidence = self._identifier.identify(text)
+        language, confidence = self._identifier.identify(_looked_at(text, self.settings.max_characters))
         if language is None:
             return None if self.settings.keep_unidentified else self.drop("unidentified")
         if language not in self.settings.languages:
@@ -75,6 +77,15 @@ class LanguageFilter(TextFilter[Language]):
         if confidence < self.settings.min_confidence:
             return self.drop("mixed", f"{language}, {confidence:.2f}, at least {self.settings.min_confidence:g}")
         return None
+
+
+def _looked_at(text: str, most: int | None) -> str:
+    """A text, or three equal parts of a longer one."""
+    if most is None or len(text) <= most:
+        return text
+    size = most // 3
+    middle = (len(text) - size) // 2
+    return "\n".join(text[start : start + size] for start in (0, middle, len(text) - size))
 
 
 class EnglishFilter(LanguageFilter):
