@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -30,7 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench_record import machine, wait_until_quiet, write_result
+from bench_record import machine, peak_bytes, wait_until_quiet, write_result
 from real_text import texts_up_to
 
 from gradus.core.machine import usable_cores
@@ -151,10 +150,8 @@ def sparse_set(folder: Path, gigabytes: float, mean_tokens: float) -> None:
     drawn = np.random.default_rng(0)
     entries = []
     for number in range(max(1, round(gigabytes * 1e9 / 2 / SHARD_TOKENS))):
-        lengths = (
-            drawn.lognormal(np.log(mean_tokens) - 0.5, 1.0, int(2 * SHARD_TOKENS / mean_tokens)).astype(np.int64) + 1
-        )
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        lengths = drawn.lognormal(np.log(mean_tokens) - 0.5, 1.0, int(2 * SHARD_TOKENS / mean_tokens))
+        bounds = np.concatenate([[0], np.cumsum(lengths.astype(np.int64) + 1)])
         documents = int(np.searchsorted(bounds, SHARD_TOKENS))
         bounds = bounds[: documents + 1].astype("<u8")
         tokens, name = int(bounds[-1]), f"00000-{number:03d}"
@@ -186,7 +183,7 @@ def start_once(args: argparse.Namespace) -> None:
     found: dict[str, Any] = dict(zip(names, np.diff(times).tolist(), strict=True))
     found |= {"seconds": times[-1] - times[0], "shards": len(store.shards), "tokens": store.num_tokens}
     found |= {"documents": store.num_documents, "rows": plans.num_rows, "fill_fraction": plans.fill_fraction}
-    found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found["peak_bytes"] = peak_bytes()
     print(json.dumps(found))
 
 
@@ -204,11 +201,8 @@ def starts(args: argparse.Namespace) -> dict[str, Any]:
         print("start:", {k: round(v, 3) for k, v in runs[-1].items() if k.endswith("seconds")}, flush=True)
     for name in ("large", "large-plans"):
         shutil.rmtree(args.work / name)
-    return {
-        "first_with_planning": runs[0],
-        "later": runs[1:],
-        "median_seconds": statistics.median(r["seconds"] for r in runs[1:]),
-    }
+    median = statistics.median(run["seconds"] for run in runs[1:])
+    return {"first_with_planning": runs[0], "later": runs[1:], "median_seconds": median}
 
 
 def main() -> None:

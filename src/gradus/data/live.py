@@ -9,14 +9,12 @@ every block: this is for one machine, and for text that is read about once. Anyt
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -27,6 +25,7 @@ from gradus.data.permutation import permutation_keys, permute, permuted
 from gradus.data.prefetch import Prefetch
 from gradus.data.spans import Int64, Pieces, Spans, read_stream
 from gradus.data.token_manifest import set_facts
+from gradus.data.tokenise import damage_told, shard_facts
 from gradus.tokenizer.encoder import Encoder, open_encoder
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
@@ -170,37 +169,23 @@ def _spans(block: PackedBlock, rows: Int64) -> Spans:
 def _blocks(shards: Sequence[Path], block_bytes: int) -> tuple[list[TextBlock], str]:
     """The blocks, and a digest of what the shards say of themselves."""
     blocks: list[TextBlock] = []
-    facts: list[Any] = []
-    documents = 0
-    for shard in shards:
-        with _damage_told(shard), pq.ParquetFile(shard) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-            sizes = [group.total_byte_size for group in groups]
-            documents += file.metadata.num_rows
-        facts.append([shard.name, shard.stat().st_size, [group.num_rows for group in groups], sizes])
+    facts = [shard_facts(shard) for shard in shards]
+    for shard, (_, _, _, sizes) in zip(shards, facts, strict=True):
         first = size = 0
         for index, one in enumerate(sizes, 1):
             size += one
             if size >= block_bytes or index == len(sizes):
                 blocks.append(TextBlock(shard, first, index))
                 first, size = index, 0
-    if not documents:
+    if not any(sum(documents) for _, _, documents, _ in facts):
         raise DataError(f"{len(shards)} corpus shards hold no documents; there is nothing to train on")
     return blocks, digest([facts, block_bytes])
 
 
 def _texts(block: TextBlock) -> list[str]:
-    with _damage_told(block.shard), pq.ParquetFile(block.shard) as file:
+    with damage_told(block.shard), pq.ParquetFile(block.shard) as file:
         texts: list[str] = file.read_row_groups(range(block.first, block.end), columns=["text"])["text"].to_pylist()
     return texts
-
-
-@contextmanager
-def _damage_told(shard: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{shard}: damaged corpus shard ({error}); build the corpus again") from error
 
 
 class _Notes:
