@@ -54,7 +54,10 @@ def prepare(args: argparse.Namespace) -> Path:
     texts = texts_up_to(args.texts, args.megabytes)
     random.Random(0).shuffle(texts)
     for path, part in ((shard, texts), (folder / "shard_99999.parquet", texts[:100])):
-        pq.write_table(pa.table({"text": part, "source": ["real"] * len(part)}), path, row_group_size=1024)
+        table = pa.table({"text": part, "source": ["real"] * len(part)})
+        # As both projects write their corpora.
+        options = {"compression": "zstd", "compression_level": 3, "use_dictionary": False, "write_statistics": False}
+        pq.write_table(table, path, row_group_size=1024, **options)
     link = args.work / "tokenizer"
     if not link.exists():
         link.symlink_to((args.nanochat_base / "tokenizer").resolve())
