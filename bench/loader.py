@@ -36,6 +36,8 @@ from gradus.core.machine import usable_cores
 from gradus.data.live import LiveRows
 from gradus.data.loader import RowLoader, TextLoader
 from gradus.data.plans import Packing, ShardPlans
+from gradus.data.shard_task import TaskWriter
+from gradus.data.shard_writer import TokenAppend
 from gradus.data.shards import TokenStore
 from gradus.data.token_manifest import SetFacts, ShardEntry, SourceCounts, extended_manifest, manifest_path
 from gradus.data.tokenise import tokenise_shards
@@ -143,6 +145,22 @@ def medians(rounds: dict[str, list[dict[str, Any]]], seconds: str) -> dict[str, 
     return {name: statistics.median(p["tokens"] / p[seconds] for p in parts) for name, parts in rounds.items()}
 
 
+def writing(args: argparse.Namespace, megatokens: int = 200) -> dict[str, float]:
+    """Tokens a second of writing shards with their checksums, to the end of the commit."""
+    drawn = np.random.default_rng(0)
+    ids = [drawn.integers(0, 50_000, size=1000).astype(np.uint32) for _ in range(4000)]
+    wall, cpu = time.perf_counter(), time.process_time()
+    append = TokenAppend(args.work / "written", "train", SetFacts("stream", 50_001, "0" * 64, 50_000), ["drawn"])
+    with TaskWriter(append.tasks[0]) as writer:
+        for _ in range(megatokens // 4):
+            writer.add(ids, ["drawn"] * len(ids), [4000] * len(ids))
+        writer.finish()
+    tokens = append.commit()["tokens"]
+    seconds, processor = time.perf_counter() - wall, time.process_time() - cpu
+    shutil.rmtree(args.work / "written")
+    return {"tokens_per_second": tokens / seconds, "tokens_per_processor_second": tokens / processor}
+
+
 # A large set
 
 
@@ -243,15 +261,24 @@ def main() -> None:
         "tokens_per_processor_second": processor,
         "ratio": {f"{name} over nanochat": wall[name] / wall["nanochat"] for name in ours},
         "ratio_by_processor_time": {f"{name} over nanochat": processor[name] / processor["nanochat"] for name in ours},
-        "bars": {"token shards over nanochat": 50, "on the fly over nanochat": 20, "start seconds": 1, "used": 0.999},
+        "bars": {
+            "token shards over nanochat": 50,
+            "on the fly over nanochat": 20,
+            "start seconds": 1,
+            "used": 0.999,
+            "written": 2e7,
+        },
         **measured,
+        "writing": writing(args),
         "start": starts(args) if args.start_gigabytes else None,
         "threads": usable_cores(),
         "idle_fraction_before": idle,
         **machine(args.nanochat, args.nanochat_python),
     }
     write_result(args.out, result)
-    print(json.dumps({name: result[name] for name in ("ratio", "ratio_by_processor_time", "rows")}, indent=1))
+    print(
+        json.dumps({name: result[name] for name in ("ratio", "ratio_by_processor_time", "rows", "writing")}, indent=1)
+    )
 
 
 if __name__ == "__main__":
