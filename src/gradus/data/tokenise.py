@@ -176,8 +176,8 @@ def tokenise_shards(
 
 def tokenise_shard(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """The job of one task: read its corpus shard, encode, write, mark as finished."""
-    encoder = _encoder_of(arguments["tokenizer"], arguments["encoder"], arguments["threads"])
     task = TokenTask.from_json(arguments["task"])
+    encoder = _encoder_of(arguments["tokenizer"], task.facts.tokenizer, arguments["encoder"], arguments["threads"])
     with TaskWriter(task) as writer:
         documents, size = _encode(shard_batches(Path(arguments["shard"])), encoder, writer.add, report)
         writer.finish()
@@ -185,9 +185,12 @@ def tokenise_shard(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _encoder_of(folder: str, name: EncoderName, threads: int | None) -> Encoder:
-    """Kept from one job of a process to the next."""
-    return open_encoder(load_tokenizer(folder), name, threads=threads)
+def _encoder_of(folder: str, expected: str, name: EncoderName, threads: int | None) -> Encoder:
+    """The encoder of a folder's tokenizer, kept from one job of a process to the next."""
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.digest != expected:
+        raise DataError(f"{folder}: not the tokenizer that this append began with; run again")
+    return open_encoder(tokenizer, name, threads=threads)
 
 
 def _one_by_one(on_progress: Report | None) -> RunJobs:
