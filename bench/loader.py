@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -30,13 +29,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench_record import machine, wait_until_quiet, write_result
+from bench_record import machine, peak_bytes, wait_until_quiet, write_result
 from real_text import texts_up_to
 
 from gradus.core.machine import usable_cores
 from gradus.data.live import LiveRows
 from gradus.data.loader import RowLoader, TextLoader
 from gradus.data.plans import Packing, ShardPlans
+from gradus.data.shard_task import TaskWriter
+from gradus.data.shard_writer import TokenAppend
 from gradus.data.shards import TokenStore
 from gradus.data.token_manifest import SetFacts, ShardEntry, SourceCounts, extended_manifest, manifest_path
 from gradus.data.tokenise import tokenise_shards
@@ -55,7 +56,10 @@ def prepare(args: argparse.Namespace) -> Path:
     texts = texts_up_to(args.texts, args.megabytes)
     random.Random(0).shuffle(texts)
     for path, part in ((shard, texts), (folder / "shard_99999.parquet", texts[:100])):
-        pq.write_table(pa.table({"text": part, "source": ["real"] * len(part)}), path, row_group_size=1024)
+        table = pa.table({"text": part, "source": ["real"] * len(part)})
+        # As both projects write their corpora.
+        options = {"compression": "zstd", "compression_level": 3, "use_dictionary": False, "write_statistics": False}
+        pq.write_table(table, path, row_group_size=1024, **options)
     link = args.work / "tokenizer"
     if not link.exists():
         link.symlink_to((args.nanochat_base / "tokenizer").resolve())
@@ -141,6 +145,22 @@ def medians(rounds: dict[str, list[dict[str, Any]]], seconds: str) -> dict[str, 
     return {name: statistics.median(p["tokens"] / p[seconds] for p in parts) for name, parts in rounds.items()}
 
 
+def writing(args: argparse.Namespace, megatokens: int = 200) -> dict[str, float]:
+    """Tokens a second of writing shards with their checksums, to the end of the commit."""
+    drawn = np.random.default_rng(0)
+    ids = [drawn.integers(0, 50_000, size=1000).astype(np.uint32) for _ in range(4000)]
+    wall, cpu = time.perf_counter(), time.process_time()
+    append = TokenAppend(args.work / "written", "train", SetFacts("stream", 50_001, "0" * 64, 50_000), ["drawn"])
+    with TaskWriter(append.tasks[0]) as writer:
+        for _ in range(megatokens // 4):
+            writer.add(ids, ["drawn"] * len(ids), [4000] * len(ids))
+        writer.finish()
+    tokens = append.commit()["tokens"]
+    seconds, processor = time.perf_counter() - wall, time.process_time() - cpu
+    shutil.rmtree(args.work / "written")
+    return {"tokens_per_second": tokens / seconds, "tokens_per_processor_second": tokens / processor}
+
+
 # A large set
 
 
@@ -151,10 +171,8 @@ def sparse_set(folder: Path, gigabytes: float, mean_tokens: float) -> None:
     drawn = np.random.default_rng(0)
     entries = []
     for number in range(max(1, round(gigabytes * 1e9 / 2 / SHARD_TOKENS))):
-        lengths = (
-            drawn.lognormal(np.log(mean_tokens) - 0.5, 1.0, int(2 * SHARD_TOKENS / mean_tokens)).astype(np.int64) + 1
-        )
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        lengths = drawn.lognormal(np.log(mean_tokens) - 0.5, 1.0, int(2 * SHARD_TOKENS / mean_tokens))
+        bounds = np.concatenate([[0], np.cumsum(lengths.astype(np.int64) + 1)])
         documents = int(np.searchsorted(bounds, SHARD_TOKENS))
         bounds = bounds[: documents + 1].astype("<u8")
         tokens, name = int(bounds[-1]), f"00000-{number:03d}"
@@ -186,7 +204,7 @@ def start_once(args: argparse.Namespace) -> None:
     found: dict[str, Any] = dict(zip(names, np.diff(times).tolist(), strict=True))
     found |= {"seconds": times[-1] - times[0], "shards": len(store.shards), "tokens": store.num_tokens}
     found |= {"documents": store.num_documents, "rows": plans.num_rows, "fill_fraction": plans.fill_fraction}
-    found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found["peak_bytes"] = peak_bytes()
     print(json.dumps(found))
 
 
@@ -204,11 +222,8 @@ def starts(args: argparse.Namespace) -> dict[str, Any]:
         print("start:", {k: round(v, 3) for k, v in runs[-1].items() if k.endswith("seconds")}, flush=True)
     for name in ("large", "large-plans"):
         shutil.rmtree(args.work / name)
-    return {
-        "first_with_planning": runs[0],
-        "later": runs[1:],
-        "median_seconds": statistics.median(r["seconds"] for r in runs[1:]),
-    }
+    median = statistics.median(run["seconds"] for run in runs[1:])
+    return {"first_with_planning": runs[0], "later": runs[1:], "median_seconds": median}
 
 
 def main() -> None:
@@ -246,15 +261,24 @@ def main() -> None:
         "tokens_per_processor_second": processor,
         "ratio": {f"{name} over nanochat": wall[name] / wall["nanochat"] for name in ours},
         "ratio_by_processor_time": {f"{name} over nanochat": processor[name] / processor["nanochat"] for name in ours},
-        "bars": {"token shards over nanochat": 50, "on the fly over nanochat": 20, "start seconds": 1, "used": 0.999},
+        "bars": {
+            "token shards over nanochat": 50,
+            "on the fly over nanochat": 20,
+            "start seconds": 1,
+            "used": 0.999,
+            "written": 2e7,
+        },
         **measured,
+        "writing": writing(args),
         "start": starts(args) if args.start_gigabytes else None,
         "threads": usable_cores(),
         "idle_fraction_before": idle,
         **machine(args.nanochat, args.nanochat_python),
     }
     write_result(args.out, result)
-    print(json.dumps({name: result[name] for name in ("ratio", "ratio_by_processor_time", "rows")}, indent=1))
+    print(
+        json.dumps({name: result[name] for name in ("ratio", "ratio_by_processor_time", "rows", "writing")}, indent=1)
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Rows of a shard set: every token in one row, plans kept by what they depend on, nothing moved by an append."""
 
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gradus.data.pack import pack_plan
 from gradus.data.plans import Packing, ShardPlans, kept_path, plan_arguments, plan_shard
 from gradus.data.shard_writer import TokenWriter
 from gradus.data.shards import TokenStore
+from gradus.data.token_manifest import SetFacts, ShardEntry, SourceCounts, extended_manifest, manifest_path
 from gradus.data.tokenise import write_token_shards
 from gradus.tokenizer.tokenizer import Tokenizer
 
@@ -170,3 +172,32 @@ def test_no_documents_make_no_rows(tmp_path: Path, tokenizer: Tokenizer) -> None
     write_token_shards([], tokenizer, tmp_path, split="train")
     plans = ShardPlans(TokenStore(tmp_path, "train"), Packing(8))
     assert (plans.num_rows, plans.fill_fraction, plans.mean_context) == (0, 0.0, 0.0)
+
+
+def test_a_large_set_opens_without_reading_its_shards(tmp_path: Path) -> None:
+    """Forty shards of a tenth of a gigabyte each, of which only the manifest and the plans are more than holes."""
+    facts, entries, length = SetFacts("stream", 300, "f" * 64, 0), [], 5000
+    (tmp_path / "train").mkdir()
+    for number in range(40):
+        bounds = np.arange(0, 10_001 * length, length, dtype="<u8")
+        name, tokens = f"00000-{number:03d}", int(bounds[-1])
+        bounds.tofile(tmp_path / "train" / f"{name}.idx")
+        for suffix, size in (("bin", 2 * tokens + 2), ("src", 20_000)):
+            with (tmp_path / "train" / f"{name}.{suffix}").open("wb") as file:
+                file.truncate(size)
+        files = {"bin": {"bytes": 2 * tokens + 2, "sha256": str(number)}}
+        entries.append(ShardEntry(name, 0, 10_000, tokens, (SourceCounts("s", 10_000, tokens, tokens),), files))
+    content = extended_manifest(None, facts, entries, tasks=1, append="", counts={"by_source": {}})
+    manifest_path(tmp_path, "train").write_bytes(content)
+    ShardPlans(TokenStore(tmp_path, "train"), Packing(2048), tmp_path / "plans")
+    began = time.process_time()
+    store = TokenStore(tmp_path, "train")
+    plans = ShardPlans(store, Packing(2048), tmp_path / "plans")
+    rows = RowOrder(plans.num_rows, 0, 8, 8).step_rows(0)
+    read = store.read(plans.spans(rows))
+    assert time.process_time() - began < 1.0
+    assert len(read.tokens) == plans.spans(rows).length.sum()
+    assert (store.num_tokens, store.num_documents) == (2_000_000_000, 400_000)
+    mapped = [shard for shard in store.shards if "tokens" in vars(shard)]
+    assert 1 <= len(mapped) <= 8
+    assert not any("bounds" in vars(shard) or "source_numbers" in vars(shard) for shard in store.shards)

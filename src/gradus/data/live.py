@@ -9,14 +9,12 @@ every block: this is for one machine, and for text that is read about once. Anyt
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -27,12 +25,15 @@ from gradus.data.permutation import permutation_keys, permute, permuted
 from gradus.data.prefetch import Prefetch
 from gradus.data.spans import Int64, Pieces, Spans, read_stream
 from gradus.data.token_manifest import set_facts
+from gradus.data.tokenise import damage_told, shard_facts
 from gradus.tokenizer.encoder import Encoder, open_encoder
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
 
 # Text of a block, about four million tokens: rows are shuffled inside it.
 BLOCK_BYTES = 1 << 24
+# A training run holds more than a tokenizing one, and waits for its encoder: copies of it live longer here.
+_RENEW_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ class PackedBlock:
 class LiveRows:
     """The endless sequence of rows over a corpus's shards; ends with its `with` block.
 
-    Holds three blocks. notes: file for the blocks' numbers of rows. Errors: DataError for a corpus without documents
-    or with a damaged shard.
+    Holds four blocks and the texts of two. notes: file for the blocks' numbers of rows. Errors: DataError for a
+    corpus without documents or with a damaged shard.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class LiveRows:
     ) -> None:
         self.row_length, self.seed = row_length, seed
         self._mode = mode
-        self._encoder = encoder or open_encoder(tokenizer)
+        self._encoder = encoder or open_encoder(tokenizer, renew_bytes=_RENEW_BYTES)
         self._dtype = set_facts(tokenizer, "stream").dtype
         self._separator = np.array([tokenizer.special(END_OF_TEXT)], dtype=self._dtype)
         self.blocks, identity = _blocks(shards, block_bytes)
@@ -93,6 +94,8 @@ class LiveRows:
         self._notes = _Notes(notes, digest(self.data))
         self._starts = [0]  # the first place of each block of the sequence, as far as it is known
         self._packed: dict[int, PackedBlock] = {}
+        # Reading, encoding and the rows of a step go on at the same time.
+        self._texts = Prefetch(self._read_texts, ahead=1)
         self._ahead = Prefetch(self._pack, ahead=1)
 
     def __enter__(self) -> LiveRows:
@@ -100,6 +103,7 @@ class LiveRows:
 
     def __exit__(self, *reason: object) -> None:
         self._ahead.__exit__(*reason)
+        self._texts.__exit__(*reason)
 
     def read(self, places: Int64) -> tuple[Pieces, Int64]:
         """The rows at these places of the sequence, rising, end to end; and the length of each piece."""
@@ -147,9 +151,15 @@ class LiveRows:
             self._packed[turn] = self._ahead(turn)
         return self._packed[turn]
 
-    def _pack(self, turn: int) -> PackedBlock:
+    def _read_texts(self, turn: int) -> list[str]:
         block = self.blocks[self._number(turn)]
-        ids = self._encoder.encode(_texts(block))
+        with damage_told(block.shard), pq.ParquetFile(block.shard) as file:
+            table = file.read_row_groups(range(block.first, block.end), columns=["text"])
+        texts: list[str] = table["text"].to_pylist()
+        return texts
+
+    def _pack(self, turn: int) -> PackedBlock:
+        ids = self._encoder.encode(self._texts(turn))
         lengths = np.array([1 + len(document) for document in ids], dtype=np.int64)
         parts = [part for document in ids for part in (self._separator, document)]
         tokens = np.concatenate([*parts, self._separator], dtype=self._dtype, casting="unsafe")
@@ -170,37 +180,17 @@ def _spans(block: PackedBlock, rows: Int64) -> Spans:
 def _blocks(shards: Sequence[Path], block_bytes: int) -> tuple[list[TextBlock], str]:
     """The blocks, and a digest of what the shards say of themselves."""
     blocks: list[TextBlock] = []
-    facts: list[Any] = []
-    documents = 0
-    for shard in shards:
-        with _damage_told(shard), pq.ParquetFile(shard) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-            sizes = [group.total_byte_size for group in groups]
-            documents += file.metadata.num_rows
-        facts.append([shard.name, shard.stat().st_size, [group.num_rows for group in groups], sizes])
+    facts = [shard_facts(shard) for shard in shards]
+    for shard, (_, _, _, sizes) in zip(shards, facts, strict=True):
         first = size = 0
         for index, one in enumerate(sizes, 1):
             size += one
             if size >= block_bytes or index == len(sizes):
                 blocks.append(TextBlock(shard, first, index))
                 first, size = index, 0
-    if not documents:
+    if not any(sum(documents) for _, _, documents, _ in facts):
         raise DataError(f"{len(shards)} corpus shards hold no documents; there is nothing to train on")
     return blocks, digest([facts, block_bytes])
-
-
-def _texts(block: TextBlock) -> list[str]:
-    with _damage_told(block.shard), pq.ParquetFile(block.shard) as file:
-        texts: list[str] = file.read_row_groups(range(block.first, block.end), columns=["text"])["text"].to_pylist()
-    return texts
-
-
-@contextmanager
-def _damage_told(shard: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{shard}: damaged corpus shard ({error}); build the corpus again") from error
 
 
 class _Notes:

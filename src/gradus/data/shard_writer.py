@@ -53,20 +53,22 @@ class TokenAppend:
         source_shards: Sequence[str],
         *,
         filters: str = "",
+        content: str = "",
         shard_tokens: int = SHARD_TOKENS,
         generation: int | None = None,
     ) -> None:
         """Begin an append, or go on with the same one where it was interrupted.
 
-        source_shards: one task each, by a name that says what it reads; with `filters`, the fingerprint of what
-        judged the texts, it decides whether a finished task is taken over. generation: the one that this append
+        source_shards: one task each, by the name of what it reads. filters: fingerprint of what judged the texts.
+        content: digest of what the source shards hold; these three, the facts and shard_tokens are what "the same"
+        means, and whether a finished task is taken over. generation: the one that this append
         makes, the next if None; where the set has it from the same append, there is nothing left to do, and 1 makes
         a new set in the place of any other. Errors: DataError where the set holds ids of another tokenizer or another
         layout, or is not at the generation before.
         """
         self._folder, self._split, self._facts = folder, split, facts
         self._shards, self._path = folder / split, manifest_path(folder, split)
-        self._names, self._filters, self._shard_tokens = list(source_shards), filters, shard_tokens
+        self._names, self._same = list(source_shards), [filters, content, shard_tokens]
         self._before = read_manifest(folder, split) if self._path.exists() else None
         self.is_committed = self._is_done(generation)
         if self.is_committed:
@@ -88,7 +90,7 @@ class TokenAppend:
         """What this append is, after that many generations of the set, all of them if None."""
         old = before.generations[:generations] if before else ()
         chain = old[-1].chain if old else ""
-        return digest([chain, asdict(self._facts), self._names, self._filters, self._shard_tokens])
+        return digest([chain, asdict(self._facts), self._names, *self._same])
 
     def _is_done(self, generation: int | None) -> bool:
         """Whether the set has that generation from this very append."""

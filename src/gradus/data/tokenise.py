@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gradus.core.errors import DataError
+from gradus.core.fingerprint import digest
 from gradus.data.document import Document
 from gradus.data.shard_task import TaskWriter, TokenTask
 from gradus.data.shard_writer import SHARD_TOKENS, TokenAppend, TokenWriter
@@ -93,14 +95,28 @@ def _batches(documents: Iterable[Document], batch_bytes: int) -> Iterator[TextBa
         yield batch
 
 
-def shard_batches(shard: Path, batch_bytes: int = BATCH_BYTES) -> Iterator[TextBatch]:
-    """The documents of one parquet shard of a corpus, in order. Errors: DataError where it is damaged."""
+@contextmanager
+def damage_told(shard: Path) -> Iterator[None]:
+    """DataError for what parquet says of a shard that is damaged."""
     try:
-        with pq.ParquetFile(shard) as file:
-            for group in range(file.num_row_groups):
-                yield from _parts(file.read_row_group(group, columns=["text", "source"]), batch_bytes)
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{shard}: damaged corpus shard ({error}); build the corpus again") from error
+
+
+def shard_facts(shard: Path) -> list[Any]:
+    """[name, bytes, documents of each row group, their bytes] of a parquet shard, from its footer."""
+    with damage_told(shard), pq.ParquetFile(shard) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+        sizes = [[getattr(group, name) for group in groups] for name in ("num_rows", "total_byte_size")]
+        return [shard.name, shard.stat().st_size, *sizes]
+
+
+def shard_batches(shard: Path, batch_bytes: int = BATCH_BYTES) -> Iterator[TextBatch]:
+    """The documents of one parquet shard of a corpus, in order. Errors: DataError where it is damaged."""
+    with damage_told(shard), pq.ParquetFile(shard) as file:
+        for group in range(file.num_row_groups):
+            yield from _parts(file.read_row_group(group, columns=["text", "source"]), batch_bytes)
 
 
 def _parts(table: pa.Table, batch_bytes: int) -> Iterator[TextBatch]:
@@ -137,7 +153,10 @@ def tokenise_shards(
     tokenizer = load_tokenizer(tokenizer_folder)
     facts = set_facts(tokenizer, "stream", tokenizer.special(END_OF_TEXT))
     names = [f"{shard.parent.name}/{shard.name}" for shard in shards]
-    append = TokenAppend(out, split, facts, names, filters=filters, shard_tokens=shard_tokens, generation=generation)
+    content = digest([shard_facts(shard) for shard in shards])
+    append = TokenAppend(
+        out, split, facts, names, filters=filters, content=content, shard_tokens=shard_tokens, generation=generation
+    )
     of_task = dict(zip((task.number for task in append.tasks), shards, strict=False))
     arguments = (
         {
@@ -157,8 +176,8 @@ def tokenise_shards(
 
 def tokenise_shard(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """The job of one task: read its corpus shard, encode, write, mark as finished."""
-    encoder = _encoder_of(arguments["tokenizer"], arguments["encoder"], arguments["threads"])
     task = TokenTask.from_json(arguments["task"])
+    encoder = _encoder_of(arguments["tokenizer"], task.facts.tokenizer, arguments["encoder"], arguments["threads"])
     with TaskWriter(task) as writer:
         documents, size = _encode(shard_batches(Path(arguments["shard"])), encoder, writer.add, report)
         writer.finish()
@@ -166,9 +185,12 @@ def tokenise_shard(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _encoder_of(folder: str, name: EncoderName, threads: int | None) -> Encoder:
-    """Kept from one job of a process to the next."""
-    return open_encoder(load_tokenizer(folder), name, threads=threads)
+def _encoder_of(folder: str, expected: str, name: EncoderName, threads: int | None) -> Encoder:
+    """The encoder of a folder's tokenizer, kept from one job of a process to the next."""
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.digest != expected:
+        raise DataError(f"{folder}: not the tokenizer that this append began with; run again")
+    return open_encoder(tokenizer, name, threads=threads)
 
 
 def _one_by_one(on_progress: Report | None) -> RunJobs:

@@ -291,7 +291,11 @@ def training_reports(
     place: Place,
     session: Session,
 ) -> Iterator[StepReport]:
-    """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries, and checkpoints in its folder."""
+    """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries, and checkpoints in its folder.
+
+    The batches of the next steps are made in the background.
+    """
+    from gradus.data.prefetch import Prefetch
     from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import fit
     from gradus.train.optimizers import build_optimizer
@@ -299,18 +303,19 @@ def training_reports(
 
     # A folder of another fingerprint is refused by its identity.
     kept = Checkpoints(place.work / CHECKPOINTS, keep=settings.keep_checkpoints, identity=place.stage.fingerprint)
-    return fit(
-        model,
-        build_optimizer(model, settings.optimizer),
-        batches,
-        loss,
-        Schedule(settings.schedule, steps),
-        steps=steps,
-        checkpoints=kept,
-        log_every=settings.log_every,
-        save_every=settings.save_every,
-        evaluate_every=settings.evaluate_every,
-        precision=place.machine.precision,
-        guard=settings.guard,
-        world=session.world,
-    )
+    with Prefetch(batches) as ahead:
+        yield from fit(
+            model,
+            build_optimizer(model, settings.optimizer),
+            ahead,
+            loss,
+            Schedule(settings.schedule, steps),
+            steps=steps,
+            checkpoints=kept,
+            log_every=settings.log_every,
+            save_every=settings.save_every,
+            evaluate_every=settings.evaluate_every,
+            precision=place.machine.precision,
+            guard=settings.guard,
+            world=session.world,
+        )

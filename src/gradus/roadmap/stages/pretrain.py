@@ -105,7 +105,6 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.data.bookmark import read_bookmark
     from gradus.data.loader import RowLoader
     from gradus.data.plans import Packing, ShardPlans
-    from gradus.data.prefetch import Prefetch
     from gradus.data.shards import TokenStore
     from gradus.model.transformer import build_model
     from gradus.model.weights import load_model
@@ -146,9 +145,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             for warning in loader.order.mixture.warnings(loader.order.place(steps)):
                 place.progress.line(f"  warning: {warning}")
         evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
-        with Prefetch(loader.batches) as batches:
-            reports = training_reports(model, batches, next_token_loss, steps, settings, place, session)
-            last = follow(reports, place, session, evaluate)
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
+        last = follow(reports, place, session, evaluate)
         results = training_results(place, last, model.config)
         if session.world.is_main:
             save_final_model(place, model, tokenizer, HermesFormat(tokenizer).chat_template)

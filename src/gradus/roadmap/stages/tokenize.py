@@ -99,7 +99,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
                 ),
             )
         for notice in notices:
-            place.progress.line(f"  note: the fast encoder is not used: {notice}")
+            place.progress.line(f"  note: {notice}")
     shutil.copytree(folder, place.work / TOKENIZER_FOLDER, dirs_exist_ok=True)
     train = counts["train"]
     results: dict[str, Any] = {
