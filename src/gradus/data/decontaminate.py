@@ -35,7 +35,7 @@ from gradus.data.shingles import WORDS_VERSION, Hashes, Offsets, ngram_hashes, w
 
 DECONTAMINATE_VERSION = 1
 
-# A bitmap of this many bits an n-gram lets one in as many through by chance.
+# A bitmap with two bits set of this many an n-gram lets about one in 70 through by chance (Bloom 1970).
 _BITS_AN_NGRAM = 16
 _LEAST_BITS = 16
 _MOST_BITS = 31
@@ -186,10 +186,10 @@ class _NgramIndex:
         self._starts = np.append(first, len(ngrams))
         self._owners = owners.astype(np.int32)
         bits = int(np.clip(np.ceil(np.log2(_BITS_AN_NGRAM * len(self._ngrams))), _LEAST_BITS, _MOST_BITS))
-        self._shift = np.uint64(64 - bits)
+        self._bits = np.uint64(bits)
         self._bitmap = np.zeros(1 << (bits - 3), dtype=np.uint8)
-        slots = self._ngrams >> self._shift
-        np.bitwise_or.at(self._bitmap, (slots >> np.uint64(3)).astype(np.int64), _bit_of(slots))
+        for slots in (self._slots(self._ngrams), self._slots(self._ngrams << self._bits)):
+            np.bitwise_or.at(self._bitmap, (slots >> np.uint64(3)).astype(np.int64), _bit_of(slots))
 
     def coverage(self, ngrams: Hashes, offsets: Offsets) -> tuple[Offsets, Offsets, NDArray[np.float64]]:
         """(document, text, share of the text's n-grams in the document) for every pair that shares one."""
@@ -213,8 +213,17 @@ class _NgramIndex:
         return document, text, count / self._num_ngrams[text]
 
     def _may_hold(self, ngrams: Hashes) -> Offsets:
-        slots = ngrams >> self._shift
-        return np.flatnonzero(self._bitmap[(slots >> np.uint64(3)).view(np.int64)] & _bit_of(slots))
+        first = np.flatnonzero(self._is_set(self._slots(ngrams)))
+        second = np.flatnonzero(self._is_set(self._slots(ngrams[first] << self._bits)))
+        return np.take(first, second)
+
+    def _slots(self, hashes: Hashes) -> Hashes:
+        """The bit that a hash means by its upper bits."""
+        return hashes >> (np.uint64(64) - self._bits)
+
+    def _is_set(self, slots: Hashes) -> NDArray[np.uint8]:
+        found: NDArray[np.uint8] = self._bitmap[(slots >> np.uint64(3)).view(np.int64)] & _bit_of(slots)
+        return found
 
 
 def _bit_of(slots: Hashes) -> NDArray[np.uint8]:
