@@ -147,6 +147,34 @@ def test_real_text_is_estimated_as_its_shingle_sets_say() -> None:
     assert abs(float(similarities(made[:1], made[1:])[0]) - true) < 0.1
 
 
+def pairs_of_texts() -> list[tuple[str, str]]:
+    """200 pairs of 150 words, of which a few are replaced in the copy."""
+    rng = random.Random(7)
+    made = []
+    for _ in range(200):
+        words = [f"w{rng.randrange(5000)}" for _ in range(150)]
+        copy = list(words)
+        for place in rng.sample(range(150), rng.randrange(1, 12)):
+            copy[place] = f"v{rng.randrange(5000)}"
+        made.append((" ".join(words), " ".join(copy)))
+    return made
+
+
+def true_jaccard(one: str, other: str) -> float:
+    sets = [set(zip(*(text.split()[i:] for i in range(5)), strict=False)) for text in (one, other)]
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+def test_estimates_are_nearer_the_truth_than_datasketchs() -> None:
+    # datasketch 2.0.0, MinHash(num_perm=112, seed=1) on the same 5-grams: error .0433, bias -.0037.
+    pairs = pairs_of_texts()
+    settings = MinHashSettings()
+    one, other = (signatures([pair[i] for pair in pairs], settings) for i in (0, 1))
+    errors = similarities(one, other) - np.array([true_jaccard(*pair) for pair in pairs])
+    assert (errors**2).mean() ** 0.5 < 0.0433
+    assert abs(errors.mean()) < 0.0037
+
+
 def test_settings_that_change_signatures_change_the_fingerprint() -> None:
     plain = MinHashSettings()
     assert plain.sketch_fingerprint == MinHashSettings(threshold=0.9, leaders=2).sketch_fingerprint

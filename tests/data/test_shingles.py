@@ -17,7 +17,8 @@ WITHOUT_SPACES = "HIRAGANA", "KATAKANA", "CJK", "THAI", "LAO", "MYANMAR", "KHMER
 def slow_words(text: str) -> list[str]:
     words, word = [], ""
     for character in text.lower().replace("ς", "σ"):
-        counts = unicodedata.category(character)[0] in "LMN" and ord(character) < 0x40000
+        counts = unicodedata.category(character)[0] in "LMN" or ord(character) >= 0x20000
+        counts = counts and ord(character) < 0x40000
         alone = counts and any(first <= ord(character) <= last for first, last in shingles._SCRIPTS_WITHOUT_SPACES)
         if counts and not alone:
             word += character

@@ -6,7 +6,7 @@ What counts as a word (`WORDS_VERSION` names this definition; change both togeth
 - A word is a longest run of characters whose Unicode category is letter, mark or number (L*, M*, N*). All else
   separates: white space, punctuation, symbols, "_", emoji, format characters, lone surrogates.
 - In scripts that are written without spaces between words (Han, Kana, Bopomofo, Thai, Lao, Burmese, Khmer) each
-  character is a word of its own.
+  character is a word of its own; so is every code point of the two planes of ideographs (U+20000 to U+3FFFF).
 
 A word's hash is h(w) = mix(sum_k c_k A^(k+1)), c_k being its UTF-8 bytes in little-endian groups of eight, padded
 with zeros. The hash of the n-gram w_1 .. w_n is mix(sum_i h(w_i) B^(n-i)). All of it is modulo 2^64; A and B are odd
@@ -44,7 +44,7 @@ _MODULUS = 1 << 64
 _SEPARATES, _JOINS, _ALONE = 0, 1, 2
 # Added where the lower-cased form is another character of the same size in UTF-8, and where it is anything else.
 _LOWERS, _RESIZES = 4, 8
-_NUM_CODE_POINTS = 0x40000
+_IDEOGRAPHS, _NUM_CODE_POINTS = 0x20000, 0x40000
 _SCRIPTS_WITHOUT_SPACES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Burmese
@@ -59,7 +59,7 @@ _SCRIPTS_WITHOUT_SPACES = (
     (0xF900, 0xFAFF),
     (0xFF66, 0xFF9F),  # halfwidth Katakana
     (0x1B000, 0x1B16F),
-    (0x20000, 0x3FFFF),
+    (_IDEOGRAPHS, _NUM_CODE_POINTS - 1),
 )
 # Bytes of ASCII: letters in lower case and digits stay, the rest is zero; bytes of longer characters stay.
 _LOWER_ASCII = bytes(
@@ -303,7 +303,9 @@ def _character_classes() -> tuple[Bytes, NDArray[np.int64]]:
     """By code point: the class, and the lower-cased form. The last entry is for all code points beyond the table."""
     classes = np.zeros(_NUM_CODE_POINTS + 1, dtype=np.uint8)
     lowered = np.arange(_NUM_CODE_POINTS + 1)
-    for code in range(0x80, _NUM_CODE_POINTS):
+    # The two planes of ideographs are letters throughout, whatever this Python's Unicode has assigned in them.
+    classes[_IDEOGRAPHS:_NUM_CODE_POINTS] = _JOINS
+    for code in range(0x80, _IDEOGRAPHS):
         character = chr(code)
         if unicodedata.category(character)[0] in "LMN":
             classes[code] = _JOINS

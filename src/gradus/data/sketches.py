@@ -60,7 +60,10 @@ class SketchWriter:
             raise ValueError(f"{len(signed)} signatures, {len(ids)} ids and {len(ranks)} ranks; one of each a document")
         if self._documents + len(signed) > MOST_DOCUMENTS:
             raise DataError(f"{self._folder}: more than {MOST_DOCUMENTS:,} documents in one shard; divide it")
-        self._append("ids", bytes.fromhex("".join(ids)))
+        packed = bytes.fromhex("".join(ids))
+        if len(packed) != ID_BYTES * len(ids):
+            raise ValueError(f"an id has {2 * ID_BYTES} hex digits; found {', '.join(ids[:3])}")
+        self._append("ids", packed)
         self._append("ranks", np.array(ranks, dtype="<u4").tobytes())
         self._append("signatures", signed.astype("<u2", copy=False).tobytes())
         rows = np.flatnonzero(signed.any(axis=1))
