@@ -113,6 +113,15 @@ def test_a_plan_that_is_not_whole_is_made_again(store: TokenStore, tmp_path: Pat
     assert path.read_bytes() == good
 
 
+def test_a_changed_byte_of_a_kept_plan_is_told(store: TokenStore, tmp_path: Path) -> None:
+    ShardPlans(store, Packing(64), tmp_path)
+    path = kept_path(tmp_path, store.shards[1], Packing(64))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    plans = ShardPlans(store, Packing(64), tmp_path)
+    with pytest.raises(DataError, match=r"\.plan: damaged pack plan; delete it, and it is made again"):
+        plans.spans(plans.first_row[1:2])
+
+
 def test_other_processes_can_make_the_plans_before(store: TokenStore, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     ShardPlans(store, Packing(64, by_source=True), here)

@@ -3,7 +3,7 @@
 A plan depends on its shard's documents, the row length and the packing alone, so it is kept under a name made of
 these, and shards that are appended leave the plans of the others as they are. The file of a plan is
 
-    16 int64      format, row length, rows, pieces, tokens, positions attended, number of sources, 0 ...
+    16 int64      format, row length, rows, pieces, tokens, positions attended, sources, CRC-32 of the rest, 0 ...
     int64         rows of each source, where rows hold one source each
     uint32        where each row's pieces begin, and the number of pieces; then each piece's start and length
 
@@ -12,6 +12,8 @@ and is mapped when one of its rows is asked for.
 
 from __future__ import annotations
 
+import secrets
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradus.core.errors import DataError
-from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.pack import PLAN_VERSION, PackMode, pack_plan
 from gradus.data.shards import TokenShard, TokenStore
@@ -62,7 +63,10 @@ class ShardPlan:
         if not isinstance(self._stored, Path):
             return self._stored
         offset = (_HEADER + len(self.source_rows)) * 8
-        return np.memmap(self._stored, dtype="<u4", mode="r", offset=offset).view(np.ndarray)
+        body = np.memmap(self._stored, dtype="<u4", mode="r", offset=offset).view(np.ndarray)
+        if zlib.crc32(body.data) != self._header[7]:
+            raise DataError(f"{self._stored}: damaged pack plan; delete it, and it is made again")
+        return body
 
     @property
     def row_starts(self) -> NDArray[np.uint32]:
@@ -80,9 +84,12 @@ class ShardPlan:
         return self._body[self.num_rows + 1 + self.num_pieces :]
 
     def write(self, path: Path) -> None:
-        """Keep the plan at `path`."""
-        parts = (self._header.astype("<i8"), self.source_rows.astype("<i8"), self._body.astype("<u4"))
-        write_atomic(path, b"".join(part.tobytes() for part in parts))
+        """Keep the plan at `path`. It can be made again, so nothing waits for the disk; its sum tells what got lost."""
+        temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+        with temporary.open("wb") as file:
+            for part in (self._header.astype("<i8"), self.source_rows.astype("<i8"), self._body.astype("<u4")):
+                file.write(part.data)
+        temporary.replace(path)
 
 
 def make_plan(shard: TokenShard, packing: Packing) -> ShardPlan:
@@ -100,8 +107,9 @@ def make_plan(shard: TokenShard, packing: Packing) -> ShardPlan:
     starts = [bounds[plan.document] + plan.offset for plan in plans]
     body = np.concatenate([*row_starts, pieces_before[-1:], *starts, *(plan.length for plan in plans)])
     source_rows = np.array([plan.num_rows for plan in plans] if packing.by_source else [], dtype=np.int64)
+    body = body.astype("<u4")
     header = np.zeros(_HEADER, dtype=np.int64)
-    header[:7] = (
+    header[:8] = (
         PLAN_FORMAT,
         packing.row_length,
         sum(plan.num_rows for plan in plans),
@@ -109,8 +117,9 @@ def make_plan(shard: TokenShard, packing: Packing) -> ShardPlan:
         sum(plan.num_tokens for plan in plans),
         sum(int((plan.length * (plan.length + 1) // 2).sum()) for plan in plans),
         len(source_rows),
+        zlib.crc32(body.data),
     )
-    return ShardPlan(header, source_rows, body.astype(np.uint32))
+    return ShardPlan(header, source_rows, body)
 
 
 def _kept_plan(path: Path) -> ShardPlan | None:
