@@ -70,7 +70,10 @@ def ours(shards: Path, work: Path, tokenizer: Path, processes: int) -> dict[str,
             work / "tokens",
             split=split,
             threads=1,
-            run_jobs=lambda job, jobs: run_jobs(job, jobs, processes, work / "log"),
+            # As the stage does: the validation side is not worth the start of another process.
+            run_jobs=lambda job, jobs, count=processes if split == "train" else 1: run_jobs(
+                job, jobs, count, work / "log"
+            ),
         )
         tokens += written["tokens"]
     ended = time.perf_counter()

@@ -25,6 +25,8 @@ INPUTS = (
 TOKENIZER_FOLDER = "tokenizer"
 
 _BYTES_PER_SECOND = 3e7
+# A process takes about half a second to start.
+_LEAST_BYTES_A_PROCESS = 8_000_000
 Job = Callable[[dict[str, Any], Callable[[int, int], None]], dict[str, Any]]
 
 
@@ -83,7 +85,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             documents -= int(before.results["counts"].get(split, {}).get("documents", 0))
         if documents == 0 and not kept:
             continue
-        processes = min(place.machine.threads or usable_cores(), max(1, len(shards)))
+        size = int(corpus.results["bytes" if split == "train" else "validation_bytes"])
+        worth = min(len(shards), size // _LEAST_BYTES_A_PROCESS)
+        processes = max(1, min(place.machine.threads or usable_cores(), worth))
         with place.progress.task(f"{split} documents", documents) as task:
             counts[split], notices = tokenise_shards(
                 shards,
