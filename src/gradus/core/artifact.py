@@ -78,6 +78,12 @@ class Artifact:
     def results(self) -> dict[str, Any]:
         return self.manifest.results
 
+    def parent(self, key: str) -> str | None:
+        """The fingerprint of the input of a key, the first of several; None where it has none."""
+        parents = self.manifest.parents.get(key)
+        one = next(iter(parents), None) if isinstance(parents, list) else parents
+        return one.partition("@")[0] if one else None
+
     def file(self, name: str) -> Path:
         """A file or folder inside the artifact; ArtifactError where it holds none of that name."""
         if name in self.manifest.files or any(known.startswith(name + "/") for known in self.manifest.files):

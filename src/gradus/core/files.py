@@ -12,6 +12,9 @@ from pathlib import Path
 
 from gradus.core.errors import GradusError
 
+# What systems answer that cannot give a file of another disk, or any file, a second name.
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
+
 
 def fsync_file(path: Path) -> None:
     """Push a file's bytes to the disk."""
@@ -55,13 +58,19 @@ def inherit_files(earlier: Path, out: Path, names: Sequence[str]) -> None:
             if path.is_dir() or there.exists():
                 continue
             there.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(path, there)
-            except OSError:
-                # Whole or not at all, since what exists is not copied again.
-                half = there.with_name(f".{there.name}.tmp-{secrets.token_hex(4)}")
-                shutil.copyfile(path, half)
-                os.replace(half, there)
+            link_or_copy(path, there)
+
+
+def link_or_copy(path: Path, there: Path) -> None:
+    """Give a file that never changes a second name, or a copy where the system has none; whole or not at all."""
+    try:
+        os.link(path, there)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        half = there.with_name(f".{there.name}.tmp-{secrets.token_hex(4)}")
+        shutil.copyfile(path, half)
+        os.replace(half, there)
 
 
 def expand_path(text: str, folder: Path) -> Path:

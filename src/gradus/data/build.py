@@ -258,7 +258,7 @@ class _Counts:
 
     def __init__(self, folder: Path, decision: _Decision, extends: Path | None, portions: int) -> None:
         self.drops = DropLog()
-        self._folder, self._decision = folder, decision
+        self._folder = folder
         self._least = 1.0  # position of a document in train
         self._sides: dict[str, dict[str, Any]] = {
             split: {"documents": 0, "bytes": 0, "shards": 0, "by_source": {}} for split in SPLITS

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,18 +42,24 @@ def read_corpus(folder: Path, split: Split) -> Iterator[Document]:
 
 def corpus_shards(folder: Path, split: Split) -> list[Path]:
     """The shards of one side in their order. Errors: DataError where `folder` holds no corpus."""
-    if not (folder / "corpus.json").is_file():
-        raise DataError(f"{folder}: no corpus here (corpus.json is missing)")
+    if not (folder / COUNTS).is_file():
+        raise _no_corpus(folder)
     return sorted((folder / split).glob("*.parquet"))
 
 
 def read_corpus_shard(shard: Path) -> Iterator[Document]:
     """The documents of one shard. Errors: DataError where it is damaged."""
+    with damage_told(shard), pq.ParquetFile(shard) as file:
+        for group in range(file.num_row_groups):
+            for row in file.read_row_group(group).to_pylist():
+                yield Document(row["text"], row["id"], row["source"], json.loads(row["meta"]))
+
+
+@contextmanager
+def damage_told(shard: Path) -> Iterator[None]:
+    """DataError for what parquet says of a shard that is damaged."""
     try:
-        with pq.ParquetFile(shard) as file:
-            for group in range(file.num_row_groups):
-                for row in file.read_row_group(group).to_pylist():
-                    yield Document(row["text"], row["id"], row["source"], json.loads(row["meta"]))
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{shard}: damaged corpus shard ({error}); build the corpus again") from error
 
@@ -60,7 +67,11 @@ def read_corpus_shard(shard: Path) -> Iterator[Document]:
 def corpus_counts(folder: Path) -> dict[str, Any]:
     """The counts that `build_corpus` returned for this folder."""
     try:
-        counts: dict[str, Any] = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        counts: dict[str, Any] = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{folder}: no corpus here (corpus.json is missing)") from None
+        raise _no_corpus(folder) from None
     return counts
+
+
+def _no_corpus(folder: Path) -> DataError:
+    return DataError(f"{folder}: no corpus here ({COUNTS} is missing)")

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from gradus.core.errors import DataError
 from gradus.core.fingerprint import digest
+from gradus.data.corpus import damage_told
 from gradus.data.pack import PLAN_VERSION, PackMode, pack_plan
 from gradus.data.permutation import permutation_keys, permute, permuted
 from gradus.data.prefetch import Prefetch
 from gradus.data.spans import Int64, Pieces, Spans, read_stream
 from gradus.data.token_manifest import set_facts
-from gradus.data.tokenise import damage_told, shard_facts
+from gradus.data.tokenise import shard_facts
 from gradus.tokenizer.encoder import Encoder, open_encoder
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer

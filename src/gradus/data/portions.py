@@ -14,8 +14,6 @@ _PORTIONS = 64
 LEAST_BYTES = 1 << 22
 _MOST_BYTES = 1 << 28
 _MOST_TASKS = 4096
-# About how much text a packed byte holds.
-_UNPACKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class Portion:
 
 def portions_of(tasks: Sequence[ShardTask], first: int = 0) -> Iterator[Portion]:
     """The tasks in order, small ones of a source together, one of unknown size alone. first: the first number."""
-    sizes = [_text_bytes(task) for task in tasks]
+    sizes = [task.text_bytes for task in tasks]
     enough = min(_MOST_BYTES, max(LEAST_BYTES, sum(size or 0 for size in sizes) // _PORTIONS))
     number = first
     pending: list[ShardTask] = []
@@ -58,9 +56,3 @@ def portions_of(tasks: Sequence[ShardTask], first: int = 0) -> Iterator[Portion]
         pending_bytes += task_bytes
     if pending:
         yield Portion(number, tuple(pending))
-
-
-def _text_bytes(task: ShardTask) -> int | None:
-    if task.size is None:
-        return None
-    return task.size * (_UNPACKED if task.name.endswith((".gz", ".zst", ".parquet")) else 1)

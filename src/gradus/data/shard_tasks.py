@@ -16,6 +16,9 @@ from gradus.data.file_formats import FileFormat, Meta, ReadOptions
 RawPolicy = Literal["stream", "delete", "keep"]
 Place = Literal["local", "http", "hub", "synthetic"]
 
+# About how much text a packed byte holds.
+_UNPACKED = 3
+
 
 @dataclass(frozen=True, slots=True)
 class RawText:
@@ -51,6 +54,13 @@ class ShardTask:
     seed: int = 0
     shuffle_buffer: int = 0
     raw: RawPolicy = "stream"
+
+    @property
+    def text_bytes(self) -> int | None:
+        """About how much text it holds, where its size is known."""
+        if self.size is None:
+            return None
+        return self.size * (_UNPACKED if self.name.endswith((".gz", ".zst", ".parquet")) else 1)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for `json.dumps`."""

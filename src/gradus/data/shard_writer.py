@@ -8,8 +8,6 @@ files that no manifest and no marker knows are half-written, and the next append
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradus.core.errors import DataError
-from gradus.core.files import write_atomic
+from gradus.core.files import link_or_copy, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.lengths import counted_length_statistics, merged_counts
 from gradus.data.shard_task import PENDING, TaskWriter, TokenTask, finished_task, marker_path
@@ -38,8 +36,6 @@ from gradus.tokenizer.tokenizer import Tokenizer
 
 # 256 MiB of uint16.
 SHARD_TOKENS = 1 << 27
-# What systems answer that cannot give a file of another disk, or any file, a second name.
-_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 
 
 class TokenAppend:
@@ -213,12 +209,7 @@ def adopt_set(old: Path, new: Path, split: str) -> None:
     for entry in manifest.shards:
         for suffix in entry.files:
             name = f"{entry.name}.{suffix}"
-            try:
-                os.link(old / split / name, new / split / name)
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                shutil.copyfile(old / split / name, new / split / name)
+            link_or_copy(old / split / name, new / split / name)
     write_atomic(manifest_path(new, split), manifest.content)
 
 

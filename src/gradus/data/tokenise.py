@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,17 @@ import pyarrow.parquet as pq
 
 from gradus.core.errors import DataError
 from gradus.core.fingerprint import digest
+from gradus.data.corpus import damage_told
 from gradus.data.document import Document
 from gradus.data.shard_task import TaskWriter, TokenTask
 from gradus.data.shard_writer import SHARD_TOKENS, TokenAppend, TokenWriter
 from gradus.data.token_manifest import set_facts
+from gradus.data.worker import Job, Report, run_here
 from gradus.tokenizer.encoder import Encoder, EncoderName, open_encoder
 from gradus.tokenizer.loading import load_tokenizer
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
 
-Report = Callable[[int, int], None]
-"""Called now and then with how many documents and UTF-8 bytes are done."""
-Job = Callable[[dict[str, Any], Report], dict[str, Any]]
 RunJobs = Callable[[Job, Iterable[dict[str, Any]]], Iterable[dict[str, Any]]]
 """Runs a job, a function at the top of a module, on each of its JSON arguments; results in their order."""
 
@@ -95,15 +93,6 @@ def _batches(documents: Iterable[Document], batch_bytes: int) -> Iterator[TextBa
         yield batch
 
 
-@contextmanager
-def damage_told(shard: Path) -> Iterator[None]:
-    """DataError for what parquet says of a shard that is damaged."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{shard}: damaged corpus shard ({error}); build the corpus again") from error
-
-
 def shard_facts(shard: Path) -> list[Any]:
     """[name, bytes, documents of each row group, their bytes] of a parquet shard, from its footer."""
     with damage_told(shard), pq.ParquetFile(shard) as file:
@@ -169,7 +158,7 @@ def tokenise_shards(
         }
         for task in append.pending
     )
-    run = run_jobs or _one_by_one(on_progress)
+    run = run_jobs or partial(run_here, on_progress=on_progress)
     notices = {result["notice"] for result in run(tokenise_shard, arguments) if result["notice"]}
     return append.commit(), sorted(notices)
 
@@ -191,19 +180,3 @@ def _encoder_of(folder: str, expected: str, name: EncoderName, threads: int | No
     if tokenizer.digest != expected:
         raise DataError(f"{folder}: not the tokenizer that this append began with; run again")
     return open_encoder(tokenizer, name, threads=threads)
-
-
-def _one_by_one(on_progress: Report | None) -> RunJobs:
-    def run(job: Job, jobs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        documents = size = 0
-
-        def report(job_documents: int, job_size: int) -> None:
-            if on_progress is not None:
-                on_progress(documents + job_documents, size + job_size)
-
-        for arguments in jobs:
-            result = job(arguments, report)
-            documents, size = documents + result["documents"], size + result["bytes"]
-            yield result
-
-    return run

@@ -53,12 +53,10 @@ def run_jobs(
 
         yield from run_jobs_on_ray(job, jobs, on_progress)
         return
-    meter = _Meter(on_progress)
     if processes == 1:
-        for number, arguments in enumerate(jobs):
-            yield job(arguments, partial(meter.show, number))
+        yield from run_here(job, jobs, on_progress)
         return
-    with _Pool(name_of_job(job), processes, log, meter) as pool:
+    with _Pool(name_of_job(job), processes, log, _Meter(on_progress)) as pool:
         ahead: deque[Future[dict[str, Any]]] = deque()
         for number, arguments in enumerate(jobs):
             ahead.append(pool.submit(number, arguments))
@@ -66,6 +64,15 @@ def run_jobs(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def run_here(
+    job: Job, jobs: Iterable[dict[str, Any]], on_progress: Callable[[int, int], None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """`run_jobs` in the caller itself, one job after the other."""
+    meter = _Meter(on_progress)
+    for number, arguments in enumerate(jobs):
+        yield job(arguments, partial(meter.show, number))
 
 
 def name_of_job(job: Job) -> str:

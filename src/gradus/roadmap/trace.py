@@ -46,7 +46,7 @@ def follow_document(corpus: Artifact, found: Whereabouts, home: Path) -> Iterato
     """What became of a document in the finished stages of all roadmaps in `home`."""
     stages = list(_finished(home))
     for name, tokens in stages:
-        if tokens.kind != "tokens" or _parent(tokens, "corpus") != corpus.fingerprint:
+        if tokens.kind != "tokens" or tokens.parent("corpus") != corpus.fingerprint:
             continue
         store = TokenStore(tokens.path, found.side)
         document = _first_document(corpus, tokens, found.side, stages) + found.number
@@ -55,7 +55,7 @@ def follow_document(corpus: Artifact, found: Whereabouts, home: Path) -> Iterato
         yield Tokens(name, shard.name, document, start, end - start)
         if found.side == "train":
             for trained_name, trained in stages:
-                if trained.kind == "pretrain" and _parent(trained, "tokens") == tokens.fingerprint:
+                if trained.kind == "pretrain" and trained.parent("tokens") == tokens.fingerprint:
                     yield _training(trained_name, trained, tokens, document, stages)
 
 
@@ -67,7 +67,7 @@ def _training(
     rows_per_step = max(1, settings["batch_tokens"] // settings["context"])
     first_row = 0
     if settings["continue_data"]:
-        before = next(a for _, a in stages if a.fingerprint == _parent(trained, "from"))
+        before = next(a for _, a in stages if a.fingerprint == trained.parent("from"))
         first_row = read_bookmark(before.file(BOOKMARK)).row
     num_steps = (read_bookmark(trained.file(BOOKMARK)).row - first_row) // rows_per_step
     if document >= store.num_documents:
@@ -86,8 +86,8 @@ def _training(
 
 def _first_document(corpus: Artifact, tokens: Artifact, side: str, stages: list[tuple[str, Artifact]]) -> int:
     """Documents of other corpora that stand before this one's in a set that extends another."""
-    before = next((a for _, a in stages if a.fingerprint == _parent(tokens, "extends")), None)
-    if before is None or _parent(corpus, "extends") == _parent(before, "corpus"):
+    before = next((a for _, a in stages if a.fingerprint == tokens.parent("extends")), None)
+    if before is None or corpus.parent("extends") == before.parent("corpus"):
         return 0
     return int(before.results["counts"].get(side, {}).get("documents", 0))
 
@@ -103,10 +103,3 @@ def _finished(home: Path) -> Iterator[tuple[str, Artifact]]:
                 if artifact.fingerprint not in seen:
                     seen.add(artifact.fingerprint)
                     yield f"{record.parent.name}/{stage['name']}", artifact
-
-
-def _parent(artifact: Artifact, key: str) -> str | None:
-    """The fingerprint of an artifact's one input of a key."""
-    parents = artifact.manifest.parents.get(key)
-    one = (parents[0] if parents else None) if isinstance(parents, list) else parents
-    return one.partition("@")[0] if one else None

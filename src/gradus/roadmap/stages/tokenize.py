@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.machine import usable_cores
+from gradus.data.worker import Job, run_jobs
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
@@ -27,7 +28,6 @@ TOKENIZER_FOLDER = "tokenizer"
 _BYTES_PER_SECOND = 3e7
 # A process takes about half a second to start.
 _LEAST_BYTES_A_PROCESS = 8_000_000
-Job = Callable[[dict[str, Any], Callable[[int, int], None]], dict[str, Any]]
 
 
 class Settings(StageSettings):
@@ -71,7 +71,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     if before is not None and load_tokenizer(before.file(TOKENIZER_FOLDER)).digest != tokenizer.digest:
         raise ConfigError(f'stage "{stage.name}": the shards to extend hold ids of another tokenizer; use the same one')
     # A corpus that extends the one of the earlier tokens begins with its shards.
-    grown = before is not None and _parent(corpus, "extends") == _parent(before, "corpus")
+    grown = before is not None and corpus.parent("extends") == before.parent("corpus")
     on_ray = place.machine.corpora == "ray"
     counts: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
@@ -122,17 +122,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     return place.commit(results)
 
 
-def _parent(artifact: Artifact, key: str) -> str | None:
-    """The fingerprint of one input of an artifact."""
-    parents = artifact.manifest.parents.get(key)
-    return parents[0] if isinstance(parents, list) else parents
-
-
 def _run(
     job: Job, jobs: Iterable[dict[str, Any]], *, processes: int, on_ray: bool, log: Path, task: Task
 ) -> Iterator[dict[str, Any]]:
-    from gradus.data.worker import run_jobs
-
     def show(documents: int, size: int) -> None:
         task.update(documents, info=f"{size / 1e6:,.1f} MB")
 
