@@ -262,3 +262,16 @@ def test_every_stage_kind_loads_without_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_relative_folder_of_evaluation_sets_starts_at_the_roadmap(folder, monkeypatch):
+    sets = folder / "sets" / "gsm8k"
+    sets.mkdir(parents=True)
+    row = {"question": "How many apples are left when Anna gives three of her eleven apples away?", "answer": "#### 8"}
+    (sets / "test.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setenv("GRADUS_BENCHMARKS", "sets")
+    monkeypatch.chdir(folder / "chats")
+    text = (folder / "text.txt").read_text()
+    (folder / "text.txt").write_text(f"{text}\n{row['question']} I wonder.")
+    corpus = run(folder).artifacts["prose"]
+    assert corpus.results["counts"]["dropped"] == {"contaminated.gsm8k": 1, "duplicate": 1}

@@ -14,6 +14,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,12 @@ def benchmark_items(name: str, folder: Path | None, roadmap_dir: Path = Path()) 
                     if many and benchmark.id_key is None:
                         label = f"{stem}:{number}"
                     yield BenchmarkItem(label, question, answer)
+
+
+def benchmarks_folder(folder: str | None, roadmap_dir: Path) -> Path | None:
+    """The folder that is set, or that GRADUS_BENCHMARKS names; a relative one starts at the roadmap's."""
+    chosen = folder if folder is not None else os.environ.get(FOLDER_VARIABLE)
+    return roadmap_dir / Path(chosen).expanduser() if chosen else None
 
 
 def benchmark_files(name: str, folder: Path | None, roadmap_dir: Path = Path()) -> list[Path]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ from gradus.core.errors import DataError
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.benchmarks import (
-    FOLDER_VARIABLE,
     BenchmarkItem,
     benchmark_items,
     benchmark_names,
+    benchmarks_folder,
     is_mathematics,
 )
 from gradus.data.normalise import normalise_text
@@ -121,8 +120,7 @@ def build_index(
 ) -> ItemIndex:
     """Read the sets and index their items. Errors: DataError, ConfigError of a probe suite."""
     sets = benchmark_names(tuple(names))
-    where = folder if folder is not None else os.environ.get(FOLDER_VARIABLE)
-    place = roadmap_dir / Path(where).expanduser() if where else None
+    place = benchmarks_folder(folder, roadmap_dir)
     found = [list(benchmark_items(name, place, roadmap_dir)) for name in sets]
     item_starts = np.cumsum([0, *map(len, found)])
     texts, items, lengths = _texts(found, [math_ngram if is_mathematics(name) else ngram for name in sets])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,7 +16,7 @@ from gradus.core.fingerprint import digest
 from gradus.core.machine import usable_cores
 from gradus.core.quantity import Quantity, format_bytes
 from gradus.core.settings import KeyPath, Problem
-from gradus.data.benchmarks import FOLDER_VARIABLE, benchmark_files, benchmark_names, sets_in
+from gradus.data.benchmarks import FOLDER_VARIABLE, benchmark_files, benchmark_names, benchmarks_folder, sets_in
 from gradus.data.decontaminate import DecontaminateSettings
 from gradus.data.decontamination_index import DECONTAMINATE_VERSION
 from gradus.data.files import DigestMemory
@@ -113,17 +112,17 @@ def _checked(entries: tuple[FilterEntry, ...], check: Callable[[FilterEntry], ob
     return entries
 
 
-def evaluation_sets(settings: Settings) -> DecontaminateSettings | None:
+def evaluation_sets(settings: Settings, roadmap_dir: Path) -> DecontaminateSettings | None:
     """The sets that are looked for, None where there are none: of generated text nothing needs to be known."""
     chosen = settings.decontaminate
     if isinstance(chosen, DecontaminateSettings):
         return chosen
     if isinstance(chosen, tuple):
         return DecontaminateSettings(sets=chosen) if chosen else None
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if not folder or _is_generated(settings):
+    folder = benchmarks_folder(None, roadmap_dir)
+    if folder is None or _is_generated(settings):
         return None
-    sets = sets_in(Path(folder).expanduser())
+    sets = sets_in(folder)
     return DecontaminateSettings(sets=sets) if sets else None
 
 
@@ -134,8 +133,7 @@ def _is_generated(settings: Settings) -> bool:
 def _sets_digest(looked_for: DecontaminateSettings, roadmap_dir: Path) -> str:
     """What decides which items are looked for, from the files themselves."""
     memory = DigestMemory(digest_memory())
-    named = looked_for.folder or os.environ.get(FOLDER_VARIABLE)
-    folder = roadmap_dir / Path(named).expanduser() if named else None
+    folder = benchmarks_folder(looked_for.folder, roadmap_dir)
     content = {
         name: [memory.file_digest(path)[1] for path in benchmark_files(name, folder, roadmap_dir)]
         for name in benchmark_names(looked_for.sets)
@@ -174,7 +172,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
             problems.append(Problem(("filters", index), str(error)))
     for index, entry in enumerate(settings.mask):
         found[f"mask[{index}]"] = masker_named(entry).fingerprint
-    looked_for = evaluation_sets(settings)
+    looked_for = evaluation_sets(settings, roadmap_dir)
     if looked_for is not None:
         try:
             found["decontaminate"] = _sets_digest(looked_for, roadmap_dir)
@@ -211,11 +209,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     }
     if documents:
         facts["documents"] = documents
-    if (
-        evaluation_sets(settings) is None
-        and settings.decontaminate == "auto"
-        and not all(isinstance(s, SyntheticSource) for s in settings.sources)
-    ):
+    unchecked = settings.decontaminate == "auto" and evaluation_sets(settings, stage.directory) is None
+    if unchecked and not _is_generated(settings):
         notes.append(f"not decontaminated: set {FOLDER_VARIABLE} to the folder of the evaluation sets, or name sets")
     seconds = 1 + size / device.data_bytes_per_second
     return Estimate(seconds=seconds, memory_bytes=2e8, facts=facts, notes=tuple(notes))
@@ -223,7 +218,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 
 def _text_bytes(source: AnySource, tasks: list[ShardTask]) -> float:
     """About how much text a source gives; shards of unknown size give what the limit asks."""
-    sizes = [(task.size or 0) * (3 if _is_packed(task) else 1) for task in tasks]
+    sizes = [task.text_bytes or 0 for task in tasks]
     limit = source_limit(source)
     bounds = [] if any(task.size is None for task in tasks) and limit.is_bound else [float(sum(sizes))]
     if limit.text_bytes is not None:
@@ -231,10 +226,6 @@ def _text_bytes(source: AnySource, tasks: list[ShardTask]) -> float:
     if limit.documents is not None and isinstance(source, Transport):
         bounds.append(float(limit.documents * _WEB_BYTES))
     return min(bounds, default=0.0)
-
-
-def _is_packed(task: ShardTask) -> bool:
-    return task.name.endswith((".gz", ".zst", ".parquet"))
 
 
 def _notes(source: AnySource, tasks: list[ShardTask], text_bytes: float) -> list[str]:
@@ -280,7 +271,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             ),
             dedup="none" if settings.dedup == "none" else "exact",
             unique_urls=settings.unique_urls,
-            decontaminate=evaluation_sets(settings),
+            decontaminate=evaluation_sets(settings, place.roadmap_dir),
             extends=inputs["extends"].path if "extends" in inputs else None,
             validation_fraction=settings.validation_fraction,
             seed=stage.seed,
