@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,10 +37,20 @@ def same(found: list, expected: list) -> bool:
     return [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
 
 
+@pytest.fixture(scope="module")
+def single(tokenizer: Tokenizer) -> Encoder:
+    pytest.importorskip("gigatoken")
+    return open_encoder(tokenizer, "gigatoken", threads=1)
+
+
 @settings(max_examples=150, deadline=None)
 @given(texts=st.lists(TEXT, max_size=6))
-def test_ids_are_those_of_the_tokenizer_on_any_text(fast: Encoder, tokenizer: Tokenizer, texts: list[str]):
-    assert same(fast.encode(texts), [np.array(ids) for ids in tokenizer._encode_reference(texts)])
+def test_ids_are_those_of_the_tokenizer_on_any_text(
+    fast: Encoder, single: Encoder, tokenizer: Tokenizer, texts: list[str]
+):
+    expected = [np.array(ids) for ids in tokenizer._encode_reference(texts)]
+    assert same(fast.encode(texts), expected)
+    assert same(single.encode(texts), expected)
 
 
 @pytest.mark.parametrize("pattern", ["qwen2", "cl100k"])
@@ -100,6 +111,15 @@ class Wrong:
         if self.word in text:
             ids[-1] += 1
         return ids
+
+    def encode_batch(self, texts: list[str], *, parallel: bool) -> object:
+        rows = [self.encode(text) for text in texts]
+        offsets = np.cumsum([0, *map(len, rows)])
+        return SimpleNamespace(
+            layout=SimpleNamespace(
+                content=SimpleNamespace(data=np.concatenate(rows)), offsets=SimpleNamespace(data=offsets)
+            )
+        )
 
 
 def wrong_about(word: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ import platform
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, Protocol
+from itertools import pairwise
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +106,8 @@ class _Copy(Protocol):
 
     def encode(self, text: str, /) -> NDArray[np.uint32]: ...
 
+    def encode_batch(self, texts: list[str], /, *, parallel: bool) -> Any: ...
+
 
 class _Gigatoken:
     """Copies of the gigatoken encoder, one a thread, each replaced when it has read `renew_bytes` of text."""
@@ -120,6 +123,12 @@ class _Gigatoken:
         return spread(self._work, texts, self._threads, self._pool)
 
     def _work(self, index: int, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        if self._threads > 1:
+            # Only this call releases the interpreter; its array type costs a third of a second to import.
+            rows = self._copy(index).encode_batch([*texts], parallel=False).layout
+            self._read[index] += sum(map(len, texts))
+            ids, bounds = np.asarray(rows.content.data), np.asarray(rows.offsets.data).tolist()
+            return [ids[first:last] for first, last in pairwise(bounds)]
         found = []
         for text in texts:
             # The copy is not kept in a name here: an old one has to be gone before the next is made.
