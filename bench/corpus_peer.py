@@ -27,13 +27,7 @@ from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.tokens import DocumentTokenizer
 from datatrove.pipeline.writers import JsonlWriter
 from loguru import logger
-
-
-class WhitespaceWords:
-    """The part of a word tokenizer that is asked for."""
-
-    def word_tokenize(self, text: str) -> list[str]:
-        return text.split()
+from whitespace_words import WhitespaceWords
 
 
 class English(BaseFilter):

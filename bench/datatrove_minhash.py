@@ -18,15 +18,9 @@ import datatrove.pipeline.dedup.minhash as minhash
 from datatrove.data import Document
 from loguru import logger
 from timed_steps import read_shard, time_steps
+from whitespace_words import WhitespaceWords
 
 BUCKETS = 14
-
-
-class WhitespaceWords:
-    """The part of a word tokenizer that is asked for."""
-
-    def word_tokenize(self, text: str) -> list[str]:
-        return text.split()
 
 
 minhash.load_word_tokenizer = lambda language: WhitespaceWords()

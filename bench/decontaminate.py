@@ -15,7 +15,6 @@ import argparse
 import json
 import random
 import re
-import subprocess
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -24,6 +23,7 @@ from typing import Any
 
 from bench_record import machine, write_result
 from filters import write_texts
+from peer import Peer
 from real_text import read_texts
 
 from gradus.data.benchmarks import BenchmarkItem, benchmark_items, benchmark_names
@@ -31,37 +31,6 @@ from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
 
 HERE = Path(__file__).resolve().parent
 _SEPARATORS = re.compile(r"[\s,;:!?]+")
-
-
-class Peer:
-    """datatrove in its own interpreter, over the same texts."""
-
-    def __init__(self, python: str, texts: Path, items: Path, ngram: int) -> None:
-        self._process = subprocess.Popen(
-            [python, str(HERE / "decontaminate_peer.py"), str(texts), str(items), str(ngram)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.version = self._answer()["version"]
-
-    def judge(self, start: int, stop: int) -> dict[str, Any]:
-        """Seconds, and whether each of some of the texts would be removed."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"start": start, "stop": stop}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
 
 
 def disguise(text: str, draw: random.Random) -> str:
@@ -113,7 +82,7 @@ def recall(
 def compare(peer: Peer, checker: Decontaminator, texts: list[str], rounds: int) -> dict[str, Any]:
     """Speeds of both sides on the first of the peer's texts, and the peer's removals among them."""
     checker.check(texts[:20])
-    peer.judge(0, 20)
+    peer.ask(start=0, stop=20)
     cpu: dict[str, list[float]] = {"ours": [], "theirs": []}
     removed = 0
     for number in range(rounds):
@@ -124,7 +93,7 @@ def compare(peer: Peer, checker: Decontaminator, texts: list[str], rounds: int) 
                 checker.check(texts[start:stop])
                 cpu[side].append(time.process_time() - began)
             else:
-                answer = peer.judge(start, stop)
+                answer = peer.ask(start=start, stop=stop)
                 cpu[side].append(answer["cpu_seconds"])
                 removed += sum(answer["removed"])
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) / 1e6
@@ -169,15 +138,15 @@ def main() -> None:
         items_path = Path(folder, "items.jsonl")
         items_path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         texts_path = write_texts(Path(folder), speed_texts + planted_texts)
-        peer = Peer(args.peer_python, texts_path, items_path, checker.settings.ngram)
+        peer = Peer(args.peer_python, "decontaminate_peer.py", texts_path, items_path, checker.settings.ngram)
         speed = compare(peer, checker, speed_texts, args.rounds)
-        theirs = peer.judge(len(speed_texts), len(speed_texts) + len(planted_texts))["removed"]
+        theirs = peer.ask(start=len(speed_texts), stop=len(speed_texts) + len(planted_texts))["removed"]
         peer.close()
     by_set: dict[str, int] = defaultdict(int, Counter(answer.set for answer in removed))
     result: dict[str, Any] = {
         **machine(),
         "note": args.note,
-        "datatrove": peer.version,
+        "datatrove": peer.ready["version"],
         "settings": {**checker.settings.model_dump(), "folder": args.benchmarks.name},
         "items": {
             "looked_for": checker.num_items,

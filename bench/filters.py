@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_record import machine, write_result
+from peer import Peer
 from real_text import read_texts
 
 from gradus.data.filters.filter import Filter, Reason, first_reasons
@@ -55,39 +55,8 @@ SAME_RULES = {
 }
 
 
-class Peer:
-    """datatrove in its own interpreter, over the same texts."""
-
-    def __init__(self, python: str, texts: Path) -> None:
-        self._process = subprocess.Popen(
-            [python, str(HERE / "filters_peer.py"), str(texts)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.version = self._answer()["version"]
-
-    def judge(self, filters: tuple[str, ...], start: int, stop: int) -> dict[str, Any]:
-        """Seconds and reasons of some of the texts."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"filters": filters, "start": start, "stop": stop}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-
 def judge(filters: list[Filter[Any]], texts: list[str]) -> dict[str, Any]:
-    """Our side of `Peer.judge`."""
+    """What `filters_peer.py` answers, of our side."""
     began, cpu_began = time.perf_counter(), time.process_time()
     reasons = first_reasons(filters, texts)
     cpu, wall = time.process_time() - cpu_began, time.perf_counter() - began
@@ -103,7 +72,7 @@ def compare(peer: Peer, names: tuple[str, ...], texts: list[str], rounds: int) -
     """Speeds and agreement of one filter, or of several in turn."""
     filters = [filter_named(OURS[name]) for name in names]
     judge(filters, texts[:50])
-    peer.judge(names, 0, 50)
+    peer.ask(filters=names, start=0, stop=50)
     ours: list[str | None] = []
     theirs: list[str | None] = []
     cpu: dict[str, list[float]] = {"ours": [], "theirs": []}
@@ -113,7 +82,9 @@ def compare(peer: Peer, names: tuple[str, ...], texts: list[str], rounds: int) -
         # Whoever goes first changes, so that neither always has the warmer or the busier machine.
         order = ("ours", "theirs") if number % 2 == 0 else ("theirs", "ours")
         for side in order:
-            answer = judge(filters, texts[start:stop]) if side == "ours" else peer.judge(names, start, stop)
+            answer = (
+                judge(filters, texts[start:stop]) if side == "ours" else peer.ask(filters=names, start=start, stop=stop)
+            )
             cpu[side].append(answer["cpu_seconds"])
             wall[side].append(answer["seconds"])
             (ours if side == "ours" else theirs).extend(answer["reasons"])
@@ -175,11 +146,11 @@ def write_golden(python: str, path: Path) -> None:
     """What datatrove says of made-up texts, as the fixture that the tests read."""
     texts = golden_texts(seed=3)
     with tempfile.TemporaryDirectory() as folder:
-        peer = Peer(python, write_texts(Path(folder), texts))
-        verdicts = {name: peer.judge((name,), 0, len(texts))["reasons"] for name in OURS}
+        peer = Peer(python, "filters_peer.py", write_texts(Path(folder), texts))
+        verdicts = {name: peer.ask(filters=(name,), start=0, stop=len(texts))["reasons"] for name in OURS}
         peer.close()
     named = {OURS[name]: [reason and SAME_RULES[reason] for reason in reasons] for name, reasons in verdicts.items()}
-    content = {"datatrove": peer.version, "words": "whitespace", "verdicts": named, "texts": texts}
+    content = {"datatrove": peer.ready["version"], "words": "whitespace", "verdicts": named, "texts": texts}
     path.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
     for name, reasons in named.items():
         print(name, Counter(str(reason) for reason in reasons).most_common())
@@ -210,11 +181,11 @@ def main() -> None:
     random.Random(args.seed).shuffle(texts)
     texts = texts[: args.documents]
     with tempfile.TemporaryDirectory() as folder:
-        peer = Peer(args.peer_python, write_texts(Path(folder), texts))
+        peer = Peer(args.peer_python, "filters_peer.py", write_texts(Path(folder), texts))
         result: dict[str, Any] = {
             **machine(),
             "note": args.note,
-            "datatrove": peer.version,
+            "datatrove": peer.ready["version"],
             "documents": len(texts),
             "megabytes": sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) / 1e6,
             "gopher_pair": compare(peer, PAIR, texts, args.rounds),

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import statistics
@@ -30,16 +29,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bench_record import machine, peak_bytes, wait_until_quiet, write_result
+from peer import Peer
 from real_text import texts_up_to
 
 from gradus.core.machine import usable_cores
 from gradus.data.live import LiveRows
 from gradus.data.loader import RowLoader, TextLoader
 from gradus.data.plans import Packing, ShardPlans
-from gradus.data.shard_task import TaskWriter
-from gradus.data.shard_writer import TokenAppend
 from gradus.data.shards import TokenStore
 from gradus.data.token_manifest import SetFacts, ShardEntry, SourceCounts, extended_manifest, manifest_path
+from gradus.data.token_task import TaskWriter
+from gradus.data.token_writer import TokenAppend
 from gradus.data.tokenise import tokenise_shards
 from gradus.tokenizer.loading import load_tokenizer
 from gradus.train.memory import keep_freed_memory
@@ -66,35 +66,6 @@ def prepare(args: argparse.Namespace) -> Path:
     return shard
 
 
-class Peer:
-    """nanochat's loader in a process of its own."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        command = [args.nanochat_python, str(HERE / "loader_peer.py"), "--nanochat", str(args.nanochat)]
-        command += ["--rows", str(args.rows), "--context", str(args.context)]
-        environment = {**os.environ, "NANOCHAT_BASE_DIR": str(args.work.resolve())}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        while line := self._process.stdout.readline():
-            if line.startswith("{"):
-                return json.loads(line)
-        sys.exit("nanochat's loader ended")
-
-    def load(self, batches: int) -> dict[str, Any]:
-        """Seconds and tokens of so many batches."""
-        self._process.stdin.write(f"{batches}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def timed_steps(batches: Callable[[int], list], first: int, number: int) -> dict[str, Any]:
     """Seconds and tokens of steps [first, first + number)."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -114,7 +85,12 @@ def speeds(args: argparse.Namespace, shard: Path) -> dict[str, Any]:
     plans = ShardPlans(store, Packing(args.context))
     shape = {"rows_per_step": args.rows, "micro_rows": args.rows}
     loader = RowLoader(store, plans, seed=1, **shape)
-    peer = Peer(args)
+    peer = Peer(
+        args.nanochat_python,
+        "loader_peer.py",
+        *("--nanochat", args.nanochat, "--rows", args.rows, "--context", args.context),
+        environment={"NANOCHAT_BASE_DIR": str(args.work.resolve())},
+    )
     found: dict[str, list[dict[str, Any]]] = {"nanochat": [], "token shards": [], "on the fly": []}
     with LiveRows([shard], tokenizer, args.context, seed=1) as rows:
         live = TextLoader(rows, **shape)
@@ -123,7 +99,7 @@ def speeds(args: argparse.Namespace, shard: Path) -> dict[str, Any]:
         # As many steps as last about as long as the other side's batches.
         lengths = {"nanochat": args.batches, "token shards": 60 * args.batches, "on the fly": 15 * args.batches}
         for _ in range(args.rounds):
-            found["nanochat"].append(peer.load(lengths["nanochat"]))
+            found["nanochat"].append(peer.ask(batches=lengths["nanochat"]))
             for name, batches in (("token shards", loader.batches), ("on the fly", live.batches)):
                 found[name].append(timed_steps(batches, steps[name], lengths[name]))
                 steps[name] += lengths[name]

@@ -1,7 +1,7 @@
 """Runs nanochat's own loader in nanochat's own environment, for loader.py, which starts it.
 
-Nothing of nanochat is copied here. Each line of standard input is a number of batches to load; the answer is a line of
-JSON with seconds and tokens. Its tokenizer and shards are found through NANOCHAT_BASE_DIR.
+Nothing of nanochat is copied here. Each line of standard input is `{"batches": how many to load}`; the
+answer is a line of JSON with seconds and tokens. Its tokenizer and shards are found through NANOCHAT_BASE_DIR.
 
     PEER_PYTHON bench/loader_peer.py --nanochat DIR --rows 32 --context 2048
 """
@@ -47,7 +47,7 @@ def main() -> None:
     next(batches)  # fills its buffer of 1,000 documents
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
-        number, encoded = int(line), tokenizer.tokens
+        number, encoded = json.loads(line)["batches"], tokenizer.tokens
         wall, cpu = time.perf_counter(), time.process_time()
         tokens = sum(next(batches)[0].numel() for _ in range(number))
         seconds, processor = time.perf_counter() - wall, time.process_time() - cpu

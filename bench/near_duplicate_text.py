@@ -7,13 +7,13 @@ word 5-grams (lower case, letters and digits), by Python's sets and a regular ex
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from real_text import read_texts
 
 WORD = re.compile(r"[^\W_]+")
 
@@ -35,18 +35,6 @@ def shingles(text: str, n: int = 5) -> set[tuple[str, ...]]:
 
 def jaccard(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
     return len(one & other) / max(1, len(one | other))
-
-
-def read_texts(folders: list[Path]) -> Iterator[str]:
-    """Every text under the folders: "text" of JSON lines, paragraphs of plain text."""
-    for path in sorted(path for folder in folders for path in folder.rglob("*")):
-        opened = gzip.open if path.suffix == ".gz" else open
-        if ".jsonl" in path.name:
-            with opened(path, "rt", encoding="utf-8") as lines:
-                yield from (json.loads(line)["text"] for line in lines)
-        elif ".txt" in path.name:
-            with opened(path, "rt", encoding="utf-8") as file:
-                yield from file.read().split("\n\n")
 
 
 def documents(folders: list[Path], rng: random.Random) -> Iterator[str]:

@@ -16,8 +16,8 @@ from gradus.data.loader import PairLoader, RowLoader, pair_lengths, rows_in_orde
 from gradus.data.order import RowOrder
 from gradus.data.pack import pack_plan, unpacked_plan
 from gradus.data.plans import Packing, ShardPlans
-from gradus.data.shard_writer import TokenWriter
 from gradus.data.shards import TokenStore
+from gradus.data.token_writer import TokenWriter
 from gradus.data.tokenise import write_token_shards
 from gradus.model.batch import IGNORE, Batch
 from gradus.tokenizer.tokenizer import Tokenizer

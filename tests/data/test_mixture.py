@@ -10,8 +10,8 @@ from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import load_settings
 from gradus.data.mixture import MixtureEntry, labelled, mixture_documents, mixture_warnings
 from gradus.data.pack import pack_plan
-from gradus.data.shard_writer import TokenWriter
 from gradus.data.shards import TokenStore
+from gradus.data.token_writer import TokenWriter
 from gradus.tokenizer.tokenizer import Tokenizer
 
 

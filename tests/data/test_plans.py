@@ -13,9 +13,9 @@ from gradus.data.document import Document, document_id
 from gradus.data.order import RowOrder
 from gradus.data.pack import pack_plan
 from gradus.data.plans import Packing, ShardPlans, kept_path, plan_arguments, plan_shard
-from gradus.data.shard_writer import TokenWriter
 from gradus.data.shards import TokenStore
 from gradus.data.token_manifest import SetFacts, ShardEntry, SourceCounts, extended_manifest, manifest_path
+from gradus.data.token_writer import TokenWriter
 from gradus.data.tokenise import write_token_shards
 from gradus.tokenizer.tokenizer import Tokenizer
 

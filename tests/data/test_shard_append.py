@@ -14,12 +14,12 @@ import pytest
 
 from gradus.core.errors import DataError
 from gradus.core.files import is_disk_full
-from gradus.data import shard_task
+from gradus.data import token_task
 from gradus.data.document import Document, document_id
-from gradus.data.shard_task import TaskWriter
-from gradus.data.shard_writer import TokenAppend, TokenWriter
 from gradus.data.shards import TokenStore
 from gradus.data.token_manifest import SetFacts
+from gradus.data.token_task import TaskWriter
+from gradus.data.token_writer import TokenAppend, TokenWriter
 from gradus.data.tokenise import tokenise_shards, write_token_shards
 from gradus.tokenizer.tokenizer import Tokenizer
 from gradus.tokenizer.training import train_tokenizer
@@ -171,7 +171,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_set(tmp_path: Path, monkeypatch:
 
     begun = TokenAppend(tmp_path, "train", FACTS, ["b"], shard_tokens=20)
     with monkeypatch.context() as patch:
-        patch.setattr(shard_task.Path, "open", full)
+        patch.setattr(token_task.Path, "open", full)
         with pytest.raises(OSError) as caught:
             write_task(begun.tasks[0])
     assert caught.value.errno == errno.ENOSPC

@@ -9,8 +9,8 @@ import pytest
 
 from gradus.core.errors import DataError
 from gradus.data.document import Document, document_id
-from gradus.data.shard_writer import TokenWriter
 from gradus.data.shards import TokenStore
+from gradus.data.token_writer import TokenWriter
 from gradus.data.tokenise import write_token_shards
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer

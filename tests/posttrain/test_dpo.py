@@ -13,8 +13,8 @@ from gradus.conversation.messages import Conversation
 from gradus.core.settings import check_settings
 from gradus.data.loader import REFERENCE_LOGP, PairLoader, pair_lengths
 from gradus.data.pack import unpacked_plan
-from gradus.data.shard_writer import TokenWriter
 from gradus.data.shards import TokenStore
+from gradus.data.token_writer import TokenWriter
 from gradus.engine.engine import Engine
 from gradus.model.batch import IGNORE, Batch, Documents
 from gradus.model.config import model_config

@@ -14,8 +14,8 @@ from gradus.conversation.formats.wire import Format, Rendered
 from gradus.conversation.messages import Conversation, Message, Pair
 from gradus.data.drops import DropLog, Dropped
 from gradus.data.length_policy import LengthPolicy, fit_conversation
-from gradus.data.shard_writer import TokenWriter
 from gradus.data.shards import TokenStore
+from gradus.data.token_writer import TokenWriter
 
 _BATCH_CONVERSATIONS = 1024
 

@@ -1,4 +1,4 @@
-"""Writing the shards of one task of an append (shard_writer.py), and the marker that says they are whole."""
+"""Writing the shards of one task of an append (token_writer.py), and the marker that says they are whole."""
 
 from __future__ import annotations
 

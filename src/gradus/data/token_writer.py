@@ -21,7 +21,6 @@ from gradus.core.errors import DataError
 from gradus.core.files import link_or_copy, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.lengths import counted_length_statistics, merged_counts
-from gradus.data.shard_task import PENDING, TaskWriter, TokenTask, finished_task, marker_path
 from gradus.data.token_manifest import (
     Layout,
     SetFacts,
@@ -32,6 +31,7 @@ from gradus.data.token_manifest import (
     read_manifest,
     set_facts,
 )
+from gradus.data.token_task import PENDING, TaskWriter, TokenTask, finished_task, marker_path
 from gradus.tokenizer.tokenizer import Tokenizer
 
 # 256 MiB of uint16.

@@ -16,9 +16,9 @@ from gradus.core.errors import DataError
 from gradus.core.fingerprint import digest
 from gradus.data.corpus import damage_told
 from gradus.data.document import Document
-from gradus.data.shard_task import TaskWriter, TokenTask
-from gradus.data.shard_writer import SHARD_TOKENS, TokenAppend, TokenWriter
 from gradus.data.token_manifest import set_facts
+from gradus.data.token_task import TaskWriter, TokenTask
+from gradus.data.token_writer import SHARD_TOKENS, TokenAppend, TokenWriter
 from gradus.data.worker import Job, Report, run_here
 from gradus.tokenizer.encoder import Encoder, EncoderName, open_encoder
 from gradus.tokenizer.loading import load_tokenizer

@@ -60,8 +60,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Encode both sides, a task for each shard of the corpus; results are the counts of each, of all generations."""
     from gradus.data.corpus import SPLITS, corpus_shards
-    from gradus.data.shard_writer import adopt_set
     from gradus.data.shards import TokenStore
+    from gradus.data.token_writer import adopt_set
     from gradus.data.tokenise import tokenise_shards
     from gradus.tokenizer.loading import load_tokenizer
 
