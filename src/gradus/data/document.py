@@ -23,4 +23,9 @@ class Document:
 
 def document_id(text: str) -> str:
     """The first 128 bits of the SHA-256 of the UTF-8 text, as 32 hex digits."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+    return encoded_id(text.encode("utf-8"))
+
+
+def encoded_id(text: bytes) -> str:
+    """`document_id` of a text in UTF-8."""
+    return hashlib.sha256(text).hexdigest()[:32]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gradus.core.files import fsync_file, write_atomic
 from gradus.core.settings import Settings
 from gradus.data.decontaminate import Decontaminator
-from gradus.data.document import Document, document_id
+from gradus.data.document import Document, encoded_id
 from gradus.data.drops import Dropped
 from gradus.data.filters.filter import Reason, first_reasons
 from gradus.data.filters.table import FilterEntry, filter_named, masker_named
@@ -35,9 +35,10 @@ from gradus.data.shard_tasks import RawText, ShardTask
 from gradus.data.sketches import SketchWriter
 from gradus.data.worker import Report
 
-# Texts are judged together in batches of at most so many, or so many characters.
+# Texts are judged together in batches of at most so many, or so many characters: what filters work out about a
+# batch this small stays in the processor's cache, which makes them half as fast again as with eight times as much.
 _BATCH_TEXTS = 1024
-_BATCH_CHARACTERS = 1 << 23
+_BATCH_CHARACTERS = 1 << 20
 _EXCERPT_CHARACTERS = 200
 _MOST_RANK = (1 << 32) - 1
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -223,6 +224,16 @@ class _Enough:
         return _BATCH_CHARACTERS if wanted is None else min(_BATCH_CHARACTERS, wanted - self._size)
 
 
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """A text in its normal form. position: its number among all that was read; encoded: in UTF-8."""
+
+    position: int
+    raw: RawText
+    text: str
+    encoded: bytes
+
+
 class TextJudge:
     """Decides about texts one by one: normalises, filters, looks for evaluation items, masks.
 
@@ -239,23 +250,22 @@ class TextJudge:
     def __call__(self, found: Sequence[RawText | Dropped], first: int) -> tuple[list[Kept], list[Left]]:
         """What becomes of each text, in order; `first` is the position of the first."""
         left: list[Left] = []
-        passed: list[tuple[int, RawText, str]] = []
+        passed: list[_Readable] = []
         for position, raw in enumerate(found, start=first):
-            text = raw if isinstance(raw, Dropped) else self._readable(raw)
+            text = raw if isinstance(raw, Dropped) else self._readable(raw, position)
             if isinstance(text, Dropped):
                 left.append(Left(text, position))
             else:
-                assert isinstance(raw, RawText)
-                passed.append((position, raw, text))
+                passed.append(text)
         for find in (self._filtered, self._contaminated):
-            reasons = find([text for _, _, text in passed])
-            for (position, raw, text), reason in zip(passed, reasons, strict=True):
+            reasons = find([one.text for one in passed])
+            for one, reason in zip(passed, reasons, strict=True):
                 if reason is not None:
-                    dropped = Dropped(reason.name, raw.place, reason.detail, text, raw.source)
-                    left.append(Left(dropped, position, document_id(text)))
+                    dropped = Dropped(reason.name, one.raw.place, reason.detail, one.text, one.raw.source)
+                    left.append(Left(dropped, one.position, encoded_id(one.encoded)))
             passed = [one for one, reason in zip(passed, reasons, strict=True) if reason is None]
         left.sort(key=lambda one: one.position)
-        return [self._kept(*one) for one in passed], left
+        return [self._kept(one) for one in passed], left
 
     def _filtered(self, texts: list[str]) -> list[Reason | None]:
         return first_reasons(self._filters, texts) if self._filters else [None] * len(texts)
@@ -268,7 +278,7 @@ class TextJudge:
             for found in self._decontaminator.check(texts)
         ]
 
-    def _readable(self, raw: RawText) -> str | Dropped:
+    def _readable(self, raw: RawText, position: int) -> _Readable | Dropped:
         """The text in its normal form, or why it is no document."""
         text = normalise_text(raw.text) if self._settings.normalise else raw.text
 
@@ -280,16 +290,20 @@ class TextJudge:
         if len(text) < self._settings.min_characters:
             return dropped("too_short", f"{len(text)} characters, fewer than {self._settings.min_characters}")
         try:
-            text.encode("utf-8")
+            encoded = text.encode("utf-8")
         except UnicodeEncodeError as error:
             return dropped("invalid_unicode", f"lone surrogate at position {error.start}")
-        return text
+        return _Readable(position, raw, text, encoded)
 
-    def _kept(self, position: int, raw: RawText, text: str) -> Kept:
+    def _kept(self, one: _Readable) -> Kept:
+        text, encoded = one.text, one.encoded
         for masker in self._maskers:
             text, counts = masker.mask(text)
             self.masked.update(counts)
-        return Kept(Document(text, document_id(text), raw.source, raw.meta), raw.place, position, len(text.encode()))
+        if self._maskers:
+            encoded = text.encode("utf-8")
+        document = Document(text, encoded_id(encoded), one.raw.source, one.raw.meta)
+        return Kept(document, one.raw.place, one.position, len(encoded))
 
 
 def _batches(found: Iterator[RawText | Dropped], enough: _Enough) -> Iterator[list[RawText | Dropped]]:
