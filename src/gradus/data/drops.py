@@ -29,6 +29,11 @@ class Dropped:
     source: str = ""
 
 
+def excerpt_of(text: str) -> str:
+    """The start of a text; lone surrogates, which no file can hold, are replaced."""
+    return text[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
 class DropLog:
     """Counts by reason and by source, with the first `samples` of each reason kept."""
 
@@ -47,10 +52,7 @@ class DropLog:
         self.by_source.setdefault(source, Counter())[dropped.reason] += 1
         kept = self._samples.setdefault(dropped.reason, [])
         if len(kept) < self._most:
-            sample = {**asdict(dropped), "source": source}
-            # Excerpts may hold lone surrogates, which no JSON file can.
-            sample["excerpt"] = dropped.excerpt[:_EXCERPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-            kept.append(sample)
+            kept.append({**asdict(dropped), "source": source, "excerpt": excerpt_of(dropped.excerpt)})
 
     def to_json(self) -> dict[str, Any]:
         """{total, by_reason, by_source, samples}."""

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from gradus.core.files import fsync_file, write_atomic
 from gradus.data.corpus import CORPUS_SCHEMA, DROPS, NEAR_DUPLICATE, ROW_GROUP_DOCUMENTS, SPLITS, Split
-from gradus.data.drops import DropLog, Dropped
+from gradus.data.drops import DropLog, Dropped, excerpt_of
 from gradus.data.holdout import holdout_position
 from gradus.data.prepare import DROP_SCHEMA, Left, PortionFiles, drop_rows
 from gradus.data.worker import Report
 
 # A row group ends early at this much text, so that memory is bounded whatever the documents' size.
-_ROW_GROUP_BYTES = 1 << 25
+_ROW_GROUP_BYTES = 1 << 22
 _SHARD_BYTES = 1 << 28
 
 Row = dict[str, Any]
@@ -73,7 +73,8 @@ def finish_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
                 writers[split].add(row)
             elif fate != Fate.NOT_TAKEN:
                 reason, detail = _REASONS[Fate(fate)]
-                drops.add(Left(Dropped(reason, row["place"], detail, row["text"], row["source"]), 0, row["id"]))
+                excerpt = excerpt_of(row["text"])  # many wait to be written, and need not hold their texts
+                drops.add(Left(Dropped(reason, row["place"], detail, excerpt, row["source"]), 0, row["id"]))
     done = {"number": files.number, "least": least, "drops": drops.log.to_json()}
     for split, writer in writers.items():
         counts, lengths = writer.close()
@@ -86,7 +87,7 @@ def finish_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
 def _prepared(files: PortionFiles) -> Iterator[tuple[Row, int]]:
     """Every prepared document with its fate, a batch in memory at a time."""
     fates: NDArray[np.uint8] = np.load(files["fates.npy"], allow_pickle=False)
-    with pa.memory_map(str(files["arrow"])) as file, pa.ipc.open_file(file) as reader:
+    with pa.OSFile(str(files["arrow"])) as file, pa.ipc.open_file(file) as reader:
         first = 0
         for number in range(reader.num_record_batches):
             rows = reader.get_batch(number).to_pylist()
@@ -116,7 +117,7 @@ class _DropWriter:
 
     def copy(self, path: Path, last: int | None) -> None:
         """What the first pass left out, up to position `last`."""
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
             for number in range(reader.num_record_batches):
                 for row in reader.get_batch(number).to_pylist():
                     if last is not None and row["position"] > last:

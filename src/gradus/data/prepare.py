@@ -24,7 +24,7 @@ from gradus.core.files import fsync_file, write_atomic
 from gradus.core.settings import Settings
 from gradus.data.decontaminate import Decontaminator
 from gradus.data.document import Document, encoded_id
-from gradus.data.drops import Dropped
+from gradus.data.drops import Dropped, excerpt_of
 from gradus.data.filters.filter import Reason, first_reasons
 from gradus.data.filters.table import FilterEntry, filter_named, masker_named
 from gradus.data.limits import TextLimit
@@ -39,7 +39,6 @@ from gradus.data.worker import Report
 # batch this small stays in the processor's cache, which makes them half as fast again as with eight times as much.
 _BATCH_TEXTS = 1024
 _BATCH_CHARACTERS = 1 << 20
-_EXCERPT_CHARACTERS = 200
 _MOST_RANK = (1 << 32) - 1
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -94,7 +93,7 @@ def read_columns(files: PortionFiles, *names: str) -> list[list[str]]:
     columns: list[list[str]] = [[] for _ in names]
     places = [KEPT_SCHEMA.get_field_index(name) for name in names]
     options = pa.ipc.IpcReadOptions(included_fields=places)
-    with pa.memory_map(str(files["arrow"])) as file, pa.ipc.open_file(file, options=options) as reader:
+    with pa.OSFile(str(files["arrow"])) as file, pa.ipc.open_file(file, options=options) as reader:
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             for column, name in zip(columns, names, strict=True):
@@ -334,18 +333,14 @@ def _kept_rows(kept: Sequence[Kept]) -> pa.RecordBatch:
 
 
 def drop_rows(left: Sequence[Left]) -> pa.RecordBatch:
-    """Rows of DROP_SCHEMA; excerpts may hold lone surrogates, which no file can, and lose them."""
+    """Rows of DROP_SCHEMA."""
     columns = {
         "reason": [one.dropped.reason for one in left],
         "source": [one.dropped.source for one in left],
         "place": [one.dropped.place for one in left],
         "detail": [one.dropped.detail for one in left],
         "id": [one.id for one in left],
-        "excerpt": [_writable(one.dropped.excerpt[:_EXCERPT_CHARACTERS]) for one in left],
+        "excerpt": [excerpt_of(one.dropped.excerpt) for one in left],
         "position": [one.position for one in left],
     }
     return pa.RecordBatch.from_pydict(columns, schema=DROP_SCHEMA)
-
-
-def _writable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")

