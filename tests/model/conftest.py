@@ -1,9 +1,13 @@
-"""Keeps the tests of this folder to one thread each."""
+"""Lets the tests of this folder import their helper module, and keeps them to one thread each."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -23,6 +23,8 @@ SPECS: list[str | dict[str, object]] = [
     "d12",
     {"preset": "d4", "tie_embeddings": True, "num_kv_heads": 2},
     {"depth": 3, "width": 96, "num_heads": 6, "head_dim": 24, "qk_norm": False},
+    {"preset": "d4", "num_experts": 8, "dense_layers": 1},
+    {"preset": "d2", "num_experts": 4, "router": "sigmoid", "balance": "bias", "shared_experts": 2},
 ]
 
 
@@ -31,7 +33,7 @@ def test_parameter_counts_equal_the_built_model(spec: str) -> None:
     config = model_config(spec, vocab_size=1000, context=256)
     with torch.device("meta"):
         model = Transformer(config)
-    counted = dict.fromkeys(("matrix", "embed", "head", "vector"), 0)
+    counted = dict.fromkeys(("matrix", "expert", "embed", "head", "vector", "balance"), 0)
     for name, role in model.roles().items():
         counted[role] += model.get_parameter(name).numel()
     count = parameters(config)
@@ -82,18 +84,25 @@ def test_kv_bytes_and_memory_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "lengths"),
-    [("d4", [512, 512]), ({"depth": 3, "width": 192, "num_kv_heads": 1}, [100, 130, 150, 132] * 2)],
+    [
+        ("d4", [512, 512]),
+        ({"depth": 3, "width": 192, "num_kv_heads": 1}, [100, 130, 150, 132] * 2),
+        ({"preset": "d4", "num_experts": 8, "dense_layers": 1}, [512, 512]),
+        ({"preset": "d4", "num_experts": 4, "router": "sigmoid", "shared_experts": 1}, [512, 512]),
+    ],
 )
 def test_planned_activations_are_what_the_backward_pass_keeps(
     spec: str | dict[str, object], lengths: list[int]
 ) -> None:
     config = model_config(spec, vocab_size=1024, context=512)
     model = build_model(config, torch.Generator(), compute_dtype=torch.bfloat16)
-    weights = sum(2 * p.numel() for n, p in model.named_parameters() if model.roles()[n] == "matrix")
+    roles = model.roles()
+    weights = sum(2 * p.numel() for n, p in model.named_parameters() if roles[n] in {"matrix", "expert"})
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dtype == torch.bfloat16:
+        # In fp32 are the router's input, its logits and scores; parameters and indices are not activations.
+        if tensor.dtype in (torch.bfloat16, torch.float32) and not isinstance(tensor, torch.nn.Parameter):
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 

@@ -6,36 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import logits_of, random_model, small_config
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError
 from gradus.model.attention import attention, attention_cached
 from gradus.model.batch import Documents
-from gradus.model.config import ModelConfig, model_config
 from gradus.model.layout import document_layout
 from gradus.model.transformer import Transformer, build_model
 from gradus.model.weights import load_model, save_model, to_hub
-
-TABLE = {"depth": 2, "width": 64, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "rope_base": 5000.0}
-
-
-def small_config(**changes: object) -> ModelConfig:
-    return model_config(TABLE | changes, vocab_size=97, context=128)
-
-
-def random_model(config: ModelConfig, seed: int = 0) -> Transformer:
-    """Random everywhere, norms included, so that no term of the function is idle."""
-    generator = torch.Generator().manual_seed(seed)
-    model = build_model(config, generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.3 * noise if parameter.ndim == 1 else noise / parameter.shape[-1] ** 0.5)
-    return model
-
-
-def logits_of(model: Transformer, tokens: Tensor, lengths: list[int]) -> Tensor:
-    return model.head(model(tokens, Documents.of_lengths(lengths)))
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, index: Tensor, window: int | None) -> Tensor:

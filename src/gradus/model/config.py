@@ -2,6 +2,7 @@
 
 The `portable` family is the feature set of the Hub architecture Qwen3 (RMSNorm, RoPE in halves, grouped-query
 attention, RMSNorm on queries and keys, SwiGLU), so that a saved folder loads elsewhere without custom code.
+With experts it is that of Qwen3Moe (softmax) or Dots1 (sigmoid, shared expert); what neither computes is refused.
 The dial follows nanochat: width = 64 x depth; `derived_sizes` gives the rest.
 """
 
@@ -22,6 +23,10 @@ NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 wher
 # for the backward pass; longer ones would cost too much memory and are worked out again.
 QUERY_BLOCK = 128
 KEPT_LENGTH = 1024
+_SIZES = frozenset({
+    "preset", "depth", "width", "num_heads", "num_kv_heads", "head_dim", "mlp_width", "expert_width", "dense_layers",
+    "context", "vocab_size",
+})  # fmt: skip
 _DIAL = re.compile(r"d([1-9][0-9]{0,2})")
 
 
@@ -42,10 +47,19 @@ class ModelConfig(Settings):
     tie_embeddings: bool = False
     qk_norm: bool = True
     activation: Literal["swiglu"] = "swiglu"
+    # Experts in place of the feed-forward of all but the first `dense_layers` layers; None: none.
+    num_experts: int | None = Field(default=None, ge=2)
+    experts_per_token: int = Field(default=2, ge=1)
+    expert_width: int | None = Field(default=None, ge=1)
+    shared_experts: int = Field(default=0, ge=0)  # every token passes through a feed-forward of so many expert widths
+    dense_layers: int = Field(default=0, ge=0)
+    router: Literal["softmax", "sigmoid"] = "softmax"
+    balance: Literal["loss", "bias"] = "loss"
+    balance_weight: float = Field(default=0.01, ge=0.0)  # of the auxiliary loss
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelConfig:
-        problems = []
+        problems = self._expert_problems()
         if self.num_heads % self.num_kv_heads:
             problems.append(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
@@ -53,6 +67,45 @@ class ModelConfig(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _expert_problems(self) -> list[str]:
+        """What does not fit in the choice of experts, and what the portable family cannot export."""
+        if self.num_experts is None:
+            idle = [key for key in EXPERT_KEYS if getattr(self, key) != ModelConfig.model_fields[key].default]
+            return [f"{key} needs num_experts" for key in idle]
+        problems = []
+        if self.expert_width is None:
+            problems.append("expert_width is missing")
+        if self.experts_per_token > self.num_experts:
+            problems.append(f"experts_per_token {self.experts_per_token} is more than num_experts {self.num_experts}")
+        if self.experts_per_token < 2:
+            # Weights add up to one over the chosen: that of a single expert is 1 whatever the router says.
+            problems.append("experts_per_token is 1, with which the router learns nothing; expected at least 2")
+        if self.dense_layers >= self.depth:
+            problems.append(f"dense_layers {self.dense_layers} leaves no layer of {self.depth} for experts")
+        return problems + self._unportable_experts()
+
+    def _unportable_experts(self) -> list[str]:
+        """Choices of experts that no class of the Hub computes."""
+        problems = []
+        if not self.qk_norm:
+            problems.append("no Hub class computes these experts without qk_norm")
+        if self.router == "softmax" and self.balance == "bias":
+            problems.append('no Hub class computes router "softmax" with balance "bias"; use router "sigmoid"')
+        if self.router == "softmax" and self.shared_experts:
+            problems.append('no Hub class computes shared_experts with router "softmax"; use router "sigmoid"')
+        if self.router == "sigmoid" and not self.shared_experts:
+            problems.append('no Hub class computes router "sigmoid" without a shared expert; set shared_experts = 1')
+        return problems
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer, from 0, has experts in place of its feed-forward."""
+        return self.num_experts is not None and layer >= self.dense_layers
+
+    @property
+    def has_router_bias(self) -> bool:
+        """Whether routers choose by score plus a bias that only balances."""
+        return self.router == "sigmoid" or self.balance == "bias"
 
     @property
     def query_width(self) -> int:
@@ -63,6 +116,12 @@ class ModelConfig(Settings):
     def kv_width(self) -> int:
         """Channels of all key heads together (values have as many)."""
         return self.num_kv_heads * self.head_dim
+
+
+# Settings of ModelConfig that mean nothing without experts.
+EXPERT_KEYS = (
+    "experts_per_token", "expert_width", "shared_experts", "dense_layers", "router", "balance", "balance_weight",
+)  # fmt: skip
 
 
 def derived_sizes(width: int, head_dim: int | None = None) -> dict[str, int]:
@@ -107,10 +166,30 @@ def model_config(spec: str | Mapping[str, Any], vocab_size: int, context: int) -
         if "num_heads" in table:
             sizes["num_kv_heads"] = table["num_heads"]
         table = sizes | table
+    if _is_size(table.get("num_experts")):
+        table = {"expert_width": _expert_width(table)} | table
     config, problems = check_settings(ModelConfig, table)
     if config is None:
         raise ConfigError([f"model: {problem.text}" for problem in problems])
     return config
+
+
+def toy_model(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The table of a model of the same make, two layers deep and 64 wide, with a width derived for all else."""
+    choices = {} if isinstance(spec, str) else {key: spec[key] for key in spec if key not in _SIZES}
+    return choices | {"depth": 2, "width": 64}
+
+
+def _expert_width(table: Mapping[str, Any]) -> int | None:
+    """The width at which the experts of one token together are as wide as the feed-forward they replace."""
+    mlp_width, chosen, shared = (
+        table.get(key, ModelConfig.model_fields[key].default)
+        for key in ("mlp_width", "experts_per_token", "shared_experts")
+    )
+    if not (_is_size(mlp_width) and _is_size(chosen)):
+        return None
+    parts = chosen + (shared if _is_size(shared) else 0)
+    return max(32, round(mlp_width / parts / 32) * 32)  # type: ignore[operator]
 
 
 def _is_size(value: object) -> bool:

@@ -13,35 +13,55 @@ from gradus.model.config import KEPT_LENGTH, QUERY_BLOCK, ModelConfig
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters by role. `matrix` are those inside blocks; `head` is 0 where it is the embedding."""
+    """Parameters by role. `matrix` are those inside blocks; `head` is 0 where it is the embedding.
+
+    expert: of all experts; active_expert: of those that one token passes through.
+    """
 
     matrix: int
     embed: int
     head: int
     vector: int
+    expert: int = 0
+    active_expert: int = 0
+    balance: int = 0
 
     @property
     def total(self) -> int:
-        return self.matrix + self.embed + self.head + self.vector
+        return self.matrix + self.embed + self.head + self.vector + self.expert + self.balance
+
+    @property
+    def active(self) -> int:
+        """What one token passes through; all of it where there are no experts."""
+        return self.total - self.expert + self.active_expert
 
 
 def parameters(config: ModelConfig) -> ParameterCount:
     """Exact parameter counts."""
     c = config
-    per_layer = c.width * (2 * c.query_width + 2 * c.kv_width) + 3 * c.width * c.mlp_width
+    experts, expert_width = c.num_experts or 0, c.expert_width or 0
+    num_sparse = sum(c.has_experts(layer) for layer in range(c.depth))
+    attention = c.width * (2 * c.query_width + 2 * c.kv_width)
+    dense = 3 * c.width * c.mlp_width
+    around_experts = c.width * (experts + 3 * c.shared_experts * expert_width)  # routers and shared experts
+    per_expert = 3 * c.width * expert_width
     vectors = 2 * c.width + (2 * c.head_dim if c.qk_norm else 0)
     table = c.vocab_size * c.width
     return ParameterCount(
-        matrix=c.depth * per_layer,
+        matrix=c.depth * attention + (c.depth - num_sparse) * dense + num_sparse * around_experts,
         embed=table,
         head=0 if c.tie_embeddings else table,
         vector=c.depth * vectors + c.width,
+        expert=num_sparse * experts * per_expert,
+        active_expert=num_sparse * c.experts_per_token * per_expert,
+        balance=num_sparse * experts if c.has_router_bias else 0,
     )
 
 
 def multiplied_parameters(config: ModelConfig) -> int:
-    """Parameters that every token is multiplied by: matrices and head (a tied head counts)."""
-    return parameters(config).matrix + config.vocab_size * config.width
+    """Parameters that every token is multiplied by: matrices, its experts and the head (a tied head counts)."""
+    count = parameters(config)
+    return count.matrix + count.active_expert + config.vocab_size * config.width
 
 
 def forward_flops_per_token(config: ModelConfig, mean_context: float, head_fraction: float = 1.0) -> float:
@@ -52,7 +72,7 @@ def forward_flops_per_token(config: ModelConfig, mean_context: float, head_fract
     """
     c = config
     attention = 4.0 * c.depth * c.query_width * mean_context  # scores, then values
-    matrices = parameters(c).matrix
+    matrices = multiplied_parameters(c) - c.vocab_size * c.width
     return 2.0 * (matrices + head_fraction * c.vocab_size * c.width) + attention
 
 
@@ -106,13 +126,36 @@ def training_memory(
         mean_context = (c.context + 1) / 2
     heads = 2 * c.query_width + 2 * c.kv_width + c.query_width  # normalised q and k, all heads, attention out
     probabilities = c.num_heads * (mean_context + QUERY_BLOCK / 2) if c.context <= KEPT_LENGTH else 0.0
-    # Two normalised inputs; gate, up, silu(gate) and their product; the last layer's input to the head twice.
-    per_layer = 2 * c.width + heads + c.kv_width + 4 * c.mlp_width + probabilities
-    compute_copy = compute_bytes * multiplied_parameters(c) if compute_bytes < 4 else 0
+    # Two normalised inputs and the attention's part, in each layer.
+    per_layer = 2 * c.width + heads + c.kv_width + probabilities
+    num_sparse = sum(c.has_experts(layer) for layer in range(c.depth))
+    feed_forward = (c.depth - num_sparse) * _dense_activations(c) + num_sparse * _expert_activations(c, compute_bytes)
+    multiplied = count.matrix + count.expert + c.vocab_size * c.width
+    compute_copy = compute_bytes * multiplied if compute_bytes < 4 else 0
+    by_muon = count.matrix + count.expert
     return TrainingMemory(
         weights=4 * count.total + compute_copy,
         gradients=4 * count.total,
-        optimizer=4 * count.matrix + 8 * (count.total - count.matrix),
-        activations=round(tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + 2 * c.width)),
+        optimizer=4 * by_muon + 8 * (count.total - by_muon - count.balance),
+        # The last layer's input to the head counts twice.
+        activations=round(tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + feed_forward + 2 * c.width)),
         logits=min(logit_chunk, tokens_per_micro_batch) * c.vocab_size * (2 * compute_bytes),
     )
+
+
+def _dense_activations(config: ModelConfig) -> int:
+    """Values a token keeps in a dense layer's feed-forward: gate, up, silu(gate) and their product."""
+    return 4 * config.mlp_width
+
+
+def _expert_activations(config: ModelConfig, compute_bytes: int) -> float:
+    """Values a token keeps in a layer's experts, in units of the compute dtype.
+
+    Its input again behind the norm weight and in fp32 for the router, and for each expert its row sorted in, gate
+    with up, silu(gate), their product, and its row sorted back; the shared expert as a dense layer. Scores are fp32.
+    """
+    c = config
+    if c.num_experts is None or c.expert_width is None:
+        return 0.0
+    own = c.width + (4 * c.width + 4 * 3 * c.num_experts) / compute_bytes
+    return own + c.experts_per_token * (2 * c.width + 4 * c.expert_width) + 4 * c.shared_experts * c.expert_width

@@ -1,4 +1,4 @@
-"""The portable decoder: pre-norm blocks of attention and SwiGLU, the function of the Hub class Qwen3.
+"""The portable decoder: pre-norm blocks of attention and SwiGLU or experts, the function of the Hub class Qwen3.
 
 Inside, query/key/value are one projection and gate/up another: fewer and wider products. Norm weights are
 folded into the projection behind them (a small product each step instead of one over all tokens), which is
@@ -16,9 +16,18 @@ from torch import Tensor, nn
 from gradus.model.attention import attention
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
+from gradus.model.experts import Experts
 from gradus.model.kernels import attention_heads, rms_norm, swiglu
 
-Role = Literal["matrix", "embed", "head", "vector"]
+Role = Literal["matrix", "expert", "embed", "head", "vector", "balance"]
+
+_ROLES: dict[str, Role] = {
+    **dict.fromkeys(("qkv", "out", "gate_up", "down", "router", "shared_gate_up", "shared_down"), "matrix"),
+    **dict.fromkeys(("expert_gate_up", "expert_down"), "expert"),
+    "embedding": "embed",
+    "unembedding": "head",
+    "router_bias": "balance",
+}  # by a parameter's last name; all others are vectors
 
 
 class KeyValueCache(Protocol):
@@ -35,10 +44,10 @@ class KeyValueCache(Protocol):
 class Block(nn.Module):
     """One layer. Weights are (out, in).
 
-    qkv stacks the rows of query, key and value, gate_up those of gate and up.
+    qkv stacks the rows of query, key and value, gate_up those of gate and up. experts: in place of both, or None.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config = config
         c = config
@@ -48,8 +57,19 @@ class Block(nn.Module):
         self.key_norm = nn.Parameter(torch.empty(c.head_dim)) if c.qk_norm else None
         self.out = nn.Parameter(torch.empty(c.width, c.query_width))
         self.mlp_norm = nn.Parameter(torch.empty(c.width))
-        self.gate_up = nn.Parameter(torch.empty(2 * c.mlp_width, c.width))
-        self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
+        self.experts = Experts(c) if c.has_experts(layer) else None
+        if self.experts is None:
+            self.gate_up = nn.Parameter(torch.empty(2 * c.mlp_width, c.width))
+            self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> tuple[Tensor, Tensor | None]:
+        """The whole layer, as training runs it. x: (N, width); cos, sin: (N, 1, D/2).
+
+        Returns (N, width) and the router's logits (N, experts), None without experts.
+        """
+        heads = self.heads(x, cos, sin)
+        x = self.attended(x, attention(heads, self.config.num_heads, documents))
+        return self.feed_forward(x)
 
     def heads(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x: (N, width). Returns (H + 2 Hk, N, D): queries, keys and values ready for attention."""
@@ -71,10 +91,16 @@ class Block(nn.Module):
         """Residual after attention. attention_out: (N, H D)."""
         return x + F.linear(attention_out, self.out.to(x.dtype))
 
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """Residual after the gated feed-forward."""
+    def feed_forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Residual after the gated feed-forward or the experts, and the router's logits."""
+        normed = rms_norm(x, self.config.norm_eps)
+        if self.experts is not None:
+            # One product over the tokens is less than one over the weights of all experts.
+            normed = normed * self.mlp_norm.to(x.dtype)
+            out, logits = self.experts(normed)
+            return x + out, logits
         gate_up = (self.gate_up * self.mlp_norm).to(x.dtype)
-        return x + swiglu(rms_norm(x, self.config.norm_eps), gate_up, self.down.to(x.dtype))
+        return x + swiglu(normed, gate_up, self.down.to(x.dtype)), None
 
 
 class Transformer(nn.Module):
@@ -86,19 +112,22 @@ class Transformer(nn.Module):
         self.compute_dtype = torch.float32
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.blocks: list[Block] = nn.ModuleList(  # type: ignore[assignment]
-            Block(config) for _ in range(config.depth)
+            Block(config, layer) for layer in range(config.depth)
         )
         self.norm = nn.Parameter(torch.empty(config.width))
         self.unembedding = None if config.tie_embeddings else nn.Parameter(torch.empty(config.vocab_size, config.width))
 
-    def forward(self, tokens: Tensor, documents: Documents) -> Tensor:
-        """Hidden states before the head. tokens: (N,). Returns (N, width) in the compute dtype."""
+    def forward(self, tokens: Tensor, documents: Documents, routing: list[Tensor] | None = None) -> Tensor:
+        """Hidden states before the head. tokens: (N,). Returns (N, width) in the compute dtype.
+
+        routing: a list that gets each router's logits (N, experts), in fp32, layer by layer.
+        """
         x = self._embedded(tokens)
         cos, sin = self._rotation(documents.positions)
         for block in self.blocks:
-            heads = block.heads(x, cos, sin)
-            x = block.attended(x, attention(heads, self.config.num_heads, documents))
-            x = block.feed_forward(x)
+            x, logits = block(x, cos, sin, documents)
+            if routing is not None and logits is not None:
+                routing.append(logits)
         return self._normed(x)
 
     def prefill(self, tokens: Tensor, documents: Documents) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -110,7 +139,7 @@ class Transformer(nn.Module):
             heads = block.heads(x, cos, sin)
             stored.append(block.keys_values(heads))
             x = block.attended(x, attention(heads, self.config.num_heads, documents))
-            x = block.feed_forward(x)
+            x, _ = block.feed_forward(x)
         return self._normed(x), stored
 
     def decode(self, tokens: Tensor, positions: Tensor, cache: KeyValueCache) -> Tensor:
@@ -124,7 +153,7 @@ class Transformer(nn.Module):
             heads = block.heads(x, cos, sin)
             queries = heads[: self.config.num_heads].transpose(0, 1)  # (B, H, D)
             x = block.attended(x, cache.attend(layer, queries, *block.keys_values(heads)))
-            x = block.feed_forward(x)
+            x, _ = block.feed_forward(x)
         return self._normed(x)
 
     @property
@@ -138,23 +167,23 @@ class Transformer(nn.Module):
 
     def roles(self) -> dict[str, Role]:
         """What each parameter is, by name; optimizers go by this and never by shape."""
-        roles: dict[str, Role] = {}
-        for name, _ in self.named_parameters():
-            last = name.rpartition(".")[2]
-            if last in {"qkv", "out", "gate_up", "down"}:
-                roles[name] = "matrix"
-            elif last == "embedding":
-                roles[name] = "embed"
-            elif last == "unembedding":
-                roles[name] = "head"
-            else:
-                roles[name] = "vector"
-        return roles
+        return {name: _ROLES.get(name.rpartition(".")[2], "vector") for name, _ in self.named_parameters()}
+
+    def router_biases(self) -> list[Tensor | None]:
+        """The bias of each layer with experts, None where its router has none."""
+        return [block.experts.router_bias for block in self.blocks if block.experts is not None]
 
     def row_splits(self) -> dict[str, list[int]]:
-        """Rows of each independent matrix inside a fused one, by parameter name."""
+        """Rows of each independent matrix inside a fused one, by parameter name.
+
+        Experts count as one matrix each: their rows are those of all experts, one after the other.
+        """
         c = self.config
         splits = {"qkv": [c.query_width, c.kv_width, c.kv_width], "gate_up": [c.mlp_width, c.mlp_width]}
+        if c.num_experts is not None and c.expert_width is not None:
+            splits["expert_gate_up"] = [c.expert_width] * (2 * c.num_experts)
+            splits["expert_down"] = [c.width] * c.num_experts
+            splits["shared_gate_up"] = [c.shared_experts * c.expert_width] * 2
         found = {}
         for name, _ in self.named_parameters():
             last = name.rpartition(".")[2]
@@ -167,14 +196,20 @@ class Transformer(nn.Module):
         """Fresh weights, the same for the same generator state on any device.
 
         Projections into a block are uniform with deviation 1 / sqrt(in), those back to the residual start at
-        zero (nanochat), so that every block starts as the identity; norms at one.
+        zero (nanochat), so that every block starts as the identity; norms at one. Routers are normal with
+        deviation 0.02; experts come back to the residual with deviation 1 / sqrt(2 layers in), since from zero
+        the routers would learn nothing in the first step.
         """
         for name, parameter in self.named_parameters():
             last = name.rpartition(".")[2]
-            if last in {"out", "down"}:
+            if last in {"out", "down", "shared_down", "router_bias"}:
                 parameter.zero_()
-            elif last in {"qkv", "gate_up"}:
-                bound = (3.0 / parameter.shape[1]) ** 0.5
+            elif last == "router":
+                _fill(parameter, torch.Tensor.normal_, generator, 0.0, 0.02)
+            elif last in {"qkv", "gate_up", "shared_gate_up", "expert_gate_up", "expert_down"}:
+                bound = (3.0 / parameter.shape[-1]) ** 0.5
+                if last == "expert_down":
+                    bound /= (2 * self.config.depth) ** 0.5
                 _fill(parameter, torch.Tensor.uniform_, generator, -bound, bound)
             elif last == "embedding":
                 deviation = 1.0 if self.unembedding is not None else 0.02

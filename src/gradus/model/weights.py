@@ -1,7 +1,6 @@
 """Model folders: config.json and model.safetensors under the names of a Hub class, and back.
 
-With norms on queries and keys the model is the Hub's Qwen3ForCausalLM, without them LlamaForCausalLM; either
-folder loads in transformers, vLLM and llama.cpp's converter as it is. Fused projections are stored split.
+Such a folder loads in transformers without custom code. Fused projections and stacked experts are stored split.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,51 +16,39 @@ from torch import Tensor
 
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.model.config import ModelConfig
+from gradus.model.hub import config_from_hub, hub_config, hub_names
 from gradus.model.transformer import Transformer
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
-# Inside a block: our parameter and the Hub's names of its row parts, in order.
-_BLOCK_NAMES: dict[str, list[str]] = {
-    "attention_norm": ["input_layernorm"],
-    "qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    "query_norm": ["self_attn.q_norm"],
-    "key_norm": ["self_attn.k_norm"],
-    "out": ["self_attn.o_proj"],
-    "mlp_norm": ["post_attention_layernorm"],
-    "gate_up": ["mlp.gate_proj", "mlp.up_proj"],
-    "down": ["mlp.down_proj"],
-}
-_OUTER_NAMES = {"embedding": "model.embed_tokens", "norm": "model.norm", "unembedding": "lm_head"}
-
-
-def hub_names(name: str) -> list[str]:
-    """The Hub's tensor names for one of our parameters, in row order."""
-    if name in _OUTER_NAMES:
-        return [_OUTER_NAMES[name] + ".weight"]
-    _, layer, last = name.split(".")
-    return [f"model.layers.{layer}.{part}.weight" for part in _BLOCK_NAMES[last]]
-
 
 def to_hub(model: Transformer) -> dict[str, Tensor]:
     """All weights by the Hub's names; parts of fused parameters are views."""
-    splits = model.row_splits()
     tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        rows = splits.get(name, [parameter.shape[0]])
-        tensors |= zip(hub_names(name), torch.split(parameter.detach(), rows), strict=True)
+    for name, parts in _parts(model).items():
+        tensors |= zip(hub_names(model.config, name), parts, strict=True)
     return tensors
+
+
+def _parts(model: Transformer) -> dict[str, tuple[Tensor, ...]]:
+    """Views of each parameter's matrices, in row order, by the parameter's name."""
+    splits = model.row_splits()
+    found = {}
+    for name, parameter in model.named_parameters():
+        rows = parameter.detach()
+        if rows.ndim == 3:
+            rows = rows.flatten(0, 1)
+        found[name] = torch.split(rows, splits.get(name, [rows.shape[0]]))
+    return found
 
 
 @torch.no_grad()
 def from_hub(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
     """Copy weights by the Hub's names into the model; ArtifactError names what is missing or does not fit."""
-    splits = model.row_splits()
     problems, used = [], set()
-    for name, parameter in model.named_parameters():
-        rows = splits.get(name, [parameter.shape[0]])
-        for hub_name, part in zip(hub_names(name), torch.split(parameter, rows), strict=True):
+    for name, parts in _parts(model).items():
+        for hub_name, part in zip(hub_names(model.config, name), parts, strict=True):
             used.add(hub_name)
             found = tensors.get(hub_name)
             if found is None:
@@ -79,68 +65,6 @@ def from_hub(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> N
         raise ArtifactError(f"{where}: the weights do not fit {CONFIG_FILE}: {shown}")
 
 
-def hub_config(config: ModelConfig, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """config.json as transformers, vLLM and llama.cpp read it."""
-    c = config
-    return {
-        "architectures": ["Qwen3ForCausalLM" if c.qk_norm else "LlamaForCausalLM"],
-        "model_type": "qwen3" if c.qk_norm else "llama",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "dtype": str(dtype).removeprefix("torch."),
-        "head_dim": c.head_dim,
-        "hidden_act": "silu",
-        "hidden_size": c.width,
-        "intermediate_size": c.mlp_width,
-        "max_position_embeddings": c.context,
-        "num_attention_heads": c.num_heads,
-        "num_hidden_layers": c.depth,
-        "num_key_value_heads": c.num_kv_heads,
-        "rms_norm_eps": c.norm_eps,
-        "rope_theta": c.rope_base,
-        "tie_word_embeddings": c.tie_embeddings,
-        "vocab_size": c.vocab_size,
-    }
-
-
-def config_from_hub(table: Mapping[str, Any], where: str) -> ModelConfig:
-    """The config of a folder of the two classes above; what this decoder cannot compute is refused."""
-    kind = table.get("model_type")
-    if kind not in {"qwen3", "llama"}:
-        raise ArtifactError(f'{where}: model_type is {kind!r}; expected "qwen3" or "llama"')
-    rope = table.get("rope_parameters") or {}
-    scaling = table.get("rope_scaling") or {}
-    rope_kind = rope.get("rope_type", scaling.get("rope_type", scaling.get("type", "default")))
-    expected = {"attention_bias": False, "hidden_act": "silu", "mlp_bias": False, "use_sliding_window": False}
-    problems = [
-        f"{key} is {table[key]!r}, expected {value!r}"
-        for key, value in expected.items()
-        if key in table and table[key] != value
-    ]
-    if rope_kind != "default":
-        problems.append(f'rope scaling is {rope_kind!r}, expected "default"')
-    if problems:
-        raise ArtifactError(f"{where}: this decoder cannot compute that model: {'; '.join(problems)}")
-    try:
-        heads = table["num_attention_heads"]
-        return ModelConfig(
-            depth=table["num_hidden_layers"],
-            width=table["hidden_size"],
-            num_heads=heads,
-            num_kv_heads=table.get("num_key_value_heads") or heads,
-            head_dim=table.get("head_dim") or table["hidden_size"] // heads,
-            mlp_width=table["intermediate_size"],
-            vocab_size=table["vocab_size"],
-            context=table["max_position_embeddings"],
-            rope_base=table.get("rope_theta") or rope.get("rope_theta") or 10_000.0,
-            norm_eps=table.get("rms_norm_eps", 1e-6),
-            tie_embeddings=table.get("tie_word_embeddings", False),
-            qk_norm=kind == "qwen3",
-        )
-    except KeyError as missing:
-        raise ArtifactError(f"{where}: the key {missing} is missing") from None
-
-
 def save_model(
     folder: Path,
     model: Transformer,
@@ -155,7 +79,7 @@ def save_model(
     tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in to_hub(model).items()}
     stored = next(iter(tensors.values())).dtype
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    table = hub_config(model.config, stored) | dict(token_ids or {})
+    table = hub_config(model.config, str(stored).removeprefix("torch.")) | dict(token_ids or {})
     (folder / CONFIG_FILE).write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -108,7 +108,7 @@ def steps_of(
 ) -> int:
     """Optimizer steps for a horizon given in steps, tokens, epochs, FLOPs or tokens per parameter.
 
-    Parameters count as matrices and head, the ones that tokens are multiplied by.
+    Parameters count as matrices and head, the ones that a token is multiplied by: of experts, those it passes.
     """
     if horizon.unit == "steps":
         return max(1, round(horizon.value))
@@ -123,7 +123,7 @@ def steps_of(
 
 def _scaled_parameters(config: ModelConfig) -> int:
     count = parameters(config)
-    return count.matrix + (count.head or count.embed)
+    return count.matrix + count.active_expert + (count.head or count.embed)
 
 
 def training_estimate(
@@ -143,15 +143,18 @@ def training_estimate(
     tokens = steps * settings.batch_tokens
     flops = tokens * flops_per_token(config, mean_context, head_fraction) * passes
     micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens)
+    count = parameters(config)
+    notes = (f"a token passes through {count.active:,} of {count.total:,} parameters",) if count.expert else ()
     return Estimate(
         seconds=overhead_seconds + flops / device.flops_per_second,
         steps=steps,
         tokens=tokens,
-        parameters=parameters(config).total,
+        parameters=count.total,
         flops=flops,
         # An interpreter with torch loaded takes about this much before it has a model.
         memory_bytes=3.5e8 + training_memory(config, micro_tokens).total,
         facts={"model": config.model_dump(mode="json"), **facts},
+        notes=notes,
     )
 
 
@@ -253,6 +256,7 @@ def training_results(place: Place, last: StepReport, config: ModelConfig) -> dic
     results: dict[str, Any] = {
         "model": config.model_dump(mode="json"),
         "parameters": parameters(config).total,
+        "active_parameters": parameters(config).active,
         "steps": last.steps,
         "tokens": last.tokens,
         "loss": last.loss,

@@ -16,6 +16,8 @@ from gradus.model.transformer import Role, Transformer
 from gradus.train.config import OptimizerSettings
 from gradus.train.muon import Muon
 
+_MATRICES = frozenset({"matrix", "expert"})
+
 
 class AdamGroup:
     """Parameters that share an AdamW rate; moments start at zero."""
@@ -59,10 +61,11 @@ class Optimizer:
         self.parameters = dict(model.named_parameters())
         roles = model.roles()
         uses_muon = settings.matrix == "muon"
-        matrices = {n: p for n, p in self.parameters.items() if roles[n] == "matrix" and uses_muon}
+        matrices = {n: p for n, p in self.parameters.items() if roles[n] in _MATRICES and uses_muon}
         self.muon = Muon(matrices, model.row_splits(), settings) if matrices else None
         rates: dict[Role, float] = {
             "matrix": settings.matrix_lr,
+            "expert": settings.matrix_lr,
             "embed": settings.embed_lr,
             "head": settings.head_lr,
             "vector": settings.vector_lr,
@@ -71,8 +74,9 @@ class Optimizer:
         for role, rate in rates.items():
             members = {n: p for n, p in self.parameters.items() if roles[n] == role and n not in matrices}
             if members:
-                decay = settings.weight_decay if role == "matrix" else 0.0
+                decay = settings.weight_decay if role in _MATRICES else 0.0
                 self.adam.append(AdamGroup(members, rate, decay))
+        self.biases = [p for n, p in self.parameters.items() if roles[n] == "balance"]
         self._adam_count = torch.zeros((), device=next(model.parameters()).device)
 
     def step(self, step: int, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
@@ -88,11 +92,22 @@ class Optimizer:
             lr = self.settings.matrix_lr * lr_scale
             # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout.
             self.muon.step(step, lr, skip, divisor, self.model.compute_dtype)
+        self._move_biases(lr_scale, skip)
         self._adam_count += ~skip
         # The kernel computes with the count even where it skips; a count of zero would divide by zero.
         count = self._adam_count.clamp(min=1)
         for group in self.adam:
             group.step(count, lr_scale, skip.float(), divisor, self.settings)
+
+    @torch.no_grad()
+    def _move_biases(self, lr_scale: float, skip: Tensor) -> None:
+        """Router biases move by a fixed amount against the sign of their gradient, which is their load's."""
+        for bias in self.biases:
+            assert bias.grad is not None
+            direction = bias.grad.sign()
+            # A product with zero would keep NaN.
+            direction = torch.where(skip, torch.zeros_like(direction), direction)
+            bias.add_(direction, alpha=-self.settings.balance_lr * lr_scale)
 
     def zero_grad(self) -> None:
         """Forget gradients."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
-from gradus.model.config import ModelConfig, model_config
+from gradus.model.config import ModelConfig, model_config, toy_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -67,7 +67,7 @@ class Settings(TrainingSettings):
         small = super().smoke()
         return small.model_copy(
             update={
-                "model": {"depth": 2, "width": 64},
+                "model": toy_model(self.model),
                 "context": min(self.context, 256),
                 "horizon": Quantity(float(SMOKE_STEPS), "steps"),
                 "evaluate_tokens": 20_000,

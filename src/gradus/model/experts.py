@@ -1,0 +1,189 @@
+"""Mixture of experts: a router picks a few small feed-forwards for each token. Dropless.
+
+y = sum_i w_i E_i(x), E(x) = Wd (silu(Wg x) * (Wu x)); scores are softmax or sigmoid of r = Wr x in fp32, the k highest
+are chosen (by score plus a bias where balance is by bias), and their weights add up to one. Tokens are sorted by
+expert and go through one grouped product per projection (torch.nn.functional.grouped_mm), or through a loop over
+experts where this torch, device and dtype have none.
+
+Balance by loss: Switch Transformer, Fedus et al. 2022, eq. 4, and the router z-loss of ST-MoE, Zoph et al. 2022, eq. 5.
+Balance by bias: Wang et al. 2024 (auxiliary-loss-free). Routing is returned, not stored: what is derived from it
+is worked out once, outside of what activation checkpointing runs again.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from gradus.model.config import ModelConfig
+from gradus.model.kernels import swiglu
+
+Z_WEIGHT = 0.001  # of mean logsumexp(r)^2, with balance by loss
+_BIAS_GRADIENT = 1e-6  # only the sign counts; so small, it is not seen in the norm of all gradients
+
+
+class Experts(nn.Module):
+    """The experts of one layer. Stacked weights are (experts, out, in); gate_up stacks the rows of gate and up."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c = config
+        assert c.num_experts is not None
+        assert c.expert_width is not None
+        self.config = config
+        shared = c.shared_experts * c.expert_width
+        self.router = nn.Parameter(torch.empty(c.num_experts, c.width))
+        self.router_bias = nn.Parameter(torch.empty(c.num_experts)) if c.has_router_bias else None
+        self.expert_gate_up = nn.Parameter(torch.empty(c.num_experts, 2 * c.expert_width, c.width))
+        self.expert_down = nn.Parameter(torch.empty(c.num_experts, c.width, c.expert_width))
+        self.shared_gate_up = nn.Parameter(torch.empty(2 * shared, c.width)) if shared else None
+        self.shared_down = nn.Parameter(torch.empty(c.width, shared)) if shared else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (N, width), normalised. Returns (N, width), and router logits (N, E) fp32."""
+        logits = F.linear(x.float(), self.router.float())
+        weights, chosen = choose_experts(self.config, logits, self.router_bias)
+        gate_up, down = self.expert_gate_up.to(x.dtype), self.expert_down.to(x.dtype)
+        out = run_experts(x, weights, chosen, gate_up, down)
+        if self.shared_gate_up is not None and self.shared_down is not None:
+            out = out + swiglu(x, self.shared_gate_up.to(x.dtype), self.shared_down.to(x.dtype))
+        return out, logits
+
+
+def choose_experts(config: ModelConfig, logits: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weights (N, k) fp32, adding up to one, and experts (N, k) int64. logits: (N, E) fp32; bias: (E,) or None."""
+    scores = router_scores(config, logits)
+    with torch.no_grad():
+        chosen = (scores if bias is None else scores + bias).topk(config.experts_per_token, dim=-1).indices
+    weights = scores.gather(1, chosen)
+    return weights / (weights.sum(-1, keepdim=True) + 1e-20), chosen
+
+
+def router_scores(config: ModelConfig, logits: Tensor) -> Tensor:
+    """(N, E) in (0, 1)."""
+    return logits.softmax(-1) if config.router == "softmax" else logits.sigmoid()
+
+
+def run_experts(x: Tensor, weights: Tensor, chosen: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """Each token through its experts. x: (N, d); weights, chosen: (N, k); gate_up: (E, 2 m, d); down: (E, d, m)."""
+    tokens, per_token = chosen.shape
+    order = chosen.flatten().argsort(stable=True)  # places of (token, choice), one expert after the other
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    ends = tokens_per_expert(chosen, len(gate_up)).cumsum(0, dtype=torch.int32)
+    sorted_x = _reordered(x[:, None].expand(-1, per_token, -1).flatten(0, 1), order, back)  # (N k, d)
+    gate, up = grouped_linear(sorted_x, gate_up, ends).chunk(2, dim=-1)
+    out = grouped_linear(F.silu(gate) * up, down, ends)
+    by_token = _reordered(out, back, order).view(tokens, per_token, -1)
+    return (by_token * weights.to(x.dtype)[:, :, None]).sum(1)
+
+
+def tokens_per_expert(chosen: Tensor, num_experts: int) -> Tensor:
+    """(E,) int64, how often each expert was chosen. chosen: (N, k)."""
+    flat = chosen.flatten()
+    # Not bincount: it has no form for meta tensors, and on a GPU it waits.
+    return flat.new_zeros(num_experts).scatter_add_(0, flat, torch.ones_like(flat))
+
+
+def _reordered(x: Tensor, order: Tensor, back: Tensor) -> Tensor:
+    """x[order], where x[order][back] is x."""
+    return _Reordered.apply(x, order, back)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Reordered(torch.autograd.Function):
+    """Rows in another order; the backward reads them back instead of adding row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, order)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return grad.index_select(0, back), None, None
+
+
+def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """Rows ends[i - 1] to ends[i] of x times weight[i]^T. x: (N, in); weight: (E, out, in); ends: (E,) int32."""
+    if has_grouped_mm(x.device.type, x.dtype):
+        return _GroupedLinear.apply(x, weight, ends)  # type: ignore[no-any-return,no-untyped-call]
+    return looped_linear(x, weight, ends)
+
+
+def looped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """`grouped_linear` expert by expert; the host waits for `ends`."""
+    if x.is_meta:  # shape and work are those of any split
+        return F.linear(x, weight[0])
+    sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    return torch.cat([F.linear(rows, w) for rows, w in zip(torch.split(x, sizes), weight, strict=True)])
+
+
+class _GroupedLinear(torch.autograd.Function):
+    """The product's own backward fails on gradients of stride 0; here they are laid out first."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, ends)
+        return F.grouped_mm(x, weight.mT, offs=ends)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, ends = ctx.saved_tensors
+        grad = grad.contiguous()
+        return F.grouped_mm(grad, weight, offs=ends), F.grouped_mm(grad.mT, x, offs=ends), None
+
+
+@cache
+def has_grouped_mm(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether grouped products and their backward run here: tried once on a small one."""
+    if not hasattr(F, "grouped_mm"):
+        return False
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            x = torch.ones(16, 16, device=device_type, dtype=dtype, requires_grad=True)
+            weight = torch.ones(2, 16, 16, device=device_type, dtype=dtype, requires_grad=True)
+            ends = torch.tensor([8, 16], dtype=torch.int32, device=device_type)
+            out = _GroupedLinear.apply(x, weight, ends)  # type: ignore[no-untyped-call]
+            torch.autograd.grad(out, (x, weight), torch.ones_like(out))
+    except RuntimeError:
+        return False
+    return True
+
+
+def balance(
+    config: ModelConfig, routing: list[Tensor], biases: list[Tensor | None], num_tokens: int
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """What keeps experts equally busy: (auxiliary loss (), term of the biases (), metrics).
+
+    routing: router logits (N, E) of each layer with experts, of which the first num_tokens count (padding is behind
+    them); biases: theirs. The auxiliary loss is a mean over tokens. The second term's gradient with respect to
+    a bias has the sign of its expert's load above the mean, in tokens, so that micro-batches and ranks add up.
+    Metrics are means over layers: balance_loss (1 is even), and the load of the busiest and of the idlest expert
+    in mean loads, expert_load_max and expert_load_min.
+    """
+    c = config
+    assert c.num_experts is not None
+    auxiliary = push = torch.zeros((), device=routing[0].device)
+    metrics = dict.fromkeys(("balance_loss", "expert_load_max", "expert_load_min"), torch.zeros_like(auxiliary))
+    for logits, bias in zip(routing, biases, strict=True):
+        logits = logits[:num_tokens]
+        chosen = choose_experts(c, logits.detach(), bias)[1]
+        load = tokens_per_expert(chosen, c.num_experts).float()
+        share = load * (c.num_experts / chosen.numel())  # 1 where every expert has as much to do
+        scores = router_scores(c, logits)
+        even = (share * (scores / scores.sum(-1, keepdim=True)).mean(0)).sum()
+        if c.balance == "loss":
+            auxiliary = auxiliary + c.balance_weight * even + Z_WEIGHT * logits.logsumexp(-1).square().mean()
+        elif bias is not None:
+            push = push + _BIAS_GRADIENT * (bias * (load - load.mean())).sum()
+        found = {"balance_loss": even, "expert_load_max": share.max(), "expert_load_min": share.min()}
+        metrics = {name: metrics[name] + value.detach() / len(routing) for name, value in found.items()}
+    return auxiliary, push, metrics

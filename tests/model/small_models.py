@@ -1,0 +1,36 @@
+"""Small models with random weights everywhere, and their logits, for the tests of this folder."""
+
+import torch
+from torch import Tensor
+
+from gradus.model.batch import Documents
+from gradus.model.config import ModelConfig, model_config
+from gradus.model.transformer import Transformer, build_model
+
+VOCAB = 97
+TABLE = {"depth": 2, "width": 64, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "rope_base": 5000.0}
+SOFTMAX = {"num_experts": 6, "experts_per_token": 2, "expert_width": 48}
+SIGMOID = SOFTMAX | {"router": "sigmoid", "balance": "bias", "shared_experts": 1}
+
+
+def small_config(**changes: object) -> ModelConfig:
+    return model_config(TABLE | changes, vocab_size=VOCAB, context=128)
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> Transformer:
+    """Random everywhere, norms included, so that no term of the function is idle."""
+    generator = torch.Generator().manual_seed(seed)
+    model = build_model(config, generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + 0.3 * noise if parameter.ndim == 1 else noise / parameter.shape[-1] ** 0.5)
+    return model
+
+
+def logits_of(model: Transformer, tokens: Tensor, lengths: list[int]) -> Tensor:
+    return model.head(model(tokens, Documents.of_lengths(lengths)))
+
+
+def random_tokens(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(seed))
