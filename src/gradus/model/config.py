@@ -189,7 +189,8 @@ def _expert_width(table: Mapping[str, Any]) -> int | None:
     if not (_is_size(mlp_width) and _is_size(chosen)):
         return None
     parts = chosen + (shared if _is_size(shared) else 0)
-    return max(32, round(int(mlp_width) / parts / 32) * 32)
+    width: int = max(32, round(mlp_width / parts / 32) * 32)
+    return width
 
 
 def _is_size(value: object) -> bool:

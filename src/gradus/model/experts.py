@@ -13,7 +13,7 @@ is worked out once, outside of what activation checkpointing runs again.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,19 @@ Z_WEIGHT = 0.001  # of mean logsumexp(r)^2, with balance by loss
 _BIAS_GRADIENT = 1e-6  # only the sign counts; so small, it is not seen in the norm of all gradients
 
 
+class Routing(NamedTuple):
+    """What a router said. logits: (N, E) fp32; bias: (E,), or None where it chooses by score alone."""
+
+    logits: Tensor
+    bias: Tensor | None
+
+
 class Experts(nn.Module):
-    """The experts of one layer. Stacked weights are (experts, out, in); gate_up stacks the rows of gate and up."""
+    """The experts of one layer. Weights are (out, in), the rows of all experts one after the other.
+
+    So that what cuts parameters into rows (Muon, sharding, saving) knows no third dimension. gate_up stacks the rows
+    of gate and up, expert by expert.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -39,20 +50,23 @@ class Experts(nn.Module):
         shared = c.shared_experts * c.expert_width
         self.router = nn.Parameter(torch.empty(c.num_experts, c.width))
         self.router_bias = nn.Parameter(torch.empty(c.num_experts)) if c.has_router_bias else None
-        self.expert_gate_up = nn.Parameter(torch.empty(c.num_experts, 2 * c.expert_width, c.width))
-        self.expert_down = nn.Parameter(torch.empty(c.num_experts, c.width, c.expert_width))
+        self.expert_gate_up = nn.Parameter(torch.empty(c.num_experts * 2 * c.expert_width, c.width))
+        self.expert_down = nn.Parameter(torch.empty(c.num_experts * c.width, c.expert_width))
         self.shared_gate_up = nn.Parameter(torch.empty(2 * shared, c.width)) if shared else None
         self.shared_down = nn.Parameter(torch.empty(c.width, shared)) if shared else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: (N, width), normalised. Returns (N, width), and router logits (N, E) fp32."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+        """x: (N, width), normalised. Returns (N, width)."""
+        c = self.config
         logits = F.linear(x.float(), self.router.float())
-        weights, chosen = choose_experts(self.config, logits, self.router_bias)
-        gate_up, down = self.expert_gate_up.to(x.dtype), self.expert_down.to(x.dtype)
+        weights, chosen = choose_experts(c, logits, self.router_bias)
+        gate_up = self.expert_gate_up.to(x.dtype).view(len(self.router), -1, c.width)
+        down = self.expert_down.to(x.dtype).view(len(self.router), c.width, -1)
         out = run_experts(x, weights, chosen, gate_up, down)
         if self.shared_gate_up is not None and self.shared_down is not None:
             out = out + swiglu(x, self.shared_gate_up.to(x.dtype), self.shared_down.to(x.dtype))
-        return out, logits
+        # A copy, because a sharded parameter is whole in here only.
+        return out, Routing(logits, None if self.router_bias is None else self.router_bias.clone())
 
 
 def choose_experts(config: ModelConfig, logits: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -158,23 +172,20 @@ def has_grouped_mm(device_type: str, dtype: torch.dtype) -> bool:
     return True
 
 
-def balance(
-    config: ModelConfig, routing: list[Tensor], biases: list[Tensor | None], num_tokens: int
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def balance(config: ModelConfig, routing: list[Routing], num_tokens: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """What keeps experts equally busy: (auxiliary loss (), term of the biases (), metrics).
 
-    routing: router logits (N, E) of each layer with experts, of which the first num_tokens count (padding is behind
-    them); biases: theirs. The auxiliary loss is a mean over tokens. The second term's gradient with respect to
-    a bias has the sign of its expert's load above the mean, in tokens, so that micro-batches and ranks add up.
-    Metrics are means over layers: balance_loss (1 is even), and the load of the busiest and of the idlest expert
-    in mean loads, expert_load_max and expert_load_min.
+    routing: of each layer with experts; the first num_tokens count, padding is behind them. The auxiliary loss is a
+    mean over tokens. The second term's gradient with respect to a bias has the sign of its expert's load above the
+    mean, in tokens, so that micro-batches and ranks add up. Metrics are means over layers: balance_loss (1 is
+    even), and the load of the busiest and of the idlest expert in mean loads, expert_load_max and expert_load_min.
     """
     c = config
     assert c.num_experts is not None
-    auxiliary = push = torch.zeros((), device=routing[0].device)
+    auxiliary = push = torch.zeros((), device=routing[0].logits.device)
     metrics = dict.fromkeys(("balance_loss", "expert_load_max", "expert_load_min"), torch.zeros_like(auxiliary))
-    for logits, bias in zip(routing, biases, strict=True):
-        logits = logits[:num_tokens]
+    for all_logits, bias in routing:
+        logits = all_logits[:num_tokens]
         chosen = choose_experts(c, logits.detach(), bias)[1]
         load = tokens_per_expert(chosen, c.num_experts).float()
         share = load * (c.num_experts / chosen.numel())  # 1 where every expert has as much to do

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gradus.model.attention import attention
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
-from gradus.model.experts import Experts
+from gradus.model.experts import Experts, Routing
 from gradus.model.kernels import attention_heads, rms_norm, swiglu
 
 Role = Literal["matrix", "expert", "embed", "head", "vector", "balance"]
@@ -62,10 +62,10 @@ class Block(nn.Module):
             self.gate_up = nn.Parameter(torch.empty(2 * c.mlp_width, c.width))
             self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> tuple[Tensor, Routing | None]:
         """The whole layer, as training runs it. x: (N, width); cos, sin: (N, 1, D/2).
 
-        Returns (N, width) and the router's logits (N, experts), None without experts.
+        Returns (N, width) and what the router said, None without experts.
         """
         heads = self.heads(x, cos, sin)
         x = self.attended(x, attention(heads, self.config.num_heads, documents))
@@ -91,14 +91,14 @@ class Block(nn.Module):
         """Residual after attention. attention_out: (N, H D)."""
         return x + F.linear(attention_out, self.out.to(x.dtype))
 
-    def feed_forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Residual after the gated feed-forward or the experts, and the router's logits."""
+    def feed_forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
+        """Residual after the gated feed-forward or the experts, and what the router said."""
         normed = rms_norm(x, self.config.norm_eps)
         if self.experts is not None:
             # One product over the tokens is less than one over the weights of all experts.
             normed = normed * self.mlp_norm.to(x.dtype)
-            out, logits = self.experts(normed)
-            return x + out, logits
+            out, routed = self.experts(normed)
+            return x + out, routed
         gate_up = (self.gate_up * self.mlp_norm).to(x.dtype)
         return x + swiglu(normed, gate_up, self.down.to(x.dtype)), None
 
@@ -117,17 +117,17 @@ class Transformer(nn.Module):
         self.norm = nn.Parameter(torch.empty(config.width))
         self.unembedding = None if config.tie_embeddings else nn.Parameter(torch.empty(config.vocab_size, config.width))
 
-    def forward(self, tokens: Tensor, documents: Documents, routing: list[Tensor] | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, documents: Documents, routing: list[Routing] | None = None) -> Tensor:
         """Hidden states before the head. tokens: (N,). Returns (N, width) in the compute dtype.
 
-        routing: a list that gets each router's logits (N, experts), in fp32, layer by layer.
+        routing: a list that gets what each router said, layer by layer.
         """
         x = self._embedded(tokens)
         cos, sin = self._rotation(documents.positions)
         for block in self.blocks:
-            x, logits = block(x, cos, sin, documents)
-            if routing is not None and logits is not None:
-                routing.append(logits)
+            x, routed = block(x, cos, sin, documents)
+            if routing is not None and routed is not None:
+                routing.append(routed)
         return self._normed(x)
 
     def prefill(self, tokens: Tensor, documents: Documents) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -169,10 +169,6 @@ class Transformer(nn.Module):
         """What each parameter is, by name; optimizers go by this and never by shape."""
         return {name: _ROLES.get(name.rpartition(".")[2], "vector") for name, _ in self.named_parameters()}
 
-    def router_biases(self) -> list[Tensor | None]:
-        """The bias of each layer with experts, None where its router has none."""
-        return [block.experts.router_bias for block in self.blocks if block.experts is not None]
-
     def row_splits(self) -> dict[str, list[int]]:
         """Rows of each independent matrix inside a fused one, by parameter name.
 
@@ -207,7 +203,7 @@ class Transformer(nn.Module):
             elif last == "router":
                 _fill(parameter, torch.Tensor.normal_, generator, 0.0, 0.02)
             elif last in {"qkv", "gate_up", "shared_gate_up", "expert_gate_up", "expert_down"}:
-                bound = (3.0 / parameter.shape[-1]) ** 0.5
+                bound = (3.0 / parameter.shape[1]) ** 0.5
                 if last == "expert_down":
                     bound /= (2 * self.config.depth) ** 0.5
                 _fill(parameter, torch.Tensor.uniform_, generator, -bound, bound)

@@ -36,10 +36,7 @@ def _parts(model: Transformer) -> dict[str, tuple[Tensor, ...]]:
     splits = model.row_splits()
     found = {}
     for name, parameter in model.named_parameters():
-        rows = parameter.detach()
-        if rows.ndim == 3:
-            rows = rows.flatten(0, 1)
-        found[name] = torch.split(rows, splits.get(name, [rows.shape[0]]))
+        found[name] = torch.split(parameter.detach(), splits.get(name, [parameter.shape[0]]))
     return found
 
 

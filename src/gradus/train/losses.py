@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gradus.model.batch import Batch
-from gradus.model.experts import balance
+from gradus.model.experts import Routing, balance
 from gradus.model.transformer import Transformer
 
 Loss = Callable[[Transformer, Batch], tuple[Tensor, Tensor, dict[str, Tensor]]]
@@ -32,13 +32,13 @@ def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, d
     What balances experts has a gradient but adds 0 to the value: the loss of any model is its likelihood. It is
     worked out by micro-batch. Metrics, only of experts and in training, are those of `model.experts.balance`.
     """
-    routing: list[Tensor] = []
+    routing: list[Routing] = []
     hidden, targets = supervised_hidden(model, batch, routing)
     total = cross_entropy_sum(hidden, model.head_weight, targets)
     count = torch.tensor(targets.shape[0], device=total.device)
     if not routing or not torch.is_grad_enabled():
         return total, count, {}
-    auxiliary, push, metrics = balance(model.config, routing, model.router_biases(), batch.num_tokens)
+    auxiliary, push, metrics = balance(model.config, routing, batch.num_tokens)
     extra = count * auxiliary + push
     return total + (extra - extra.detach()), count, {name: count * value for name, value in metrics.items()}
 
@@ -52,7 +52,7 @@ def token_logp(model: Transformer, batch: Batch) -> Tensor:
     return target_logp(hidden, model.head_weight, targets)
 
 
-def supervised_hidden(model: Transformer, batch: Batch, routing: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def supervised_hidden(model: Transformer, batch: Batch, routing: list[Routing] | None = None) -> tuple[Tensor, Tensor]:
     """Hidden states (M, width) and targets (M,) of the supervised tokens; routing as in `Transformer.forward`."""
     hidden = model(batch.tokens, batch.documents, routing)
     if batch.supervised.shape == batch.tokens.shape:

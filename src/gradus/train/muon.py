@@ -42,10 +42,7 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tens
 
 @dataclass(frozen=True)
 class _Part:
-    """One matrix: rows [start, stop) of a parameter, stacked on its longer side.
-
-    The rows of a parameter with more dimensions, (experts, rows, columns), are those of all its matrices.
-    """
+    """One matrix: rows [start, stop) of a parameter, stacked on its longer side."""
 
     name: str
     parameter: nn.Parameter
@@ -54,11 +51,11 @@ class _Part:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.stop - self.start, self.parameter.shape[-1]
+        return self.stop - self.start, self.parameter.shape[1]
 
     def tall(self, tensor: Tensor) -> Tensor:
         """This part of the parameter, its gradient or the like, as a view with the longer side first."""
-        rows = tensor.flatten(0, -2)[self.start : self.stop]
+        rows = tensor[self.start : self.stop]
         return rows if self.shape[0] >= self.shape[1] else rows.T
 
 
@@ -88,7 +85,7 @@ class Muon:
         by_shape: dict[tuple[int, int], list[_Part]] = {}
         for name, parameter in parameters.items():
             start = 0
-            for rows in splits.get(name) or [parameter.shape[-2]] * parameter.shape[:-2].numel():
+            for rows in splits.get(name, [parameter.shape[0]]):
                 part = _Part(name, parameter, start, start + rows)
                 by_shape.setdefault((max(part.shape), min(part.shape)), []).append(part)
                 start += rows
@@ -145,7 +142,7 @@ class Muon:
         torch._foreach_add_(weights, list(update.unbind(0)), alpha=-lr)
 
     def state(self) -> dict[str, Tensor]:
-        """Buffers by `momentum/<parameter>` and `variance/<parameter>`, rows in the parameter's order."""
+        """Buffers by `momentum/<parameter>` and `variance/<parameter>`, laid out like the parameter."""
         found: dict[str, Tensor] = {}
         for name, momentum, variance in self._by_parameter():
             found[f"momentum/{name}"] = torch.cat(momentum)
