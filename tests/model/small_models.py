@@ -1,8 +1,13 @@
 """Small models with random weights everywhere, and their logits, for the tests of this folder."""
 
+from collections import deque
+
+import pytest
 import torch
 from torch import Tensor
 
+from gradus.engine.batching import DecodeBatch
+from gradus.engine.sampling import Sampling
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig, model_config
 from gradus.model.transformer import Transformer, build_model
@@ -34,3 +39,39 @@ def logits_of(model: Transformer, tokens: Tensor, lengths: list[int]) -> Tensor:
 
 def random_tokens(*shape: int, seed: int = 1) -> Tensor:
     return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Forced:
+    """A stream that reads given tokens, the first three as its prompt, and ends behind them."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.prompt_ids, self.forced = tokens[:3], deque(tokens[3:])
+        self.sampling, self.finished, self.num_sampled = Sampling(), False, 0
+        self.place = 3
+
+    def push(self, token: int) -> None:
+        self.finished = True
+
+    def run_out(self) -> None:
+        self.finished = True
+
+
+def decoded(model: Transformer, rows: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> list[dict[int, Tensor]]:
+    """Hidden states by place that decoding gives behind each row's first three tokens, all rows together."""
+    streams = [Forced(row) for row in rows]
+    seen: list[dict[int, Tensor]] = [{} for _ in rows]
+    batch = DecodeBatch(model, len(rows), vocab_size=VOCAB)
+    decode = Transformer.decode
+
+    def noted(*args: object) -> Tensor:
+        hidden = decode(*args)
+        for slot, stream in enumerate(batch._streams):
+            seen[streams.index(stream)][stream.place] = hidden[slot]
+            stream.place += 1
+        return hidden
+
+    monkeypatch.setattr(Transformer, "decode", noted)
+    batch.join(streams)
+    while batch.num_live:
+        batch.step()
+    return seen

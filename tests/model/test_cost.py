@@ -23,6 +23,8 @@ SPECS: list[str | dict[str, object]] = [
     "d12",
     {"preset": "d4", "tie_embeddings": True, "num_kv_heads": 2},
     {"depth": 3, "width": 96, "num_heads": 6, "head_dim": 24, "qk_norm": False},
+    {"preset": "d4", "family": "psann", "wave_kernel": 3, "spectral_length": 8},
+    {"preset": "d4", "family": "speedrun", "window": 64},
     {"preset": "d4", "num_experts": 8, "dense_layers": 1},
     {"preset": "d2", "num_experts": 4, "router": "sigmoid", "balance": "bias", "shared_experts": 2},
 ]
@@ -33,7 +35,7 @@ def test_parameter_counts_equal_the_built_model(spec: str) -> None:
     config = model_config(spec, vocab_size=1000, context=256)
     with torch.device("meta"):
         model = Transformer(config)
-    counted = dict.fromkeys(("matrix", "expert", "embed", "head", "vector", "balance"), 0)
+    counted = dict.fromkeys(("matrix", "expert", "embed", "head", "vector", "scalar", "balance"), 0)
     for name, role in model.roles().items():
         counted[role] += model.get_parameter(name).numel()
     count = parameters(config)
@@ -67,6 +69,17 @@ def test_flops_are_6n_plus_12ldt_for_one_full_document() -> None:
     assert flops_per_token(config, 512, head_fraction=0) == 6 * (multiplied - 8192 * 256) + 12 * 4 * 256 * 512
 
 
+def test_a_window_costs_what_it_lets_a_token_see() -> None:
+    whole, cut = (
+        model_config({"preset": "d4", "family": "custom"} | window, 512, 64)
+        for window in ({}, {"window_pattern": "SL", "window": 3})
+    )
+    # Through a window of 3, tokens of a document of 6 see 1, 2, 3, 3, 3, 3; layers 0 and 2 have it.
+    seen = (1 + 2 + 3 + 3 + 3 + 3) / 6
+    saved = 4 * 256 * 2 * (3.5 - seen)
+    assert forward_flops_per_token(whole, 3.5) - forward_flops_per_token(cut, 3.5) == pytest.approx(saved)
+
+
 def test_mean_context_is_document_aware() -> None:
     assert mean_context([3]) == (1 + 2 + 3) / 3
     assert mean_context([1, 1, 2]) == (1 + 1 + 1 + 2) / 4
@@ -87,6 +100,8 @@ def test_kv_bytes_and_memory_by_hand() -> None:
     [
         ("d4", [512, 512]),
         ({"depth": 3, "width": 192, "num_kv_heads": 1}, [100, 130, 150, 132] * 2),
+        ({"preset": "d4", "family": "psann"}, [512, 512]),
+        ({"preset": "d4", "family": "speedrun", "window": 512}, [512, 512]),
         ({"preset": "d4", "num_experts": 8, "dense_layers": 1}, [512, 512]),
         ({"preset": "d4", "num_experts": 4, "router": "sigmoid", "shared_experts": 1}, [512, 512]),
     ],

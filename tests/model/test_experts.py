@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import SIGMOID, SOFTMAX, logits_of, random_model, random_tokens, small_config
+from small_models import SIGMOID, SOFTMAX, decoded, logits_of, random_model, random_tokens, small_config
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError, ConfigError
-from gradus.engine.batching import DecodeBatch
-from gradus.engine.sampling import Sampling
 from gradus.model.batch import IGNORE, Batch, Documents
 from gradus.model.config import ModelConfig
 from gradus.model.experts import (
@@ -24,7 +22,7 @@ from gradus.model.experts import (
     looped_linear,
     run_experts,
 )
-from gradus.model.transformer import Transformer, build_model
+from gradus.model.transformer import build_model
 from gradus.model.weights import load_model, save_model
 from gradus.train.config import OptimizerSettings
 from gradus.train.losses import next_token_loss
@@ -170,38 +168,16 @@ def test_folders_that_compute_something_else_are_refused(
         load_model(tmp_path)
 
 
-class Greedy:
-    """A stream that goes on with given tokens and remembers what it was asked."""
-
-    def __init__(self, tokens: list[int]) -> None:
-        from collections import deque
-
-        self.prompt_ids, self.forced = tokens[:5], deque(tokens[5:])
-        self.sampling, self.finished, self.num_sampled = Sampling(), False, 0
-
-    def push(self, token: int) -> None:
-        self.finished = True
-
-    def run_out(self) -> None:
-        self.finished = True
-
-
 @KINDS
 def test_token_by_token_equals_the_batch(kind: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    model = random_model(small_config(**kind))
-    tokens = random_tokens(3, 24)
-    seen: list[Tensor] = []
-    decode = Transformer.decode
-    monkeypatch.setattr(Transformer, "decode", lambda *a: seen.append(decode(*a)) or seen[-1])
-    batch = DecodeBatch(model, 3, vocab_size=97)
-    batch.join([Greedy(row.tolist()) for row in tokens])
-    while batch.num_live:
-        batch.step()
+    model, tokens = random_model(small_config(**kind)), random_tokens(3, 24)
+    seen = decoded(model, tokens.tolist(), monkeypatch)
     with torch.no_grad():
         full = model(tokens.flatten(), Documents.of_lengths([24] * 3)).view(3, 24, -1)
-    assert len(seen) == 19
-    for place, step in enumerate(seen, start=5):
-        assert (step - full[:, place]).abs().max() < 1e-5
+    for row, places in enumerate(seen):
+        assert sorted(places) == list(range(3, 24))
+        for place, step in places.items():
+            assert (step - full[row, place]).abs().max() < 1e-5
 
 
 @KINDS
@@ -330,10 +306,13 @@ def test_each_expert_is_a_matrix_of_its_own_for_muon() -> None:
         ({"num_experts": 4, "experts_per_token": 5}, "experts_per_token 5 is more than num_experts 4"),
         ({"num_experts": 4, "experts_per_token": 1}, "experts_per_token is 1, with which the router learns nothing"),
         ({"num_experts": 4, "dense_layers": 2}, "dense_layers 2 leaves no layer of 2 for experts"),
-        ({"num_experts": 4, "qk_norm": False}, "no Hub class computes these experts without qk_norm"),
-        ({"num_experts": 4, "shared_experts": 1}, 'no Hub class computes shared_experts with router "softmax"'),
-        ({"num_experts": 4, "balance": "bias"}, 'no Hub class computes router "softmax" with balance "bias"'),
-        ({"num_experts": 4, "router": "sigmoid"}, 'router "sigmoid" without a shared expert; set shared_experts = 1'),
+        ({"num_experts": 4, "qk_norm": False}, "no class of the Hub computes experts without qk_norm"),
+        ({"num_experts": 4, "shared_experts": 1}, 'no class of the Hub computes shared_experts with router "softmax"'),
+        ({"num_experts": 4, "balance": "bias"}, 'no class of the Hub computes router "softmax" with balance "bias"'),
+        (
+            {"num_experts": 4, "router": "sigmoid"},
+            r'"sigmoid" without a shared expert \(shared_experts = 1 is\)',
+        ),
         ({"num_experts": 1}, '"num_experts": expected at least 2, found 1'),
     ],
 )

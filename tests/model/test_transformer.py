@@ -14,7 +14,7 @@ from gradus.model.attention import attention, attention_cached
 from gradus.model.batch import Documents
 from gradus.model.layout import document_layout
 from gradus.model.transformer import Transformer, build_model
-from gradus.model.weights import load_model, save_model, to_hub
+from gradus.model.weights import load_model, save_model, to_stored
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, index: Tensor, window: int | None) -> Tensor:
@@ -188,9 +188,9 @@ def test_decoding_with_a_cache_equals_the_full_pass(prefilled: int) -> None:
     with torch.no_grad():
         full = model(tokens.flatten(), Documents.of_lengths([24] * 3)).view(3, 24, -1)
         if prefilled:
-            hidden, stored = model.prefill(tokens[:, :prefilled].flatten(), Documents.of_lengths([prefilled] * 3))
+            hidden, recording = model.prefill(tokens[:, :prefilled].flatten(), Documents.of_lengths([prefilled] * 3))
             assert (hidden.view(3, prefilled, -1) - full[:, :prefilled]).abs().max() < 1e-5
-            for layer, (keys, values) in enumerate(stored):
+            for layer, (keys, values) in enumerate(recording.keys_values):
                 for place in range(prefilled):
                     rows = [place, prefilled + place, 2 * prefilled + place]
                     cache.append(layer, keys[rows], values[rows])
@@ -219,4 +219,4 @@ def test_every_parameter_has_a_role_and_a_hub_name() -> None:
     assert roles["blocks.0.qkv"] == "matrix"
     assert (roles["embedding"], roles["unembedding"]) == ("embed", "head")
     assert sum(len(rows) for rows in model.row_splits().values()) == 2 * 5
-    assert len(to_hub(model)) == 2 * 11 + 3
+    assert len(to_stored(model)) == 2 * 11 + 3

@@ -60,7 +60,8 @@ class DecodeBatch:
         prefix = None
         if prefix_ids:
             tokens = torch.tensor(self.prefix_ids, device=self.device)
-            _, prefix = model.prefill(tokens, Documents.of_lengths([len(prefix_ids)], self.device))
+            assert config.attends_to_all_alone, "this model's prompts cannot share a beginning"
+            prefix = model.prefill(tokens, Documents.of_lengths([len(prefix_ids)], self.device))[1].keys_values
         self.cache = SlotCache(
             num_layers=config.depth,
             num_slots=num_slots,
@@ -70,6 +71,7 @@ class DecodeBatch:
             dtype=model.compute_dtype,
             device=self.device,
             prefix=prefix,
+            windows=config.windows,
         )
         # Parallel lists, one entry a live slot.
         self._streams: list[TokenStream] = []
@@ -124,10 +126,11 @@ class DecodeBatch:
             filling = self.cache.filling(documents, first)
             hidden = self.model.decode(tokens, documents.positions + behind, filling)
         else:
-            hidden, stored = self.model.prefill(tokens, documents)
+            hidden, recording = self.model.prefill(tokens, documents)
             slots = documents.index + first
-            for layer, (keys, values) in enumerate(stored):
+            for layer, (keys, values) in enumerate(recording.keys_values):
                 self.cache.fill(layer, slots, documents.positions, keys, values)
+            self.cache.fill_recent(first, recording.recent)
         self._streams += streams
         self._lengths += lengths
         self._next += [0] * len(streams)

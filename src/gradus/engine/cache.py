@@ -4,12 +4,13 @@ A request that leaves hands its slot to the last live one, so that a decode step
 first B slots: no gather, no paging. Positions are per row; what lies beyond a row's own length is masked.
 Slots are filled in order of length and all rows grow alike, so neighbours stay about equally long: attention
 runs over chunks of them, each cut at its own longest. Prompts that begin alike share that beginning, which is
-stored once for all slots. The length of a slot grows by doubling up to the model's context.
+stored once for all slots. The length of a slot grows by doubling up to the model's context. What a model reads of
+the last few tokens besides keys and values (model/past.py) lies beside them, by key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -43,8 +44,15 @@ class SlotCache:
         dtype: torch.dtype,
         device: torch.device,
         prefix: Sequence[KeysValues] | None = None,
+        windows: Sequence[int | None] | None = None,
     ) -> None:
-        """prefix: keys and values (P, kv heads, head dim) of the common beginning in each layer."""
+        """prefix: keys and values (P, kv heads, head dim) of the common beginning in each layer.
+
+        windows: how many tokens each layer sees, None for all; not together with a prefix.
+        """
+        self._windows = list(windows or [None] * num_layers)
+        assert not prefix or not any(self._windows), "windows do not reach into a common beginning"
+        self._recent: dict[str, Tensor] = {}  # (slots, reach, d)
         # (kv heads, P, head dim)
         self._prefix = [(k.transpose(0, 1).contiguous(), v.transpose(0, 1).contiguous()) for k, v in prefix or ()]
         self.prefix_length = self._prefix[0][0].shape[1] if self._prefix else 0
@@ -56,7 +64,8 @@ class SlotCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self._slots = torch.arange(num_slots, device=device)
         self._positions = self._slots[:0]
-        self._chunks: list[tuple[slice, int, Tensor]] = []  # rows, longest, mask
+        # rows, longest, and the mask for each window
+        self._chunks: list[tuple[slice, int, dict[int | None, Tensor]]] = []
 
     @property
     def num_bytes(self) -> int:
@@ -79,6 +88,8 @@ class SlotCache:
         """Give slot `target` the first `length` positions of slot `source`."""
         self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
+        for stored in self._recent.values():
+            stored[target] = stored[source]
 
     def fill(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store a prefill.
@@ -88,23 +99,47 @@ class SlotCache:
         self.keys[layer][slots, :, positions] = keys.to(self.keys.dtype)
         self.values[layer][slots, :, positions] = values.to(self.values.dtype)
 
+    def fill_recent(self, first_slot: int, recent: Mapping[str, Tensor]) -> None:
+        """Store the last tokens of a prefill's documents, (documents, reach, d) by key, from a slot on."""
+        for key, values in recent.items():
+            self._recent_of(key, values)[first_slot : first_slot + len(values)] = values
+
+    def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
+        """The last values under a key of the first B slots, (B, reach, d); then x (B, d) is stored behind them."""
+        stored = self._recent_of(key, x[:, None].expand(-1, reach, -1))[: len(x)]
+        before = stored.clone()
+        stored[:] = torch.cat([before[:, 1:], x[:, None]], dim=1)
+        return before
+
+    def _recent_of(self, key: str, like: Tensor) -> Tensor:
+        """What is stored under a key, zero at first; like: (rows, reach, d)."""
+        if key not in self._recent:
+            self._recent[key] = like.new_zeros((len(self._slots), *like.shape[1:]))
+        return self._recent[key]
+
     def begin_step(self, lengths: Sequence[int]) -> None:
         """Announce one new token for each of the first B slots, which hold so many positions."""
         self.reserve(max(lengths) + 1)
         self._positions = torch.tensor(lengths, device=self.keys.device)
         reach = torch.arange(max(lengths) + 1, device=self.keys.device)
-        mask = (reach <= self._positions[:, None])[:, None, None, :]  # (B, 1, 1, S)
+        masks = {}  # (B, 1, 1, S) for each window
+        for window in set(self._windows):
+            distance = self._positions[:, None] - reach
+            seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+            masks[window] = seen[:, None, None, :]
         self._chunks = []
         for start in range(0, len(lengths), _CHUNK_ROWS):
             rows = slice(start, min(start + _CHUNK_ROWS, len(lengths)))
             longest = max(lengths[rows]) + 1
-            self._chunks.append((rows, longest, mask[rows, ..., :longest]))
+            cut = {window: mask[rows, ..., :longest] for window, mask in masks.items()}
+            self._chunks.append((rows, longest, cut))
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store this step's keys and values (B, Hk, D) and attend with queries (B, H, D). Returns (B, H D)."""
         self.fill(layer, self._slots[: len(self._positions)], self._positions, keys, values)
         outs = []
-        for rows, longest, mask in self._chunks:
+        for rows, longest, masks in self._chunks:
+            mask = masks[self._windows[layer]]
             stored = self.keys[layer, rows, :, :longest], self.values[layer, rows, :, :longest]
             if self._prefix:
                 outs.append(attention_cached_after(queries[rows], *stored, mask, *self._prefix[layer]))
@@ -123,6 +158,9 @@ class PrefixedFill:
     def __init__(self, cache: SlotCache, prefix: Sequence[KeysValues], documents: Documents, first_slot: int) -> None:
         self._cache, self._prefix, self._documents = cache, prefix, documents
         self._slots = documents.index + first_slot
+
+    def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
+        raise AssertionError("a model that looks back by place shares no beginnings")
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """queries: (N, H, D); keys, values: (N, Hk, D) of all documents' tokens. Returns (N, H D)."""

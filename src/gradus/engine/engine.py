@@ -58,7 +58,10 @@ class Engine:
         turns = [self._turn(request) for request in requests]
         index_of = {id(turn): index for index, turn in enumerate(turns)}
         replies: dict[int, Reply] = {}
-        for prefix_length, members in prefix_groups([turn.prompt_ids for turn in turns]):
+        groups = [(0, list(range(len(turns))))]
+        if self.model.config.attends_to_all_alone:
+            groups = prefix_groups([turn.prompt_ids for turn in turns])
+        for prefix_length, members in groups:
             group = [turns[index] for index in members]
             for turn in self._run(group, group[0].prompt_ids[:prefix_length]):
                 index = index_of[id(turn)]

@@ -3,7 +3,8 @@
 The `portable` family is the feature set of the Hub architecture Qwen3 (RMSNorm, RoPE in halves, grouped-query
 attention, RMSNorm on queries and keys, SwiGLU), so that a saved folder loads elsewhere without custom code.
 With experts it is that of Qwen3Moe (softmax) or Dots1 (sigmoid, shared expert); what neither computes is refused.
-The dial follows nanochat: width = 64 x depth; `derived_sizes` gives the rest.
+The families `psann` and `speedrun` are named sets of other choices, `custom` is none: they are saved in our own
+format, and any choice can be set alone. The dial follows nanochat: width = 64 x depth; `derived_sizes` gives the rest.
 """
 
 from __future__ import annotations
@@ -23,17 +24,48 @@ NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 wher
 # for the backward pass; longer ones would cost too much memory and are worked out again.
 QUERY_BLOCK = 128
 KEPT_LENGTH = 1024
+VALUE_GATE_CHANNELS = 12  # of a layer's normalised input, that say how much of its value embedding comes in
+SMEAR_GATE_CHANNELS = 24  # of the embedding, that say how much of the one before is mixed in
 _SIZES = frozenset({
     "preset", "depth", "width", "num_heads", "num_kv_heads", "head_dim", "mlp_width", "expert_width", "dense_layers",
-    "context", "vocab_size",
+    "context", "vocab_size", "window",
 })  # fmt: skip
 _DIAL = re.compile(r"d([1-9][0-9]{0,2})")
+
+
+Bounds = tuple[float, float]
+
+
+class SineSettings(Settings):
+    """The activation A exp(-d |z|) sin(f z): where A, f and d start, whether they learn, and between what bounds.
+
+    frequency_deviation: f starts normal around `frequency`, each feature with its own. Bounds are (low, high), both
+    never reached; None: anything above zero.
+    """
+
+    amplitude: float = Field(default=1.0, gt=0)
+    frequency: float = Field(default=2.25, gt=0)
+    frequency_deviation: float = Field(default=0.25, ge=0)
+    damping: float = Field(default=0.001, gt=0)
+    trainable: bool = True
+    amplitude_bounds: Bounds | None = None
+    frequency_bounds: Bounds | None = None
+    damping_bounds: Bounds | None = None
+
+    @model_validator(mode="after")
+    def _starts_are_inside(self) -> SineSettings:
+        for name in ("amplitude", "frequency", "damping"):
+            start, bounds = getattr(self, name), getattr(self, f"{name}_bounds")
+            if bounds is not None and not 0 <= bounds[0] < start < bounds[1]:
+                low, high = bounds
+                raise ValueError(f"{name} {start:g} does not lie between its bounds {low:g} and {high:g}, from 0 on")
+        return self
 
 
 class ModelConfig(Settings):
     """Every number that fixes the function a model computes. Sizes are in channels or tokens."""
 
-    family: Literal["portable"] = "portable"
+    family: Literal["portable", "psann", "speedrun", "custom"] = "portable"
     depth: int = Field(ge=1)
     width: int = Field(ge=2)
     num_heads: int = Field(ge=1)
@@ -46,7 +78,21 @@ class ModelConfig(Settings):
     norm_eps: float = Field(default=1e-6, gt=0.0)
     tie_embeddings: bool = False
     qk_norm: bool = True
-    activation: Literal["swiglu"] = "swiglu"
+    qk_norm_weights: bool = True  # learned; without them queries and keys are normalised all the same
+    activation: Literal["swiglu", "relu2", "sine"] = "swiglu"
+    sine: SineSettings = SineSettings()
+    branch_scale: bool = False  # the feed-forward's result times a learned number, from 1
+    init: Literal["zero", "xavier"] = "zero"  # projections back to the residual from zero, or all matrices Xavier
+    wave_kernel: int | None = Field(default=None, ge=2)  # taps of a causal wave block before each layer
+    wave_dilation: int = Field(default=1, ge=1)
+    spectral_length: int | None = Field(default=None, ge=2)  # taps of a causal spectral gate before each layer
+    residual_scalars: bool = False  # x = a x + b x0 before each layer, x0 the embedding
+    value_embeddings: bool = False  # on every second layer, the last among them
+    smear: bool = False  # the embedding of the token before is mixed in
+    backout: bool = False  # the stream in the middle is taken off at the end
+    softcap: float | None = Field(default=None, gt=0)  # logits are c tanh(logits / c)
+    window_pattern: str | None = Field(default=None, pattern="^[SL]+$")  # by layer, repeated; the last layer is L
+    window: int | None = Field(default=None, ge=1)  # tokens that a layer marked S sees, the token itself included
     # Experts in place of the feed-forward of all but the first `dense_layers` layers; None: none.
     num_experts: int | None = Field(default=None, ge=2)
     experts_per_token: int = Field(default=2, ge=1)
@@ -59,7 +105,7 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelConfig:
-        problems = self._expert_problems()
+        problems = [*self._expert_problems(), *self._idle_choices(), *self._unportable_choices()]
         if self.num_heads % self.num_kv_heads:
             problems.append(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
@@ -83,20 +129,67 @@ class ModelConfig(Settings):
             problems.append("experts_per_token is 1, with which the router learns nothing; expected at least 2")
         if self.dense_layers >= self.depth:
             problems.append(f"dense_layers {self.dense_layers} leaves no layer of {self.depth} for experts")
-        return problems + self._unportable_experts()
-
-    def _unportable_experts(self) -> list[str]:
-        """Choices of experts that no class of the Hub computes."""
-        problems = []
-        if not self.qk_norm:
-            problems.append("no Hub class computes these experts without qk_norm")
-        if self.router == "softmax" and self.balance == "bias":
-            problems.append('no Hub class computes router "softmax" with balance "bias"; use router "sigmoid"')
-        if self.router == "softmax" and self.shared_experts:
-            problems.append('no Hub class computes shared_experts with router "softmax"; use router "sigmoid"')
-        if self.router == "sigmoid" and not self.shared_experts:
-            problems.append('no Hub class computes router "sigmoid" without a shared expert; set shared_experts = 1')
+        if self.activation != "swiglu":
+            problems.append(f'experts have activation "swiglu", found "{self.activation}"')
         return problems
+
+    def _idle_choices(self) -> list[str]:
+        """Settings that mean nothing without another."""
+        problems = []
+        sine = self.activation == "sine" or self.wave_kernel is not None
+        if self.sine != SineSettings() and not sine:
+            problems.append('sine needs activation = "sine" or wave_kernel')
+        if self.wave_dilation != 1 and self.wave_kernel is None:
+            problems.append("wave_dilation needs wave_kernel")
+        if (self.window is None) != (self.window_pattern is None):
+            problems.append("window and window_pattern need each other")
+        return problems
+
+    def _unportable_choices(self) -> list[str]:
+        """Choices that no class of the Hub computes, in a family that promises one."""
+        if self.family != "portable":
+            return []
+        fields = ModelConfig.model_fields
+        found = [key for key in _UNPORTABLE if getattr(self, key) != fields[key].default]
+        if self.num_experts is not None:
+            if not self.qk_norm:
+                found.append("experts without qk_norm")
+            if self.router == "softmax" and self.balance == "bias":
+                found.append('router "softmax" with balance "bias" (router "sigmoid" is)')
+            if self.router == "softmax" and self.shared_experts:
+                found.append('shared_experts with router "softmax" (router "sigmoid" is)')
+            if self.router == "sigmoid" and not self.shared_experts:
+                found.append('router "sigmoid" without a shared expert (shared_experts = 1 is)')
+        if not found:
+            return []
+        return [
+            f'no class of the Hub computes {", ".join(found)}; family "portable" promises one, '
+            'family = "custom" does not'
+        ]
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the feed-forward has a gate beside its way up."""
+        return self.activation == "swiglu"
+
+    @property
+    def windows(self) -> list[int | None]:
+        """How many tokens each layer's attention sees, None for all."""
+        if self.window_pattern is None:
+            return [None] * self.depth
+        pattern = self.window_pattern
+        windows = [self.window if pattern[i % len(pattern)] == "S" else None for i in range(self.depth)]
+        return [*windows[:-1], None]
+
+    @property
+    def attends_to_all_alone(self) -> bool:
+        """Whether a token's past is nothing but keys and values of all tokens before."""
+        looks_back = self.smear or self.wave_kernel is not None or self.spectral_length is not None
+        return self.window_pattern is None and not looks_back
+
+    def has_value_embedding(self, layer: int) -> bool:
+        """Whether a layer, from 0, adds an embedding of its own to the values: every second, the last among them."""
+        return self.value_embeddings and (self.depth - 1 - layer) % 2 == 0
 
     def has_experts(self, layer: int) -> bool:
         """Whether a layer, from 0, has experts in place of its feed-forward."""
@@ -118,17 +211,38 @@ class ModelConfig(Settings):
         return self.num_kv_heads * self.head_dim
 
 
+# What each family sets, where a table does not say otherwise.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "portable": {},
+    "custom": {},
+    "psann": {"activation": "sine", "branch_scale": True, "init": "xavier"},
+    "speedrun": {
+        "activation": "relu2",
+        "qk_norm_weights": False,
+        "residual_scalars": True,
+        "value_embeddings": True,
+        "smear": True,
+        "backout": True,
+        "softcap": 15.0,
+        "window_pattern": "SSSL",
+    },
+}
+_UNPORTABLE = (
+    "qk_norm_weights", "activation", "branch_scale", "wave_kernel", "spectral_length", "residual_scalars",
+    "value_embeddings", "smear", "backout", "softcap", "window_pattern",
+)  # fmt: skip
 # Settings of ModelConfig that mean nothing without experts.
 EXPERT_KEYS = (
     "experts_per_token", "expert_width", "shared_experts", "dense_layers", "router", "balance", "balance_weight",
 )  # fmt: skip
 
 
-def derived_sizes(width: int, head_dim: int | None = None) -> dict[str, int]:
+def derived_sizes(width: int, head_dim: int | None = None, gated: bool = True) -> dict[str, int]:
     """Heads and feed-forward width for a model width; `head_dim` overrides the derived head size.
 
-    8/3 x width keeps a layer near 12 width^2 matrix parameters; it is rounded to a multiple of 32 (256 from
-    width 768 on), which matrix units and the block quantisation of exports want.
+    Without a gate the feed-forward is 4 x width wide. With one it is 8/3 x width, which keeps a layer near 12 width^2
+    matrix parameters too, rounded to a multiple of 32 (256 from width 768 on), which matrix units and the block
+    quantisation of exports want.
     """
     if head_dim is None:
         head_dim = 128 if width > NARROW_WIDTH and width % 128 == 0 else min(64, width)
@@ -138,7 +252,7 @@ def derived_sizes(width: int, head_dim: int | None = None) -> dict[str, int]:
         "num_heads": heads,
         "num_kv_heads": heads,
         "head_dim": head_dim,
-        "mlp_width": max(step, round(width * 8 / 3 / step) * step),
+        "mlp_width": max(step, round(width * 8 / 3 / step) * step) if gated else 4 * width,
     }
 
 
@@ -157,12 +271,16 @@ def model_config(spec: str | Mapping[str, Any], vocab_size: int, context: int) -
         if preset is not None:
             table.setdefault("depth", _dial_depth(preset))
             table.setdefault("width", WIDTH_PER_DEPTH * _dial_depth(preset))
-    table = {"vocab_size": vocab_size, "context": context} | table
+    family = FAMILIES.get(table.get("family", "portable"), {}) if isinstance(table.get("family", ""), str) else {}
+    table = {"vocab_size": vocab_size, "context": context} | family | table
+    if table.get("window_pattern") is not None and _is_size(table["context"]):
+        table = {"window": short_window(table["context"])} | table
     depth, width, head_dim = (table.get(key) for key in ("depth", "width", "head_dim"))
     if width is None and _is_size(depth):
         table["width"] = width = WIDTH_PER_DEPTH * depth  # type: ignore[operator]
     if _is_size(width):
-        sizes = derived_sizes(width, head_dim if _is_size(head_dim) else None)  # type: ignore[arg-type]
+        gated = table.get("activation", "swiglu") == "swiglu"
+        sizes = derived_sizes(width, head_dim if _is_size(head_dim) else None, gated)  # type: ignore[arg-type]
         if "num_heads" in table:
             sizes["num_kv_heads"] = table["num_heads"]
         table = sizes | table
@@ -172,6 +290,11 @@ def model_config(spec: str | Mapping[str, Any], vocab_size: int, context: int) -
     if config is None:
         raise ConfigError([f"model: {problem.text}" for problem in problems])
     return config
+
+
+def short_window(context: int) -> int:
+    """A quarter of the context, up to the next multiple of 128: what a layer marked S sees (nanochat)."""
+    return -(-context // 512) * 128
 
 
 def toy_model(spec: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gradus.model.config import KEPT_LENGTH, QUERY_BLOCK, ModelConfig
+from gradus.model.config import (
+    KEPT_LENGTH,
+    QUERY_BLOCK,
+    SMEAR_GATE_CHANNELS,
+    VALUE_GATE_CHANNELS,
+    ModelConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,15 @@ class ParameterCount:
     embed: int
     head: int
     vector: int
+    scalar: int = 0
     expert: int = 0
     active_expert: int = 0
     balance: int = 0
 
     @property
     def total(self) -> int:
-        return self.matrix + self.embed + self.head + self.vector + self.expert + self.balance
+        parts = self.matrix, self.embed, self.head, self.vector, self.scalar, self.expert, self.balance
+        return sum(parts)
 
     @property
     def active(self) -> int:
@@ -42,20 +50,40 @@ def parameters(config: ModelConfig) -> ParameterCount:
     experts, expert_width = c.num_experts or 0, c.expert_width or 0
     num_sparse = sum(c.has_experts(layer) for layer in range(c.depth))
     attention = c.width * (2 * c.query_width + 2 * c.kv_width)
-    dense = 3 * c.width * c.mlp_width
+    dense = (3 if c.is_gated else 2) * c.width * c.mlp_width
     around_experts = c.width * (experts + 3 * c.shared_experts * expert_width)  # routers and shared experts
     per_expert = 3 * c.width * expert_width
-    vectors = 2 * c.width + (2 * c.head_dim if c.qk_norm else 0)
+    wave = c.width * c.width if c.wave_kernel else 0
+    num_values = sum(c.has_value_embedding(layer) for layer in range(c.depth))
     table = c.vocab_size * c.width
     return ParameterCount(
-        matrix=c.depth * attention + (c.depth - num_sparse) * dense + num_sparse * around_experts,
-        embed=table,
+        matrix=c.depth * (attention + wave) + (c.depth - num_sparse) * dense + num_sparse * around_experts,
+        embed=table + num_values * c.vocab_size * c.kv_width,
         head=0 if c.tie_embeddings else table,
-        vector=c.depth * vectors + c.width,
+        vector=c.depth * _layer_vectors(c) + c.width + _value_gates(c),
+        scalar=c.depth * c.residual_scalars + _smear_gate(c) + c.smear + c.backout,
         expert=num_sparse * experts * per_expert,
         active_expert=num_sparse * c.experts_per_token * per_expert,
         balance=num_sparse * experts if c.has_router_bias else 0,
     )
+
+
+def _value_gates(config: ModelConfig) -> int:
+    num_values = sum(config.has_value_embedding(layer) for layer in range(config.depth))
+    return num_values * config.num_kv_heads * min(VALUE_GATE_CHANNELS, config.width)
+
+
+def _smear_gate(config: ModelConfig) -> int:
+    return min(SMEAR_GATE_CHANNELS, config.width) if config.smear else 0
+
+
+def _layer_vectors(config: ModelConfig) -> int:
+    """Values of one layer's vectors: norms, activation, filters, scales; the value embedding's gate is apart."""
+    c = config
+    norms = 2 * c.width + (2 * c.head_dim if c.qk_norm and c.qk_norm_weights else 0)
+    sines = 3 * c.mlp_width * (c.activation == "sine")
+    wave = c.width * (c.wave_kernel + 3) if c.wave_kernel else 0
+    return norms + sines + wave + c.width * (c.spectral_length or 0) + c.branch_scale + c.residual_scalars
 
 
 def multiplied_parameters(config: ModelConfig) -> int:
@@ -68,12 +96,22 @@ def forward_flops_per_token(config: ModelConfig, mean_context: float, head_fract
     """FLOPs of one forward pass per token.
 
     mean_context: positions a token attends to on average, itself included; for documents of length t it is
-    (t + 1) / 2. head_fraction: tokens the head is computed for.
+    (t + 1) / 2, and a layer with a window counts what such documents let it see. head_fraction: tokens the head is
+    computed for. A spectral gate's filter is not counted: its work is that of a transform, not of matrices.
     """
     c = config
-    attention = 4.0 * c.depth * c.query_width * mean_context  # scores, then values
+    seen = sum(_mean_seen(mean_context, window) for window in c.windows)
+    attention = 4.0 * c.query_width * seen  # scores, then values
     matrices = multiplied_parameters(c) - c.vocab_size * c.width
-    return 2.0 * (matrices + head_fraction * c.vocab_size * c.width) + attention
+    return 2.0 * (matrices + _value_gates(c) + _smear_gate(c) + head_fraction * c.vocab_size * c.width) + attention
+
+
+def _mean_seen(mean_context: float, window: int | None) -> float:
+    """Positions that a token sees on average through a window, in documents of length 2 mean_context - 1."""
+    length = 2 * mean_context - 1
+    if window is None or window >= length:
+        return mean_context
+    return window - window * (window - 1) / (2 * length)
 
 
 def flops_per_token(config: ModelConfig, mean_context: float, head_fraction: float = 1.0) -> float:
@@ -144,8 +182,8 @@ def training_memory(
 
 
 def _dense_activations(config: ModelConfig) -> int:
-    """Values a token keeps in a dense layer's feed-forward: gate, up, silu(gate) and their product."""
-    return 4 * config.mlp_width
+    """Values a token keeps in a dense layer's feed-forward: gate, up, silu(gate) and their product; else one."""
+    return (4 if config.is_gated else 1) * config.mlp_width
 
 
 def _expert_activations(config: ModelConfig, compute_bytes: int) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradus.core.errors import ArtifactError
+from gradus.core.errors import ArtifactError, ConfigError
 from gradus.model.config import ModelConfig
 
 _CLASSES = {
@@ -60,8 +60,16 @@ def _model_type(config: ModelConfig) -> str:
 
 
 def hub_config(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
-    """config.json as transformers, vLLM and llama.cpp read it."""
+    """config.json as transformers, vLLM and llama.cpp read it.
+
+    ConfigError for a family that no class computes: such a model has no form that other programs load.
+    """
     c = config
+    if c.family != "portable":
+        raise ConfigError(
+            f'family "{c.family}": no class of the Hub computes this model, so it cannot be exported to other '
+            'programs; train with family = "portable" for a model that can'
+        )
     kind = _model_type(c)
     return {
         "architectures": [_CLASSES[kind]],

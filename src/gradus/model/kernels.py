@@ -149,3 +149,27 @@ class _FeedForward(torch.autograd.Function):
         torch.mm(d_gate.T, x, out=d_gate_weight)
         torch.mm(d_up.T, x, out=d_up_weight)
         return d_x, d_gate_up, d_down
+
+
+def relu2(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """relu(x W1^T)^2 W2^T. x: (N, d); up: (m, d); down: (d, m). Returns (N, d).
+
+    Source: Primer, So et al. 2021. What the backward pass keeps besides its inputs is relu(x W1^T).
+    """
+    return _Relu2.apply(x, up, down)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Relu2(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        active = F.linear(x, up).relu_()
+        ctx.save_for_backward(x, up, down, active)
+        return F.linear(active.square(), down)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, up, down, active = ctx.saved_tensors
+        d_down = grad.T @ active.square()
+        d_inner = (grad @ down).mul_(active).mul_(2)
+        return d_inner @ up, d_inner.T @ x, d_down

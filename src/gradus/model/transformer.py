@@ -1,106 +1,37 @@
-"""The portable decoder: pre-norm blocks of attention and SwiGLU or experts, the function of the Hub class Qwen3.
+"""The decoder: embedding, layers (block.py), head. `ModelConfig` says which of all choices it is made of.
 
-Inside, query/key/value are one projection and gate/up another: fewer and wider products. Norm weights are
-folded into the projection behind them (a small product each step instead of one over all tokens), which is
-the same function. Parameters stay in fp32 while training and are cast to `compute_dtype` once per forward.
+Inside, query/key/value are one projection and gate/up another: fewer and wider products. Parameters stay in fp32
+while training and are cast to `compute_dtype` once per forward.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradus.model.attention import attention
 from gradus.model.batch import Documents
-from gradus.model.config import ModelConfig
-from gradus.model.experts import Experts, Routing
-from gradus.model.kernels import attention_heads, rms_norm, swiglu
+from gradus.model.block import Block, Surroundings
+from gradus.model.config import SMEAR_GATE_CHANNELS, ModelConfig
+from gradus.model.experts import Routing
+from gradus.model.initial import init_weights
+from gradus.model.kernels import rms_norm
+from gradus.model.past import CachedPass, FullPass, KeyValueCache, Past, Recording
 
-Role = Literal["matrix", "expert", "embed", "head", "vector", "balance"]
+Role = Literal["matrix", "expert", "embed", "head", "vector", "scalar", "balance"]
 
 _ROLES: dict[str, Role] = {
-    **dict.fromkeys(("qkv", "out", "gate_up", "down", "router", "shared_gate_up", "shared_down"), "matrix"),
+    **dict.fromkeys(
+        ("qkv", "out", "gate_up", "up", "down", "router", "shared_gate_up", "shared_down", "wave_out"), "matrix"
+    ),
     **dict.fromkeys(("expert_gate_up", "expert_down"), "expert"),
-    "embedding": "embed",
+    **dict.fromkeys(("embedding", "value_embedding"), "embed"),
+    **dict.fromkeys(("start_scale", "smear_scale", "smear_gate", "backout_scale"), "scalar"),
     "unembedding": "head",
     "router_bias": "balance",
 }  # by a parameter's last name; all others are vectors
-
-
-class KeyValueCache(Protocol):
-    """What decoding needs of a cache."""
-
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Store new tokens' keys and values, and attend to all that these tokens may see.
-
-        queries: (N, H, D), already scaled; keys, values: (N, Hk, D). Returns (N, H D).
-        """
-        ...
-
-
-class Block(nn.Module):
-    """One layer. Weights are (out, in).
-
-    qkv stacks the rows of query, key and value, gate_up those of gate and up. experts: in place of both, or None.
-    """
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.config = config
-        c = config
-        self.attention_norm = nn.Parameter(torch.empty(c.width))
-        self.qkv = nn.Parameter(torch.empty(c.query_width + 2 * c.kv_width, c.width))
-        self.query_norm = nn.Parameter(torch.empty(c.head_dim)) if c.qk_norm else None
-        self.key_norm = nn.Parameter(torch.empty(c.head_dim)) if c.qk_norm else None
-        self.out = nn.Parameter(torch.empty(c.width, c.query_width))
-        self.mlp_norm = nn.Parameter(torch.empty(c.width))
-        self.experts = Experts(c) if c.has_experts(layer) else None
-        if self.experts is None:
-            self.gate_up = nn.Parameter(torch.empty(2 * c.mlp_width, c.width))
-            self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> tuple[Tensor, Routing | None]:
-        """The whole layer, as training runs it. x: (N, width); cos, sin: (N, 1, D/2).
-
-        Returns (N, width) and what the router said, None without experts.
-        """
-        heads = self.heads(x, cos, sin)
-        x = self.attended(x, attention(heads, self.config.num_heads, documents))
-        return self.feed_forward(x)
-
-    def heads(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x: (N, width). Returns (H + 2 Hk, N, D): queries, keys and values ready for attention."""
-        c = self.config
-        x = rms_norm(x, c.norm_eps)
-        qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype)).view(x.shape[0], -1, c.head_dim)
-        norms = None
-        if self.query_norm is not None and self.key_norm is not None:
-            norms = (self.query_norm, self.key_norm)
-        return attention_heads(qkv, c.num_heads, norms, cos, sin, c.norm_eps)
-
-    def keys_values(self, heads: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and values (N, Hk, D) among heads."""
-        c = self.config
-        _, keys, values = torch.split(heads, [c.num_heads, c.num_kv_heads, c.num_kv_heads])
-        return keys.transpose(0, 1), values.transpose(0, 1)
-
-    def attended(self, x: Tensor, attention_out: Tensor) -> Tensor:
-        """Residual after attention. attention_out: (N, H D)."""
-        return x + F.linear(attention_out, self.out.to(x.dtype))
-
-    def feed_forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
-        """Residual after the gated feed-forward or the experts, and what the router said."""
-        normed = rms_norm(x, self.config.norm_eps)
-        if self.experts is not None:
-            # One product over the tokens is less than one over the weights of all experts.
-            normed = normed * self.mlp_norm.to(x.dtype)
-            out, routed = self.experts(normed)
-            return x + out, routed
-        gate_up = (self.gate_up * self.mlp_norm).to(x.dtype)
-        return x + swiglu(normed, gate_up, self.down.to(x.dtype)), None
 
 
 class Transformer(nn.Module):
@@ -116,45 +47,43 @@ class Transformer(nn.Module):
         )
         self.norm = nn.Parameter(torch.empty(config.width))
         self.unembedding = None if config.tie_embeddings else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        gate_channels = min(SMEAR_GATE_CHANNELS, config.width)
+        self.smear_gate = nn.Parameter(torch.empty(1, gate_channels)) if config.smear else None
+        self.smear_scale = nn.Parameter(torch.empty(1)) if config.smear else None
+        self.backout_scale = nn.Parameter(torch.empty(1)) if config.backout else None
 
     def forward(self, tokens: Tensor, documents: Documents, routing: list[Routing] | None = None) -> Tensor:
         """Hidden states before the head. tokens: (N,). Returns (N, width) in the compute dtype.
 
         routing: a list that gets what each router said, layer by layer.
         """
-        x = self._embedded(tokens)
-        cos, sin = self._rotation(documents.positions)
-        for block in self.blocks:
-            x, routed = block(x, cos, sin, documents)
-            if routing is not None and routed is not None:
-                routing.append(routed)
-        return self._normed(x)
+        return self._hidden(tokens, documents.positions, FullPass(self.config, documents), routing)
 
-    def prefill(self, tokens: Tensor, documents: Documents) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Like forward, and each layer's keys and values (N, Hk, D) for a cache."""
-        x = self._embedded(tokens)
-        cos, sin = self._rotation(documents.positions)
-        stored = []
-        for block in self.blocks:
-            heads = block.heads(x, cos, sin)
-            stored.append(block.keys_values(heads))
-            x = block.attended(x, attention(heads, self.config.num_heads, documents))
-            x, _ = block.feed_forward(x)
-        return self._normed(x), stored
+    def prefill(self, tokens: Tensor, documents: Documents) -> tuple[Tensor, Recording]:
+        """Like forward, and what a cache needs to go on."""
+        recording = Recording(self.config, documents)
+        return self._hidden(tokens, documents.positions, recording), recording
 
     def decode(self, tokens: Tensor, positions: Tensor, cache: KeyValueCache) -> Tensor:
         """Tokens whose past lies in a cache, mostly one for each row of a batch.
 
         tokens, positions: (N,). Returns hidden states (N, width).
         """
-        x = self._embedded(tokens)
-        cos, sin = self._rotation(positions)
+        return self._hidden(tokens, positions, CachedPass(self.config, cache))
+
+    def _hidden(self, tokens: Tensor, positions: Tensor, past: Past, routing: list[Routing] | None = None) -> Tensor:
+        x = self._embedded(tokens, past)
+        around = Surroundings(tokens, x, *self._rotation(positions), past)
+        middle = None
         for layer, block in enumerate(self.blocks):
-            heads = block.heads(x, cos, sin)
-            queries = heads[: self.config.num_heads].transpose(0, 1)  # (B, H, D)
-            x = block.attended(x, cache.attend(layer, queries, *block.keys_values(heads)))
-            x, _ = block.feed_forward(x)
-        return self._normed(x)
+            x, routed = block(x, around)
+            if routing is not None and routed is not None:
+                routing.append(routed)
+            if layer == self.config.depth // 2:
+                middle = x
+        if self.backout_scale is not None and middle is not None:
+            x = x - self.backout_scale.to(x.dtype) * middle
+        return rms_norm(x, self.config.norm_eps) * self.norm.to(x.dtype)
 
     @property
     def head_weight(self) -> Tensor:
@@ -163,7 +92,9 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, vocabulary) of hidden states (N, width)."""
-        return F.linear(hidden, self.head_weight.to(hidden.dtype))
+        logits = F.linear(hidden, self.head_weight.to(hidden.dtype))
+        cap = self.config.softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def roles(self) -> dict[str, Role]:
         """What each parameter is, by name; optimizers go by this and never by shape."""
@@ -187,40 +118,13 @@ class Transformer(nn.Module):
                 found[name] = splits[last]
         return found
 
-    @torch.no_grad()
-    def init_weights(self, generator: torch.Generator) -> None:
-        """Fresh weights, the same for the same generator state on any device.
-
-        Projections into a block are uniform with deviation 1 / sqrt(in), those back to the residual start at
-        zero (nanochat), so that every block starts as the identity; norms at one. Routers are normal with
-        deviation 0.02; experts come back to the residual with deviation 1 / sqrt(2 layers in), since from zero
-        the routers would learn nothing in the first step.
-        """
-        for name, parameter in self.named_parameters():
-            last = name.rpartition(".")[2]
-            if last in {"out", "down", "shared_down", "router_bias"}:
-                parameter.zero_()
-            elif last == "router":
-                _fill(parameter, torch.Tensor.normal_, generator, 0.0, 0.02)
-            elif last in {"qkv", "gate_up", "shared_gate_up", "expert_gate_up", "expert_down"}:
-                bound = (3.0 / parameter.shape[1]) ** 0.5
-                if last == "expert_down":
-                    bound /= (2 * self.config.depth) ** 0.5
-                _fill(parameter, torch.Tensor.uniform_, generator, -bound, bound)
-            elif last == "embedding":
-                deviation = 1.0 if self.unembedding is not None else 0.02
-                _fill(parameter, torch.Tensor.normal_, generator, 0.0, deviation)
-            elif last == "unembedding":
-                _fill(parameter, torch.Tensor.normal_, generator, 0.0, 0.001)
-            else:
-                parameter.fill_(1.0)
-
-    def _embedded(self, tokens: Tensor) -> Tensor:
+    def _embedded(self, tokens: Tensor, past: Past) -> Tensor:
         # Looked up in the parameter's own dtype: the gradient of a frequent token is summed in fp32.
-        return F.embedding(tokens, self.embedding).to(self.compute_dtype)
-
-    def _normed(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.config.norm_eps) * self.norm.to(x.dtype)
+        x = F.embedding(tokens, self.embedding).to(self.compute_dtype)
+        if self.smear_gate is None or self.smear_scale is None:
+            return x
+        gate = torch.sigmoid(F.linear(x[:, : self.smear_gate.shape[1]], self.smear_gate.to(x.dtype)))  # (N, 1)
+        return x + self.smear_scale.to(x.dtype) * gate * past.shifted("smear", x, [1])[0]
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each token's angles, (N, 1, D/2). Source: RoPE, Su et al. 2021, in halves."""
@@ -229,13 +133,6 @@ class Transformer(nn.Module):
         frequencies = self.config.rope_base ** (-steps / half)
         angles = positions[:, None].float() * frequencies  # (N, D/2)
         return angles.cos()[:, None].to(self.compute_dtype), angles.sin()[:, None].to(self.compute_dtype)
-
-
-def _fill(parameter: Tensor, draw: object, generator: torch.Generator, low: float, high: float) -> None:
-    """Draw on the generator's device, then copy, so that the device of the model does not change the draw."""
-    values = torch.empty(parameter.shape, device=generator.device)
-    draw(values, low, high, generator=generator)  # type: ignore[operator]
-    parameter.copy_(values)
 
 
 def build_model(
@@ -248,6 +145,6 @@ def build_model(
     with torch.device("meta"):
         model = Transformer(config)
     model.to_empty(device=device)
-    model.init_weights(generator)
+    init_weights(model, config, generator)
     model.compute_dtype = compute_dtype
     return model

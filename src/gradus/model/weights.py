@@ -1,6 +1,8 @@
-"""Model folders: config.json and model.safetensors under the names of a Hub class, and back.
+"""Model folders: config.json and model.safetensors, and back.
 
-Such a folder loads in transformers without custom code. Fused projections and stacked experts are stored split.
+The portable family is stored under the names of a Hub class, fused projections and stacked experts split: such a
+folder loads in transformers without custom code. Other families are computed by no Hub class and are stored
+in our own format: model_type "gradus", the settings under "gradus", and weights under our own names.
 """
 
 from __future__ import annotations
@@ -15,43 +17,53 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError, did_you_mean
+from gradus.core.settings import load_settings
 from gradus.model.config import ModelConfig
 from gradus.model.hub import config_from_hub, hub_config, hub_names
 from gradus.model.transformer import Transformer
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+OWN_TYPE = "gradus"
 
 
-def to_hub(model: Transformer) -> dict[str, Tensor]:
-    """All weights by the Hub's names; parts of fused parameters are views."""
+def to_stored(model: Transformer) -> dict[str, Tensor]:
+    """All weights by the names they are stored under; parts of fused parameters are views."""
     tensors: dict[str, Tensor] = {}
-    for name, parts in _parts(model).items():
-        tensors |= zip(hub_names(model.config, name), parts, strict=True)
+    splits = _splits(model)
+    for name, parameter in model.named_parameters():
+        parts = torch.split(parameter.detach(), splits.get(name, [parameter.shape[0]]))
+        tensors |= zip(stored_names(model.config, name), parts, strict=True)
     return tensors
 
 
-def _parts(model: Transformer) -> dict[str, tuple[Tensor, ...]]:
-    """Views of each parameter's matrices, in row order, by the parameter's name."""
-    splits = model.row_splits()
-    found = {}
-    for name, parameter in model.named_parameters():
-        found[name] = torch.split(parameter.detach(), splits.get(name, [parameter.shape[0]]))
-    return found
+def stored_names(config: ModelConfig, name: str) -> list[str]:
+    """The names one of our parameters is stored under, in row order: the Hub's, or its own where no class fits."""
+    return hub_names(config, name) if config.family == "portable" else [name]
+
+
+def _splits(model: Transformer) -> dict[str, list[int]]:
+    """Rows of each part of a parameter that is stored in parts."""
+    return model.row_splits() if model.config.family == "portable" else {}
 
 
 @torch.no_grad()
-def from_hub(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy weights by the Hub's names into the model; ArtifactError names what is missing or does not fit."""
+def from_stored(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy weights into the model by the names they are stored under.
+
+    ArtifactError names what is missing or does not fit.
+    """
     problems, used = [], set()
-    for name, parts in _parts(model).items():
-        for hub_name, part in zip(hub_names(model.config, name), parts, strict=True):
-            used.add(hub_name)
-            found = tensors.get(hub_name)
+    splits = _splits(model)
+    for name, parameter in model.named_parameters():
+        parts = torch.split(parameter, splits.get(name, [parameter.shape[0]]))
+        for stored_name, part in zip(stored_names(model.config, name), parts, strict=True):
+            used.add(stored_name)
+            found = tensors.get(stored_name)
             if found is None:
-                problems.append(f"{hub_name} is missing{did_you_mean(hub_name, set(tensors) - used)}")
+                problems.append(f"{stored_name} is missing{did_you_mean(stored_name, set(tensors) - used)}")
             elif found.shape != part.shape:
-                problems.append(f"{hub_name} has shape {tuple(found.shape)}, expected {tuple(part.shape)}")
+                problems.append(f"{stored_name} has shape {tuple(found.shape)}, expected {tuple(part.shape)}")
             else:
                 part.copy_(found)
     # Some exporters store a tied head a second time.
@@ -73,10 +85,15 @@ def save_model(
     dtype: what the weights are stored in, None for their own. token_ids: eos_token_id, bos_token_id or
     pad_token_id for config.json.
     """
-    tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in to_hub(model).items()}
+    tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in to_stored(model).items()}
     stored = next(iter(tensors.values())).dtype
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    table = hub_config(model.config, str(stored).removeprefix("torch.")) | dict(token_ids or {})
+    dtype_name = str(stored).removeprefix("torch.")
+    if model.config.family == "portable":
+        table = hub_config(model.config, dtype_name)
+    else:
+        table = {"model_type": OWN_TYPE, OWN_TYPE: model.config.model_dump(mode="json"), "dtype": dtype_name}
+    table |= dict(token_ids or {})
     (folder / CONFIG_FILE).write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -91,6 +108,8 @@ def load_config(folder: Path) -> ModelConfig:
         raise ArtifactError(f"{path} is not JSON: {error}") from None
     if not isinstance(table, dict):
         raise ArtifactError(f"{path}: expected a JSON object")
+    if table.get("model_type") == OWN_TYPE:
+        return load_settings(ModelConfig, table.get(OWN_TYPE) or {}, str(path))
     return config_from_hub(table, str(path))
 
 
@@ -112,6 +131,6 @@ def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
         model = Transformer(config)
     model.to_empty(device=device)
     model.to(dtype)
-    from_hub(model, tensors, str(path))
+    from_stored(model, tensors, str(path))
     model.compute_dtype = dtype
     return model

@@ -27,7 +27,7 @@ from gradus.core.errors import ArtifactError, TrainingError
 from gradus.core.files import fsync_file, fsync_folder, is_disk_full, write_atomic
 from gradus.core.fingerprint import file_digest
 from gradus.model.transformer import Transformer
-from gradus.model.weights import WEIGHTS_FILE, from_hub, load_config, save_model
+from gradus.model.weights import WEIGHTS_FILE, from_stored, load_config, save_model
 from gradus.train.optimizers import Optimizer
 
 _LOG = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Checkpoint:
         config = load_config(self.path)
         if config != model.config:
             raise ArtifactError(f"{self.path}: made for another model: {config}, expected {model.config}")
-        from_hub(model, load_file(self.path / WEIGHTS_FILE), str(self.path / WEIGHTS_FILE))
+        from_stored(model, load_file(self.path / WEIGHTS_FILE), str(self.path / WEIGHTS_FILE))
 
     def load_optimizer(self, optimizer: Optimizer) -> None:
         """Copy the optimizer state."""

@@ -23,6 +23,7 @@ class OptimizerSettings(Settings):
     embed_lr: float = Field(default=0.02, ge=0)
     head_lr: float = Field(default=0.004, ge=0)
     vector_lr: float = Field(default=0.005, ge=0)
+    scalar_lr: float = Field(default=0.05, ge=0)  # of the numbers and gates that mix in what came before
     balance_lr: float = Field(default=0.001, ge=0)  # how far a step moves a router's biases
     momentum: float = Field(default=0.95, ge=0, lt=1)
     momentum_start: float = Field(default=0.85, ge=0, lt=1)

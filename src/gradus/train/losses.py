@@ -34,7 +34,7 @@ def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, d
     """
     routing: list[Routing] = []
     hidden, targets = supervised_hidden(model, batch, routing)
-    total = cross_entropy_sum(hidden, model.head_weight, targets)
+    total = cross_entropy_sum(hidden, model.head_weight, targets, model.config.softcap)
     count = torch.tensor(targets.shape[0], device=total.device)
     if not routing or not torch.is_grad_enabled():
         return total, count, {}
@@ -49,7 +49,7 @@ def token_logp(model: Transformer, batch: Batch) -> Tensor:
     `batch.supervised` are their places and `batch.documents.index[batch.supervised]` their documents.
     """
     hidden, targets = supervised_hidden(model, batch)
-    return target_logp(hidden, model.head_weight, targets)
+    return target_logp(hidden, model.head_weight, targets, model.config.softcap)
 
 
 def supervised_hidden(model: Transformer, batch: Batch, routing: list[Routing] | None = None) -> tuple[Tensor, Tensor]:
@@ -60,19 +60,27 @@ def supervised_hidden(model: Transformer, batch: Batch, routing: list[Routing] |
     return hidden.index_select(0, batch.supervised), batch.targets.index_select(0, batch.supervised)
 
 
-def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum over tokens of -log softmax(hidden weight^T)[target], () fp32.
+def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
+    """Sum over tokens of -log softmax(logits)[target], () fp32. Logits are hidden weight^T, or c tanh of them / c.
 
-    hidden: (M, D); weight: (V, D), cast to the dtype of hidden; targets: (M,).
+    hidden: (M, D); weight: (V, D), cast to the dtype of hidden; targets: (M,); softcap: c.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _CrossEntropySum.apply(hidden, weight, targets)  # type: ignore[no-any-return,no-untyped-call]
-    return -target_logp(hidden, weight, targets).sum()
+        return _CrossEntropySum.apply(hidden, weight, targets, softcap)  # type: ignore[no-any-return,no-untyped-call]
+    return -target_logp(hidden, weight, targets, softcap).sum()
 
 
-def target_logp(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """log softmax(hidden weight^T)[target] per token, (M,) fp32; the backward recomputes the logits."""
-    return _TargetLogp.apply(hidden, weight, targets)  # type: ignore[no-any-return,no-untyped-call]
+def target_logp(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
+    """log softmax(logits)[target] per token, (M,) fp32; the backward recomputes the logits."""
+    return _TargetLogp.apply(hidden, weight, targets, softcap)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _capped(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
+    """c tanh(logits / c) and its slope 1 - tanh^2; the logits themselves and None where there is no cap."""
+    if softcap is None:
+        return logits, None
+    bent = torch.tanh(logits / softcap)
+    return softcap * bent, 1 - bent.square()
 
 
 def _blocks(num_tokens: int, vocab_size: int) -> list[slice]:
@@ -82,17 +90,20 @@ def _blocks(num_tokens: int, vocab_size: int) -> list[slice]:
 
 class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
         cast = weight.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden.shape[0], weight.shape[0]):
-            probabilities = torch.softmax(F.linear(hidden[rows], cast), -1)
+            logits, slope = _capped(F.linear(hidden[rows], cast), softcap)
+            probabilities = torch.softmax(logits, -1)
             here = places[: len(probabilities)], targets[rows]
             # In bf16 each term carries a rounding of 2^-9 relative to the probability; their sum does not.
             total -= probabilities[here].float().clamp_(min=_LEAST_PROBABILITY).log_().sum()
             probabilities[here] -= 1  # now the gradient of the logits
+            if slope is not None:
+                probabilities *= slope
             torch.mm(probabilities, cast, out=grad_hidden[rows])
             grad_weight += probabilities.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
@@ -100,35 +111,39 @@ class _CrossEntropySum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         if grad.device.type == "cpu" and float(grad) == 1.0:  # a plain sum, the usual case; reading it is free here
-            return grad_hidden, grad_weight, None
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None
+            return grad_hidden, grad_weight, None, None
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None, None
 
 
 class _TargetLogp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
         cast = weight.to(hidden.dtype)
         out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         for rows in _blocks(hidden.shape[0], weight.shape[0]):
-            logits = F.linear(hidden[rows], cast).float()
+            logits = _capped(F.linear(hidden[rows], cast).float(), softcap)[0]
             out[rows] = logits.gather(1, targets[rows, None])[:, 0] - logits.logsumexp(-1)
         ctx.save_for_backward(hidden, weight, targets)
+        ctx.softcap = softcap
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden, weight, targets = ctx.saved_tensors
         cast = weight.to(hidden.dtype)
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden.shape[0], weight.shape[0]):
-            d_logits = torch.softmax(F.linear(hidden[rows], cast), -1)
+            logits, slope = _capped(F.linear(hidden[rows], cast), ctx.softcap)
+            d_logits = torch.softmax(logits, -1)
             d_logits[places[: len(d_logits)], targets[rows]] -= 1
+            if slope is not None:
+                d_logits *= slope
             d_logits *= -grad[rows, None].to(hidden.dtype)
             torch.mm(d_logits, cast, out=grad_hidden[rows])
             grad_weight += d_logits.T @ hidden[rows]
-        return grad_hidden, grad_weight, None
+        return grad_hidden, grad_weight, None, None

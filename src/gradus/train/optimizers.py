@@ -69,6 +69,7 @@ class Optimizer:
             "embed": settings.embed_lr,
             "head": settings.head_lr,
             "vector": settings.vector_lr,
+            "scalar": settings.scalar_lr,
         }
         self.adam = []
         for role, rate in rates.items():
