@@ -24,7 +24,7 @@ SPECS: list[str | dict[str, object]] = [
     {"preset": "d4", "tie_embeddings": True, "num_kv_heads": 2},
     {"depth": 3, "width": 96, "num_heads": 6, "head_dim": 24, "qk_norm": False},
     {"preset": "d4", "family": "psann", "wave_kernel": 3, "spectral_length": 8},
-    {"preset": "d4", "family": "speedrun", "window": 64},
+    {"preset": "d4", "family": "speedrun", "window": 256},
     {"preset": "d4", "num_experts": 8, "dense_layers": 1},
     {"preset": "d2", "num_experts": 4, "router": "sigmoid", "balance": "bias", "shared_experts": 2},
 ]

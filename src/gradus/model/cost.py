@@ -167,7 +167,8 @@ def training_memory(
     # Two normalised inputs and the attention's part, in each layer.
     per_layer = 2 * c.width + heads + c.kv_width + probabilities
     num_sparse = sum(c.has_experts(layer) for layer in range(c.depth))
-    feed_forward = (c.depth - num_sparse) * _dense_activations(c) + num_sparse * _expert_activations(c, compute_bytes)
+    others = (c.depth - num_sparse) * _dense_activations(c) + num_sparse * _expert_activations(c, compute_bytes)
+    others += _choice_activations(c)
     multiplied = count.matrix + count.expert + c.vocab_size * c.width
     compute_copy = compute_bytes * multiplied if compute_bytes < 4 else 0
     by_muon = count.matrix + count.expert
@@ -176,9 +177,18 @@ def training_memory(
         gradients=4 * count.total,
         optimizer=4 * by_muon + 8 * (count.total - by_muon - count.balance),
         # The last layer's input to the head counts twice.
-        activations=round(tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + feed_forward + 2 * c.width)),
+        activations=round(tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + others + 2 * c.width)),
         logits=min(logit_chunk, tokens_per_micro_batch) * c.vocab_size * (2 * compute_bytes),
     )
+
+
+def _choice_activations(config: ModelConfig) -> int:
+    """Values a token keeps for what a family adds, in all layers: what learned scalars and filters multiply."""
+    c = config
+    num_values = sum(c.has_value_embedding(layer) for layer in range(c.depth))
+    wave = c.width * (c.wave_kernel + 2) if c.wave_kernel else 0
+    per_layer = c.width * (c.residual_scalars + c.branch_scale) + wave
+    return c.depth * per_layer + num_values * c.kv_width + c.width * (2 * c.smear + c.backout)
 
 
 def _dense_activations(config: ModelConfig) -> int:
