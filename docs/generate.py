@@ -23,10 +23,14 @@ from gradus.core.gate import Gate
 from gradus.core.quantity import Quantity, format_count
 from gradus.core.settings import Settings
 from gradus.data.presets import PRESETS
+from gradus.model.config import model_config
+from gradus.model.cost import parameters
+from gradus.model.presets import PRESETS as MODEL_PRESETS
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.schema import RoadmapHead
 
+DIAL_DEPTHS, SPEEDRUN_DEPTHS, DIAL_VOCABULARY = (4, 8, 12, 16, 20, 24, 26, 32), (12, 24, 32), 32_768
 FOLDER = Path(__file__).parent
 BEGIN, END = "<!-- generated: {} -->", "<!-- end of generated: {} -->"
 
@@ -45,7 +49,9 @@ def pages() -> dict[Path, str]:
         text = _replaced(text, name, re.sub(r"\n{3,}", "\n\n", "\n".join(lines)))
     datasets = FOLDER / "datasets.md"
     presets = _replaced(datasets.read_text(encoding="utf-8"), "presets", "\n".join(_presets()))
-    return {FOLDER / "commands.md": _commands(), roadmap: text, datasets: presets}
+    models = FOLDER / "models.md"
+    shapes = _replaced(models.read_text(encoding="utf-8"), "models", "\n".join(_models()))
+    return {FOLDER / "commands.md": _commands(), roadmap: text, datasets: presets, models: shapes}
 
 
 def _replaced(text: str, name: str, part: str) -> str:
@@ -67,6 +73,31 @@ def _presets() -> Iterator[str]:
         tokens = f"{format_count(preset.tokens)}{counter}" if preset.tokens else "-"
         what = f"[{preset.title}]({preset.homepage})" + (f". {preset.notes}" if preset.notes else "")
         yield f"| `{name}` | {what} | {documents} | {tokens} | {preset.licence} |"
+
+
+# Models
+
+
+def _models() -> Iterator[str]:
+    yield from ("| name | family | layers x width | parameters | a token passes through | at vocabulary | notes |",)
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for depth in DIAL_DEPTHS:
+        yield _model_row(f"d{depth}", f"d{depth}", DIAL_VOCABULARY, 2048, "dial")
+    for depth in SPEEDRUN_DEPTHS:
+        spec = {"preset": f"d{depth}", "family": "speedrun"}
+        yield _model_row(f"d{depth}", spec, DIAL_VOCABULARY, 2048, "dial, as nanochat")
+    for name, preset in MODEL_PRESETS.items():
+        notes = f"{preset.source}; {preset.notes}" if preset.notes else preset.source
+        yield _model_row(name, name, preset.vocab_size, preset.context, notes)
+
+
+def _model_row(name: str, spec: str | dict[str, Any], vocabulary: int, context: int, notes: str) -> str:
+    config = model_config(spec, vocabulary, context)
+    count = parameters(config)
+    shape = f"{config.depth} x {config.width}"
+    if config.num_experts is not None:
+        shape += f", {config.num_experts} experts"
+    return f"| `{name}` | {config.family} | {shape} | {count.total:,} | {count.active:,} | {vocabulary:,} | {notes} |"
 
 
 # Commands

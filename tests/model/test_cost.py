@@ -148,7 +148,7 @@ def test_a_table_overrides_the_dial_and_the_rest_follows() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("4", r"model: found '4'; expected a dial such as \"d4\" \(depth 4\) or a table"),
+        ("4", r"model: found '4'; expected a dial such as \"d4\" \(depth 4\), a table"),
         ({"width": 64}, 'model: missing key "depth"'),
         ({"depth": 2, "widht": 64}, 'model: unknown key "widht"; did you mean "width"'),
         ({"depth": 0}, 'model: "depth": expected at least 1, found 0'),

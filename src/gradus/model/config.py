@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from gradus.core.errors import ConfigError
+from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.settings import Settings, check_settings
+from gradus.model.presets import PRESETS
 
 WIDTH_PER_DEPTH = 64
 NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 where that divides
@@ -257,20 +258,15 @@ def derived_sizes(width: int, head_dim: int | None = None, gated: bool = True) -
 
 
 def model_config(spec: str | Mapping[str, Any], vocab_size: int, context: int) -> ModelConfig:
-    """A checked config from a dial (`"d4"`) or a table (`{depth = 4, width = 192}`).
+    """A checked config from a dial (`"d4"`), a preset (`"mac_nano"`) or a table (`{depth = 4, width = 192}`).
 
-    A table may start from a dial (`preset = "d4"`) and set anything; what it leaves out is derived from its
-    width. `vocab_size` and `context` hold unless the table sets its own. Raises ConfigError with every
-    problem.
+    A table may start from a dial or a preset (`preset = "d4"`) and set anything; what it leaves out is what its
+    family says, or derived from its width. `vocab_size` and `context` hold unless the table sets its own. Raises
+    ConfigError with every problem.
     """
-    if isinstance(spec, str):
-        table: dict[str, Any] = {"depth": _dial_depth(spec)}
-    else:
-        table = dict(spec)
-        preset = table.pop("preset", None)
-        if preset is not None:
-            table.setdefault("depth", _dial_depth(preset))
-            table.setdefault("width", WIDTH_PER_DEPTH * _dial_depth(preset))
+    table = {"preset": spec} if isinstance(spec, str) else dict(spec)
+    if "preset" in table:
+        table = _named(table.pop("preset")) | table
     family = FAMILIES.get(table.get("family", "portable"), {}) if isinstance(table.get("family", ""), str) else {}
     table = {"vocab_size": vocab_size, "context": context} | family | table
     if table.get("window_pattern") is not None and _is_size(table["context"]):
@@ -299,8 +295,10 @@ def short_window(context: int) -> int:
 
 def toy_model(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     """The table of a model of the same make, two layers deep and 64 wide, with a width derived for all else."""
-    choices = {} if isinstance(spec, str) else {key: spec[key] for key in spec if key not in _SIZES}
-    return choices | {"depth": 2, "width": 64}
+    table = {"preset": spec} if isinstance(spec, str) else dict(spec)
+    if "preset" in table:
+        table = _named(table["preset"]) | table
+    return {key: table[key] for key in table if key not in _SIZES} | {"depth": 2, "width": 64}
 
 
 def _expert_width(table: Mapping[str, Any]) -> int | None:
@@ -320,8 +318,15 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _dial_depth(spec: object) -> int:
-    match = _DIAL.fullmatch(spec) if isinstance(spec, str) else None
-    if match is None:
-        raise ConfigError(f'model: found {spec!r}; expected a dial such as "d4" (depth 4) or a table of settings')
-    return int(match[1])
+def _named(name: object) -> dict[str, Any]:
+    """The settings that a dial or a preset stands for."""
+    match = _DIAL.fullmatch(name) if isinstance(name, str) else None
+    if match is not None:
+        return {"depth": int(match[1]), "width": WIDTH_PER_DEPTH * int(match[1])}
+    if isinstance(name, str) and name in PRESETS:
+        return dict(PRESETS[name].settings)
+    hint = did_you_mean(str(name), PRESETS)
+    raise ConfigError(
+        f'model: found {name!r}; expected a dial such as "d4" (depth 4), a table of settings, or one of '
+        f"{', '.join(PRESETS)}{hint}"
+    )
