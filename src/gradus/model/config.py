@@ -264,7 +264,7 @@ def model_config(spec: str | Mapping[str, Any], vocab_size: int, context: int) -
     family says, or derived from its width. `vocab_size` and `context` hold unless the table sets its own. Raises
     ConfigError with every problem.
     """
-    table = {"preset": spec} if isinstance(spec, str) else dict(spec)
+    table: dict[str, Any] = {"preset": spec} if isinstance(spec, str) else dict(spec)
     if "preset" in table:
         table = _named(table.pop("preset")) | table
     family = FAMILIES.get(table.get("family", "portable"), {}) if isinstance(table.get("family", ""), str) else {}

@@ -92,6 +92,12 @@ def multiplied_parameters(config: ModelConfig) -> int:
     return count.matrix + count.active_expert + config.vocab_size * config.width
 
 
+def scaled_parameters(config: ModelConfig) -> int:
+    """Parameters that a horizon in tokens per parameter counts: matrices, a token's experts and the head, once."""
+    count = parameters(config)
+    return count.matrix + count.active_expert + (count.head or count.embed)
+
+
 def forward_flops_per_token(config: ModelConfig, mean_context: float, head_fraction: float = 1.0) -> float:
     """FLOPs of one forward pass per token.
 

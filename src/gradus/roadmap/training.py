@@ -21,7 +21,7 @@ from pydantic import Field
 from gradus.core.files import write_atomic
 from gradus.core.quantity import Quantity, format_count
 from gradus.model.config import ModelConfig
-from gradus.model.cost import flops_per_token, parameters, training_memory
+from gradus.model.cost import flops_per_token, parameters, scaled_parameters, training_memory
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, StageSettings
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
@@ -116,14 +116,9 @@ def steps_of(
         "tokens": lambda: horizon.value,
         "epochs": lambda: horizon.value * epoch_tokens,
         "flops": lambda: horizon.value / flops_per_token(config, mean_context),
-        "tokens/param": lambda: horizon.value * _scaled_parameters(config),
+        "tokens/param": lambda: horizon.value * scaled_parameters(config),
     }[horizon.unit]()
     return max(1, math.ceil(tokens / batch_tokens))
-
-
-def _scaled_parameters(config: ModelConfig) -> int:
-    count = parameters(config)
-    return count.matrix + count.active_expert + (count.head or count.embed)
 
 
 def training_estimate(

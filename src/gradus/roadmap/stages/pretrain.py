@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config, toy_model
 from gradus.roadmap.place import Place
+from gradus.roadmap.scaling import law_note, law_settings, stage_law
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
     MODEL,
@@ -48,8 +50,10 @@ class Settings(TrainingSettings):
     packing: what becomes of a document that does not fit into a row, cut in fragments that are all trained on, or
     cropped and its end thrown away. weights: shares of the tokens for sources, by the tokens they have if none are
     given. generation: of the token shards, the newest if None. continue_data: begin where the stage of `from` ended
-    in the same token shards. evaluate_tokens: validation tokens of an evaluation at most. samples: beginnings of text
-    that the model continues at each evaluation.
+    in the same token shards. scaling: "auto" sets batch_tokens, the optimizer's rates and its weight decay by the
+    horizon law; what is written for the optimizer is then meant for depth 12 at 524,288 tokens a step.
+    evaluate_tokens: validation tokens of an evaluation at most. samples: beginnings of text that the model continues
+    at each evaluation.
     """
 
     model: str | dict[str, Any] = "d4"
@@ -61,6 +65,13 @@ class Settings(TrainingSettings):
     weights: dict[str, float] | None = None
     generation: int | None = Field(default=None, ge=1)
     continue_data: bool = False
+    scaling: Literal["auto"] | None = None
+
+    @model_validator(mode="after")
+    def _one_batch_size(self) -> Self:
+        if self.scaling == "auto" and "batch_tokens" in self.model_fields_set:
+            raise ValueError('batch_tokens is written, and scaling = "auto" sets it; leave one of them out')
+        return self
 
     def smoke(self) -> Self:
         """A model of the same make, two layers deep and narrow, for a handful of steps."""
@@ -68,6 +79,7 @@ class Settings(TrainingSettings):
         return small.model_copy(
             update={
                 "model": toy_model(self.model),
+                "scaling": None,  # at a handful of steps there is no horizon
                 "context": min(self.context, 256),
                 "horizon": Quantity(float(SMOKE_STEPS), "steps"),
                 "evaluate_tokens": 20_000,
@@ -91,10 +103,16 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     )
     # A document attends to half of itself on average.
     mean = min(float(tokens.get("tokens_per_document", settings.context)), settings.context) / 2
-    steps = steps_of(settings.horizon, settings.batch_tokens, config, float(tokens.get("tokens", 0.0)), mean)
+    epoch_tokens = float(tokens.get("tokens", 0.0))
+    notes = []
+    if settings.scaling == "auto":
+        law = stage_law(settings.horizon, config, epoch_tokens, mean)
+        settings, notes = law_settings(settings, law), [law_note(law)]
+    steps = steps_of(settings.horizon, settings.batch_tokens, config, epoch_tokens, mean)
     evaluations = steps / settings.evaluate_every * min(settings.evaluate_tokens, 1e9) / 3
     passes = 1 + evaluations / max(1, steps * settings.batch_tokens)
-    return training_estimate(config, steps, settings, settings.context, device, mean_context=mean, passes=passes)
+    estimate = training_estimate(config, steps, settings, settings.context, device, mean_context=mean, passes=passes)
+    return replace(estimate, notes=(*estimate.notes, *notes))
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -128,6 +146,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             config = model_config(settings.model, tokenizer.vocab_size, settings.context)
             model = build_model(config, generator, session.device)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
+        if settings.scaling == "auto":
+            law = stage_law(settings.horizon, model.config, store.num_tokens, packed.mean_context)
+            settings = law_settings(settings, law)
+            place.progress.line(f"  {law_note(law)}")
         loader = RowLoader(
             store,
             packed,
