@@ -123,3 +123,27 @@ def test_token_logp_is_in_token_order_and_sums_to_the_loss() -> None:
     for document, (start, stop) in enumerate([(0, 12), (12, 24), (24, 33)]):
         alone = Batch(batch.tokens[start:stop], batch.targets[start:stop], Documents.of_lengths([stop - start]))
         assert torch.allclose(per_document[document], token_logp(model, alone).sum(), atol=1e-4)
+
+
+@pytest.mark.parametrize("vocab_size", [50, 9000])  # 9,000 x 1,200 logits take two blocks
+def test_capped_cross_entropy_and_its_gradients_equal_the_naive_ones(vocab_size: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden = (3 * torch.randn(1200, 8, generator=generator)).double().requires_grad_()
+    weight = torch.randn(vocab_size, 8, generator=generator).double().requires_grad_()
+    targets = torch.randint(vocab_size, (1200,), generator=generator)
+    capped = 4.0 * torch.tanh(hidden @ weight.T / 4.0)
+    naive = F.cross_entropy(capped, targets, reduction="none")
+    expected = torch.autograd.grad(naive.sum(), (hidden, weight), retain_graph=True)
+    ours = cross_entropy_sum(hidden, weight, targets, 4.0)
+    assert ours.item() == pytest.approx(naive.sum().item(), rel=1e-5)
+    weights = torch.randn(1200, generator=generator).double()
+    per_token = target_logp(hidden, weight, targets, 4.0)
+    assert torch.allclose(per_token.double(), -naive, atol=1e-4)
+    with torch.no_grad():
+        assert cross_entropy_sum(hidden, weight, targets, 4.0).item() == pytest.approx(naive.sum().item(), rel=1e-5)
+    for mine, wanted in zip(torch.autograd.grad(ours, (hidden, weight)), expected, strict=True):
+        assert torch.allclose(mine, wanted, rtol=1e-6, atol=1e-8)
+    expected = torch.autograd.grad((-naive * weights).sum(), (hidden, weight), retain_graph=True)
+    got = torch.autograd.grad((per_token * weights).sum(), (hidden, weight))
+    for mine, wanted in zip(got, expected, strict=True):
+        assert torch.allclose(mine, wanted, rtol=1e-4, atol=1e-6)
