@@ -1,7 +1,7 @@
 """Helper of test_fit: runs that are killed, and runs on several ranks, as forks of one fresh process.
 
-kill FOLDER KILLS SEED: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE [STOP]: train on SIZE
-gloo ranks, stopping after step STOP. Prints JSON.
+kill FOLDER KILLS SEED: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE [STOP [MODE]]: train on
+SIZE gloo ranks in a mode of `parallel`, stopping after step STOP. Prints JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gradus.train.checkpoint import Checkpoints
 from gradus.train.loop import fit
 from gradus.train.losses import next_token_loss
 from gradus.train.parallel import World, join_world, leave_world
+from gradus.train.sharding import whole_weights
 
 KILL_STEPS = 60
 RANK_STEPS = 50
@@ -89,12 +90,13 @@ def kill(folder: Path, kills: int, seed: int) -> dict[str, object]:
     return {"kills": done, "resumed_from": [int(line) for line in told.read_text().split()]}
 
 
-def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None:
+def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, port: int) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank)
     )
-    world = join_world(torch.device("cpu"))
+    world = join_world(torch.device("cpu"), mode)
     assert world == World(rank, size)
+    assert world.is_sharded == (mode != "replicate" and size > 1)
 
     def share(step: int) -> list:
         documents = tiny.documents_of_step(step)
@@ -103,7 +105,7 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None
         # Uneven shares: one document against five.
         return [tiny.batch(documents[:1])] if rank == 0 else [tiny.batch(documents[1:3]), tiny.batch(documents[3:])]
 
-    model, optimizer = tiny.model_and_optimizer()
+    model, optimizer = tiny.model_and_optimizer(world=world)
     losses, tokens = [], 0
     for report in fit(
         model,
@@ -112,7 +114,7 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None
         next_token_loss,
         tiny.schedule(RANK_STEPS),
         steps=RANK_STEPS,
-        checkpoints=Checkpoints(folder / "checkpoints"),
+        checkpoints=Checkpoints(folder / "checkpoints", world=world),
         log_every=1,
         save_every=20,
         precision="fp32",
@@ -123,19 +125,20 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None
             tokens = report.tokens
         if report.step == stop and not report.resumed:
             break
-    digest = sum(float(p.detach().double().abs().sum()) for p in model.parameters())
+    with whole_weights(model, world):
+        digest = sum(float(p.detach().double().abs().sum()) for p in model.parameters())
     (folder / f"rank{rank}.json").write_text(json.dumps({"losses": losses, "tokens": tokens, "digest": digest}))
     leave_world()
 
 
-def ranks(folder: Path, size: int, stop: int) -> dict[str, object]:
+def ranks(folder: Path, size: int, stop: int, mode: str) -> dict[str, object]:
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
 
     def of_rank(rank: int) -> Callable[[], None]:
-        return lambda: train_rank(folder, size, rank, stop, port)
+        return lambda: train_rank(folder, size, rank, stop, mode, port)
 
     children = [forked(of_rank(rank)) for rank in range(size)]
     outcomes = [succeeded(child) for child in children]
@@ -147,9 +150,10 @@ def ranks(folder: Path, size: int, stop: int) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    command, folder, *numbers = sys.argv[1:]
+    command, folder, *words = sys.argv[1:]
     if command == "kill":
-        answer = kill(Path(folder), *map(int, numbers))
+        answer = kill(Path(folder), *map(int, words))
     else:
-        answer = ranks(Path(folder), int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else RANK_STEPS)
+        size, stop, mode, *_ = [*words, *["1", str(RANK_STEPS), "replicate"][len(words) :]]
+        answer = ranks(Path(folder), int(size), int(stop), mode)
     print(json.dumps(answer))
