@@ -102,10 +102,10 @@ def open_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
 class Checkpoints:
     """The checkpoints of one run in one folder.
 
-    Which stay: the newest `keep`, at least two; the one with the lowest noted measure; those in `protect` or with a
-    file called "protected" inside. identity: a name for the run, such as its fingerprint; a checkpoint of another
-    identity is refused. world: the processes that save and load together, all methods but `steps` and `path` called
-    by all of them. background: write while training goes on; `finish` waits for the last.
+    Which stay: the newest `keep`, at least two; the one with the lowest measure `best_by`, if that is named; those in
+    `protect` or with a file called "protected" inside. identity: a name for the run, such as its fingerprint; a
+    checkpoint of another identity is refused. world: the processes that save and load together; all of them call every method but `steps`
+    and `path`. background: write while training goes on; `finish` waits for the last.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class Checkpoints:
         identity: str = "",
         *,
         protect: Collection[int] = (),
+        best_by: str | None = None,
         world: World | None = None,
         background: bool = False,
     ) -> None:
@@ -122,6 +123,7 @@ class Checkpoints:
         self.keep = max(2, keep)
         self.identity = identity
         self.protect = frozenset(protect)
+        self.best_by = best_by
         self.world = world or World()
         self.background = background
         self._known_whole: set[int] = set()  # written or read in full by this process
@@ -224,13 +226,21 @@ class Checkpoints:
         if self.world.is_main:
             self._retire()
 
-    def note(self, step: int, measure: float) -> None:
-        """Note what a checkpoint was measured at, lower being better: the best one stays, linked as `best`."""
+    def note(self, step: int, measures: Mapping[str, float]) -> None:
+        """Note what a checkpoint was measured at: the one with the lowest `best_by` stays, linked as `best`.
+
+        Errors: TrainingError where there is no such measure.
+        """
+        if self.best_by is None:
+            return
+        if self.best_by not in measures:
+            found = ", ".join(measures) or "none"
+            raise TrainingError(f'keep_best = "{self.best_by}" is no measure of this stage; there are: {found}')
         self.finish()
         if not self.world.is_main or step not in self.steps():
             return
-        measures = self._measures() | {step: measure}
-        kept = {str(s): m for s, m in sorted(measures.items()) if s in self.steps()}
+        noted = self._measures() | {step: measures[self.best_by]}
+        kept = {str(s): m for s, m in sorted(noted.items()) if s in self.steps()}
         write_atomic(self.folder / MEASURES_FILE, json.dumps(kept))
         best = self._best()
         assert best is not None
@@ -273,7 +283,7 @@ class Checkpoints:
 
     def _retire(self) -> None:
         """Delete what need not stay. Damaged checkpoints are neither counted nor deleted."""
-        best = self._best()
+        best = self._best() if self.best_by is not None else None
         whole = 0
         for step in reversed(self.steps()):
             path = self.path(step)
