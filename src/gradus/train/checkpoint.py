@@ -104,8 +104,8 @@ class Checkpoints:
 
     Which stay: the newest `keep`, at least two; the one with the lowest measure `best_by`, if that is named; those in
     `protect` or with a file called "protected" inside. identity: a name for the run, such as its fingerprint; a
-    checkpoint of another identity is refused. world: the processes that save and load together; all of them call every method but `steps`
-    and `path`. background: write while training goes on; `finish` waits for the last.
+    checkpoint of another identity is refused. world: the processes that save and load together; all of them call
+    every method but `steps` and `path`. background: write while training goes on; `finish` waits for the last.
     """
 
     def __init__(
