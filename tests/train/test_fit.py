@@ -179,16 +179,29 @@ def helper(*arguments: str | Path, timeout: float = 600) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(5, 1), pytest.param(30, 2, marks=pytest.mark.slow)])
-def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, seed: int) -> None:
-    told = json.loads(helper("kill", tmp_path, kills, seed))
+@pytest.mark.parametrize(
+    ("kills", "seed", "kind"),
+    [
+        (5, 1, "alone"),
+        (5, 3, "background"),
+        (3, 4, "replicate"),
+        (3, 5, "shard"),
+        pytest.param(30, 2, "alone", marks=pytest.mark.slow),
+        pytest.param(20, 6, "shard", marks=pytest.mark.slow),
+    ],
+)
+def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, seed: int, kind: str) -> None:
+    told = json.loads(helper("kill", tmp_path, str(kills), str(seed), kind))
     assert told["kills"] == kills
     assert told["resumed_from"]
     whole = Checkpoints(tmp_path / "whole").latest()
     broken = Checkpoints(tmp_path / "broken").latest()
     assert whole is not None
     assert broken is not None
-    for name in ("model.safetensors", "optimizer.safetensors", "extra.safetensors"):
+    names = {path.name for path in whole.path.glob("*.safetensors")}
+    assert len(names) == (3 if kind in {"alone", "background"} else 5)
+    assert names == {path.name for path in broken.path.glob("*.safetensors")}
+    for name in names:
         assert (whole.path / name).read_bytes() == (broken.path / name).read_bytes(), name
 
 

@@ -36,8 +36,8 @@ class MachineSettings(Settings):
     parameter, for models that are too large for one; "hybrid", shared inside a machine, repeated on every machine.
     activation_checkpointing: save memory by running each layer's forward pass again in the backward pass: "full", all
     of it; "selective", all but its products with weights and fused attention; "none".
-    compile: whether layers go through torch.compile. background_saving: whether checkpoints are written while training
-    goes on; it takes the memory of one more copy on the host.
+    background_saving: whether checkpoints are written while training goes on; it takes the memory of one more copy on
+    the host.
     corpora: where corpora are built and tokenised: on the cores of this machine, or on the Ray cluster that RAY_ADDRESS
     names (one of this machine's cores where it names none).
     """
@@ -49,7 +49,6 @@ class MachineSettings(Settings):
     processes: int = Field(default=1, ge=1)
     parallel: Parallel = "replicate"
     activation_checkpointing: ActivationCheckpointing = "none"
-    compile: bool = False
     background_saving: bool = False
     corpora: Literal["local", "ray"] = "local"
 

@@ -87,12 +87,7 @@ class Session:
         """Wrap and shard a model as `[machine]` says."""
         from gradus.train.sharding import prepare_model
 
-        prepare_model(
-            model,
-            self.world,
-            activation_checkpointing=self.machine.activation_checkpointing,
-            compile=self.machine.compile,
-        )
+        prepare_model(model, self.world, activation_checkpointing=self.machine.activation_checkpointing)
 
 
 @contextmanager
@@ -375,7 +370,7 @@ def training_reports(
     from gradus.train.optimizers import build_optimizer
     from gradus.train.schedule import Schedule
 
-    with Prefetch(batches) as ahead:
+    with Prefetch(batches) as ahead, checkpoints:
         yield from fit(
             model,
             build_optimizer(model, settings.optimizer, session.world),

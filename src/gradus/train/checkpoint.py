@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -105,7 +105,8 @@ class Checkpoints:
     Which stay: the newest `keep`, at least two; the one with the lowest measure `best_by`, if that is named; those in
     `protect` or with a file called "protected" inside. identity: a name for the run, such as its fingerprint; a
     checkpoint of another identity is refused. world: the processes that save and load together; all of them call
-    every method but `steps` and `path`. background: write while training goes on; `finish` waits for the last.
+    every method but `steps` and `path`. background: write while training goes on; `finish` waits for the last, and
+    leaving a `with` block ends it after an error.
     """
 
     def __init__(
@@ -128,6 +129,14 @@ class Checkpoints:
         self.background = background
         self._known_whole: set[int] = set()  # written or read in full by this process
         self._saving: tuple[int, Saving] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # After an error another process may be gone, and what is being written must not wait for its part.
+        if self._saving is not None:
+            self._saving[1].abandon()
 
     def steps(self) -> list[int]:
         """Steps that have a folder, ascending, whole or not."""

@@ -61,12 +61,16 @@ class Saving:
         if background and world.is_main:
             self._committed = self._start(self._commit)
 
+    def abandon(self) -> None:
+        """Wait for no other process any more: one of them is gone. What is written in full is still committed."""
+        self._abandoned.set()
+
     def finish(self) -> None:
         """Wait until the checkpoint is whole. Errors are raised on every process, and leave nothing behind."""
         problem = self._written.exception()
         try:
             if not self.world.all_agree(problem is None):
-                self._abandoned.set()
+                self.abandon()
                 raise problem or TrainingError(f"{self.target.name}: another process could not write its part")
             if self.world.is_main:
                 problem = (self._committed or self._start(self._commit)).exception()

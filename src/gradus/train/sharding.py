@@ -1,4 +1,4 @@
-"""How a model is prepared for training: activation checkpointing, compiling, sharding by rows, in that order.
+"""How a model is prepared for training: activation checkpointing, then sharding by rows.
 
 Each block is wrapped by itself. Activation checkpointing (Chen et al. 2016) runs a block's forward pass again in
 the backward pass instead of keeping what it needs; selective keeps the results of products with weights and of
@@ -25,24 +25,15 @@ from gradus.train.parallel import World
 
 
 def prepare_model(
-    model: Transformer,
-    world: World,
-    *,
-    activation_checkpointing: ActivationCheckpointing = "none",
-    compile: bool = False,
+    model: Transformer, world: World, *, activation_checkpointing: ActivationCheckpointing = "none"
 ) -> None:
     """Make a model train as asked; best while it has shapes alone, on the meta device.
 
     Names of parameters stay. With one process nothing is sharded.
     """
-    for block in model.blocks:
-        forward: Callable[..., Tensor] = block.forward
-        if activation_checkpointing != "none":
-            forward = _checkpointed(forward, activation_checkpointing)
-        if compile:
-            forward = torch.compile(forward)
-        if forward != block.forward:
-            block.forward = forward  # type: ignore[method-assign]
+    if activation_checkpointing != "none":
+        for block in model.blocks:
+            block.forward = _checkpointed(block.forward, activation_checkpointing)  # type: ignore[method-assign]
     if world.mesh is not None:
         _shard(model, world.mesh)
 
