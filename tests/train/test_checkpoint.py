@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from tiny_training import model_and_optimizer
 
 from gradus.core.errors import ArtifactError, TrainingError
-from gradus.model.weights import load_model
 from gradus.model import tensor_files
+from gradus.model.weights import load_model
 from gradus.train.checkpoint import Checkpoints, open_checkpoint
 
 
