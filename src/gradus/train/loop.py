@@ -25,6 +25,7 @@ from gradus.train.optimizers import Optimizer
 from gradus.train.parallel import World
 from gradus.train.precision import compute_dtype
 from gradus.train.schedule import Schedule
+from gradus.train.sharding import let_go
 from gradus.train.step import StepResult, train_step
 
 
@@ -131,6 +132,7 @@ class _Run:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
+        let_go(self.model, self.world)
         checkpoint.load_weights(self.model)
         checkpoint.load_optimizer(self.optimizer)
         extra = checkpoint.extra()
