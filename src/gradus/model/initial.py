@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradus.model.config import ModelConfig
+from gradus.model.rows import held, held_rows
 from gradus.model.sine import SineParameters
 
 _INTO = frozenset({"qkv", "gate_up", "up", "shared_gate_up", "expert_gate_up", "expert_down", "value_embedding"})
@@ -33,7 +34,7 @@ def init_weights(model: nn.Module, config: ModelConfig, generator: torch.Generat
 def _init(last: str, parameter: nn.Parameter, module: str, config: ModelConfig, generator: torch.Generator) -> None:
     fan_in = parameter.shape[-1]
     if (last in _BACK and config.init == "zero") or last in {"router_bias", "smear_scale"}:
-        parameter.zero_()
+        held(parameter).zero_()
     elif last in _INTO | _BACK:
         bound = (3.0 / fan_in) ** 0.5
         if config.init == "xavier" and not last.startswith("expert"):
@@ -52,9 +53,9 @@ def _init(last: str, parameter: nn.Parameter, module: str, config: ModelConfig, 
     elif last == "wave_taps":
         _fill(parameter, torch.Tensor.normal_, generator, 0.0, fan_in**-0.5)
     elif last == "spectral_taps":  # half of the token itself
-        parameter.zero_()[:, 0] = 0.5
+        held(parameter).zero_()[:, 0] = 0.5
     else:
-        parameter.fill_(_scalar(last, module, config))
+        held(parameter).fill_(_scalar(last, module, config))
 
 
 def _rows(last: str, parameter: nn.Parameter, config: ModelConfig) -> int:
@@ -75,7 +76,8 @@ def _scalar(last: str, module: str, config: ModelConfig) -> float:
 
 
 def _fill(parameter: Tensor, draw: object, generator: torch.Generator, low: float, high: float) -> None:
-    """Draw on the generator's device, then copy, so that the device of the model does not change the draw."""
+    """Draw the whole on the generator's device, then copy the rows held here: neither changes the draw."""
     values = torch.empty(parameter.shape, device=generator.device)
     draw(values, low, high, generator=generator)  # type: ignore[operator]
-    parameter.copy_(values)
+    start, stop = held_rows(parameter)
+    held(parameter).copy_(values[start:stop])

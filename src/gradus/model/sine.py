@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gradus.model.config import Bounds, SineSettings
+from gradus.model.rows import copy_rows
 
 
 class SineParameters(nn.Module):
@@ -44,11 +45,11 @@ class SineParameters(nn.Module):
     def init_weights(self, generator: torch.Generator) -> None:
         """A and d at their settings; f normal around its own, kept inside its bounds and above zero."""
         s = self.settings
-        self.amplitude.copy_(_raw(torch.full(self.amplitude.shape, s.amplitude), s.amplitude_bounds))
-        self.damping.copy_(_raw(torch.full(self.damping.shape, s.damping), s.damping_bounds))
+        copy_rows(self.amplitude, _raw(torch.full(self.amplitude.shape, s.amplitude), s.amplitude_bounds))
+        copy_rows(self.damping, _raw(torch.full(self.damping.shape, s.damping), s.damping_bounds))
         drawn = torch.empty(self.frequency.shape, device=generator.device)
         drawn.normal_(s.frequency, s.frequency_deviation, generator=generator)
-        self.frequency.copy_(_raw(drawn, s.frequency_bounds))
+        copy_rows(self.frequency, _raw(drawn, s.frequency_bounds))
 
 
 def _value(raw: Tensor, bounds: Bounds | None) -> Tensor:

@@ -6,6 +6,7 @@ while training and are cast to `compute_dtype` once per forward.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -140,10 +141,16 @@ def build_model(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     compute_dtype: torch.dtype = torch.float32,
+    prepare: Callable[[Transformer], None] | None = None,
 ) -> Transformer:
-    """A model with fresh fp32 weights: shapes on meta, then memory, then `init_weights`."""
+    """A model with fresh fp32 weights: shapes on meta, then memory, then `init_weights`.
+
+    prepare: is given the model while it has shapes alone, so that sharding it never takes the memory of the whole.
+    """
     with torch.device("meta"):
         model = Transformer(config)
+    if prepare is not None:
+        prepare(model)
     model.to_empty(device=device)
     init_weights(model, config, generator)
     model.compute_dtype = compute_dtype

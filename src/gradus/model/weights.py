@@ -8,18 +8,18 @@ in our own format: model_type "gradus", the settings under "gradus", and weights
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.core.settings import load_settings
 from gradus.model.config import ModelConfig
 from gradus.model.hub import config_from_hub, hub_config, hub_names
+from gradus.model.rows import RowSource, copy_rows
+from gradus.model.tensor_files import TensorFiles, save_tensors
 from gradus.model.transformer import Transformer
 
 CONFIG_FILE = "config.json"
@@ -27,11 +27,14 @@ WEIGHTS_FILE = "model.safetensors"
 OWN_TYPE = "gradus"
 
 
-def to_stored(model: Transformer) -> dict[str, Tensor]:
-    """All weights by the names they are stored under; parts of fused parameters are views."""
-    tensors: dict[str, Tensor] = {}
+def to_stored(model: Transformer, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """All weights by the names they are stored under; parts of fused parameters are views.
+
+    parameters: whole tensors by our names, where only some are asked for or the model holds rows of them alone.
+    """
     splits = _splits(model)
-    for name, parameter in model.named_parameters():
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in (dict(model.named_parameters()) if parameters is None else parameters).items():
         parts = torch.split(parameter.detach(), splits.get(name, [parameter.shape[0]]))
         tensors |= zip(stored_names(model.config, name), parts, strict=True)
     return tensors
@@ -48,24 +51,28 @@ def _splits(model: Transformer) -> dict[str, list[int]]:
 
 
 @torch.no_grad()
-def from_stored(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy weights into the model by the names they are stored under.
+def from_stored(model: Transformer, tensors: Mapping[str, RowSource], where: str) -> None:
+    """Copy weights into the model by the names they are stored under, of sharded parameters the rows held here.
 
     ArtifactError names what is missing or does not fit.
     """
-    problems, used = [], set()
     splits = _splits(model)
+    problems, used = [], set()
     for name, parameter in model.named_parameters():
-        parts = torch.split(parameter, splits.get(name, [parameter.shape[0]]))
-        for stored_name, part in zip(stored_names(model.config, name), parts, strict=True):
+        begin = 0
+        for stored_name, count in zip(
+            stored_names(model.config, name), splits.get(name, [parameter.shape[0]]), strict=True
+        ):
             used.add(stored_name)
             found = tensors.get(stored_name)
+            shape = (count, *parameter.shape[1:])
             if found is None:
                 problems.append(f"{stored_name} is missing{did_you_mean(stored_name, set(tensors) - used)}")
-            elif found.shape != part.shape:
-                problems.append(f"{stored_name} has shape {tuple(found.shape)}, expected {tuple(part.shape)}")
+            elif tuple(found.shape) != shape:
+                problems.append(f"{stored_name} has shape {tuple(found.shape)}, expected {shape}")
             else:
-                part.copy_(found)
+                copy_rows(parameter, found, begin)
+            begin += count
     # Some exporters store a tied head a second time.
     extra = set(tensors) - used - ({"lm_head.weight"} if model.config.tie_embeddings else set())
     problems += [f"{name} belongs to no part of the model" for name in sorted(extra)]
@@ -86,15 +93,19 @@ def save_model(
     pad_token_id for config.json.
     """
     tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in to_stored(model).items()}
-    stored = next(iter(tensors.values())).dtype
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    dtype_name = str(stored).removeprefix("torch.")
-    if model.config.family == "portable":
-        table = hub_config(model.config, dtype_name)
+    save_tensors(folder / WEIGHTS_FILE, tensors)
+    text = config_text(model.config, next(iter(tensors.values())).dtype, token_ids)
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def config_text(config: ModelConfig, dtype: torch.dtype, token_ids: Mapping[str, int] | None = None) -> str:
+    """What stands in config.json for weights stored in `dtype`; token_ids as for `save_model`."""
+    dtype_name = str(dtype).removeprefix("torch.")
+    if config.family == "portable":
+        table = hub_config(config, dtype_name)
     else:
-        table = {"model_type": OWN_TYPE, OWN_TYPE: model.config.model_dump(mode="json"), "dtype": dtype_name}
-    table |= dict(token_ids or {})
-    (folder / CONFIG_FILE).write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        table = {"model_type": OWN_TYPE, OWN_TYPE: config.model_dump(mode="json"), "dtype": dtype_name}
+    return json.dumps(table | dict(token_ids or {}), indent=2, sort_keys=True) + "\n"
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -113,24 +124,25 @@ def load_config(folder: Path) -> ModelConfig:
     return config_from_hub(table, str(path))
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
+def load_model(
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    prepare: Callable[[Transformer], None] | None = None,
+) -> Transformer:
     """The model in a folder, its weights and its computing in `dtype`, ready to decode.
 
-    For training load fp32 and set `compute_dtype`. Raises ArtifactError where files are missing, damaged or
-    do not fit each other.
+    For training load fp32 and set `compute_dtype`. prepare: as for `build_model`. Raises ArtifactError where files
+    are missing, damaged or do not fit each other.
     """
     config = load_config(folder)
-    path = folder / WEIGHTS_FILE
-    try:
-        tensors = load_file(path, device=str(device))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; {folder} is no model folder") from None
-    except SafetensorError as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from None
-    with torch.device("meta"):
-        model = Transformer(config)
-    model.to_empty(device=device)
-    model.to(dtype)
-    from_stored(model, tensors, str(path))
+    with TensorFiles(folder, WEIGHTS_FILE) as tensors:
+        with torch.device("meta"):
+            model = Transformer(config)
+        model.to(dtype)
+        if prepare is not None:
+            prepare(model)
+        model.to_empty(device=device)
+        from_stored(model, tensors, str(folder / WEIGHTS_FILE))
     model.compute_dtype = dtype
     return model
