@@ -12,7 +12,7 @@ from tiny_training import model_and_optimizer
 
 from gradus.core.errors import ArtifactError, TrainingError
 from gradus.model.weights import load_model
-from gradus.train import checkpoint as checkpoint_room
+from gradus.train import saving
 from gradus.train.checkpoint import Checkpoints, open_checkpoint
 
 
@@ -113,8 +113,7 @@ def test_a_full_disk_leaves_older_checkpoints_and_says_so(
             raise OSError(errno.ENOSPC, "No space left on device")
         save_file(tensors, path, **rest)
 
-    monkeypatch.setattr("gradus.model.weights.save_file", full)
-    monkeypatch.setattr(checkpoint_room, "save_file", full)
+    monkeypatch.setattr(saving, "save_file", full)
     with pytest.raises(TrainingError, match=r"the disk is full, step 3 .* intact \(steps 1, 2\); free some"):
         save(checkpoints, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]

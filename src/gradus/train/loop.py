@@ -114,7 +114,7 @@ class _Run:
         self.rollbacks = 0
 
     def save(self, report: StepReport) -> None:
-        """Commit a checkpoint; returns on all ranks after the main one has finished."""
+        """Commit a checkpoint, on all ranks together."""
         if self.checkpoints is None:
             return
         state = {
@@ -127,15 +127,7 @@ class _Run:
         extra = {f"guard/{k}": v for k, v in self.guard.state().items()}
         extra |= {f"tally/{k}": v for k, v in self.tally.state().items()}
         extra["tokens"] = self.tokens
-        saved = False
-        try:
-            if self.world.is_main:
-                self.checkpoints.save(self.step, self.model, self.optimizer, state, extra)
-            saved = True
-        finally:
-            agreed = self.world.all_agree(saved, self.device)
-        if not agreed:
-            raise TrainingError(f"step {self.step}: the main process could not save its checkpoint")
+        self.checkpoints.save(self.step, self.model, self.optimizer, state, extra)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
@@ -196,7 +188,7 @@ def fit(
     batches: this rank's micro-batches for a data step, a pure function; a rollback moves it past the steps it
     refused. The last step is always logged, saved and evaluated. A resumed run first yields the report it was
     saved with (resumed=True), for the caller may have died before it acted on it. checkpoints None trains and
-    writes nothing.
+    writes nothing. Checkpoints and optimizer know the same `world`.
     """
     keep_freed_memory()
     world = world or World()
@@ -247,6 +239,8 @@ def fit(
         yield report
         # What the caller did meanwhile is not training time.
         begin = time.perf_counter() if logged else begin + time.perf_counter() - now
+    if checkpoints is not None:
+        checkpoints.finish()
 
 
 def _report(run: _Run, result: StepResult, steps: int, lr: float) -> StepReport:

@@ -17,10 +17,12 @@ from gradus.roadmap.training import (
     MODEL,
     SMOKE_STEPS,
     Evaluation,
+    Session,
     TrainingSettings,
     follow,
     save_final_model,
     steps_of,
+    training_checkpoints,
     training_estimate,
     training_reports,
     training_results,
@@ -122,11 +124,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     with training_session(place) as session:
         generator = torch.Generator().manual_seed(stage.seed)
         if "from" in inputs:
-            model = load_model(inputs["from"].path / MODEL, session.device)
+            model = load_model(inputs["from"].path / MODEL, session.device, prepare=session.prepare)
             _refuse_other_tokenizer(inputs["from"], tokenizer)
         else:
             config = model_config(settings.model, tokenizer.vocab_size, settings.context)
-            model = build_model(config, generator, session.device)
+            model = build_model(config, generator, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         loader = RowLoader(
             store,
@@ -144,12 +146,13 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         if loader.order.mixture is not None:
             for warning in loader.order.mixture.warnings(loader.order.place(steps)):
                 place.progress.line(f"  warning: {warning}")
-        evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
-        last = follow(reports, place, session, evaluate)
+        evaluate = _evaluation(model, tokenizer, stage, source, session)
+        kept = training_checkpoints(settings, place, session)
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
+        last = follow(reports, place, session, evaluate, kept)
         results = training_results(place, last, model.config)
+        save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
         if session.world.is_main:
-            save_final_model(place, model, tokenizer, HermesFormat(tokenizer).chat_template)
             loader.bookmark(last.data_step).write(place.work / BOOKMARK)
         results |= {"packing": packed.statistics(), "epochs": loader.epochs_before(last.data_step)}
         return place.commit(results)
@@ -172,26 +175,38 @@ def _refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
 
 
 def _evaluation(
-    model: Transformer, tokenizer: Tokenizer, settings: Settings, tokens: Artifact, seed: int
+    model: Transformer, tokenizer: Tokenizer, stage: Stage, tokens: Artifact, session: Session
 ) -> Callable[[], Evaluation]:
     """What happens at an evaluation: bits per byte on held-back documents, and a few continuations."""
     from gradus.data.shards import TokenStore
     from gradus.engine.continuation import continue_texts
     from gradus.engine.sampling import Sampling
     from gradus.eval.bpb import BitsPerByte, bits_per_byte_by_source
+    from gradus.train.sharding import whole_weights
 
+    settings: Settings = stage.settings
     store = TokenStore(tokens.path, "validation")
     token_bytes = tokenizer.token_bytes
 
     def evaluate() -> Evaluation:
         found = bits_per_byte_by_source(
-            model, store, token_bytes, row_length=settings.context, max_tokens=settings.evaluate_tokens
+            model,
+            store,
+            token_bytes,
+            row_length=settings.context,
+            max_tokens=settings.evaluate_tokens,
+            world=session.world,
         )
         measures = {"bpb": sum(found.values(), start=BitsPerByte()).value}
         if len(found) > 1:
             measures |= {f"bpb/{name}": part.value for name, part in found.items()}
-        sampling = Sampling(temperature=0.8, top_k=50, seed=seed)
-        texts = continue_texts(model, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
+        if not settings.samples:
+            return Evaluation(measures)
+        sampling = Sampling(temperature=0.8, top_k=50, seed=stage.seed)
+        with whole_weights(model, session.world):
+            if not session.world.is_main:
+                return Evaluation(measures)
+            texts = continue_texts(model, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
         pairs = zip(settings.samples, texts, strict=True)
         return Evaluation(measures, [{"prompt": prompt, "text": text} for prompt, text in pairs])
 
