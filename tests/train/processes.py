@@ -24,6 +24,7 @@ import torch
 from gradus.train.checkpoint import Checkpoints
 from gradus.train.loop import fit
 from gradus.train.losses import next_token_loss
+from gradus.train.optimizers import build_optimizer
 from gradus.train.parallel import World, join_world, leave_world
 from gradus.train.sharding import whole_weights
 
@@ -130,6 +131,12 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, port: i
         return [tiny.batch(documents[:1])] if rank == 0 else [tiny.batch(documents[1:3]), tiny.batch(documents[3:])]
 
     model, optimizer = tiny.model_and_optimizer(world=world)
+    # What a forward pass without a backward pass leaves behind must not be taken for the parameters.
+    with torch.no_grad():
+        next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))
+    optimizer = build_optimizer(model, optimizer.settings, world)
+    with torch.no_grad():
+        next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))
     losses, tokens = [], 0
     for report in fit(
         model,

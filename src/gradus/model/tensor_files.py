@@ -7,6 +7,7 @@ Several files have an index beside them, as the Hub stores large models: `<name>
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from types import EllipsisType
 from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError
@@ -34,6 +36,17 @@ class StoredTensor:
     def __getitem__(self, rows: slice | EllipsisType) -> Tensor:
         found: Tensor = self.file.get_slice(self.name)[rows]
         return found
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one file. Errors: OSError where the system cannot (no space left), which the library tells as text."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error), str(path)) from error
 
 
 def index_file(name: str) -> str:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.model.config import ModelConfig
 from gradus.model.rows import RowSource, copy_rows
-from gradus.model.tensor_files import TensorFiles
+from gradus.model.tensor_files import TensorFiles, save_tensors
 from gradus.model.transformer import Transformer
 
 CONFIG_FILE = "config.json"
@@ -162,7 +161,7 @@ def save_model(
     pad_token_id for config.json.
     """
     tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in to_hub(model).items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_tensors(folder / WEIGHTS_FILE, tensors)
     text = config_text(model.config, next(iter(tensors.values())).dtype, token_ids)
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 

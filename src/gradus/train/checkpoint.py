@@ -33,6 +33,7 @@ from gradus.train.exchange import Exchange
 from gradus.train.optimizers import Optimizer
 from gradus.train.parallel import World
 from gradus.train.saving import FORMAT_VERSION, MANIFEST_FILE, Part, Saving
+from gradus.train.sharding import let_go
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{8})")
@@ -262,6 +263,7 @@ class Checkpoints:
         self, model: Transformer, optimizer: Optimizer, state: Mapping[str, Any], extra: Mapping[str, Tensor]
     ) -> Part:
         """What this process writes; copies, so that training may go on."""
+        let_go(model, self.world)
         parameters = dict(model.named_parameters())
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         exchange = Exchange(shapes, {name: float(p.numel()) for name, p in parameters.items()}, self.world)

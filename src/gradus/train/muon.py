@@ -27,6 +27,8 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
+# Elements of matrices that are worked on at a time: a step needs several copies of them.
+_MOST_ELEMENTS = 2**27
 _SAFETY = 1.02  # keeps the largest singular value below 1 where bf16 rounds up
 
 
@@ -75,6 +77,11 @@ class _Group:
         scales = [max(1.0, part.shape[0] / part.shape[1]) ** 0.5 for part in parts]
         self.scale = torch.tensor(scales, device=device)[:, None, None]
 
+    def portions(self) -> list[slice]:
+        """The matrices in runs that are not too large to be worked on at a time."""
+        count = max(1, _MOST_ELEMENTS // self.momentum[0].numel())
+        return [slice(start, start + count) for start in range(0, len(self.parts), count)]
+
 
 class Muon:
     """Muon over named parameters; `splits` gives the row counts of matrices fused into one parameter."""
@@ -111,21 +118,37 @@ class Muon:
         keep = (~skip).float()
         whole = self.exchange.to_owner({n: held(p.grad) for n, p in self.parameters.items()})  # type: ignore[arg-type]
         for group in self.groups:
-            grads = torch.stack([part.tall(whole[part.name]) for part in group.parts])
-            grads.div_(divisor)
-            if skip.device.type != "cpu" or bool(skip):
-                # A product with zero would keep NaN.
-                grads = torch.where(skip, torch.zeros_like(grads), grads)
-            group.momentum.lerp_(grads, (1 - momentum) * keep)
-            update = orthogonalize(grads.lerp_(group.momentum, momentum), dtype).float()
-            if group.variance is not None:
-                update = self._equalized(group, update, keep)
-            update.mul_(group.scale * keep)
-            for part, matrix in zip(group.parts, update, strict=True):
-                part.tall(whole[part.name]).copy_(matrix)  # in the place of the gradient
+            for matrices in group.portions():
+                self._update(group, matrices, whole, momentum, keep, skip, divisor, dtype)
         updates = self.exchange.to_holders(whole, like=keep)
         for name, parameter in self.parameters.items():
             self._apply(held(parameter), updates[name], keep, lr)
+
+    def _update(
+        self,
+        group: _Group,
+        matrices: slice,
+        whole: Mapping[str, Tensor],
+        momentum: float,
+        keep: Tensor,
+        skip: Tensor,
+        divisor: Tensor,
+        dtype: torch.dtype,
+    ) -> None:
+        """Put the update of some matrices of a group in the place of their gradients in `whole`."""
+        parts = group.parts[matrices]
+        grads = torch.stack([part.tall(whole[part.name]) for part in parts])
+        grads.div_(divisor)
+        if skip.device.type != "cpu" or bool(skip):
+            # A product with zero would keep NaN.
+            grads = torch.where(skip, torch.zeros_like(grads), grads)
+        group.momentum[matrices].lerp_(grads, (1 - momentum) * keep)
+        update = orthogonalize(grads.lerp_(group.momentum[matrices], momentum), dtype).float()
+        if group.variance is not None:
+            update = self._equalized(group.variance[matrices], update, keep)
+        update.mul_(group.scale[matrices] * keep)
+        for part, matrix in zip(parts, update, strict=True):
+            part.tall(whole[part.name]).copy_(matrix)
 
     def momentum_at(self, step: int) -> float:
         """Momentum grows linearly over the first steps."""
@@ -133,13 +156,12 @@ class Muon:
         done = min(1.0, step / s.momentum_warmup_steps) if s.momentum_warmup_steps else 1.0
         return s.momentum_start + (s.momentum - s.momentum_start) * done
 
-    def _equalized(self, group: _Group, update: Tensor, keep: Tensor) -> Tensor:
+    def _equalized(self, variance: Tensor, update: Tensor, keep: Tensor) -> Tensor:
         """Divide each vector along the long side by its running size; the whole keeps its norm."""
-        assert group.variance is not None
         assert self.settings.variance_beta is not None
         square = update.square().mean(dim=-1, keepdim=True)  # (G, long, 1)
-        group.variance.lerp_(square, (1 - self.settings.variance_beta) * keep)
-        step_size = group.variance.clamp(min=1e-10).rsqrt()
+        variance.lerp_(square, (1 - self.settings.variance_beta) * keep)
+        step_size = variance.clamp(min=1e-10).rsqrt()
         before = square.sum(dim=1, keepdim=True)
         after = (square * step_size.square()).sum(dim=1, keepdim=True)
         return update.mul_(step_size * (before / after.clamp(min=1e-20)).sqrt())

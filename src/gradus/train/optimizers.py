@@ -18,6 +18,7 @@ from gradus.train.config import OptimizerSettings
 from gradus.train.exchange import Exchange
 from gradus.train.muon import Muon
 from gradus.train.parallel import World
+from gradus.train.sharding import let_go
 
 
 class AdamGroup:
@@ -78,6 +79,7 @@ class Optimizer:
         self.model = model
         self.settings = settings
         self.world = world = world or World()
+        let_go(model, world)
         self.parameters = dict(model.named_parameters())
         roles = model.roles()
         uses_muon = settings.matrix == "muon"

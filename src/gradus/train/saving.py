@@ -17,13 +17,12 @@ from threading import Event
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gradus.core.errors import TrainingError
 from gradus.core.files import fsync_file, fsync_folder, write_atomic
 from gradus.core.fingerprint import file_digest
-from gradus.model.tensor_files import index_file, part_file
+from gradus.model.tensor_files import index_file, part_file, save_tensors
 from gradus.train.parallel import World
 
 FORMAT_VERSION = 1
@@ -100,7 +99,7 @@ class Saving:
         part, parts = self.world.sharer, self.world.sharers
         own = {name if parts == 1 else part_file(name, part, parts): t for name, t in self.part.shared.items() if t}
         for name, tensors in (own | dict(self.part.tensors)).items():
-            save_file(dict(tensors), self.work / name, metadata={"format": "pt"})
+            save_tensors(self.work / name, tensors)
         for name, text in self.part.texts.items():
             (self.work / name).write_text(text, encoding="utf-8")
         files = {}

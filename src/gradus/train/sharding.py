@@ -67,6 +67,12 @@ def _shard(model: Transformer, mesh: Any) -> None:
         module.set_force_sum_reduction_for_comms(True)
 
 
+def let_go(model: Transformer, world: World) -> None:
+    """Free what a forward pass without a backward pass left gathered: parameters are then those held here."""
+    if world.is_sharded:
+        model.reshard()  # type: ignore[operator]
+
+
 def sum_gradients_after(model: Transformer, is_last: bool) -> None:
     """Say whether the next backward pass of a sharded model is the last of its step: then gradients are summed."""
     model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
