@@ -16,6 +16,7 @@ from gradus.core.errors import TrainingError
 from gradus.model.batch import Batch
 from gradus.model.tensor_files import TensorFiles
 from gradus.model.transformer import Transformer
+from gradus.model.weights import load_model, to_hub
 from gradus.train.checkpoint import Checkpoints
 from gradus.train.config import GuardSettings, Precision
 from gradus.train.loop import StepReport, fit
@@ -156,6 +157,7 @@ def test_many_skips_roll_back_and_pass_over_the_data(tmp_path: Path) -> None:
     # Refused at data 14, 15, 16; back to step 12, whose data now begin 5 later, at 17.
     assert last.skipped == 2
     assert Checkpoints(tmp_path).latest().state["data_offset"] == 5
+    assert [list(window) for window in last.passed_over] == [[17, 12, 12, 17]]
     again, _ = run(tmp_path / "again", loss=nan_at(bad), guard=guard, stop_after=18)
     again, _ = run(tmp_path / "again", loss=nan_at(bad), guard=guard)
     assert same_weights(model, again)
@@ -211,6 +213,7 @@ def trained(folder: Path, size: int, stop: int = 50, mode: str = "replicate") ->
     found = Checkpoints(folder / "checkpoints").latest()
     assert found is not None
     with TensorFiles(found.path, "model.safetensors") as tensors:
+        told["folder"] = found.path
         told["weights"] = {name: tensor[...] for name, tensor in tensors.items()}
     return told
 
@@ -236,6 +239,23 @@ def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path, one_proces
     assert_same_training(two, one_process)
     assert one_process["tokens"] == two["tokens"]
     assert two["ranks_agree"]
+    assert_is_a_model_folder(two["folder"], two["weights"])
+
+
+def assert_is_a_model_folder(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Whatever wrote it, the Hub's class and ours load it as it is."""
+    from transformers import AutoModelForCausalLM
+
+    assert sorted(path.name for path in folder.glob("model*")) == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ]
+    theirs = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    ours = to_hub(load_model(folder))
+    for name, weight in weights.items():
+        assert torch.equal(theirs[name], weight), name
+        assert torch.equal(ours[name], weight), name
 
 
 @pytest.mark.parametrize("modes", [("replicate", "replicate"), ("shard", "shard"), ("shard", "replicate")])

@@ -219,6 +219,12 @@ class _Journal:
         return "evaluate" in self._written
 
     def train(self, report: StepReport) -> None:
+        known = (
+            {line["step"] for line in self._metrics.lines() if line["event"] == "rollback"} if report.rollbacks else {}
+        )
+        for refused, returned, begin, end in report.passed_over:
+            if refused not in known:
+                self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
         if report.logged and not (report.resumed and "train" in self._written):
             self._metrics.append(event="train", **_train_line(report))
 
@@ -301,6 +307,10 @@ def training_results(place: Place, last: StepReport, config: ModelConfig) -> dic
         "tokens": last.tokens,
         "loss": last.loss,
         "skipped_steps": last.skipped,
+        "passed_over": [
+            {"refused_at": refused, "returned_to": returned, "data_steps": [begin, end]}
+            for refused, returned, begin, end in last.passed_over
+        ],
         "tokens_per_second": rates[len(rates) // 2] if rates else 0.0,
     }
     if evaluated:
