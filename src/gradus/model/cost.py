@@ -206,18 +206,19 @@ def sharded_memory(
     c = config
     count = parameters(c)
     whole = training_memory(c, tokens_per_micro_batch, compute_bytes)
-    held, root, block = 4 * count.total // ranks, 4 * (count.embed + count.head), 4 * count.matrix // c.depth
-    owned = 4 * count.matrix // ranks
+    matrices = count.matrix + count.expert
+    root = 4 * (c.vocab_size * c.width + count.head)  # embeddings of values lie in their layers
+    held, block = 4 * count.total // ranks, (4 * (count.embed + count.head + matrices) - root) // c.depth
+    owned = 4 * matrices // ranks
     per_value = tokens_per_micro_batch * compute_bytes
-    products = 3 * c.width + 2 * c.query_width + 2 * c.kv_width + 2 * c.mlp_width  # a layer's input with its results
-    copies = compute_bytes * count.matrix if compute_bytes < 4 else 0  # of weights, kept for the backward pass
+    copies = compute_bytes * matrices if compute_bytes < 4 else 0  # of weights, kept for the backward pass
     layer = whole.activations // c.depth
     if activation_checkpointing == "none":
         activations = whole.activations
     else:
         copies //= c.depth
-        kept = products if activation_checkpointing == "selective" else c.width
-        activations = per_value * c.depth * kept + layer
+        kept = _kept_products(c) if activation_checkpointing == "selective" else c.depth * c.width
+        activations = per_value * kept + layer
     gathered = held + root + 2 * block + compute_bytes * c.vocab_size * c.width
     last = 4 * count.total if micro_batches > 1 else held + root + block
     state = whole.optimizer // ranks
@@ -228,6 +229,17 @@ def sharded_memory(
         TrainingMemory(held, held, state + 4 * owned, 0, 0),
     ]
     return max(moments, key=lambda moment: moment.total)
+
+
+def _kept_products(config: ModelConfig) -> int:
+    """Values a token keeps of all layers' inputs and of the results of their products with weights."""
+    c = config
+    num_sparse = sum(c.has_experts(layer) for layer in range(c.depth))
+    expert_width = c.expert_width or 0
+    sparse = c.experts_per_token * (2 * expert_width + c.width) + 2 * c.shared_experts * expert_width
+    dense = (2 if c.is_gated else 1) * c.mlp_width
+    around = 3 * c.width + 2 * c.query_width + 2 * c.kv_width
+    return c.depth * around + (c.depth - num_sparse) * dense + num_sparse * sparse
 
 
 def _choice_activations(config: ModelConfig) -> int:
