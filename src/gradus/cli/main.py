@@ -94,15 +94,18 @@ def run(
 def plan(
     file: RoadmapFile,
     overrides: Overrides = None,
-    device: Annotated[str, typer.Option("--device", help="A device of the table: cpu, h100, ...")] = "cpu",
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="A device of the table (h100, a100, ...) [this machine]; several are compared."),
+    ] = None,
     smoke: Smoke = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Print steps, tokens, FLOPs, memory and time of each stage without running anything."""
+    """Print steps, tokens, FLOPs, memory, time and money of each stage without running anything."""
     from gradus.cli.walking import print_plan
 
-    print_plan(file, overrides or [], home_folder(home), device=device, smoke=smoke, as_json=json)
+    print_plan(file, overrides or [], home_folder(home), devices=device or [], smoke=smoke, as_json=json)
 
 
 @app.command()

@@ -15,7 +15,8 @@ import typer
 
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.roadmap.models import RUN_RECORD
-from gradus.roadmap.plan import choose_device, plan_json, plan_roadmap, plan_text
+from gradus.roadmap.plan import choose_device, own_device, plan_roadmap
+from gradus.roadmap.plan_text import plan_json, plan_text
 from gradus.roadmap.schema import load_roadmap
 
 EXIT_INTERRUPTED = 130
@@ -57,15 +58,18 @@ def run_roadmap(
         )
 
 
-def print_plan(file: Path, overrides: Sequence[str], home: Path, *, device: str, smoke: bool, as_json: bool) -> None:
-    """The plan as a table or as JSON."""
+def print_plan(
+    file: Path, overrides: Sequence[str], home: Path, *, devices: Sequence[str], smoke: bool, as_json: bool
+) -> None:
+    """The plan for each device, or for this machine, as tables or as JSON."""
     roadmap = load_roadmap(file, overrides, smoke)
-    chosen = choose_device(device, roadmap.machine, home)
-    planned = plan_roadmap(roadmap, chosen, home / "artifacts")
+    names = devices or [own_device(roadmap.machine, home)]
+    plans = [plan_roadmap(roadmap, choose_device(name, roadmap.machine, home), home / "artifacts") for name in names]
     if as_json:
-        print_json(plan_json(roadmap, planned, chosen))
+        found = [plan_json(roadmap, plan) for plan in plans]
+        typer.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1, ensure_ascii=False))
     else:
-        typer.echo(plan_text(roadmap, planned, chosen))
+        typer.echo(plan_text(roadmap, plans))
 
 
 def print_report(name: str, home: Path, out: Path | None) -> None:

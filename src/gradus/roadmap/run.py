@@ -30,10 +30,11 @@ from gradus.roadmap.kinds import stage_module
 from gradus.roadmap.lock import exclusive_lock
 from gradus.roadmap.models import RUN_RECORD
 from gradus.roadmap.place import Place, now
-from gradus.roadmap.plan import PlannedStage, choose_device, plan_roadmap
+from gradus.roadmap.plan import PlannedStage, choose_device, own_device, plan_roadmap
+from gradus.roadmap.plan_text import device_json
 from gradus.roadmap.progress import Progress
 from gradus.roadmap.schema import Roadmap
-from gradus.roadmap.stage import Inputs, Stage
+from gradus.roadmap.stage import Device, Inputs, Stage
 from gradus.roadmap.status import (
     StageStatus,
     artifact_path,
@@ -63,6 +64,7 @@ class _Walk:
     progress: Progress
     ledger: Ledger
     planned: dict[str, PlannedStage]
+    device: Device
     accepted: str | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
@@ -90,9 +92,9 @@ def walk(
         run_dir.mkdir(parents=True, exist_ok=True)
         refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
         with exclusive_lock(run_dir / ".lock", refusal):
-            device = choose_device("cpu", roadmap.machine, home)
-            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / "artifacts")}
-            walking = _Walk(roadmap, home, progress, Ledger(run_dir / "ledger.jsonl"), planned, override)
+            device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
+            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / "artifacts").stages}
+            walking = _Walk(roadmap, home, progress, Ledger(run_dir / "ledger.jsonl"), planned, device, override)
             return _walk(walking, chosen, finish=only is None)
     except OSError as error:
         if is_disk_full(error):
@@ -184,7 +186,7 @@ def _run_stage(walking: _Walk, stage: Stage) -> None:
         work = begin_work(walking.artifacts_dir, stage_module(stage.kind).MAKES, stage.fingerprint)
         place = _place(walking, stage, work)
         walking.progress.line(f"{stage.name} ({stage.kind})")
-        with _told_with_place(walking, stage, place), _other_processes(walking, stage, place):
+        with _told_with_place(walking, stage, place), place.memory.watching(), _other_processes(walking, stage, place):
             artifact: Artifact = stage_module(stage.kind).run(stage, inputs, place)
     if artifact.fingerprint != stage.fingerprint:
         raise ArtifactError(f"{stage.place}: the stage left an artifact that is not its own: {artifact.path}")
@@ -283,7 +285,8 @@ def _write_record(walking: _Walk) -> None:
                 "gates": [gate.model_dump(mode="json", exclude_none=True) for gate in stage.gates],
                 "seed": stage.seed,
                 "settings": stage.settings.model_dump(mode="json", by_alias=True),
-                "predicted": asdict(estimate) | {"notes": list(estimate.notes)},
+                "predicted": asdict(estimate) | {"notes": list(estimate.notes)}
+                | {"money": (estimate.seconds or 0.0) * walking.device.money_per_second},
             }
         )
     roadmap = walking.roadmap
@@ -293,6 +296,7 @@ def _write_record(walking: _Walk) -> None:
         "path": str(roadmap.path),
         "description": roadmap.description,
         "machine": roadmap.machine.model_dump(mode="json"),
+        "device": device_json(walking.device) | {"money_per_second": walking.device.money_per_second},
         "stages": stages,
     }
     write_atomic(walking.run_dir / RUN_RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

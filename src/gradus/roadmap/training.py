@@ -8,20 +8,22 @@ drops the lines that its checkpoint does not know.
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
+from gradus.core.devices import CPU
 from gradus.core.files import write_atomic
 from gradus.core.quantity import Quantity, format_count
 from gradus.model.config import ModelConfig
-from gradus.model.cost import flops_per_token, parameters, training_memory
+from gradus.model.cost import flops_per_token, multiplied_parameters, parameters, training_memory
+from gradus.roadmap.horizon import horizon_steps
+from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, StageSettings
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
@@ -41,6 +43,7 @@ SAMPLES = "samples.jsonl"
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
 SMOKE_STEPS = 12
+PROGRAM_BYTES = 3.5e8  # an interpreter with torch loaded, before it has a model
 
 
 class TrainingSettings(StageSettings):
@@ -106,24 +109,14 @@ def training_session(place: Place) -> Iterator[Session]:
 def steps_of(
     horizon: Quantity, batch_tokens: int, config: ModelConfig, epoch_tokens: float, mean_context: float
 ) -> int:
-    """Optimizer steps for a horizon given in steps, tokens, epochs, FLOPs or tokens per parameter.
-
-    Parameters count as matrices and head, the ones that tokens are multiplied by.
-    """
-    if horizon.unit == "steps":
-        return max(1, round(horizon.value))
-    tokens = {
-        "tokens": lambda: horizon.value,
-        "epochs": lambda: horizon.value * epoch_tokens,
-        "flops": lambda: horizon.value / flops_per_token(config, mean_context),
-        "tokens/param": lambda: horizon.value * _scaled_parameters(config),
-    }[horizon.unit]()
-    return max(1, math.ceil(tokens / batch_tokens))
-
-
-def _scaled_parameters(config: ModelConfig) -> int:
-    count = parameters(config)
-    return count.matrix + (count.head or count.embed)
+    """Optimizer steps for a horizon given in steps, tokens, epochs, FLOPs or tokens per parameter."""
+    return horizon_steps(
+        horizon,
+        batch_tokens,
+        parameters=multiplied_parameters(config),
+        flops_per_token=flops_per_token(config, mean_context),
+        epoch_tokens=epoch_tokens,
+    )
 
 
 def training_estimate(
@@ -133,24 +126,39 @@ def training_estimate(
     row_length: int,
     device: Device,
     *,
+    kind: str,
     mean_context: float,
     head_fraction: float = 1.0,
+    evaluated_tokens: float = 0.0,
     passes: float = 1.0,
-    overhead_seconds: float = 5.0,
     **facts: Any,
 ) -> Estimate:
-    """The plan of a training stage. passes: how much more than one step's work a step takes (DPO, evaluation)."""
+    """The plan of a training stage.
+
+    kind: whose measured rate counts. evaluated_tokens: of all its evaluations, which go through the model forward only.
+    passes: how much more than one step's work a step takes.
+    """
     tokens = steps * settings.batch_tokens
-    flops = tokens * flops_per_token(config, mean_context, head_fraction) * passes
-    micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens)
+    each = flops_per_token(config, mean_context, head_fraction)
+    flops = tokens * each * passes
+    rate, overhead = device.training(kind, config.width)
+    seconds = (flops + evaluated_tokens * each / 3) / rate
+    micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens // device.processes)
+    on_cpu = device.name == CPU
+    memory = training_memory(config, micro_tokens, mean_context=mean_context, keeps_probabilities=on_cpu)
+    copies = device.processes if on_cpu else 1
+    parts = {"program": copies * PROGRAM_BYTES} if on_cpu else {}
+    parts |= {name: copies * float(size) for name, size in asdict(memory).items()}
     return Estimate(
-        seconds=overhead_seconds + flops / device.flops_per_second,
+        seconds=overhead + seconds,
         steps=steps,
         tokens=tokens,
         parameters=parameters(config).total,
+        scaled_parameters=multiplied_parameters(config),
         flops=flops,
-        # An interpreter with torch loaded takes about this much before it has a model.
-        memory_bytes=3.5e8 + training_memory(config, micro_tokens).total,
+        mfu=flops / seconds / device.peak_flops if device.peak_flops else None,
+        memory_bytes=sum(parts.values()),
+        memory=parts,
         facts={"model": config.model_dump(mode="json"), **facts},
     )
 
@@ -187,7 +195,11 @@ class Evaluation:
 
 
 def follow(
-    reports: Iterator[StepReport], place: Place, session: Session, evaluate: Callable[[], Evaluation]
+    reports: Iterator[StepReport],
+    place: Place,
+    session: Session,
+    evaluate: Callable[[], Evaluation],
+    meter: Meter,
 ) -> StepReport:
     """Drive `fit` to its end: progress, metrics, evaluations by the main process. Returns the last report."""
     if not session.world.is_main:
@@ -206,7 +218,7 @@ def follow(
                 known = report.resumed and ("evaluate" in events or not report.evaluate)
                 samples.cut_after(report.step if known else (report.step - 1 if report.resumed else 0))
             if report.logged and "train" not in events:
-                metrics.append(event="train", **_train_line(report))
+                metrics.append(event="train", **_train_line(report), **meter.figures(report.tokens_per_second))
             if report.evaluate and "evaluate" not in events:
                 found = evaluate()
                 shown |= found.measures
@@ -245,11 +257,12 @@ def _info(report: StepReport, shown: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def training_results(place: Place, last: StepReport, config: ModelConfig) -> dict[str, Any]:
+def training_results(place: Place, last: StepReport, config: ModelConfig, meter: Meter) -> dict[str, Any]:
     """Facts and measures that every training stage leaves in its results."""
     lines = StepLines(place.work / METRICS).lines()
     rates = sorted(line["tokens_per_second"] for line in lines if line["event"] == "train")
     evaluated = [line for line in lines if line["event"] == "evaluate"]
+    rate = rates[len(rates) // 2] if rates else 0.0
     results: dict[str, Any] = {
         "model": config.model_dump(mode="json"),
         "parameters": parameters(config).total,
@@ -257,7 +270,8 @@ def training_results(place: Place, last: StepReport, config: ModelConfig) -> dic
         "tokens": last.tokens,
         "loss": last.loss,
         "skipped_steps": last.skipped,
-        "tokens_per_second": rates[len(rates) // 2] if rates else 0.0,
+        "tokens_per_second": rate,
+        **meter.results(last.tokens, rate),
     }
     if evaluated:
         # Names such as "bpb/books" become results of their own branch, which a gate can name: by_source.books.bpb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,8 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.model.config import ModelConfig
+from gradus.model.cost import mean_context
+from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -59,14 +62,23 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """One step's work and a forward pass for the reference."""
+    """The steps, and one forward pass of the reference over all pairs."""
     parent, pairs = inputs.one("from").get("model"), float(inputs.one("pairs").get("pairs", 0))
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
-    steps = max(1, round(pairs * settings.epochs / settings.pairs_per_step))
-    sized = settings.model_copy(update={"batch_tokens": settings.pairs_per_step * PAIR_TOKENS})
+    per_step = min(settings.pairs_per_step, max(1.0, pairs))
+    steps = max(1, math.ceil(pairs * settings.epochs / per_step))
+    sized = settings.model_copy(update={"batch_tokens": round(per_step * PAIR_TOKENS)})
     return training_estimate(
-        ModelConfig(**parent), steps, sized, PAIR_TOKENS, device, mean_context=60, head_fraction=0.4, passes=4 / 3
+        ModelConfig(**parent),
+        steps,
+        sized,
+        PAIR_TOKENS * settings.micro_pairs // settings.micro_rows or 1,
+        device,
+        kind=stage.kind,
+        mean_context=PAIR_TOKENS / 4,
+        head_fraction=0.4,
+        evaluated_tokens=pairs * PAIR_TOKENS,
     )
 
 
@@ -109,8 +121,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         steps = loader.order.steps_for_epochs(settings.epochs)
         loss = dpo_loss(DPOSettings(beta=settings.beta, sft_weight=settings.sft_weight))
         reports = training_reports(model, loader.batches, loss, steps, settings, place, session)
-        last = follow(reports, place, session, lambda: Evaluation({}))
-        results = training_results(place, last, model.config) | dict(last.metrics)
+        meter = Meter(place, model, mean_context(store.lengths.tolist()), store.trained_fraction)
+        last = follow(reports, place, session, lambda: Evaluation({}), meter)
+        results = training_results(place, last, model.config, meter) | dict(last.metrics)
         if session.world.is_main:
             save_final_model(place, model, tokenizer, form.chat_template)
         return place.commit(results | {"counts": counts})

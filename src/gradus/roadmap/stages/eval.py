@@ -13,6 +13,9 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.files import expand_path, write_atomic
 from gradus.core.settings import Problem
+from gradus.model.config import ModelConfig
+from gradus.model.cost import forward_flops_per_token
+from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.sources import file_sources
@@ -27,7 +30,6 @@ INPUTS = (
 )
 PROBES = "probes"
 SMOKE_PROBES = 22
-PROBES_PER_SECOND = 40.0  # of a small model on two cores, for plans
 
 
 class Settings(StageSettings):
@@ -65,12 +67,24 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """Time by the number of probes."""
-    with_files = (expand_path(path, stage.directory) for path in settings.suites.values())
-    probes = sum(sum(1 for _ in path.open("rb")) for path in with_files if path.is_file())
-    if settings.at_most is not None:
-        probes = min(probes, settings.at_most * len(settings.suites))
-    return Estimate(seconds=5 + probes / PROBES_PER_SECOND, memory_bytes=1e9)
+    """Time for the tokens that are sampled, and for a pass over the held-back text where it is asked for."""
+    probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
+    tokens = probes * min(ANSWER_TOKENS, settings.max_tokens)
+    parent = inputs.one("from").get("model")
+    if parent is None:
+        return Estimate(tokens=tokens, notes=("the model is not known yet",))
+    config = ModelConfig(**parent)
+    estimate = decoding_estimate(config, tokens, device, {})
+    held_back = float(inputs.one("tokens").get("validation_tokens", 0))
+    passed = held_back * forward_flops_per_token(config, config.context / 4)
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + passed / device.training("pretrain", config.width)[0])
+
+
+def _num_probes(path: Path, at_most: int | None) -> int:
+    if not path.is_file():
+        return 0
+    number = sum(1 for _ in path.open("rb"))
+    return number if at_most is None else min(number, at_most)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:

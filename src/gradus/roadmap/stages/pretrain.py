@@ -11,6 +11,7 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config
+from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -89,12 +90,21 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         if parent
         else model_config(settings.model, int(tokens.get("vocab_size", 8192)), settings.context)
     )
-    # A document attends to half of itself on average.
+    # A token attends to half of its document on average.
     mean = min(float(tokens.get("tokens_per_document", settings.context)), settings.context) / 2
     steps = steps_of(settings.horizon, settings.batch_tokens, config, float(tokens.get("tokens", 0.0)), mean)
-    evaluations = steps / settings.evaluate_every * min(settings.evaluate_tokens, 1e9) / 3
-    passes = 1 + evaluations / max(1, steps * settings.batch_tokens)
-    return training_estimate(config, steps, settings, settings.context, device, mean_context=mean, passes=passes)
+    each = min(settings.evaluate_tokens, float(tokens.get("validation_tokens", settings.evaluate_tokens)))
+    evaluations = steps // settings.evaluate_every + 1
+    return training_estimate(
+        config,
+        steps,
+        settings,
+        settings.context,
+        device,
+        kind=stage.kind,
+        mean_context=mean,
+        evaluated_tokens=evaluations * each,
+    )
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -146,8 +156,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
                 place.progress.line(f"  warning: {warning}")
         evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
         reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
-        last = follow(reports, place, session, evaluate)
-        results = training_results(place, last, model.config)
+        meter = Meter(place, model, packed.mean_context)
+        last = follow(reports, place, session, evaluate, meter)
+        results = training_results(place, last, model.config, meter)
         if session.world.is_main:
             save_final_model(place, model, tokenizer, HermesFormat(tokenizer).chat_template)
             loader.bookmark(last.data_step).write(place.work / BOOKMARK)

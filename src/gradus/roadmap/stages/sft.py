@@ -14,6 +14,7 @@ from gradus.core.errors import DataError
 from gradus.data.length_policy import LengthPolicy
 from gradus.data.mixture import MixtureEntry
 from gradus.model.config import ModelConfig
+from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -43,6 +44,9 @@ INPUTS = (
 )
 PARALLEL = True
 EVALUATED_TOKENS = 100_000
+# Of conversations whose pool does not tell, for plans.
+TOKENS_PER_CONVERSATION = 160.0
+TRAINED_FRACTION = 0.4
 SAMPLED_PROMPTS = 4
 SAMPLE_TOKENS = 160
 LINT_SAMPLE = 10  # rows of every thousand that get the checks which cost more rendering
@@ -76,22 +80,28 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
     config = ModelConfig(**parent)
-    per_row = 140.0
-    rows = 0.0
+    tokens = rows = 0.0
     for entry in settings.mixture:
-        known = float(inputs.named(entry.source).get("conversations", 0))
-        rows += entry.epochs * min(known, entry.max_rows or known)
-    steps = max(1, round(rows * per_row * settings.epochs / settings.batch_tokens))
+        pool = inputs.named(entry.source)
+        known = float(pool.get("conversations", 0))
+        taken = entry.epochs * min(known, entry.max_rows or known)
+        rows += taken
+        tokens += taken * float(pool.get("tokens_per_conversation", TOKENS_PER_CONVERSATION))
+    mean = tokens / rows / 2 if rows else TOKENS_PER_CONVERSATION / 2
+    row_length = min(settings.row_length or config.context, config.context)
+    # A packed row is as good as full.
+    steps = max(1, round(tokens * settings.epochs / settings.batch_tokens))
     steps = min(steps, settings.steps_at_most or steps)
     return training_estimate(
         config,
         steps,
         settings,
-        settings.row_length or config.context,
+        row_length,
         device,
-        mean_context=per_row / 2,
-        head_fraction=0.4,
-        overhead_seconds=15.0,
+        kind=stage.kind,
+        mean_context=mean,
+        head_fraction=TRAINED_FRACTION,
+        evaluated_tokens=(steps // settings.evaluate_every + 1) * min(EVALUATED_TOKENS, 0.01 * tokens),
     )
 
 
@@ -132,8 +142,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         steps = min(steps, settings.steps_at_most or steps)
         reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
         evaluate = _evaluation(model, form, stage, inputs, place, row_length)
-        last = follow(reports, place, session, evaluate)
-        results = training_results(place, last, model.config)
+        meter = Meter(place, model, packed.mean_context, store.trained_fraction)
+        last = follow(reports, place, session, evaluate, meter)
+        results = training_results(place, last, model.config, meter)
         if session.world.is_main:
             save_final_model(place, model, tokenizer, form.chat_template)
         results |= {"packing": packed.statistics(), "mixture": [asdict(s) for s in shares], "counts": counts}
