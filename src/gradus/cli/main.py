@@ -99,12 +99,18 @@ def plan(
         typer.Option("--device", help="A device of the table (h100, a100, ...) [this machine]; several are compared."),
     ] = None,
     smoke: Smoke = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="First measure this machine by a short run; writes HOME/devices.toml."),
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Print steps, tokens, FLOPs, memory, time and money of each stage without running anything."""
-    from gradus.cli.walking import print_plan
+    from gradus.cli.walking import calibrate_machine, print_plan
 
+    if calibrate:
+        calibrate_machine(file, overrides or [], home_folder(home), smoke=smoke, as_json=json)
     print_plan(file, overrides or [], home_folder(home), devices=device or [], smoke=smoke, as_json=json)
 
 

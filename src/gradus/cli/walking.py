@@ -58,6 +58,19 @@ def run_roadmap(
         )
 
 
+def calibrate_machine(file: Path, overrides: Sequence[str], home: Path, *, smoke: bool, as_json: bool) -> None:
+    """Measure this machine by a short run of the roadmap's stages, and say what was found."""
+    from gradus.core.devices import DEVICES_FILE
+    from gradus.roadmap.calibrate import calibrate
+    from gradus.roadmap.progress import QuietProgress, live_progress
+
+    roadmap = load_roadmap(file, overrides, smoke)
+    with stopping():
+        rates = calibrate(roadmap, home, QuietProgress() if as_json else live_progress())
+    if not as_json:
+        typer.echo(f"\nmeasured: {', '.join(rates)}; written to {home / DEVICES_FILE}\n")
+
+
 def print_plan(
     file: Path, overrides: Sequence[str], home: Path, *, devices: Sequence[str], smoke: bool, as_json: bool
 ) -> None:

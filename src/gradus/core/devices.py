@@ -21,8 +21,8 @@ from gradus.core.settings import Settings, load_settings
 
 DEVICES_FILE = "devices.toml"
 CPU = "cpu"
-# In the driver's name of a slice of a device, whose peak is a fraction of the device's.
-_SLICE = "MIG"
+# Training of other kinds that does the same work, nearest first.
+_ALIKE = {"sft": ("pretrain",), "dpo": ("sft", "pretrain"), "midtrain": ("pretrain",), "extend": ("pretrain",)}
 
 Format = Literal["fp32", "bf16", "fp16"]
 
@@ -68,10 +68,11 @@ class DeviceEntry(Settings):
     def training_rate(self, kind: str, width: int) -> tuple[float, float]:
         """(FLOPs a second of one device, seconds besides) of a kind of training stage and a model of this width.
 
-        A measured rate of the kind counts first, carried over to another width as the rates by width go; then the
-        stated rate, the rates by width, the assumed share of the peak.
+        A measured rate of the kind, or of one alike, counts first, carried over to another width as the rates by width
+        go; then the stated rate, the rates by width, the assumed share of the peak.
         """
-        measured = self.rates.get(kind)
+        known = (self.rates.get(name) for name in (kind, *_ALIKE.get(kind, ())))
+        measured = next((rate for rate in known if rate is not None), None)
         if measured is not None:
             scale = self.sustained_flops(width) / self.sustained_flops(measured.width) if measured.width else 1.0
             return measured.per_second * scale, measured.overhead_seconds
@@ -116,8 +117,10 @@ def _over(before: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any
 
 
 def device_called(driver_name: str, devices: Mapping[str, DeviceEntry]) -> str | None:
-    """The table's name of the device that the driver calls so; None where the table has none, or only its whole."""
-    if _SLICE in driver_name.split():
-        return None
-    fitting = [(len(part), name) for name, entry in devices.items() for part in entry.names if part in driver_name]
-    return max(fitting)[1] if fitting else None
+    """The table's name of the device that the driver calls so, None where there is none.
+
+    The whole name decides: an "RTX 4090 D", a laptop's chip and a slice of a device have other peaks than their
+    namesake.
+    """
+    plain = driver_name.removeprefix("NVIDIA ")
+    return next((name for name, entry in devices.items() if plain in entry.names), None)

@@ -79,9 +79,8 @@ def gpu_names() -> list[str]:
     """The NVIDIA devices that the driver knows, by their marketing names; [] where there are none or it is hidden."""
     found = []
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in file.read_text(errors="replace").splitlines():
-            if line.startswith("Model:"):
-                found.append(line.split(":", 1)[1].strip())
+        lines = file.read_text(errors="replace").splitlines()
+        found += [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:")]
     return found
 
 

@@ -1,4 +1,4 @@
-"""How long to train, in any of its terms: steps, tokens, epochs, FLOPs or tokens per parameter, each from the others."""
+"""How long to train, in any of its terms: steps, tokens, epochs, FLOPs, tokens per parameter."""
 
 from __future__ import annotations
 

@@ -22,9 +22,7 @@ class Meter:
     al. 2022, PaLM, appendix B); where the table of devices has no peak there is no MFU.
     """
 
-    def __init__(
-        self, place: Place, model: Transformer, mean_context: float, head_fraction: float = 1.0
-    ) -> None:
+    def __init__(self, place: Place, model: Transformer, mean_context: float, head_fraction: float = 1.0) -> None:
         """mean_context: positions that a token attends to on average; head_fraction: tokens with a target."""
         from gradus.train.telemetry import Telemetry
 

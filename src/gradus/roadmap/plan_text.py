@@ -15,7 +15,7 @@ from gradus.roadmap.table import text_table
 
 
 def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
-    """One device: a table, memory by part, horizons three ways, the sum. Several: time and money of each stage on each."""
+    """One device: a table, memory by part, horizons three ways, the sum. Several: time and money of each stage."""
     first = plans[0]
     lines = _one_device(roadmap, first) if len(plans) == 1 else _several_devices(roadmap, plans)
     horizons = [text for item in first.stages if (text := _horizon(item))]

@@ -285,7 +285,8 @@ def _write_record(walking: _Walk) -> None:
                 "gates": [gate.model_dump(mode="json", exclude_none=True) for gate in stage.gates],
                 "seed": stage.seed,
                 "settings": stage.settings.model_dump(mode="json", by_alias=True),
-                "predicted": asdict(estimate) | {"notes": list(estimate.notes)}
+                "predicted": asdict(estimate)
+                | {"notes": list(estimate.notes)}
                 | {"money": (estimate.seconds or 0.0) * walking.device.money_per_second},
             }
         )

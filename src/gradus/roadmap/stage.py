@@ -133,7 +133,7 @@ class Inputs(Mapping[str, Artifact]):
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan assumes: sustained training rate of all devices together, memory and price of one, rates of other work.
+    """What a plan assumes: sustained training rate of all devices together, memory and price of one, other rates.
 
     count: how many of it, for a processor its cores; processes: data-parallel ones of a training stage; cores: of the
     machine it is in, for work on data. entry, host: the device's and the processor's in the table of devices.
@@ -150,7 +150,7 @@ class Device:
     host: DeviceEntry | None = None
 
     def seconds(self, work: str, units: float, cores: int = 1) -> float:
-        """Time for data work by its name in the table of rates, on so many cores, without what a stage takes besides."""
+        """Time for data work by its name in the table of rates, on so many cores, without a stage's overhead."""
         assert self.host is not None, "plans are made with a device of the table"
         return units / (self.host.rates[work].per_second * cores)
 

@@ -43,7 +43,9 @@ SAMPLES = "samples.jsonl"
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
 SMOKE_STEPS = 12
-PROGRAM_BYTES = 3.5e8  # an interpreter with torch loaded, before it has a model
+# A small model on a GPU waits for its kernels to be launched: a layer's, forward and backward. Assumed, not measured.
+GPU_LAYER_SECONDS = 1e-3
+PROGRAM_BYTES = 5.2e8  # resident in a process that trains, before it has a model: mostly torch's libraries
 
 
 class TrainingSettings(StageSettings):
@@ -143,8 +145,11 @@ def training_estimate(
     flops = tokens * each * passes
     rate, overhead = device.training(kind, config.width)
     seconds = (flops + evaluated_tokens * each / 3) / rate
-    micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens // device.processes)
     on_cpu = device.name == CPU
+    if not on_cpu:
+        micro_batches = max(1.0, settings.batch_tokens / device.processes / (settings.micro_rows * row_length))
+        seconds = max(seconds, steps * micro_batches * config.depth * GPU_LAYER_SECONDS)
+    micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens // device.processes)
     memory = training_memory(config, micro_tokens, mean_context=mean_context, keeps_probabilities=on_cpu)
     copies = device.processes if on_cpu else 1
     parts = {"program": copies * PROGRAM_BYTES} if on_cpu else {}

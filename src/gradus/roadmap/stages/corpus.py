@@ -48,6 +48,7 @@ SMOKE_DOCUMENTS = 1500
 # A document's usual size, for plans: of the generators, and of web text (FineWeb-Edu: 4,753 bytes).
 _SYNTHETIC_BYTES = 420
 _WEB_BYTES = 4000
+_PROGRAM_BYTES = 1.45e8  # resident in a process that reads texts, for plans
 RAW = "raw"
 LINEAGE = "sources.json"
 
@@ -217,14 +218,14 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     cores = min(device.cores, max(1, int(whole // LEAST_BYTES)))
     seconds = device.overhead_seconds("corpus") + device.seconds("corpus", size, cores)
     seconds += device.seconds("corpus/synthetic", synthetic, cores)
-    seconds += sum(device.seconds(work, whole, cores) for work in _judging(settings, stage, device))
+    seconds += sum(device.seconds(work, whole, cores) for work in judging(stage, device))
     return Estimate(seconds=seconds, memory_bytes=_memory_bytes(settings, cores), facts=facts, notes=tuple(notes))
 
 
-def _judging(settings: Settings, stage: Stage, device: Device) -> list[str]:
+def judging(stage: Stage, device: Device) -> list[str]:
     """What every text goes through besides being read and written, as the table of rates calls it."""
     assert device.host is not None, "plans are made with a device of the table"
-    known = device.host.rates
+    settings, known = stage.settings, device.host.rates
     filters = [f"filter/{entry if isinstance(entry, str) else entry.get('name')}" for entry in settings.filters]
     found = [name if name in known else "filter" for name in filters] + ["mask"] * len(settings.mask)
     if settings.dedup == "minhash":
@@ -235,9 +236,9 @@ def _judging(settings: Settings, stage: Stage, device: Device) -> list[str]:
 
 
 def _memory_bytes(settings: Settings, cores: int) -> float:
-    """Of the process that decides and those that read; sketches are sorted in bounded memory."""
-    each = 1.6e8 + 3e7 * len(settings.filters) + (6e7 if settings.dedup == "minhash" else 0.0)
-    return 1.5e8 + each * cores
+    """Of the process that decides, which reads by itself on one core, and of those that read on several."""
+    each = 3e7 * len(settings.filters) + (6e7 if settings.dedup == "minhash" else 0.0)
+    return _PROGRAM_BYTES + (each if cores == 1 else (_PROGRAM_BYTES + each) * cores)
 
 
 def _text_bytes(source: AnySource, tasks: list[ShardTask]) -> float:

@@ -35,7 +35,7 @@ INPUTS = (
     Input("pairs", ("pairs",)),
 )
 PARALLEL = True
-PAIR_TOKENS = 250  # both sides with their prompt, for plans
+PAIR_TOKENS = 280  # both sides with their prompt, for plans
 REFERENCE = "reference_logp.npy"
 
 
@@ -68,12 +68,13 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         return Estimate(notes=("the model is not known yet",))
     per_step = min(settings.pairs_per_step, max(1.0, pairs))
     steps = max(1, math.ceil(pairs * settings.epochs / per_step))
-    sized = settings.model_copy(update={"batch_tokens": round(per_step * PAIR_TOKENS)})
+    micro = min(settings.micro_pairs, math.ceil(per_step / device.processes))
+    sized = settings.model_copy(update={"batch_tokens": round(per_step * PAIR_TOKENS), "micro_rows": micro})
     return training_estimate(
         ModelConfig(**parent),
         steps,
         sized,
-        PAIR_TOKENS * settings.micro_pairs // settings.micro_rows or 1,
+        PAIR_TOKENS,
         device,
         kind=stage.kind,
         mean_context=PAIR_TOKENS / 4,

@@ -81,9 +81,9 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 
 
 def _num_probes(path: Path, at_most: int | None) -> int:
-    if not path.is_file():
-        return 0
-    number = sum(1 for _ in path.open("rb"))
+    from gradus.conversation.probes import load_suite
+
+    number = len(load_suite(path).probes)
     return number if at_most is None else min(number, at_most)
 
 

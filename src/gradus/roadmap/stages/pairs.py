@@ -21,7 +21,7 @@ INPUTS = (
     Input("from", ("sft", "dpo")),
     Input("prompts", ("pool",)),
 )
-PAIRED_FRACTION = 0.35  # of the prompts, those with a right and a wrong answer among their samples, for plans
+PAIRED_FRACTION = 0.2  # of the prompts, those with a right and a wrong answer among their samples, for plans
 
 
 class Settings(StageSettings):
@@ -43,7 +43,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """Time for the tokens that are sampled; about every third prompt gives a pair."""
+    """Time for the tokens that are sampled; some of the prompts give a pair."""
     parent = inputs.one("from").get("model")
     tokens = settings.num_prompts * settings.samples * ANSWER_TOKENS
     facts = {"pairs": round(settings.num_prompts * PAIRED_FRACTION)}

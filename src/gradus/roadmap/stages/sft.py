@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -92,7 +92,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     # A packed row is as good as full.
     steps = max(1, round(tokens * settings.epochs / settings.batch_tokens))
     steps = min(steps, settings.steps_at_most or steps)
-    return training_estimate(
+    estimate = training_estimate(
         config,
         steps,
         settings,
@@ -103,6 +103,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         head_fraction=TRAINED_FRACTION,
         evaluated_tokens=(steps // settings.evaluate_every + 1) * min(EVALUATED_TOKENS, 0.01 * tokens),
     )
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + device.seconds("render", rows))
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:

@@ -59,7 +59,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         facts["vocab_size"] = tokenizer["vocab_size"]
     cores = min(device.cores, max(1, int(size // _LEAST_BYTES_A_PROCESS)))
     seconds = device.overhead_seconds("tokenize") + device.seconds("tokenize", size, cores)
-    memory = 2.5e8 + 2e8 * cores
+    memory = 2.2e8 if cores == 1 else 1.5e8 + 2.2e8 * cores
     return Estimate(seconds=seconds, tokens=facts["tokens"], memory_bytes=memory, facts=facts)
 
 
