@@ -1,6 +1,7 @@
 """Plans: horizons against hand arithmetic, money, memory by part, several devices, the record and the calibration."""
 
 import json
+import signal
 import subprocess
 import sys
 import tomllib
@@ -287,3 +288,32 @@ def test_measured_rates_stand_beside_what_the_user_wrote(tmp_path):
 def test_scaled_parameters_are_matrices_and_head():
     config = model_config("d4", vocab_size=8192, context=512)
     assert multiplied_parameters(config) == 4 * (4 * 256**2 + 3 * 256 * 672) + 8192 * 256
+
+
+# Profiles
+
+
+def test_a_profile_changes_nothing_but_leaves_a_trace(file, tmp_path):
+    plain = walk(load_roadmap(file), tmp_path / "a", QuietProgress()).artifacts["base"]
+    asked = walk(load_roadmap(file, ["machine.profile=2 steps"]), tmp_path / "b", QuietProgress()).artifacts["base"]
+    assert asked.fingerprint == plain.fingerprint
+    weights = "model/model.safetensors"
+    assert asked.file(weights).read_bytes() == plain.file(weights).read_bytes()
+    (folder,) = (tmp_path / "b" / "profiles").glob("base-*")
+    assert sorted(path.name for path in folder.iterdir()) == ["steps-000004-000005.json.gz", "steps-000004-000005.txt"]
+    assert not (tmp_path / "a" / "profiles").exists()
+    with pytest.raises(ConfigError, match="expected a number of steps, such as"):
+        load_roadmap(file, ["machine.profile=20 tokens"])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs SIGUSR1")
+def test_a_signal_while_no_stage_trains_ends_nothing(file, tmp_path):
+    code = (
+        "import os, signal\nfrom gradus.roadmap.stages import tokenizer\nrun = tokenizer.run\n"
+        "def signalled(*given): os.kill(os.getpid(), signal.SIGUSR1); return run(*given)\n"
+        "tokenizer.run = signalled\nfrom gradus.cli.main import main\nmain()"
+    )
+    words = [sys.executable, "-c", code, "run", str(file), "--home", str(tmp_path), "--only"]
+    subprocess.run([*words, "primer"], check=True, capture_output=True)
+    done = subprocess.run([*words, "bpe"], check=True, capture_output=True, text=True)
+    assert "nothing to profile" in done.stderr

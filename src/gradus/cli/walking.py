@@ -109,15 +109,24 @@ def print_json(data: dict[str, Any]) -> None:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Ctrl-C and a polite kill end the command with exit code 130, after what the walk has to say."""
+    """Ctrl-C and a polite kill end the command with exit code 130, after what the walk has to say.
+
+    SIGUSR1, which asks for a profile of training steps, ends nothing.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def nothing_to_profile(number: int, frame: FrameType | None) -> None:
+        typer.echo("  no stage is training now, so there is nothing to profile", err=True)
+
+    handlers: dict[str, Any] = {"SIGTERM": interrupt, "SIGUSR1": nothing_to_profile}
+    numbers = {name: getattr(signal, name) for name in handlers if hasattr(signal, name)}
+    before = {number: signal.signal(number, handlers[name]) for name, number in numbers.items()}
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gradus.core.artifact import SCRATCH, Artifact, Manifest, commit_artifact, folder_name
 from gradus.core.files import write_atomic
 from gradus.core.ledger import Ledger
 from gradus.core.machine import PeakMemory, machine_facts, software_versions
+from gradus.core.quantity import Quantity
 from gradus.core.settings import Settings
 from gradus.roadmap.progress import Progress, QuietProgress
 from gradus.roadmap.stage import Stage
@@ -33,6 +34,7 @@ class MachineSettings(Settings):
     model of a few million parameters, processes of one thread each are faster than one process with many threads.
     corpora: where corpora are built and tokenised: on the cores of this machine, or on the Ray cluster that RAY_ADDRESS
     names (one of this machine's cores where it names none).
+    profile: so many steps ("20 steps") of each training stage are profiled, after its first few.
     """
 
     threads: int | None = Field(default=None, ge=1)
@@ -41,6 +43,14 @@ class MachineSettings(Settings):
     encoder: Literal["auto", "gigatoken", "tiktoken"] = "auto"
     processes: int = Field(default=1, ge=1)
     corpora: Literal["local", "ray"] = "local"
+    profile: Quantity | None = None
+
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_in_steps(cls, profile: Quantity | None) -> Quantity | None:
+        if profile is not None and profile.unit != "steps":
+            raise ValueError(f'expected a number of steps, such as "20 steps", found "{profile}"')
+        return profile
 
 
 @dataclass

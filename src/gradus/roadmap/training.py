@@ -318,23 +318,35 @@ def training_reports(
     from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import fit
     from gradus.train.optimizers import build_optimizer
+    from gradus.train.profiling import SIGNAL_STEPS, StepProfiler, on_signal
     from gradus.train.schedule import Schedule
 
     # A folder of another fingerprint is refused by its identity.
     kept = Checkpoints(place.work / CHECKPOINTS, keep=settings.keep_checkpoints, identity=place.stage.fingerprint)
-    with Prefetch(batches) as ahead:
-        yield from fit(
-            model,
-            build_optimizer(model, settings.optimizer),
-            ahead,
-            loss,
-            Schedule(settings.schedule, steps),
-            steps=steps,
-            checkpoints=kept,
-            log_every=settings.log_every,
-            save_every=settings.save_every,
-            evaluate_every=settings.evaluate_every,
-            precision=place.machine.precision,
-            guard=settings.guard,
-            world=session.world,
-        )
+    asked = place.machine.profile
+    profiler = StepProfiler(
+        place.home / "profiles" / f"{place.stage.name}-{place.stage.fingerprint[:8]}",
+        round(asked.value) if asked else SIGNAL_STEPS,
+        at_once=asked is not None and session.world.is_main,
+        device=session.device,
+        say=place.progress.line,
+    )
+    with Prefetch(batches) as ahead, on_signal(profiler):
+        try:
+            yield from fit(
+                model,
+                build_optimizer(model, settings.optimizer),
+                profiler.watched(ahead),
+                loss,
+                Schedule(settings.schedule, steps),
+                steps=steps,
+                checkpoints=kept,
+                log_every=settings.log_every,
+                save_every=settings.save_every,
+                evaluate_every=settings.evaluate_every,
+                precision=place.machine.precision,
+                guard=settings.guard,
+                world=session.world,
+            )
+        finally:
+            profiler.end()
