@@ -12,6 +12,7 @@ KINDS = {
     "synthesize": "gradus.roadmap.stages.synthesize",
     "pool": "gradus.roadmap.stages.pool",
     "pretrain": "gradus.roadmap.stages.pretrain",
+    "extend": "gradus.roadmap.stages.extend",
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",
     "dpo": "gradus.roadmap.stages.dpo",

@@ -50,8 +50,17 @@ function stageCharts(entry, axis) {
   const draw = (panel) => chart(stage, panel, axis);
   return h("article", { class: "stage-charts" },
     h("div", { class: "row-head" }, h("h3", null, entry.stage, h("span", { class: "note" }, stageLine(stage, entry)))),
-    h("div", { class: "charts" }, panels.map(draw)),
+    h("div", { class: "charts" }, panels.map(draw), entry.extension && extensionPanels(entry.extension).map((panel) => chart(stage, panel, "position"))),
     foldedCharts("more figures", more, draw), foldedCharts("the machine", machines, draw));
+}
+
+/** What a longer context did: before, with positions stretched but untrained, and after. */
+function extensionPanels({ positions, passkeys }) {
+  const names = ["before", "rescaled", "after"];
+  return [
+    { title: "perplexity up to each position", names, columns: positions, points: true, wide: true },
+    ...(passkeys.step.length ? [{ title: "pass keys found by length of text (share)", names, columns: passkeys, points: true, wide: true, fromZero: true }] : []),
+  ];
 }
 
 /** Plots that are made when they are asked for. */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import Field
 
@@ -133,7 +133,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         generator = torch.Generator().manual_seed(stage.seed)
         if "from" in inputs:
             model = load_model(inputs["from"].path / MODEL, session.device)
-            _refuse_other_tokenizer(inputs["from"], tokenizer)
+            refuse_other_tokenizer(inputs["from"], tokenizer)
         else:
             config = model_config(settings.model, tokenizer.vocab_size, settings.context)
             model = build_model(config, generator, session.device)
@@ -154,7 +154,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         if loader.order.mixture is not None:
             for warning in loader.order.mixture.warnings(loader.order.place(steps)):
                 place.progress.line(f"  warning: {warning}")
-        evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
+        evaluate = document_evaluation(model, tokenizer, settings, source, stage.seed)
         reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
         meter = Meter(place, model, packed.mean_context)
         last = follow(reports, place, session, evaluate, meter)
@@ -172,7 +172,8 @@ def _parent(stage: Stage, inputs: Inputs) -> Artifact:
     return inputs["from"]
 
 
-def _refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
+def refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
+    """ConfigError where the parent's model reads other ids than the tokens are."""
     from gradus.tokenizer.loading import load_tokenizer
 
     if load_tokenizer(parent.path / MODEL).digest != tokenizer.digest:
@@ -182,8 +183,19 @@ def _refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
         )
 
 
-def _evaluation(
-    model: Transformer, tokenizer: Tokenizer, settings: Settings, tokens: Artifact, seed: int
+class DocumentEvaluation(Protocol):
+    """The settings that an evaluation on documents reads."""
+
+    @property
+    def context(self) -> int: ...
+    @property
+    def evaluate_tokens(self) -> int: ...
+    @property
+    def samples(self) -> tuple[str, ...]: ...
+
+
+def document_evaluation(
+    model: Transformer, tokenizer: Tokenizer, settings: DocumentEvaluation, tokens: Artifact, seed: int
 ) -> Callable[[], Evaluation]:
     """What happens at an evaluation: bits per byte on held-back documents, and a few continuations."""
     from gradus.data.shards import TokenStore

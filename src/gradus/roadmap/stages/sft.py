@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "sft"
 INPUTS = (
-    Input("from", ("pretrain", "sft", "dpo")),
+    Input("from", ("pretrain", "extend", "sft", "dpo")),
     Input("mixture[].source", ("pool",)),
 )
 PARALLEL = True
