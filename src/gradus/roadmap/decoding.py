@@ -9,14 +9,13 @@ from gradus.core.devices import CPU
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token, kv_bytes_per_token, parameters
 from gradus.roadmap.stage import Device, Estimate
-from gradus.roadmap.training import GPU_LAYER_SECONDS
+from gradus.roadmap.training import GPU_LAYER_SECONDS, PROGRAM_BYTES
 
 ANSWER_TOKENS = 45  # a usual answer's, thinking and calls included
 # Of the rate of training, what decoding reaches where no rate was measured: it reads all weights for every token.
 _OF_TRAINING = 0.1
 _OVERHEAD_SECONDS = 5.0
 _TOGETHER = 64  # conversations in the engine at a time
-_PROGRAM_BYTES = 5.2e8
 
 
 def decoding_estimate(config: ModelConfig, tokens: float, device: Device, facts: Mapping[str, Any]) -> Estimate:
@@ -30,7 +29,7 @@ def decoding_estimate(config: ModelConfig, tokens: float, device: Device, facts:
         seconds = flops / (_OF_TRAINING * device.training("pretrain", config.width)[0]) + _OVERHEAD_SECONDS
         seconds += tokens / _TOGETHER * config.depth * GPU_LAYER_SECONDS / 3
     parts = {
-        "program": _PROGRAM_BYTES if on_cpu else 0.0,
+        "program": PROGRAM_BYTES if on_cpu else 0.0,
         "weights": 4.0 * parameters(config).total,
         "cache": float(_TOGETHER * config.context * kv_bytes_per_token(config, 4)),
     }

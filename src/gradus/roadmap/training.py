@@ -45,7 +45,9 @@ CHECKPOINTS = "checkpoints"
 SMOKE_STEPS = 12
 # A small model on a GPU waits for its kernels to be launched: a layer's, forward and backward. Assumed, not measured.
 GPU_LAYER_SECONDS = 1e-3
-PROGRAM_BYTES = 5.2e8  # resident in a process that trains, before it has a model: mostly torch's libraries
+# Resident in the process of a walk that trains, before it has a model, and in each other one: mostly torch's libraries.
+PROGRAM_BYTES = 6.7e8
+WORKER_BYTES = 4.0e8
 
 
 class TrainingSettings(StageSettings):
@@ -152,7 +154,7 @@ def training_estimate(
     micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens // device.processes)
     memory = training_memory(config, micro_tokens, mean_context=mean_context, keeps_probabilities=on_cpu)
     copies = device.processes if on_cpu else 1
-    parts = {"program": copies * PROGRAM_BYTES} if on_cpu else {}
+    parts = {"program": PROGRAM_BYTES + (copies - 1) * WORKER_BYTES} if on_cpu else {}
     parts |= {name: copies * float(size) for name, size in asdict(memory).items()}
     return Estimate(
         seconds=overhead + seconds,

@@ -117,6 +117,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         write_atomic(place.work / PROBES / f"{name}.json", text)
         results.setdefault(PROBES, {})[name] = found.measures()
         results.setdefault("seconds", {})[name] = round(found.seconds, 2)
+        results["tokens"] = results.get("tokens", 0) + found.num_tokens
     if "tokens" in inputs:
         results |= _bits_per_byte(engine, inputs["tokens"])
     return place.commit(results)

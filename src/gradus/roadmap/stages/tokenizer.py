@@ -91,7 +91,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     seconds = device.overhead_seconds("tokenizer")
     if settings.take is None:
         seconds += device.seconds("tokenizer", size) + device.seconds("tokenizer/pools", rows)
-    return Estimate(seconds=seconds, memory_bytes=1.5e8 + 2 * size + 2000 * rows, facts=facts)
+    return Estimate(seconds=seconds, memory_bytes=1.5e8 + 8 * size + 2000 * rows, facts=facts)
 
 
 def _usual_bytes_per_token(vocab_size: int) -> float:
