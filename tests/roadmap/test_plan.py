@@ -191,6 +191,11 @@ def test_the_plan_of_this_machine_is_for_its_gpu_where_the_table_has_it(monkeypa
         calibrate(load_roadmap_of(tmp_path), tmp_path, QuietProgress())
 
 
+def test_a_home_that_cannot_be_written_is_told(file, tmp_path):
+    with pytest.raises(ConfigError, match="choose another folder with --home"):
+        calibrate(load_roadmap(file), file / "home", QuietProgress())
+
+
 def load_roadmap_of(folder):
     (folder / "small.toml").write_text(ROADMAP)
     return load_roadmap(folder / "small.toml")

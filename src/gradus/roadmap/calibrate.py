@@ -62,8 +62,11 @@ def calibrate(roadmap: Roadmap, home: Path, progress: Progress) -> dict[str, Rat
         raise ConfigError(f'"{gpu_names()[0]}" is in no table of devices; add it to {home / DEVICES_FILE} first')
     device = choose_device(name, roadmap.machine, home)
     small = _small(roadmap, plan_roadmap(roadmap, device, home / "artifacts"))
-    home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".calibration-", dir=home))
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".calibration-", dir=home))
+    except OSError as error:
+        raise ConfigError(f"{home}: {error.strerror}; choose another folder with --home") from error
     try:
         # Home's own table counts in the predictions that are compared with.
         if (home / DEVICES_FILE).is_file():

@@ -11,7 +11,7 @@ from gradus.model.cost import forward_flops_per_token, kv_bytes_per_token, param
 from gradus.roadmap.stage import Device, Estimate
 from gradus.roadmap.training import GPU_LAYER_SECONDS, PROGRAM_BYTES
 
-ANSWER_TOKENS = 45  # a usual answer's, thinking and calls included
+ANSWER_TOKENS = 60  # a usual answer's, thinking and calls included
 # Of the rate of training, what decoding reaches where no rate was measured: it reads all weights for every token.
 _OF_TRAINING = 0.1
 _OVERHEAD_SECONDS = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -49,7 +50,9 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     facts = {"pairs": round(settings.num_prompts * PAIRED_FRACTION)}
     if parent is None:
         return Estimate(tokens=tokens, facts=facts, notes=("the model is not known yet",))
-    return decoding_estimate(ModelConfig(**parent), tokens, device, facts)
+    estimate = decoding_estimate(ModelConfig(**parent), tokens, device, facts)
+    reading = device.seconds("pool/read", float(inputs.one("prompts").get("conversations", 0)))
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + reading)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
