@@ -163,9 +163,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_and_measures_before_o
     assert again.results["passkey"] == whole.results["passkey"]
 
 
-def test_two_processes_extend_as_one_does(folder, tmp_path):
+@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+def test_two_processes_extend_as_one_does(parallel, folder, tmp_path):
     one = walked(folder)["long"].results
-    two = walked(folder, "machine.processes=2", home=tmp_path / "two")["long"].results
+    shared = ("machine.processes=2", f"machine.parallel={parallel}")
+    two = walked(folder, *shared, home=tmp_path / "two")["long"].results
     assert two["loss"] == pytest.approx(one["loss"], abs=1e-3)
     # The parent is trained by two processes as well.
     for name, measured in one["before"]["perplexity"].items():

@@ -12,7 +12,7 @@ from gradus.core.devices import Rate, known_devices
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.model.config import model_config
-from gradus.model.cost import flops_per_token, multiplied_parameters, training_memory
+from gradus.model.cost import flops_per_token, multiplied_parameters, sharded_memory, training_memory
 from gradus.roadmap.calibrate import calibrate, write_rates
 from gradus.roadmap.horizon import horizon_steps, horizon_text
 from gradus.roadmap.place import MachineSettings
@@ -142,6 +142,22 @@ def test_memory_parts_add_up_to_what_one_step_takes(file, tmp_path):
     gpu = plan_roadmap(roadmap, choose_device("l4", roadmap.machine, tmp_path), tmp_path / "artifacts").stages[4]
     assert gpu.estimate.memory["activations"] < memory.activations
     assert "program" not in gpu.estimate.memory
+
+
+def test_memory_of_a_sharded_model_is_that_of_one_gpu_of_them(file, tmp_path):
+    wide = ["base.model=d24", "base.context=2048", "base.micro_rows=1", "base.batch_tokens=16_384"]
+
+    def memory(*overrides):
+        roadmap = load_roadmap(file, [*wide, "machine.processes=8", *overrides])
+        device = choose_device("h100", roadmap.machine, tmp_path)
+        return plan_roadmap(roadmap, device, tmp_path / "artifacts").stages[4].estimate
+
+    whole, sharded = memory(), memory("machine.parallel=shard")
+    config = model_config("d24", 320, 2048)
+    expected = sharded_memory(config, 2048, 8)
+    assert sharded.memory_bytes == pytest.approx(expected.total)
+    assert sharded.memory["optimizer"] == expected.optimizer < whole.memory["optimizer"] / 4
+    assert memory("machine.parallel=shard", "machine.activation_checkpointing=full").memory_bytes < sharded.memory_bytes
 
 
 def test_several_devices_stand_beside_each_other(file, tmp_path):

@@ -99,6 +99,8 @@ def choose_device(name: str, machine: MachineSettings, home: Path) -> Device:
         count=count,
         processes=machine.processes,
         cores=cores,
+        parallel=machine.parallel,
+        activation_checkpointing=machine.activation_checkpointing,
         entry=entry,
         host=devices[CPU],
     )

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from gradus.core.artifact import Artifact
 from gradus.core.devices import CPU, DeviceEntry
@@ -136,7 +136,8 @@ class Device:
     """What a plan assumes: sustained training rate of all devices together, memory and price of one, other rates.
 
     count: how many of it, for a processor its cores; processes: data-parallel ones of a training stage; cores: of the
-    machine it is in, for work on data. entry, host: the device's and the processor's in the table of devices.
+    machine it is in, for work on data. parallel,
+    activation_checkpointing: as `[machine]` lays a model out. entry, host: the device's and the processor's tables.
     """
 
     name: str
@@ -146,6 +147,8 @@ class Device:
     count: int = 1
     processes: int = 1
     cores: int = 1
+    parallel: Literal["replicate", "shard", "hybrid"] = "replicate"
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
     entry: DeviceEntry | None = None
     host: DeviceEntry | None = None
 

@@ -20,10 +20,12 @@ from gradus.roadmap.stages.pretrain import document_evaluation, refuse_other_tok
 from gradus.roadmap.training import (
     MODEL,
     SMOKE_STEPS,
+    Session,
     TrainingSettings,
     follow,
     save_final_model,
     steps_of,
+    training_checkpoints,
     training_estimate,
     training_reports,
     training_results,
@@ -158,11 +160,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         seed=stage.seed,
     )
     with training_session(place) as session:
-        model = load_model(inputs["from"].path / MODEL, session.device)
+        model = load_model(inputs["from"].path / MODEL, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         parent, config = model.config, extended_config(model.config, settings)
         held_back = TokenStore(source.path, "validation")
-        before = _measured_before(model, config, held_back, tokenizer, stage, place) if session.world.is_main else {}
+        before = _measured_before(model, config, held_back, tokenizer, stage, place, session)
         _take_config(model, config)
         loader = RowLoader(
             store,
@@ -175,19 +177,16 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         seen = rows.plan.mean_context
         steps = steps_of(settings.horizon, settings.batch_tokens, config, rows.plan.num_tokens, seen)
-        evaluate = document_evaluation(model, tokenizer, settings, source, stage.seed)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
+        evaluate = document_evaluation(model, tokenizer, stage, source, session)
+        kept = training_checkpoints(settings, place, session)
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
         meter = Meter(place, model, seen)
-        last = follow(reports, place, session, evaluate, meter)
+        last = follow(reports, place, session, evaluate, kept, meter)
         results = training_results(place, last, config, meter) | {"packing": rows.statistics()}
-        if session.world.is_main:
-            if not before["before"]["passkey"]:
-                place.progress.line(
-                    f"  note: {settings.context:,} tokens of this tokenizer do not hold a pass key probe"
-                )
-            save_final_model(place, model, tokenizer, HermesFormat(tokenizer).chat_template)
-            after = _measured(model, held_back, tokenizer, stage, parent.context)
-            results |= {**after, "before": before["before"], "rescaled": before["rescaled"]}
+        results |= _measured(model, held_back, tokenizer, stage, parent.context, session) | before
+        if not results["passkey"]:
+            place.progress.line(f"  note: {settings.context:,} tokens of this tokenizer do not hold a pass key probe")
+        save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
         return place.commit(results)
 
 
@@ -199,32 +198,48 @@ def _take_config(model: Transformer, config: ModelConfig) -> None:
 
 
 def _measured_before(
-    model: Transformer, config: ModelConfig, held_back: TokenStore, tokenizer: Tokenizer, stage: Stage, place: Place
+    model: Transformer,
+    config: ModelConfig,
+    held_back: TokenStore,
+    tokenizer: Tokenizer,
+    stage: Stage,
+    place: Place,
+    session: Session,
 ) -> dict[str, Any]:
     """The parent as it came and with its positions stretched but untrained, once for all walks of the stage."""
-    kept = place.scratch / MEASURED
-    if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    file = place.scratch / MEASURED
+    if session.world.all_agree(file.exists()):
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
     parent = model.config
     with place.progress.task("perplexity by position and pass keys, before", 2, "measurements") as task:
-        before = _measured(model, held_back, tokenizer, stage, parent.context)
+        before = _measured(model, held_back, tokenizer, stage, parent.context, session)
         task.update(1)
         _take_config(model, config)
-        rescaled = _measured(model, held_back, tokenizer, stage, parent.context)
+        rescaled = _measured(model, held_back, tokenizer, stage, parent.context, session)
         _take_config(model, parent)
         task.update(2)
     found = {"before": before, "rescaled": rescaled}
-    write_atomic(kept, json.dumps(found))
+    if session.world.is_main:
+        write_atomic(file, json.dumps(found))
     return found
 
 
 def _measured(
-    model: Transformer, held_back: TokenStore, tokenizer: Tokenizer, stage: Stage, parent_context: int
+    model: Transformer,
+    held_back: TokenStore,
+    tokenizer: Tokenizer,
+    stage: Stage,
+    parent_context: int,
+    session: Session,
 ) -> dict[str, Any]:
-    """Perplexity by position over the new context, and pass keys over the lengths up to it, as gates read them."""
+    """Perplexity by position over the new context, and pass keys over the lengths up to it, as gates read them.
+
+    Every process measures all of it: where the model is sharded none can without the others.
+    """
     from gradus.eval.passkey import passkey_items, passkey_retrieval
     from gradus.eval.positions import loss_by_position
+    from gradus.train.sharding import let_go
 
     settings: Settings = stage.settings
     loss = loss_by_position(model, held_back, settings.context, max_tokens=settings.evaluate_tokens)
@@ -233,6 +248,8 @@ def _measured(
     items = passkey_items(
         tokenizer, lengths[::-1], depths=_PASSKEY_DEPTHS, samples=settings.passkey_samples, seed=stage.seed
     )
+    passkeys = passkey_retrieval(model, items).measures() if items else {}
+    let_go(model, session.world)
     return {
         "perplexity": {
             "whole": loss.measure(),
@@ -240,5 +257,5 @@ def _measured(
             "beyond": loss.measure(parent_context),
         },
         "positions": {"edges": loss.edges, "perplexity": loss.curve(), "documents": loss.documents},
-        "passkey": passkey_retrieval(model, items).measures() if items else {},
+        "passkey": passkeys,
     }

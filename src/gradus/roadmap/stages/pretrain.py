@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
@@ -18,10 +18,12 @@ from gradus.roadmap.training import (
     MODEL,
     SMOKE_STEPS,
     Evaluation,
+    Session,
     TrainingSettings,
     follow,
     save_final_model,
     steps_of,
+    training_checkpoints,
     training_estimate,
     training_reports,
     training_results,
@@ -132,11 +134,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     with training_session(place) as session:
         generator = torch.Generator().manual_seed(stage.seed)
         if "from" in inputs:
-            model = load_model(inputs["from"].path / MODEL, session.device)
+            model = load_model(inputs["from"].path / MODEL, session.device, prepare=session.prepare)
             refuse_other_tokenizer(inputs["from"], tokenizer)
         else:
             config = model_config(settings.model, tokenizer.vocab_size, settings.context)
-            model = build_model(config, generator, session.device)
+            model = build_model(config, generator, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         loader = RowLoader(
             store,
@@ -154,13 +156,14 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         if loader.order.mixture is not None:
             for warning in loader.order.mixture.warnings(loader.order.place(steps)):
                 place.progress.line(f"  warning: {warning}")
-        evaluate = document_evaluation(model, tokenizer, settings, source, stage.seed)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
+        evaluate = document_evaluation(model, tokenizer, stage, source, session)
+        kept = training_checkpoints(settings, place, session)
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
         meter = Meter(place, model, packed.mean_context)
-        last = follow(reports, place, session, evaluate, meter)
+        last = follow(reports, place, session, evaluate, kept, meter)
         results = training_results(place, last, model.config, meter)
+        save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
         if session.world.is_main:
-            save_final_model(place, model, tokenizer, HermesFormat(tokenizer).chat_template)
             loader.bookmark(last.data_step).write(place.work / BOOKMARK)
         results |= {"packing": packed.statistics(), "epochs": loader.epochs_before(last.data_step)}
         return place.commit(results)
@@ -183,38 +186,39 @@ def refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
         )
 
 
-class DocumentEvaluation(Protocol):
-    """The settings that an evaluation on documents reads."""
-
-    @property
-    def context(self) -> int: ...
-    @property
-    def evaluate_tokens(self) -> int: ...
-    @property
-    def samples(self) -> tuple[str, ...]: ...
-
-
 def document_evaluation(
-    model: Transformer, tokenizer: Tokenizer, settings: DocumentEvaluation, tokens: Artifact, seed: int
+    model: Transformer, tokenizer: Tokenizer, stage: Stage, tokens: Artifact, session: Session
 ) -> Callable[[], Evaluation]:
     """What happens at an evaluation: bits per byte on held-back documents, and a few continuations."""
     from gradus.data.shards import TokenStore
     from gradus.engine.continuation import continue_texts
     from gradus.engine.sampling import Sampling
     from gradus.eval.bpb import BitsPerByte, bits_per_byte_by_source
+    from gradus.train.sharding import whole_weights
 
+    settings: Settings = stage.settings
     store = TokenStore(tokens.path, "validation")
     token_bytes = tokenizer.token_bytes
 
     def evaluate() -> Evaluation:
         found = bits_per_byte_by_source(
-            model, store, token_bytes, row_length=settings.context, max_tokens=settings.evaluate_tokens
+            model,
+            store,
+            token_bytes,
+            row_length=settings.context,
+            max_tokens=settings.evaluate_tokens,
+            world=session.world,
         )
         measures = {"bpb": sum(found.values(), start=BitsPerByte()).value}
         if len(found) > 1:
             measures |= {f"bpb/{name}": part.value for name, part in found.items()}
-        sampling = Sampling(temperature=0.8, top_k=50, seed=seed)
-        texts = continue_texts(model, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
+        if not settings.samples:
+            return Evaluation(measures)
+        sampling = Sampling(temperature=0.8, top_k=50, seed=stage.seed)
+        with whole_weights(model, session.world):
+            if not session.world.is_main:
+                return Evaluation(measures)
+            texts = continue_texts(model, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
         pairs = zip(settings.samples, texts, strict=True)
         return Evaluation(measures, [{"prompt": prompt, "text": text} for prompt, text in pairs])
 
