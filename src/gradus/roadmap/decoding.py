@@ -8,8 +8,8 @@ from typing import Any
 from gradus.core.devices import CPU
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token, kv_bytes_per_token, parameters
+from gradus.roadmap.estimate import GPU_LAYER_SECONDS, PROGRAM_BYTES
 from gradus.roadmap.stage import Device, Estimate
-from gradus.roadmap.training import GPU_LAYER_SECONDS, PROGRAM_BYTES
 
 ANSWER_TOKENS = 60  # a usual answer's, thinking and calls included
 # Of the rate of training, what decoding reaches where no rate was measured: it reads all weights for every token.

@@ -12,6 +12,7 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.model.config import ModelConfig
 from gradus.model.cost import mean_context
+from gradus.roadmap.estimate import training_estimate
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
@@ -22,7 +23,6 @@ from gradus.roadmap.training import (
     follow,
     save_final_model,
     training_checkpoints,
-    training_estimate,
     training_reports,
     training_results,
     training_session,

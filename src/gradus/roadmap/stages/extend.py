@@ -13,6 +13,7 @@ from gradus.core.files import write_atomic
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig
 from gradus.model.rope import RopeScaling, rescaled_base
+from gradus.roadmap.estimate import steps_of, training_estimate
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
@@ -24,9 +25,7 @@ from gradus.roadmap.training import (
     TrainingSettings,
     follow,
     save_final_model,
-    steps_of,
     training_checkpoints,
-    training_estimate,
     training_reports,
     training_results,
     training_session,

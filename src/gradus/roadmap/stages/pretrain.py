@@ -11,6 +11,7 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config
+from gradus.roadmap.estimate import steps_of, training_estimate
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
@@ -22,9 +23,7 @@ from gradus.roadmap.training import (
     TrainingSettings,
     follow,
     save_final_model,
-    steps_of,
     training_checkpoints,
-    training_estimate,
     training_reports,
     training_results,
     training_session,

@@ -14,6 +14,7 @@ from gradus.core.errors import DataError
 from gradus.data.length_policy import LengthPolicy
 from gradus.data.mixture import MixtureEntry
 from gradus.model.config import ModelConfig
+from gradus.roadmap.estimate import training_estimate
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
@@ -26,7 +27,6 @@ from gradus.roadmap.training import (
     follow,
     save_final_model,
     training_checkpoints,
-    training_estimate,
     training_reports,
     training_results,
     training_session,
