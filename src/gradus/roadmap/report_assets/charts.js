@@ -58,8 +58,8 @@ function stageCharts(entry, axis) {
 function extensionPanels({ positions, passkeys }) {
   const names = ["before", "rescaled", "after"];
   return [
-    { title: "perplexity up to each position", names, columns: positions, points: true, wide: true },
-    ...(passkeys.step.length ? [{ title: "pass keys found by length of text (share)", names, columns: passkeys, points: true, wide: true, fromZero: true }] : []),
+    { title: "perplexity up to each position (before, rescaled, after)", names, columns: positions, points: true, wide: true },
+    ...(passkeys.step.length ? [{ title: "pass keys found by length of text (share; before, rescaled, after)", names, columns: passkeys, points: true, wide: true, fromZero: true }] : []),
   ];
 }
 
