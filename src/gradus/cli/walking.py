@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from gradus.core.errors import ConfigError, did_you_mean
-from gradus.roadmap.models import RUN_RECORD
+from gradus.core.home import RUN_RECORD
 from gradus.roadmap.plan import choose_device, plan_json, plan_roadmap, plan_text
 from gradus.roadmap.schema import load_roadmap
 

@@ -9,10 +9,7 @@ from pathlib import Path
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, did_you_mean
-
-RUN_RECORD = "roadmap.json"
-MODEL_FOLDER = "model"
-CHECKPOINTS_FOLDER = "checkpoints"
+from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER, RUN_RECORD
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,17 @@ from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scra
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.files import disk_full_error, is_disk_full, write_atomic
 from gradus.core.gate import find_measure, judge, measure_names
+from gradus.core.home import RUN_RECORD
 from gradus.core.ledger import Ledger
+from gradus.core.lock import exclusive_lock
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
 from gradus.roadmap.card import closing_card
 from gradus.roadmap.kinds import stage_module
-from gradus.roadmap.lock import exclusive_lock
-from gradus.roadmap.models import RUN_RECORD
 from gradus.roadmap.place import Place, now
 from gradus.roadmap.plan import PlannedStage, choose_device, plan_roadmap
 from gradus.roadmap.progress import Progress
+from gradus.roadmap.pushing import pushing
 from gradus.roadmap.schema import Roadmap
 from gradus.roadmap.stage import Inputs, Stage
 from gradus.roadmap.status import (
@@ -115,16 +116,19 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
          "machine": machine_facts(), "software": software_versions()}
     )  # fmt: skip
     _set_threads(roadmap.machine.threads)
-    try:
-        for stage in chosen:
-            _walk_stage(walking, stage)
-    except GateFailedError:
-        # A failed gate leaves everything usable, the report on why included.
-        _write_report(walking)
-        raise
-    report = _write_report(walking) if finish else None
-    if finish:
-        walking.progress.line(closing_card(roadmap, walking.artifacts, report))
+    with pushing(roadmap, walking.home, walking.progress) as pusher:
+        try:
+            for stage in chosen:
+                _walk_stage(walking, stage)
+                if pusher is not None:
+                    pusher.look()
+        except GateFailedError:
+            # A failed gate leaves everything usable, the report on why included.
+            _write_report(walking)
+            raise
+        report = _write_report(walking) if finish else None
+        if finish:
+            walking.progress.line(closing_card(roadmap, walking.artifacts, report))
     return WalkResult(walking.artifacts, walking.run_dir, report)
 
 
@@ -283,6 +287,7 @@ def _write_record(walking: _Walk) -> None:
                 "gates": [gate.model_dump(mode="json", exclude_none=True) for gate in stage.gates],
                 "seed": stage.seed,
                 "settings": stage.settings.model_dump(mode="json", by_alias=True),
+                "sources": dict(stage.sources),
                 "predicted": asdict(estimate) | {"notes": list(estimate.notes)},
             }
         )
@@ -293,6 +298,7 @@ def _write_record(walking: _Walk) -> None:
         "path": str(roadmap.path),
         "description": roadmap.description,
         "machine": roadmap.machine.model_dump(mode="json"),
+        "push": roadmap.push.model_dump(mode="json") if roadmap.push else None,
         "stages": stages,
     }
     write_atomic(walking.run_dir / RUN_RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

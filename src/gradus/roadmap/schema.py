@@ -16,6 +16,7 @@ from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.fingerprint import stage_fingerprint
 from gradus.core.gate import Gate
 from gradus.core.settings import KeyPath, Settings, check_settings
+from gradus.release.settings import PushSettings
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.layers import OVERRIDABLE, Layered, StageData, read_layers
 from gradus.roadmap.place import MachineSettings
@@ -26,13 +27,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class RoadmapHead(Settings):
-    """The keys above the first stage. name: by default the file's name."""
+    """The keys above the first stage. name: by default the file's name. push: nowhere if None."""
 
     name: str = ""
     description: str = ""
     extends: str | None = None
     seed: int = 0
     machine: MachineSettings = MachineSettings()
+    push: PushSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Roadmap:
     smoke: bool = False
     description: str = ""
     overrides: tuple[str, ...] = ()
+    push: PushSettings | None = None
 
     @property
     def directory(self) -> Path:
@@ -109,6 +112,7 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False)
         smoke=smoke,
         description=head.description,
         overrides=tuple(overrides),
+        push=head.push,
     )
 
 

@@ -1,0 +1,347 @@
+"""Push and pull of a home: what goes, what comes, what survives kills, damage and a place that fails."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+from toy_home import contents
+
+from gradus.core.artifact import open_artifact
+from gradus.core.errors import ConfigError, GradusError
+from gradus.release import parcels
+from gradus.release.place import PlaceError, PlaceUnreachableError, open_place, read_record
+from gradus.release.pull import pull
+from gradus.release.push import Push, read_status
+
+# huggingface_hub hands files to its HTTP client in a way that the client warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture(params=["folder", "memory", "hub"])
+def place(request, tmp_path, monkeypatch):
+    """An empty place of each kind, by its address."""
+    if request.param == "folder":
+        return (tmp_path / "there").as_uri()
+    if request.param == "memory":
+        import fsspec
+
+        fsspec.filesystem("memory").store.clear()
+        return "memory://bucket/there"
+    from huggingface_hub import constants
+
+    hub = request.getfixturevalue("hub")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    return "hub:me/runs"
+
+
+@pytest.fixture
+def hub():
+    from hub_server import hub_server
+
+    with hub_server() as server:
+        yield server
+
+
+def send(home, address, every=100, say=None):
+    """Push once; (whether all is there, the state)."""
+    pushing = Push(home.path, "toy", open_place(address), every, say or (lambda text: None))
+    return pushing.run(threading.Event(), follow=False), pushing.state
+
+
+def test_what_is_pushed_is_pulled_byte_for_byte(home, place, tmp_path):
+    home.finish("corpus")
+    home.finish("tokens")
+    home.checkpoint(100)
+    done, state = send(home, place)
+    assert done, state.problem
+    assert state.sent == 4
+    pulled = pull(open_place(place), tmp_path / "other", None, lambda text: None)
+    assert pulled.roadmaps == ["toy"]
+    assert pulled.artifacts == [home.names["corpus"], home.names["tokens"]]
+    assert pulled.checkpoints == {home.names["pretrain"]: 100}
+    here, there = (contents(root, ".push", ".lock", ".pull", "push.json") for root in (home.path, tmp_path / "other"))
+    assert there == here
+    for kind in ("corpus", "tokens"):
+        open_artifact(tmp_path / "other/artifacts" / home.names[kind], kind)
+
+
+def test_what_is_there_is_not_sent_again(home, place):
+    home.finish("corpus")
+    home.checkpoint(100)
+    send(home, place)
+    done, state = send(home, place)
+    assert (done, state.sent, state.sent_bytes) == (True, 0, 0)
+    home.finish("tokens")
+    done, state = send(home, place)
+    assert (done, state.sent) == (True, 1)
+
+
+def test_the_record_comes_last_and_a_half_sent_parcel_is_not_there(home, tmp_path, monkeypatch):
+    """A place that fails in the middle leaves no record; the next push sends only what is missing."""
+    address = (tmp_path / "there").as_uri()
+    home.finish("corpus", a=b"a" * 1000, b=b"b" * 1000)
+    from gradus.release.folder_place import FolderPlace
+
+    written = FolderPlace._write
+
+    def fail_at_b(self, outgoing, half, report):
+        if outgoing.path.endswith("/b"):
+            raise OSError(28, "No space left on device", str(half))
+        written(self, outgoing, half, report)
+
+    monkeypatch.setattr(FolderPlace, "_write", fail_at_b)
+    done, state = send(home, address)
+    assert not done
+    assert "the disk is full" in state.problem
+    assert next(iter(state.waiting)) == f"artifacts/{home.names['corpus']}"
+    there = contents(tmp_path / "there")
+    assert [path.rpartition("/")[2] for path in there] == ["a"]
+    monkeypatch.setattr(FolderPlace, "_write", written)
+    done, state = send(home, address)
+    assert done
+    manifest = home.artifacts / home.names["corpus"] / "manifest.json"
+    sizes = [1000, manifest.stat().st_size]
+    assert sum(sizes) < state.sent_bytes < sum(sizes) + 3000  # b, manifest, records; not a
+
+
+def test_a_place_that_fails_is_tried_again_with_growing_waits(home, waits, tmp_path, monkeypatch):
+    home.finish("corpus")
+    from gradus.release.folder_place import FolderPlace
+
+    fails, listing = [1, 2, 3], FolderPlace.listing
+
+    def flaky(self, folder):
+        if fails:
+            fails.pop()
+            raise PlaceUnreachableError("gone for a while")
+        return listing(self, folder)
+
+    monkeypatch.setattr(FolderPlace, "listing", flaky)
+    done, state = send(home, (tmp_path / "there").as_uri())
+    assert done
+    assert state.problem == ""
+    assert [round(wait / 2**n) for n, wait in enumerate(waits)] == [1, 1, 1]
+
+
+def test_a_place_that_never_answers_is_given_up_and_what_is_missing_is_named(home, tmp_path):
+    home.finish("corpus")
+    done, state = send(home, (tmp_path / "no" / "mount" / "there").as_uri())
+    assert not done
+    assert f"artifacts/{home.names['corpus']}" in state.waiting
+    assert f"there is no folder {tmp_path}/no/mount" in state.problem
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_checkpoint_that_retention_deletes_is_still_sent(home, tmp_path):
+    address = (tmp_path / "there").as_uri()
+    home.checkpoint(100)
+    before = contents(home.work / "checkpoints")
+    parcels.pin_checkpoint(home.path, home.names["pretrain"], 100)
+    home.retire(100)
+    assert send(home, address)[0]
+    top = f"artifacts/{home.work.name}/checkpoints/"
+    there = contents(tmp_path / "there")
+    assert {p.removeprefix(top): d for p, d in there.items() if p.startswith(top)} == before
+    assert not any(parcels.pins_of(home.path, home.names["pretrain"]).iterdir())
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_kept_leaves_nothing(home, monkeypatch):
+    home.checkpoint(100)
+    linked = parcels.link_or_copy
+
+    def vanish(source, there):
+        home.retire(100)
+        linked(source, there)
+
+    monkeypatch.setattr(parcels, "link_or_copy", vanish)
+    assert parcels.pin_checkpoint(home.path, home.names["pretrain"], 100) is None
+    assert not any(parcels.pins_of(home.path, home.names["pretrain"]).iterdir())
+
+
+def test_checkpoints_go_as_far_apart_as_asked_and_the_last_one_in_any_case(home, tmp_path):
+    for step in (40, 80, 120, 160, 240, 250):
+        home.checkpoint(step)
+    send(home, (tmp_path / "there").as_uri(), every=100)
+    sent = sorted(path.name for path in (tmp_path / "there" / "artifacts" / home.work.name / "checkpoints").iterdir())
+    assert sent == ["step-00000120", "step-00000240", "step-00000250"]
+
+
+def test_no_more_than_a_few_checkpoints_wait(home):
+    for step in range(100, 1000, 100):
+        home.checkpoint(step)
+        parcels.pin_checkpoint(home.path, home.names["pretrain"], step)
+    assert parcels.checkpoint_steps(parcels.pins_of(home.path, home.names["pretrain"])) == [600, 700, 800, 900]
+
+
+def test_files_that_the_place_has_elsewhere_are_copied_inside_it(home):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    home.finish("corpus", shard=b"s" * 9000)
+    home.finish("tokens", shard=b"s" * 9000, more=b"m" * 100)
+    done, state = send(home, "memory://bucket/there")
+    assert done
+    assert 9000 < state.sent_bytes < 18000
+    assert bytes(memory.cat_file(f"memory://bucket/there/artifacts/{home.names['tokens']}/shard")) == b"s" * 9000
+
+
+def test_a_damaged_artifact_of_this_machine_is_not_pushed_and_the_rest_is(home, tmp_path):
+    artifact = home.finish("corpus")
+    home.finish("tokens")
+    (artifact.path / "data.bin").write_bytes(b"x" * 5000)
+    done, state = send(home, (tmp_path / "there").as_uri())
+    assert not done
+    (reason,) = state.refused.values()
+    assert "data.bin: damaged: expected 5,000 bytes with checksum" in reason
+    assert (tmp_path / "there/pushed/artifacts" / f"{home.names['tokens']}.json").exists()
+    assert not (tmp_path / "there/pushed/artifacts" / f"{home.names['corpus']}.json").exists()
+
+
+def test_two_pushes_to_one_place_at_once_are_refused(home, tmp_path):
+    address = (tmp_path / "there").as_uri()
+    refusals = []
+
+    def second(text):
+        if not refusals:
+            try:
+                send(home, address)
+            except GradusError as error:
+                refusals.append(str(error))
+
+    home.finish("corpus")
+    send(home, address, say=second)
+    assert len(refusals) == 1
+    assert "another push of this home to" in refusals[0]
+
+
+# Pull
+
+
+def test_a_damaged_file_is_fetched_again_and_then_refused(home, tmp_path):
+    home.finish("corpus")
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    file = tmp_path / "there/artifacts" / home.names["corpus"] / "data.bin"
+    file.write_bytes(b"x" * 5000)
+    said = []
+    with pytest.raises(PlaceError, match=r"data\.bin: damaged in the place: expected 5,000 bytes with checksum"):
+        pull(open_place(address), tmp_path / "other", None, said.append)
+    assert any("came damaged; fetching it again" in line for line in said)
+    assert not (tmp_path / "other/artifacts" / home.names["corpus"]).exists()
+    file.write_bytes(bytes(5000))
+    pull(open_place(address), tmp_path / "other", None, said.append)
+    open_artifact(tmp_path / "other/artifacts" / home.names["corpus"], "corpus")
+
+
+def test_a_damaged_checkpoint_gives_way_to_an_earlier_one_aloud(home, tmp_path):
+    home.checkpoint(100)
+    home.checkpoint(200)
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    broken = tmp_path / f"there/artifacts/{home.work.name}/checkpoints/step-00000200/model.safetensors"
+    broken.write_bytes(b"short")
+    said = []
+    pulled = pull(open_place(address), tmp_path / "other", None, said.append)
+    assert pulled.checkpoints == {home.names["pretrain"]: 100}
+    assert "step-00000200/model.safetensors" in pulled.problems[0]
+    assert any("taking an earlier checkpoint" in line for line in said)
+
+
+def test_an_interrupted_pull_goes_on_where_it_ended(home, place, tmp_path, monkeypatch):
+    home.finish("corpus", a=b"a" * 3000, b=b"b" * 3000)
+    send(home, place)
+    opened = open_place(place)
+    fetch, asked = type(opened).fetch, []
+
+    def stop_at_b(self, path, entry, part):
+        asked.append(path.rpartition("/")[2])
+        if path.endswith("/b") and asked.count("b") == 1:
+            raise KeyboardInterrupt
+        fetch(self, path, entry, part)
+
+    monkeypatch.setattr(type(opened), "fetch", stop_at_b)
+    with pytest.raises(KeyboardInterrupt):
+        pull(opened, tmp_path / "other", None, lambda text: None)
+    assert not (tmp_path / "other/artifacts" / home.names["corpus"]).exists()
+    pull(opened, tmp_path / "other", None, lambda text: None)
+    assert asked.count("a") == 1
+    assert open_artifact(tmp_path / "other/artifacts" / home.names["corpus"]).file("b").read_bytes() == b"b" * 3000
+
+
+def test_a_half_fetched_file_is_continued(home, tmp_path):
+    home.finish("corpus")
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    place = open_place(address)
+    name = f"artifacts/{home.names['corpus']}/sub/more.txt"
+    entry = read_record(place, f"pushed/artifacts/{home.names['corpus']}.json").files[name]
+    (tmp_path / "part").write_bytes(b"te")
+    place.fetch(name, entry, tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == b"text"
+
+
+def test_what_is_newer_here_stays(home, tmp_path):
+    home.checkpoint(100)
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    home.checkpoint(200)
+    before = contents(home.path, ".push", ".lock", "push.json")
+    pulled = pull(open_place(address), home.path, "toy", lambda text: None)
+    assert (pulled.checkpoints, pulled.num_bytes) == ({}, 0)
+    assert contents(home.path, ".push", ".lock", "push.json") == before
+
+
+def test_a_record_that_names_files_outside_the_home_is_refused(home, tmp_path):
+    from gradus.core.artifact import FileEntry
+    from gradus.release.place import record_text
+
+    home.finish("corpus")
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    parcel = f"artifacts/{home.names['corpus']}"
+    text = record_text(parcel, None, {"../../outside": FileEntry(bytes=1, sha256="0" * 64)})
+    (tmp_path / f"there/pushed/{parcel}.json").write_bytes(text)
+    with pytest.raises(PlaceError, match=r"names a file outside the home: \.\./\.\./outside"):
+        pull(open_place(address), tmp_path / "other", None, lambda text: None)
+
+
+def test_a_roadmap_that_is_not_there_is_named_with_the_nearest(home, tmp_path):
+    address = (tmp_path / "there").as_uri()
+    with pytest.raises(ConfigError, match="no roadmap has been pushed there"):
+        pull(open_place(address), tmp_path / "other", None, lambda text: None)
+    send(home, address)
+    with pytest.raises(ConfigError, match='no roadmap "toi"; did you mean "toy"'):
+        pull(open_place(address), tmp_path / "other", "toi", lambda text: None)
+
+
+# The process
+
+
+def test_the_process_sends_what_comes_and_ends_with_its_input(home, tmp_path):
+    home.finish("corpus")
+    task = {"home": str(home.path), "roadmap": "toy", "to": (tmp_path / "there").as_uri(), "every": 10}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gradus.release.push", json.dumps(task)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert home.names["corpus"] in process.stdout.readline()
+    home.checkpoint(10)
+    home.checkpoint(13)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "step-00000010" in out
+    assert "step-00000013" in out
+    status = read_status(home.path, "toy")
+    assert status["ended"]
+    assert status["waiting"] == {}
+
+
+def test_pushing_never_imports_torch():
+    modules = "gradus.release.push, gradus.release.pull, gradus.release.hub_place, gradus.release.fsspec_place"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
