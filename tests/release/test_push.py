@@ -219,6 +219,45 @@ def test_two_pushes_to_one_place_at_once_are_refused(home, tmp_path):
     assert "another push of this home to" in refusals[0]
 
 
+def test_what_was_deleted_or_damaged_in_the_place_is_sent_again(home, tmp_path):
+    for kind in ("corpus", "tokens"):
+        home.finish(kind)
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    before = contents(tmp_path / "there")
+    (tmp_path / "there/artifacts" / home.names["corpus"] / "data.bin").unlink()
+    (tmp_path / "there/pushed/artifacts" / f"{home.names['tokens']}.json").write_text("{}")
+    done, state = send(home, address)
+    assert (done, state.sent) == (True, 2)
+    assert contents(tmp_path / "there") == before
+
+
+def test_a_place_that_refuses_while_training_goes_on_is_asked_again(home, tmp_path, monkeypatch):
+    from gradus.release.folder_place import FolderPlace
+
+    home.finish("corpus")
+    listing, refusals = FolderPlace.listing, [1, 2]
+
+    def refuse(self, folder):
+        if refusals:
+            refusals.pop()
+            raise PlaceError("access is refused")
+        return listing(self, folder)
+
+    monkeypatch.setattr(FolderPlace, "listing", refuse)
+    stop, said = threading.Event(), []
+
+    def say(text):
+        said.append(text)
+        if "sent runs/toy" in text:
+            stop.set()
+
+    monkeypatch.setattr(stop, "wait", lambda seconds: stop.is_set())
+    pushing = Push(home.path, "toy", open_place((tmp_path / "there").as_uri()), 100, say)
+    assert pushing.run(stop, follow=True)
+    assert "problem: access is refused" in said
+
+
 # Pull
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
+from gradus.core.secrets import redacted
 
 EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -262,7 +263,7 @@ def main() -> None:
     except GradusError as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {redacted(str(error))}", err=True)
         sys.exit(exit_code(error))
 
 
@@ -276,7 +277,7 @@ def exit_code(error: GradusError) -> int:
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A bug of ours, told shortly; --debug shows where."""
     typer.echo(
-        f"internal error: {kind.__name__}: {error} (please report this; --debug shows where it happened)",
+        redacted(f"internal error: {kind.__name__}: {error} (please report this; --debug shows where it happened)"),
         err=True,
     )
 

@@ -35,7 +35,7 @@ def run_roadmap(
     from gradus.roadmap.progress import QuietProgress, live_progress
     from gradus.roadmap.run import walk
 
-    roadmap = load_roadmap(file, overrides, smoke)
+    roadmap = load_roadmap(file, overrides, smoke, home)
     with stopping():
         result = walk(roadmap, home, QuietProgress() if as_json else live_progress(), only, reason)
     if as_json:
@@ -59,7 +59,7 @@ def run_roadmap(
 
 def print_plan(file: Path, overrides: Sequence[str], home: Path, *, device: str, smoke: bool, as_json: bool) -> None:
     """The plan as a table or as JSON."""
-    roadmap = load_roadmap(file, overrides, smoke)
+    roadmap = load_roadmap(file, overrides, smoke, home)
     chosen = choose_device(device, roadmap.machine, home)
     planned = plan_roadmap(roadmap, chosen, home / "artifacts")
     if as_json:

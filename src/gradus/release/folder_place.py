@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from gradus.core.artifact import FileEntry
 from gradus.core.errors import GradusError
-from gradus.core.files import fsync_folder, is_disk_full
+from gradus.core.files import fsync_folder, is_disk_full, link_or_copy
 from gradus.release.place import (
     Outgoing,
     PlaceError,
@@ -63,7 +63,8 @@ class FolderPlace:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 half = target.with_name(f".{target.name}.tmp-{secrets.token_hex(4)}")
                 try:
-                    self._write(outgoing, half, report)
+                    if not self._linked(outgoing, half):
+                        self._write(outgoing, half, report)
                     os.replace(half, target)
                 finally:
                     half.unlink(missing_ok=True)
@@ -79,6 +80,13 @@ class FolderPlace:
             return None
         with target.open("rb") as there:
             return copy_checked(there, None, silent)
+
+    def _linked(self, outgoing: Outgoing, half: Path) -> bool:
+        """Give what stands here already a second name: files of a place never change."""
+        if outgoing.same is None or self._found(self._root / outgoing.same, outgoing.entry) != outgoing.entry:
+            return False
+        link_or_copy(self._root / outgoing.same, half)
+        return True
 
     def _write(self, outgoing: Outgoing, half: Path, report: Callable[[int], None]) -> None:
         with outgoing.file.open("rb") as source, half.open("wb") as target:

@@ -24,6 +24,8 @@ from gradus.release.place import (
 
 # Packages that are an extra of gradus; others are installed by their own name.
 _EXTRAS = {"s3fs": "s3"}
+# Where making a folder would make a bucket, which is the user's to make.
+_BUCKETS = {"s3", "gs", "gcs", "abfs", "oss"}
 
 
 def open_fsspec_place(address: str) -> FsspecPlace:
@@ -81,7 +83,8 @@ class FsspecPlace:
                 continue
             there = f"{self._root}/{outgoing.path}"
             with outgoing.file.open("rb") as source, self._told():
-                self._files.makedirs(there.rpartition("/")[0], exist_ok=True)
+                if not _BUCKETS & set(_protocols(self._files)):
+                    self._files.makedirs(there.rpartition("/")[0], exist_ok=True)
                 with self._files.open(there, "wb") as target:
                     found = copy_checked(source, target, report)
             refuse_other(found, outgoing)
@@ -134,6 +137,11 @@ class FsspecPlace:
             if "credentials" in text.lower():
                 raise PlaceError(f"{self.address}: {text}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
             raise PlaceUnreachableError(f"{self.address}: {text}") from error
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    names = filesystem.protocol
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _failures() -> tuple[type[BaseException], ...]:

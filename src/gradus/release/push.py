@@ -44,6 +44,7 @@ from gradus.release.parcels import (
     sweep_pins,
 )
 from gradus.release.place import (
+    RECORDS,
     PlaceError,
     PlaceUnreachableError,
     RemotePlace,
@@ -130,8 +131,11 @@ class Push:
                     looked = True
                 self._pin_due(everything=last)
                 left = self._send_round(work, patience, everything=last)
-            except PlaceUnreachableError as problem:
+            except (PlaceError, PlaceUnreachableError) as problem:
                 self._tell_problem(str(problem))
+                if last and isinstance(problem, PlaceError):
+                    raise
+                # While training goes on, its user may make the bucket or ask for access.
                 try:
                     patience.failed(str(problem))
                 except UnreachableError as error:
@@ -146,22 +150,32 @@ class Push:
     # The place
 
     def _look_at_place(self) -> None:
-        """What is there already, by its records."""
+        """What is there already, by its records; an artifact of which a file is missing counts as not there."""
         mine = record_path(f"{RUNS}/{self._roadmap}")
         if mine in record_paths(self._place, RUNS):
-            self._records = read_record(self._place, mine).files
-        artifacts = self._artifacts()
+            self._records = self._recorded(mine)
+        artifacts, sizes = self._artifacts(), self._place.listing(ARTIFACTS)
         for path in record_paths(self._place, ARTIFACTS):
-            name = path.removeprefix("pushed/").removesuffix(".json")
+            name = path.removeprefix(f"{RECORDS}/").removesuffix(".json")
             folder = name.split("/")[1].removesuffix(WORK_SUFFIX)
             if folder not in artifacts:
                 continue
-            self._there.add(name)
-            if name.count("/") == 1:
-                self._known |= {entry.sha256: file for file, entry in read_record(self._place, path).files.items()}
-            else:
-                step = int(name.rpartition("step-")[2])
-                self._pinned[folder] = max(step, self._pinned.get(folder, 0))
+            if name.count("/") > 1:
+                self._there.add(name)
+                self._pinned[folder] = max(int(name.rpartition("step-")[2]), self._pinned.get(folder, 0))
+                continue
+            files = self._recorded(path)
+            if files and all(sizes.get(file) == entry.bytes for file, entry in files.items()):
+                self._there.add(name)
+                self._known |= {entry.sha256: file for file, entry in files.items()}
+
+    def _recorded(self, path: str) -> dict[str, FileEntry]:
+        """The files of a record; {} where it is damaged, which sending the parcel again mends."""
+        try:
+            return read_record(self._place, path).files
+        except PlaceError as problem:
+            self._say(f"{redacted(str(problem))}: sending it again")
+            return {}
 
     # The home
 
@@ -224,7 +238,7 @@ class Push:
                 if not is_disk_full(error):
                     raise
                 raise PlaceUnreachableError(f"{work}: the disk of this machine is full") from error
-            except (PlaceError, ArtifactError) as error:
+            except ArtifactError as error:
                 self.state.refused[parcel.name] = redacted(str(error))
                 self._tell_problem(str(error))
             else:

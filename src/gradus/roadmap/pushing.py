@@ -26,6 +26,8 @@ from gradus.roadmap.schema import Roadmap
 
 LOG = "push.log"
 _LOOK_SECONDS = 0.1
+# Processes that go on after their walk; Python warns of one that is forgotten while it runs.
+_left_running: list[subprocess.Popen[bytes]] = []
 
 
 class Pusher:
@@ -98,6 +100,8 @@ class Pusher:
         status = read_status(self._home, self._roadmap.name) or {}
         left = dict(status.get("waiting", {}))
         running = self._process.poll() is None
+        if running:
+            _left_running.append(self._process)
         if not running and self._process.returncode == 0:
             sent = f"{status.get('sent', 0)} sent now, {format_bytes(status.get('sent_bytes', 0))}"
             self._progress.line(f"push     everything is at {self._push.to} ({sent})")

@@ -110,6 +110,9 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
     statuses = {s.name: stage_status(roadmap, s, walking.artifacts_dir, walking.run_dir) for s in roadmap.stages}
     walking.artifacts = {name: s.artifact for name, s in statuses.items() if s.artifact is not None}
     walking.progress.line(_opening(walking, chosen, statuses))
+    absent = [f"{s.place}: {s.absent}" for s in chosen if s.absent and s.name not in walking.artifacts]
+    if absent:
+        raise ConfigError(absent)
     _write_record(walking)
     walking.ledger.append(
         {"event": "walk", "time": now(), "roadmap": roadmap.name, "stages": [s.name for s in chosen],
@@ -155,7 +158,8 @@ def _opening(walking: _Walk, chosen: list[Stage], statuses: dict[str, StageStatu
         left += (seconds or 0.0) if waits else 0.0
         rows.append([
             stage.name, stage.kind, words[status.state],
-            f"about {format_seconds(seconds or 0)}" if waits else "", status.reason,
+            f"about {format_seconds(seconds or 0)}" if waits else "",
+            status.reason + (" (its files are not on this machine)" if stage.absent else ""),
         ])  # fmt: skip
     table = text_table(["stage", "kind", "", "time", "why"], rows)
     todo = sum(status.state != "done" for name, status in statuses.items() if name in {s.name for s in chosen})

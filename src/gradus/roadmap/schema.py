@@ -5,6 +5,7 @@ All problems of a file are reported at once, each with its place. Nothing heavy 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.fingerprint import stage_fingerprint
 from gradus.core.gate import Gate
+from gradus.core.home import RUN_RECORD, RUNS
 from gradus.core.settings import KeyPath, Settings, check_settings
 from gradus.release.settings import PushSettings
 from gradus.roadmap.kinds import KINDS, stage_module
@@ -77,6 +79,7 @@ class _Draft:
     seed: int | None = None
     references: dict[str, list[Reference]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    absent: str = ""
 
     @property
     def kind(self) -> str:
@@ -87,24 +90,26 @@ class _Draft:
         return str(self.module.MAKES) if self.module else ""
 
 
-def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False) -> Roadmap:
+def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False, home: Path | None = None) -> Roadmap:
     """Read, check and identify a roadmap. Errors: ConfigError, all problems at once.
 
     overrides: texts such as `chat.epochs=3`, `machine.threads=1`, `seed=2`, newest last.
     smoke: every stage at toy size; the roadmap's name then ends in `-smoke`.
+    home: where it was walked or pulled to. A stage whose files are not on this machine, and which was walked there
+    with the same settings, keeps the identity that it had; `Stage.absent` then says what is missing.
     """
     layered = read_layers(path, overrides)
     problems = layered.problems
     head = _check_head(layered)
-    drafts = [_check_stage(layered, source, path.resolve().parent, smoke) for source in layered.stages]
+    walked = _walked_stages(home / RUNS / _full_name(head, path, smoke)) if home and head else {}
+    drafts = [_check_stage(layered, source, path.resolve().parent, smoke, walked) for source in layered.stages]
     _check_references(layered, drafts)
     if not layered.stages and not problems:
         problems.append(f"{path}:1: a roadmap needs at least one [[stage]]")
     if head is None or problems:
         raise ConfigError(_in_order(problems))
-    name = head.name or path.stem
     return Roadmap(
-        name=f"{name}-smoke" if smoke else name,
+        name=_full_name(head, path, smoke),
         seed=head.seed,
         machine=head.machine,
         stages=_identified(layered, drafts, head.seed),
@@ -114,6 +119,19 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False)
         overrides=tuple(overrides),
         push=head.push,
     )
+
+
+def _full_name(head: RoadmapHead, path: Path, smoke: bool) -> str:
+    return (head.name or path.stem) + ("-smoke" if smoke else "")
+
+
+def _walked_stages(run_dir: Path) -> dict[str, Mapping[str, Any]]:
+    """The stages of a walk by name, as its record has them; {} where there is none that can be read."""
+    try:
+        record = json.loads((run_dir / RUN_RECORD).read_text(encoding="utf-8"))
+        return {str(stage["name"]): stage for stage in record["stages"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _in_order(problems: list[str]) -> list[str]:
@@ -139,7 +157,9 @@ def _check_head(layered: Layered) -> RoadmapHead | None:
 # One stage
 
 
-def _check_stage(layered: Layered, source: StageData, roadmap_dir: Path, smoke: bool) -> _Draft:
+def _check_stage(
+    layered: Layered, source: StageData, roadmap_dir: Path, smoke: bool, walked: Mapping[str, Mapping[str, Any]]
+) -> _Draft:
     data = source.data
     report = _reporter(layered, source)
     name = data.get("name")
@@ -169,6 +189,12 @@ def _check_stage(layered: Layered, source: StageData, roadmap_dir: Path, smoke: 
         try:
             draft.sources = dict(draft.module.sources(draft.settings, roadmap_dir))
         except SourceError as error:
+            before = walked.get(draft.name, {})
+            settings = draft.settings.model_dump(mode="json", by_alias=True)
+            if before.get("kind") == kind and before.get("settings") == settings and before.get("sources"):
+                draft.sources = dict(before["sources"])
+                draft.absent = "; ".join(problem.text for problem in error.problems)
+                return draft
             for problem in error.problems:
                 report(problem.path, f'"{_key_text(problem.path)}": {problem.text}')
     return draft
@@ -401,6 +427,7 @@ def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stag
                 references=references,
                 gates=draft.gates,
                 sources=draft.sources,
+                absent=draft.absent,
                 directory=layered.path.resolve().parent,
                 place=layered.label(draft.source, ()),
             )
