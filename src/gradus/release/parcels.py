@@ -121,7 +121,8 @@ def pin_checkpoint(home: Path, artifact: str, step: int) -> Path | None:
             (half / name).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(source / name, half / name)
         # Copies, since these grow: a reader cuts them back to the step of the checkpoint.
-        for file in [*work.glob("*.jsonl"), *(work / SCRATCH).glob("*.json")]:
+        folders = (work, work / SCRATCH, work / CHECKPOINTS_FOLDER)
+        for file in [path for folder in folders for path in folder.glob("*.json*")]:
             there = half / BESIDE / file.relative_to(work)
             there.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, there)

@@ -11,6 +11,7 @@ KINDS = {
     "tokenize": "gradus.roadmap.stages.tokenize",
     "synthesize": "gradus.roadmap.stages.synthesize",
     "pool": "gradus.roadmap.stages.pool",
+    "import": "gradus.roadmap.stages.import_model",
     "pretrain": "gradus.roadmap.stages.pretrain",
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",

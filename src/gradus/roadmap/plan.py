@@ -109,7 +109,7 @@ def plan_roadmap(roadmap: Roadmap, device: Device, artifacts_dir: Path) -> list[
         except ConfigError as error:
             problems += [f"{stage.place}: {problem}" for problem in error.problems]
         made = _finished(artifacts_dir / folder_name(module.MAKES, stage.fingerprint))
-        facts[stage.name] = {**estimate.facts, **(made.results if made else {})}
+        facts[stage.name] = {**estimate.facts, **(made.results if made else {}), "makes": module.MAKES}
         planned.append(PlannedStage(stage, estimate, made))
     if problems:
         raise ConfigError(problems)

@@ -22,7 +22,7 @@ from gradus.roadmap.training import MODEL
 VERSION = 1
 MAKES = "eval"
 INPUTS = (
-    Input("from", ("pretrain", "sft", "dpo")),
+    Input("from", ("pretrain", "midtrain", "import", "sft", "dpo")),
     Input("tokens", ("tokens",), required=False),
 )
 PROBES = "probes"

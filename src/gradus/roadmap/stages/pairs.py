@@ -18,7 +18,7 @@ from gradus.roadmap.training import MODEL
 VERSION = 1
 MAKES = "pairs"
 INPUTS = (
-    Input("from", ("sft", "dpo")),
+    Input("from", ("sft", "dpo", "import")),
     Input("prompts", ("pool",)),
 )
 ANSWER_TOKENS = 60  # a usual answer's, for plans

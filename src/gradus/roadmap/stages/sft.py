@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "sft"
 INPUTS = (
-    Input("from", ("pretrain", "sft", "dpo")),
+    Input("from", ("pretrain", "midtrain", "import", "sft", "dpo")),
     Input("mixture[].source", ("pool",)),
 )
 PARALLEL = True
