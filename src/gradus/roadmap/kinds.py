@@ -13,6 +13,7 @@ KINDS = {
     "pool": "gradus.roadmap.stages.pool",
     "import": "gradus.roadmap.stages.import_model",
     "pretrain": "gradus.roadmap.stages.pretrain",
+    "midtrain": "gradus.roadmap.stages.midtrain",
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",
     "dpo": "gradus.roadmap.stages.dpo",

@@ -29,6 +29,7 @@ from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
 from gradus.roadmap.card import closing_card
 from gradus.roadmap.kinds import stage_module
+from gradus.roadmap.memory_advice import is_out_of_memory, memory_advice
 from gradus.roadmap.place import Place, now
 from gradus.roadmap.plan import PlannedStage, choose_device, plan_roadmap
 from gradus.roadmap.progress import Progress
@@ -192,7 +193,7 @@ def _run_stage(walking: _Walk, stage: Stage) -> None:
         work = begin_work(walking.artifacts_dir, stage_module(stage.kind).MAKES, stage.fingerprint)
         place = _place(walking, stage, work)
         walking.progress.line(f"{stage.name} ({stage.kind})")
-        with _told_with_place(walking, stage, place), _other_processes(walking, stage, place):
+        with _told_with_place(walking, stage, place, inputs), _other_processes(walking, stage, place):
             artifact: Artifact = stage_module(stage.kind).run(stage, inputs, place)
     if artifact.fingerprint != stage.fingerprint:
         raise ArtifactError(f"{stage.place}: the stage left an artifact that is not its own: {artifact.path}")
@@ -241,7 +242,7 @@ def _place(walking: _Walk, stage: Stage, work: Path) -> Place:
 
 
 @contextmanager
-def _told_with_place(walking: _Walk, stage: Stage, place: Place) -> Iterator[None]:
+def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs) -> Iterator[None]:
     walking.progress.tick = place.tick
     try:
         yield
@@ -251,9 +252,12 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place) -> Iterator[Non
             f"the same command resumes it: gradus run {walking.roadmap.path}"
         )
         raise
-    except MemoryError as error:
-        raise GradusError(f"{stage.place}: out of memory; try smaller settings for this stage") from error
-    except GradusError as error:
+    except (MemoryError, RuntimeError, GradusError) as error:
+        if is_out_of_memory(error):
+            advice = memory_advice(stage, inputs, walking.roadmap.machine.processes)
+            raise GradusError(f"{stage.place}: {advice}") from error
+        if not isinstance(error, GradusError):
+            raise
         raise GradusError(f"{stage.place}: {error}") from error
     finally:
         walking.progress.tick = None

@@ -113,10 +113,12 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         if "model" not in parent:
             return _unknown(problems)
         known = ModelConfig(**parent["model"])
+        depth = known.depth
         if _writes_model(stage):
             problems.append(shape_problem(known, config, settings.allow_other_depth))
+            depth = config.depth
         _refuse(problems)
-        config = known.model_copy(update={"depth": config.depth if settings.allow_other_depth else known.depth})
+        config = known.model_copy(update={"depth": depth})
     return text_estimate(config, settings, tokens, device)
 
 
@@ -136,9 +138,7 @@ def _writes_model(stage: Stage) -> bool:
     return "model" in settings.model_fields_set and settings.model != SMOKE_MODEL
 
 
-def text_estimate(
-    config: ModelConfig, settings: TextSettings, tokens: Mapping[str, Any], device: Device
-) -> Estimate:
+def text_estimate(config: ModelConfig, settings: TextSettings, tokens: Mapping[str, Any], device: Device) -> Estimate:
     """The plan of a stage that continues text."""
     # A document attends to half of itself on average.
     mean = min(float(tokens.get("tokens_per_document", settings.context)), settings.context) / 2
