@@ -162,8 +162,6 @@ def test_pools_share_by_their_weights(folder):
     two = two.replace('\n[[stage]]\nname = "bpe"', more + '\n[[stage]]\nname = "bpe"')
     changed = ("mid.conversations_fraction=0.5", "mid.context=512", "mid.batch_tokens=8192")
     results = walked(folder, two, *changed)["mid"].results
-        "mid"
-    ].results
     shares = {share["source"]: share["token_fraction"] for share in results["mixture"]}
     assert shares["more"] / shares["talk"] == pytest.approx(3, rel=0.15)
     assert shares["more"] + shares["talk"] == pytest.approx(0.5, abs=0.05)
