@@ -190,6 +190,20 @@ def test_files_that_the_place_has_elsewhere_are_copied_inside_it(home):
     assert bytes(memory.cat_file(f"memory://bucket/there/artifacts/{home.names['tokens']}/shard")) == b"s" * 9000
 
 
+def test_a_kill_between_link_and_rename_harms_no_file_of_the_place(home, tmp_path):
+    """What it leaves is a second name of a file that is there: writing into it would damage that file."""
+    home.finish("corpus", shard=b"s" * 900)
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    there = tmp_path / "there/artifacts"
+    (there / home.names["tokens"]).mkdir()
+    (there / home.names["tokens"] / ".other.tmp-push").hardlink_to(there / home.names["corpus"] / "shard")
+    home.finish("tokens", other=b"o" * 900)
+    assert send(home, address)[0]
+    assert (there / home.names["corpus"] / "shard").read_bytes() == b"s" * 900
+    assert (there / home.names["tokens"] / "other").read_bytes() == b"o" * 900
+
+
 def test_a_damaged_artifact_of_this_machine_is_not_pushed_and_the_rest_is(home, tmp_path):
     artifact = home.finish("corpus")
     home.finish("tokens")

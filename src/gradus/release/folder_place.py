@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -61,7 +60,10 @@ class FolderPlace:
                 if self._found(target, outgoing.entry) == outgoing.entry:
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                half = target.with_name(f".{target.name}.tmp-{secrets.token_hex(4)}")
+                # Always the same name, so that a kill leaves one at most. What it left may be a second name of a
+                # file that is there, which must not be written into.
+                half = target.with_name(f".{target.name}.tmp-push")
+                half.unlink(missing_ok=True)
                 try:
                     if not self._linked(outgoing, half):
                         self._write(outgoing, half, report)

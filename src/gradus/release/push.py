@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,21 +96,18 @@ class Push:
 
         True where everything is there at the end. Errors: GradusError where another push to this place goes on.
         """
-        folder = self._home / ARTIFACTS / PINS
+        folder, mine = self._home / ARTIFACTS / PINS, digest([self._place.address, self._roadmap])[:16]
         refusal = f"another push of this home to {self._place.address} is going on (process {{pid}})"
-        with (
-            exclusive_lock(folder / f"{digest([self._place.address, self._roadmap])[:16]}.lock", refusal),
-            tempfile.TemporaryDirectory(prefix="sending-", dir=folder) as work,
-        ):
+        with exclusive_lock(folder / f"{mine}.lock", refusal), _empty_folder(folder / f"{mine}.sending") as work:
             for name in self._artifacts():
                 sweep_pins(self._home, name)
             pinner = threading.Thread(target=self._keep_pinning, args=(stop,), daemon=True)
             if follow:
                 pinner.start()
             try:
-                self._run(Path(work), stop, follow)
+                self._run(work, stop, follow)
             except GradusError as error:
-                parcels = self._parcels(Path(work), everything=True)
+                parcels = self._parcels(work, everything=True)
                 self.state.waiting = {p.name: p.num_bytes for p in parcels if p.name not in self._there}
                 self.state.problem = redacted(str(error))
                 raise
@@ -281,6 +279,17 @@ class Push:
     def _write_state(self) -> None:
         body = vars(self.state) | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
         write_atomic(self._home / RUNS / self._roadmap / STATUS, json.dumps(body, indent=1) + "\n")
+
+
+@contextmanager
+def _empty_folder(folder: Path) -> Iterator[Path]:
+    """A folder for what is made on the way, without what a kill left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_status(home: Path, roadmap: str) -> dict[str, Any] | None:
