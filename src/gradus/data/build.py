@@ -33,7 +33,8 @@ from gradus.data.limits import TextLimit
 from gradus.data.minhash import MinHashSettings
 from gradus.data.near_duplicates import find_near_duplicates, read_index
 from gradus.data.portions import Portion, portions_of
-from gradus.data.prepare import PortionFiles, PrepareSettings, prepare_portion, read_columns
+from gradus.data.prepare import PrepareSettings, prepare_portion
+from gradus.data.prepared import PortionFiles, read_columns
 from gradus.data.shard_tasks import ShardTask
 from gradus.data.sources import AnySource, shard_tasks, source_limit
 from gradus.data.worker import run_jobs

@@ -22,7 +22,7 @@ from gradus.core.files import fsync_file, write_atomic
 from gradus.data.corpus import CORPUS_SCHEMA, DROPS, NEAR_DUPLICATE, ROW_GROUP_DOCUMENTS, SPLITS, Split
 from gradus.data.drops import DropLog, Dropped, excerpt_of
 from gradus.data.holdout import holdout_position
-from gradus.data.prepare import DROP_SCHEMA, Left, PortionFiles, drop_rows
+from gradus.data.prepared import DROP_SCHEMA, Left, PortionFiles, drop_rows
 from gradus.data.worker import Report
 
 # A row group ends early at this much text, so that memory is bounded whatever the documents' size.

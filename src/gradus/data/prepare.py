@@ -24,12 +24,13 @@ from gradus.core.files import fsync_file, write_atomic
 from gradus.core.settings import Settings
 from gradus.data.decontaminate import Decontaminator
 from gradus.data.document import Document, encoded_id
-from gradus.data.drops import Dropped, excerpt_of
+from gradus.data.drops import Dropped
 from gradus.data.filters.filter import Reason, first_reasons
 from gradus.data.filters.table import FilterEntry, filter_named, masker_named
 from gradus.data.limits import TextLimit
 from gradus.data.minhash import MinHashSettings
 from gradus.data.normalise import normalise_text
+from gradus.data.prepared import DROP_SCHEMA, KEPT_DTYPE, KEPT_SCHEMA, Left, PortionFiles, drop_rows
 from gradus.data.shard_reading import read_shard
 from gradus.data.shard_tasks import RawText, ShardTask
 from gradus.data.sketches import SketchWriter
@@ -41,30 +42,6 @@ _BATCH_TEXTS = 1024
 _BATCH_CHARACTERS = 1 << 20
 _MOST_RANK = (1 << 32) - 1
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
-
-KEPT_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("text", pa.large_string()),
-        ("source", pa.string()),
-        ("meta", pa.string()),
-        ("place", pa.string()),
-        ("url", pa.string()),
-    ]
-)
-DROP_SCHEMA = pa.schema(
-    [
-        ("reason", pa.string()),
-        ("source", pa.string()),
-        ("place", pa.string()),
-        ("detail", pa.string()),
-        ("id", pa.string()),
-        ("excerpt", pa.string()),
-        ("position", pa.int64()),
-    ]
-)
-KEPT_DTYPE = np.dtype([("bytes", "<u8"), ("position", "<u8")])
-"""Of a kept document: UTF-8 size of its text, and its position among all that was read, dropped ones too."""
 
 
 class PrepareSettings(Settings):
@@ -78,30 +55,6 @@ class PrepareSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class PortionFiles:
-    """A portion's files in the folder of a build, by their endings."""
-
-    folder: Path
-    number: int
-
-    def __getitem__(self, ending: str) -> Path:
-        return self.folder / f"{self.number:05d}.{ending}"
-
-
-def read_columns(files: PortionFiles, *names: str) -> list[list[str]]:
-    """Columns of what is kept of a portion."""
-    columns: list[list[str]] = [[] for _ in names]
-    places = [KEPT_SCHEMA.get_field_index(name) for name in names]
-    options = pa.ipc.IpcReadOptions(included_fields=places)
-    with pa.OSFile(str(files["arrow"])) as file, pa.ipc.open_file(file, options=options) as reader:
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            for column, name in zip(columns, names, strict=True):
-                column += batch.column(batch.schema.get_field_index(name)).to_pylist()
-    return columns
-
-
-@dataclass(frozen=True, slots=True)
 class Kept:
     """A document that goes on. place: where it stood; position: its number among all that was read; size: bytes."""
 
@@ -109,15 +62,6 @@ class Kept:
     place: str
     position: int
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A text that was left out, with its position and, where it has one, its id."""
-
-    dropped: Dropped
-    position: int
-    id: str = ""
 
 
 def prepare_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -330,17 +274,3 @@ def _kept_rows(kept: Sequence[Kept]) -> pa.RecordBatch:
         "url": [str(one.document.meta.get("url", "")) for one in kept],
     }
     return pa.RecordBatch.from_pydict(columns, schema=KEPT_SCHEMA)
-
-
-def drop_rows(left: Sequence[Left]) -> pa.RecordBatch:
-    """Rows of DROP_SCHEMA."""
-    columns = {
-        "reason": [one.dropped.reason for one in left],
-        "source": [one.dropped.source for one in left],
-        "place": [one.dropped.place for one in left],
-        "detail": [one.dropped.detail for one in left],
-        "id": [one.id for one in left],
-        "excerpt": [excerpt_of(one.dropped.excerpt) for one in left],
-        "position": [one.position for one in left],
-    }
-    return pa.RecordBatch.from_pydict(columns, schema=DROP_SCHEMA)

@@ -51,6 +51,12 @@ class Block(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(2 * c.mlp_width, c.width))
         self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
 
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> Tensor:
+        """The whole layer, as training runs it. x: (N, width); cos, sin: (N, 1, D/2). Returns (N, width)."""
+        heads = self.heads(x, cos, sin)
+        x = self.attended(x, attention(heads, self.config.num_heads, documents))
+        return self.feed_forward(x)
+
     def heads(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x: (N, width). Returns (H + 2 Hk, N, D): queries, keys and values ready for attention."""
         c = self.config
@@ -96,9 +102,7 @@ class Transformer(nn.Module):
         x = self._embedded(tokens)
         cos, sin = self._rotation(documents.positions)
         for block in self.blocks:
-            heads = block.heads(x, cos, sin)
-            x = block.attended(x, attention(heads, self.config.num_heads, documents))
-            x = block.feed_forward(x)
+            x = block(x, cos, sin, documents)
         return self._normed(x)
 
     def prefill(self, tokens: Tensor, documents: Documents) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
