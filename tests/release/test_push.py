@@ -1,6 +1,8 @@
 """Push and pull of a home: what goes, what comes, what survives kills, damage and a place that fails."""
 
+import hashlib
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from toy_home import contents
 from gradus.core.artifact import open_artifact
 from gradus.core.errors import ConfigError, GradusError
 from gradus.release import parcels
+from gradus.release import place as place_module
 from gradus.release.place import PlaceError, PlaceUnreachableError, open_place, read_record
 from gradus.release.pull import pull
 from gradus.release.push import Push, read_status
@@ -270,6 +273,51 @@ def test_a_place_that_refuses_while_training_goes_on_is_asked_again(home, tmp_pa
     pushing = Push(home.path, "toy", open_place((tmp_path / "there").as_uri()), 100, say)
     assert pushing.run(stop, follow=True)
     assert "problem: access is refused" in said
+
+
+@pytest.mark.parametrize("address", ["folder", "memory://bucket/killed"])
+def test_stopped_at_any_byte_a_place_holds_nothing_that_is_not_whole(home, tmp_path, address, monkeypatch):
+    """Stopped at random bytes until it gets through: after each stop every record there names whole files alone."""
+    import fsspec
+
+    fsspec.filesystem("memory").store.clear()
+    address = (tmp_path / "there").as_uri() if address == "folder" else address
+    home.finish("corpus", **{f"f{i}": bytes([i]) * 3000 for i in range(6)})
+    home.finish("tokens", **{f"f{i}": bytes([i, 1]) * 1500 for i in range(6)})
+    home.checkpoint(100)
+    rng, stops, left = random.Random(3), 0, [0]
+    count = place_module.copy_checked
+
+    def stop_at_a_byte(source, target, report):
+        if target is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                target.write(source.read(rng.randrange(1, 400)))
+                raise KeyboardInterrupt
+        return count(source, target, report)
+
+    monkeypatch.setattr("gradus.release.fsspec_place.WHOLE_BYTES", 2900)
+    monkeypatch.setattr("gradus.release.folder_place.copy_checked", stop_at_a_byte)
+    monkeypatch.setattr("gradus.release.fsspec_place.copy_checked", stop_at_a_byte)
+    while True:
+        left[0] = rng.randrange(0, 5)
+        try:
+            done, _ = send(home, address)
+        except KeyboardInterrupt:
+            stops += 1
+        else:
+            break
+        place = open_place(address)
+        for path in place_module.record_paths(place, ""):
+            for name, entry in read_record(place, path).files.items():
+                data = place.read(name)
+                assert (len(data), hashlib.sha256(data).hexdigest()) == (entry.bytes, entry.sha256)
+    assert done
+    assert stops >= 5
+    left[0] = 1 << 30
+    pulled = pull(open_place(address), tmp_path / "other", None, lambda text: None)
+    assert len(pulled.artifacts) == 2
+    assert pulled.checkpoints == {home.names["pretrain"]: 100}
 
 
 # Pull

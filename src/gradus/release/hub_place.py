@@ -182,6 +182,6 @@ def _equals(there: RepoFile | None, outgoing: Outgoing) -> bool:
 
 
 def _failures() -> tuple[type[BaseException], ...]:
-    """What huggingface_hub raises on the way: its threads' RuntimeError, and the errors of its HTTP client."""
+    """What huggingface_hub raises on the way: of its threads, of answers that make no sense, of its HTTP client."""
     clients = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
-    return (OSError, RuntimeError, *(client.HTTPError for client in clients))
+    return (OSError, RuntimeError, ValueError, *(client.HTTPError for client in clients))

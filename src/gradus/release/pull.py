@@ -66,7 +66,8 @@ class _Pull:
         there = self._patiently(lambda: record_paths(self._place, RUNS))
         names = [path.removeprefix(f"{RECORDS}/{RUNS}/").removesuffix(".json") for path in there]
         if not names:
-            raise ConfigError(f"{self._place.address}: no roadmap has been pushed there")
+            private = ", or it is private: set HF_TOKEN" if self._place.address.startswith("hub:") else ""
+            raise ConfigError(f"{self._place.address}: no roadmap has been pushed there{private}")
         if roadmap is not None and roadmap not in names:
             hint = did_you_mean(roadmap, names) or f"; there are {', '.join(names)}"
             raise ConfigError(f'{self._place.address}: no roadmap "{roadmap}"{hint}')

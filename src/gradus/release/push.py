@@ -15,11 +15,13 @@ import shutil
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from gradus.core.artifact import FileEntry
@@ -304,6 +306,7 @@ def read_status(home: Path, roadmap: str) -> dict[str, Any] | None:
 def main(task_text: str) -> int:
     """Be the process beside a walk: push until standard input ends, which it does however the walk ends."""
     task = json.loads(task_text)
+    sys.excepthook = _tell_bug
     os.nice(10)  # training comes first
     stop = threading.Event()
 
@@ -322,6 +325,11 @@ def main(task_text: str) -> int:
     except GradusError as error:
         say(f"error: {redacted(str(error))}")
         return 1
+
+
+def _tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback for the log, without what may be a key or a signed address."""
+    sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
 
 
 if __name__ == "__main__":
