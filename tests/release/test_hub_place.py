@@ -48,7 +48,9 @@ def test_pulling_what_is_private_without_a_token_says_so(home, hub, monkeypatch,
     home.finish("corpus")
     send(home)
     monkeypatch.setenv("HF_TOKEN", "hf_" + "another" * 4)
-    with pytest.raises(ConfigError, match=r"no roadmap has been pushed there, or it is private: set HF_TOKEN") as caught:
+    with pytest.raises(
+        ConfigError, match=r"no roadmap has been pushed there, or it is private: set HF_TOKEN"
+    ) as caught:
         pull(open_place(ADDRESS), tmp_path / "other", None, lambda text: None)
     assert "hf_another" not in str(caught.value)
 

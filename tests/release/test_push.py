@@ -12,6 +12,7 @@ from toy_home import contents
 
 from gradus.core.artifact import open_artifact
 from gradus.core.errors import ConfigError, GradusError
+from gradus.core.fingerprint import digest
 from gradus.release import parcels
 from gradus.release import place as place_module
 from gradus.release.place import PlaceError, PlaceUnreachableError, open_place, read_record
@@ -393,8 +394,26 @@ def test_what_is_newer_here_stays(home, tmp_path):
     home.checkpoint(200)
     before = contents(home.path, ".push", ".lock", "push.json")
     pulled = pull(open_place(address), home.path, "toy", lambda text: None)
-    assert (pulled.checkpoints, pulled.num_bytes) == ({}, 0)
+    assert (pulled.checkpoints, pulled.artifacts) == ({}, [])
     assert contents(home.path, ".push", ".lock", "push.json") == before
+
+
+def test_a_second_pull_brings_what_has_been_made_since(home, tmp_path):
+    home.finish("corpus")
+    home.checkpoint(100)
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    pull(open_place(address), tmp_path / "other", None, lambda text: None)
+    home.names["more"] = f"more-{digest('more')[:16]}"
+    record = json.loads((home.run / "roadmap.json").read_text())
+    record["stages"].append({"name": "more", "kind": "more", "artifact": home.names["more"]})
+    (home.run / "roadmap.json").write_text(json.dumps(record))
+    home.finish("more")
+    home.checkpoint(200)
+    send(home, address)
+    pulled = pull(open_place(address), tmp_path / "other", None, lambda text: None)
+    assert pulled.artifacts == [home.names["more"]]
+    assert pulled.checkpoints == {home.names["pretrain"]: 200}
 
 
 def test_a_record_that_names_files_outside_the_home_is_refused(home, tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -81,6 +82,12 @@ def test_a_place_that_cannot_be_reached_is_said_aloud_and_what_is_missing_is_nam
     status = json.loads((tmp_path / "home/runs/toy/push.json").read_text())
     assert "push     after 1 s 4 not at" in text, text
     os.kill(status["process"], signal.SIGTERM)
+
+
+def test_a_walk_that_is_stopped_says_that_sending_goes_on(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(to((tmp_path / "there").as_uri()), "chat.corpus=prose", "prose.fail=interrupt")
+    assert re.search(r"push     (1 not at .*; )?process \d+ goes on sending", run.text), run.text
 
 
 def test_a_failed_gate_does_not_keep_what_was_made_from_being_sent(run, tmp_path):

@@ -79,8 +79,7 @@ class _Pull:
         return self._pulled
 
     def _pull_roadmap(self, name: str, records: set[str]) -> None:
-        self._pull_run(name)
-        for artifact in dict.fromkeys(run_artifacts(self._home, name)):
+        for artifact in self._pull_run(name):
             path = record_path(f"{ARTIFACTS}/{artifact}")
             if (self._home / ARTIFACTS / artifact / MANIFEST).is_file():
                 continue
@@ -92,13 +91,19 @@ class _Pull:
 
     # Parcels
 
-    def _pull_run(self, name: str) -> None:
-        """The records of a run; a ledger that has grown here stays."""
-        folder = self._home / RUNS / name
-        if (folder / RUN_RECORD).is_file():
-            self._say(f"{RUNS}/{name} is here already and stays as it is")
-            return
-        self._assembled(record_path(f"{RUNS}/{name}"), lambda built: self._place_files(built / RUNS / name, folder))
+    def _pull_run(self, name: str) -> list[str]:
+        """Bring the records of a run, which stay as they are where it was walked here; its artifacts, here or there."""
+        folder, artifacts = self._home / RUNS / name, []
+
+        def keep(built: Path) -> None:
+            artifacts.extend(run_artifacts(built, name))
+            if (folder / RUN_RECORD).is_file():
+                self._say(f"{RUNS}/{name} is here already and stays as it is")
+            else:
+                self._place_files(built / RUNS / name, folder)
+
+        self._assembled(record_path(f"{RUNS}/{name}"), keep)
+        return list(dict.fromkeys([*artifacts, *run_artifacts(self._home, name)]))
 
     def _pull_artifact(self, artifact: str, path: str) -> None:
         def commit(built: Path) -> None:

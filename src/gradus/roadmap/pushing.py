@@ -93,30 +93,27 @@ class Pusher:
         until = time.monotonic() + wait_seconds
         while self._process.poll() is None and time.monotonic() < until:
             time.sleep(_LOOK_SECONDS)
-        self._say_what_is_left()
+        self._say_what_is_left(wait_seconds)
 
-    def _say_what_is_left(self) -> None:
+    def _say_what_is_left(self, waited_seconds: float) -> None:
         assert self._process is not None
         status = read_status(self._home, self._roadmap.name) or {}
         left = dict(status.get("waiting", {}))
         running = self._process.poll() is None
-        if running:
-            _left_running.append(self._process)
         if not running and self._process.returncode == 0:
             sent = f"{status.get('sent', 0)} sent now, {format_bytes(status.get('sent_bytes', 0))}"
             self._progress.line(f"push     everything is at {self._push.to} ({sent})")
             return
         self.look()
-        size = format_bytes(sum(left.values()))
         names = ", ".join(list(left)[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-        what = f"{len(left)} not at {self._push.to} yet ({size}): {names}" if left else "not everything was sent"
+        what = f"{len(left)} not at {self._push.to} yet ({format_bytes(sum(left.values()))}): {names}"
         if running:
-            waited = format_seconds(self._push.wait_seconds)
-            self._progress.line(
-                f"push     after {waited} {what}; process {self._process.pid} goes on sending ({self._run_dir / LOG})"
-            )
+            _left_running.append(self._process)
+            after = f"after {format_seconds(waited_seconds)} " if waited_seconds else ""
+            goes_on = f"process {self._process.pid} goes on sending ({self._run_dir / LOG})"
+            self._progress.line(f"push     {after}{what}; {goes_on}" if left else f"push     {goes_on}")
         else:
-            self._progress.line(f"push     {what}; send it: {self._command}")
+            self._progress.line(f"push     {what if left else 'not everything was sent'}; send it: {self._command}")
 
     @property
     def _command(self) -> str:

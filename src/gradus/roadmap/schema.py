@@ -5,7 +5,6 @@ All problems of a file are reported at once, each with its place. Nothing heavy 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,14 @@ from typing import Any
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.fingerprint import stage_fingerprint
 from gradus.core.gate import Gate
-from gradus.core.home import RUN_RECORD, RUNS
+from gradus.core.home import RUNS
 from gradus.core.settings import KeyPath, Settings, check_settings
 from gradus.release.settings import PushSettings
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.layers import OVERRIDABLE, Layered, StageData, read_layers
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.stage import Input, Reference, SourceError, Stage
+from gradus.roadmap.walked import Walked, walked_sources, walked_stages
 
 RESERVED = ("name", "kind", "seed", "gate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -101,7 +101,7 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False,
     layered = read_layers(path, overrides)
     problems = layered.problems
     head = _check_head(layered)
-    walked = _walked_stages(home / RUNS / _full_name(head, path, smoke)) if home and head else {}
+    walked = walked_stages(home / RUNS / _full_name(head, path, smoke)) if home and head else {}
     drafts = [_check_stage(layered, source, path.resolve().parent, smoke, walked) for source in layered.stages]
     _check_references(layered, drafts)
     if not layered.stages and not problems:
@@ -123,15 +123,6 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False,
 
 def _full_name(head: RoadmapHead, path: Path, smoke: bool) -> str:
     return (head.name or path.stem) + ("-smoke" if smoke else "")
-
-
-def _walked_stages(run_dir: Path) -> dict[str, Mapping[str, Any]]:
-    """The stages of a walk by name, as its record has them; {} where there is none that can be read."""
-    try:
-        record = json.loads((run_dir / RUN_RECORD).read_text(encoding="utf-8"))
-        return {str(stage["name"]): stage for stage in record["stages"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _in_order(problems: list[str]) -> list[str]:
@@ -158,7 +149,7 @@ def _check_head(layered: Layered) -> RoadmapHead | None:
 
 
 def _check_stage(
-    layered: Layered, source: StageData, roadmap_dir: Path, smoke: bool, walked: Mapping[str, Mapping[str, Any]]
+    layered: Layered, source: StageData, roadmap_dir: Path, smoke: bool, walked: Mapping[str, Walked]
 ) -> _Draft:
     data = source.data
     report = _reporter(layered, source)
@@ -189,10 +180,8 @@ def _check_stage(
         try:
             draft.sources = dict(draft.module.sources(draft.settings, roadmap_dir))
         except SourceError as error:
-            before = walked.get(draft.name, {})
-            settings = draft.settings.model_dump(mode="json", by_alias=True)
-            if before.get("kind") == kind and before.get("settings") == settings and before.get("sources"):
-                draft.sources = dict(before["sources"])
+            draft.sources = walked_sources(walked.get(draft.name, {}), kind, draft.settings)
+            if draft.sources:
                 draft.absent = "; ".join(problem.text for problem in error.problems)
                 return draft
             for problem in error.problems:
