@@ -1,6 +1,7 @@
 """The push beside a walk: started, never in the way, honest about what is not there; and going on after a pull."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -67,12 +68,19 @@ def test_the_place_is_no_part_of_any_fingerprint(run, toys, tmp_path):
     assert toys == []
 
 
-def test_a_missing_package_is_said_aloud_and_the_walk_goes_on(run, toys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    text = run(to("s3://bucket/runs"))
-    assert 'warning: push: the package "s3fs" is needed and not installed; run: pip install "gradus[s3]"' in text
-    assert "push     nothing of this walk is at s3://bucket/runs; send it: gradus push toy" in text
+def test_a_push_that_cannot_start_is_said_aloud_and_the_walk_goes_on(run, toys):
+    text = run(to("nosuch://bucket/runs"))
+    reason = 'the process that pushes has ended: "nosuch://bucket/runs": fsspec knows no protocol "nosuch"'
+    assert f"  warning: push: {reason}; training goes on" in text
+    assert text.index("warning: push") < text.index("prose (corpus)")
+    assert "push     not everything was sent; send it: gradus push toy" in text
     assert toys == ["prose", "talk", "chat"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")
+def test_a_missing_package_is_named_with_its_install_line(run):
+    text = run(to("s3://bucket/runs"))
+    assert 'the package "s3fs" is needed and not installed; run: pip install "gradus[s3]"' in text
 
 
 def test_a_place_that_cannot_be_reached_is_said_aloud_and_what_is_missing_is_named(run, toys, tmp_path):

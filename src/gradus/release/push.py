@@ -101,6 +101,7 @@ class Push:
         folder, mine = self._home / ARTIFACTS / PINS, digest([self._place.address, self._roadmap])[:16]
         refusal = f"another push of this home to {self._place.address} is going on (process {{pid}})"
         with exclusive_lock(folder / f"{mine}.lock", refusal), _empty_folder(folder / f"{mine}.sending") as work:
+            self._write_state()
             for name in self._artifacts():
                 sweep_pins(self._home, name)
             pinner = threading.Thread(target=self._keep_pinning, args=(stop,), daemon=True)
@@ -279,8 +280,7 @@ class Push:
             self._write_state()
 
     def _write_state(self) -> None:
-        body = vars(self.state) | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_atomic(self._home / RUNS / self._roadmap / STATUS, json.dumps(body, indent=1) + "\n")
+        write_status(self._home, self._roadmap, self.state)
 
 
 @contextmanager
@@ -292,6 +292,12 @@ def _empty_folder(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_status(home: Path, roadmap: str, state: PushState) -> None:
+    """Say in push.json what a push is doing."""
+    body = vars(state) | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_atomic(home / RUNS / roadmap / STATUS, json.dumps(body, indent=1) + "\n")
 
 
 def read_status(home: Path, roadmap: str) -> dict[str, Any] | None:
@@ -323,7 +329,12 @@ def main(task_text: str) -> int:
         push = Push(Path(task["home"]), task["roadmap"], open_place(task["to"]), task["every"], say)
         return 0 if push.run(stop, follow=True) else 1
     except GradusError as error:
-        say(f"error: {redacted(str(error))}")
+        problem = redacted(str(error))
+        say(f"error: {problem}")
+        status = read_status(Path(task["home"]), task["roadmap"])
+        if status is None or status["process"] != os.getpid():
+            # It ended before it could look at the home.
+            write_status(Path(task["home"]), task["roadmap"], PushState(task["to"], problem=problem, ended=True))
         return 1
 
 

@@ -14,18 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gradus.core.errors import GradusError
 from gradus.core.home import RUNS
 from gradus.core.quantity import format_bytes, format_seconds
 from gradus.core.secrets import redacted
-from gradus.release.place import open_place
 from gradus.release.push import STATUS, read_status
 from gradus.release.settings import PushSettings
 from gradus.roadmap.progress import Progress
 from gradus.roadmap.schema import Roadmap
 
 LOG = "push.log"
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.05
+_START_SECONDS = 10.0
 # Processes that go on after their walk; Python warns of one that is forgotten while it runs.
 _left_running: list[subprocess.Popen[bytes]] = []
 
@@ -43,12 +42,7 @@ class Pusher:
         return self._home / RUNS / self._roadmap.name
 
     def start(self) -> None:
-        """Start it; what already shows that nothing can be sent is said at once."""
-        try:
-            open_place(self._push.to)
-        except GradusError as error:
-            self._warn(str(error))
-            return
+        """Start it, and give it a moment to say that nothing can be sent (no package, no key)."""
         (self._run_dir / STATUS).unlink(missing_ok=True)
         task = {
             "home": str(self._home.resolve()),
@@ -70,6 +64,12 @@ class Pusher:
             self._warn(f"its process cannot be started: {error}")
             return
         self._progress.line(f"push     {self._push.to}, checkpoints every {self._push.every} ({self._run_dir / LOG})\n")
+        until = time.monotonic() + _START_SECONDS
+        while time.monotonic() < until and read_status(self._home, self._roadmap.name) is None:
+            if self._process.poll() is not None:
+                break
+            time.sleep(_LOOK_SECONDS)
+        self.look()
 
     def look(self) -> None:
         """Say what is wrong with it, each thing once."""
