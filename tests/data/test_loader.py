@@ -194,6 +194,16 @@ def test_evaluation_reads_every_row_once_in_order(stream: TokenStore) -> None:
     assert sum(shared) == stream.num_tokens
 
 
+def test_in_evaluation_a_rank_without_rows_keeps_step_and_counts_nothing(stream: TokenStore) -> None:
+    plan = pack_plan(stream.lengths, 64)
+    world = plan.num_rows - 1  # the first rank has two rows, the others one
+    shares = [list(rows_in_order(stream, plan, 1, rank=rank, world=world)) for rank in range(world)]
+    assert {len(batches) for batches in shares} == {2}
+    counted = sum(int((batch.targets >= 0).sum()) for batches in shares for batch in batches)
+    assert counted == sum(int((batch.targets >= 0).sum()) for batch in rows_in_order(stream, plan, 4))
+    assert all(int((batches[1].targets >= 0).sum()) == 0 for batches in shares[1:])
+
+
 def test_a_plan_of_other_shards_is_refused(stream: TokenStore, chats: TokenStore) -> None:
     with pytest.raises(DataError, match="the pack plan was made for other token shards"):
         RowLoader(chats, pack_plan(stream.lengths, 64), seed=0, rows_per_step=1, micro_rows=1)

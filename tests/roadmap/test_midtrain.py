@@ -12,7 +12,7 @@ from gradus.data.loader import RowLoader
 from gradus.data.plans import Packing, ShardPlans
 from gradus.data.pool import read_pool
 from gradus.model.batch import IGNORE, Documents
-from gradus.model.deepen import deepened
+from gradus.model.deepen import deeper_model
 from gradus.model.weights import load_model
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
@@ -255,7 +255,7 @@ def test_another_depth_than_the_parents_is_refused_before_anything_runs(folder):
 def test_a_deeper_model_begins_as_its_parent(folder):
     base = walked(folder, HEAD)["base"]
     parent = load_model(base.path / "model")
-    grown = deepened(parent, 4, torch.Generator().manual_seed(0))
+    grown = deeper_model(base.path / "model", 4, torch.Generator().manual_seed(0))
     ids, documents = torch.arange(30), Documents.of_lengths([30])
     with torch.no_grad():
         assert torch.equal(grown.head(grown(ids, documents)), parent.head(parent(ids, documents)))

@@ -1,7 +1,7 @@
 """Helper of test_fit: runs that are killed, and runs on several ranks, as forks of one fresh process.
 
-kill FOLDER KILLS SEED: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE [STOP]: train on SIZE
-gloo ranks, stopping after step STOP. Prints JSON.
+kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE [STOP [MODE]]:
+train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP. Prints JSON.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import tiny_training as tiny
@@ -22,30 +24,41 @@ import torch
 from gradus.train.checkpoint import Checkpoints
 from gradus.train.loop import fit
 from gradus.train.losses import next_token_loss
+from gradus.train.optimizers import build_optimizer
 from gradus.train.parallel import World, join_world, leave_world
+from gradus.train.sharding import whole_weights
 
 KILL_STEPS = 60
 RANK_STEPS = 50
 
 
-def train_to_the_end(folder: Path, told: Path) -> None:
-    model, optimizer = tiny.model_and_optimizer()
+def train_to_the_end(folder: Path, told: Path, background: bool = False, world: World | None = None) -> None:
+    world = world or World()
+    model, optimizer = tiny.model_and_optimizer(world=world)
     reports = fit(
         model,
         optimizer,
-        tiny.batches,
+        lambda step: tiny.batches(step)[world.rank :: world.size],
         next_token_loss,
         tiny.schedule(KILL_STEPS),
         steps=KILL_STEPS,
-        checkpoints=Checkpoints(folder),
+        checkpoints=Checkpoints(folder, world=world, background=background),
         log_every=7,
         save_every=4,
         precision="fp32",
+        world=world,
     )
     for report in reports:
-        if report.resumed:
+        if report.resumed and world.is_main:
             with told.open("a") as handle:
                 handle.write(f"{report.step}\n")
+    leave_world()
+
+
+def one_of_two(folder: Path, told: Path, rank: int, port: int, mode: str) -> None:
+    """Train as one of two ranks; end at once where the other is gone, as under a launcher."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    train_to_the_end(folder, told, background=True, world=join_world(torch.device("cpu"), mode))
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -62,39 +75,53 @@ def forked(work: Callable[[], None]) -> int:
     return child
 
 
-def succeeded(child: int) -> bool:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def succeeded(*children: int) -> bool:
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return not any(codes)
 
 
-def kill(folder: Path, kills: int, seed: int) -> dict[str, object]:
+def kill(folder: Path, kills: int, seed: int, kind: str) -> dict[str, object]:
+    """kind: "alone", "background" (saving while training goes on), or a mode of two ranks, one of which is killed."""
     draw = random.Random(seed)
     told = folder / "told"
     told.touch()
+
+    def start(where: Path) -> list[int]:
+        if kind in {"alone", "background"}:
+            return [forked(lambda: train_to_the_end(where, told, background=kind == "background"))]
+        port = free_port()
+        return [forked(partial(one_of_two, where, told, rank, port, kind)) for rank in range(2)]
+
     begin = time.monotonic()
-    assert succeeded(forked(lambda: train_to_the_end(folder / "whole", told)))
+    assert succeeded(*start(folder / "whole"))
     whole_seconds = time.monotonic() - begin
     done = 0
     while done < kills:
-        child = forked(lambda: train_to_the_end(folder / "broken", told))
+        children = start(folder / "broken")
         time.sleep(draw.uniform(0.0, whole_seconds))
-        if os.waitpid(child, os.WNOHANG)[0]:
+        victim = draw.choice(children)
+        if os.waitpid(victim, os.WNOHANG)[0]:
             # Finished before it was killed: start over, there is more to kill.
-            for path in sorted((folder / "broken").rglob("*"), reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
+            for child in children:
+                if child != victim:
+                    os.waitpid(child, 0)
+            shutil.rmtree(folder / "broken")
             continue
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        for child in [victim, *(child for child in children if child != victim)]:
+            os.kill(child, signal.SIGKILL)  # a launcher ends the others when one is gone
+            os.waitpid(child, 0)
         done += 1
-    assert succeeded(forked(lambda: train_to_the_end(folder / "broken", told)))
+    assert succeeded(*start(folder / "broken"))
     return {"kills": done, "resumed_from": [int(line) for line in told.read_text().split()]}
 
 
-def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None:
+def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, port: int) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank)
     )
-    world = join_world(torch.device("cpu"))
+    world = join_world(torch.device("cpu"), mode)
     assert world == World(rank, size)
+    assert world.is_sharded == (mode != "replicate" and size > 1)
 
     def share(step: int) -> list:
         documents = tiny.documents_of_step(step)
@@ -103,7 +130,13 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None
         # Uneven shares: one document against five.
         return [tiny.batch(documents[:1])] if rank == 0 else [tiny.batch(documents[1:3]), tiny.batch(documents[3:])]
 
-    model, optimizer = tiny.model_and_optimizer()
+    model, optimizer = tiny.model_and_optimizer(world=world)
+    # What a forward pass without a backward pass leaves behind must not be taken for the parameters.
+    with torch.no_grad():
+        next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))
+    optimizer = build_optimizer(model, optimizer.settings, world)
+    with torch.no_grad():
+        next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))
     losses, tokens = [], 0
     for report in fit(
         model,
@@ -112,7 +145,7 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None
         next_token_loss,
         tiny.schedule(RANK_STEPS),
         steps=RANK_STEPS,
-        checkpoints=Checkpoints(folder / "checkpoints"),
+        checkpoints=Checkpoints(folder / "checkpoints", world=world),
         log_every=1,
         save_every=20,
         precision="fp32",
@@ -123,23 +156,26 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, port: int) -> None
             tokens = report.tokens
         if report.step == stop and not report.resumed:
             break
-    digest = sum(float(p.detach().double().abs().sum()) for p in model.parameters())
+    with whole_weights(model, world):
+        digest = sum(float(p.detach().double().abs().sum()) for p in model.parameters())
     (folder / f"rank{rank}.json").write_text(json.dumps({"losses": losses, "tokens": tokens, "digest": digest}))
     leave_world()
 
 
-def ranks(folder: Path, size: int, stop: int) -> dict[str, object]:
-    folder.mkdir(parents=True, exist_ok=True)
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def ranks(folder: Path, size: int, stop: int, mode: str) -> dict[str, object]:
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
 
     def of_rank(rank: int) -> Callable[[], None]:
-        return lambda: train_rank(folder, size, rank, stop, port)
+        return lambda: train_rank(folder, size, rank, stop, mode, port)
 
-    children = [forked(of_rank(rank)) for rank in range(size)]
-    outcomes = [succeeded(child) for child in children]
-    assert all(outcomes)
+    assert succeeded(*[forked(of_rank(rank)) for rank in range(size)])
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
     agree = all(part == found[0] for part in found)
     return {"losses": found[0]["losses"], "tokens": found[0]["tokens"], "ranks_agree": agree}
@@ -147,9 +183,10 @@ def ranks(folder: Path, size: int, stop: int) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    command, folder, *numbers = sys.argv[1:]
+    command, folder, *words = sys.argv[1:]
     if command == "kill":
-        answer = kill(Path(folder), *map(int, numbers))
+        answer = kill(Path(folder), int(words[0]), int(words[1]), words[2])
     else:
-        answer = ranks(Path(folder), int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else RANK_STEPS)
+        size, stop, mode, *_ = [*words, *["1", str(RANK_STEPS), "replicate"][len(words) :]]
+        answer = ranks(Path(folder), int(size), int(stop), mode)
     print(json.dumps(answer))

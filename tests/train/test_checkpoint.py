@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tiny_training import model_and_optimizer
 
 from gradus.core.errors import ArtifactError, TrainingError
+from gradus.model import tensor_files
 from gradus.model.weights import load_model
-from gradus.train import checkpoint as checkpoint_room
 from gradus.train.checkpoint import Checkpoints, open_checkpoint
 
 
@@ -48,6 +49,63 @@ def test_the_newest_stay_and_at_least_two(tmp_path: Path) -> None:
     save(wide, 12)
     assert wide.steps() == [10, 11, 12]
     assert sorted(path.name for path in tmp_path.iterdir()) == [wide.path(step).name for step in (10, 11, 12)]
+
+
+def test_the_best_by_a_measure_and_protected_ones_stay(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, protect=[2], best_by="bpb")
+    for step, bpb in ((1, 1.5), (2, 1.4), (3, 1.2), (4, 1.3), (5, 1.3), (6, 1.25)):
+        save(checkpoints, step)
+        checkpoints.note(step, {"bpb": bpb, "loss": 9.0})
+        if step == 1:
+            (checkpoints.path(1) / "protected").touch()
+    assert checkpoints.steps() == [1, 2, 3, 5, 6]
+    assert (tmp_path / "best").resolve() == checkpoints.path(3)
+    # Another process knows as much.
+    again = Checkpoints(tmp_path, best_by="bpb")
+    (checkpoints.path(1) / "protected").unlink()
+    save(again, 7)
+    again.note(7, {"bpb": 1.0})
+    assert again.steps() == [6, 7]
+    assert (tmp_path / "best").resolve() == again.path(7)
+    with pytest.raises(TrainingError, match='keep_best = "bpb" is no measure of this stage; there are: loss'):
+        again.note(7, {"loss": 1.0})
+
+
+def test_saving_in_the_background_keeps_what_was_there_when_it_began(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, background=True)
+    model, optimizer = model_and_optimizer()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    checkpoints.save(1, model, optimizer, {"step": 1}, {"tokens": torch.tensor(1)})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(7.0)
+    checkpoints.finish()
+    found = checkpoints.latest()
+    assert found is not None
+    found.load_weights(model)
+    for name, value in before.items():
+        assert torch.equal(model.get_parameter(name), value), name
+
+
+def test_a_failure_in_the_background_is_told_at_the_next_boundary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, background=True)
+    save(checkpoints, 1)
+    checkpoints.finish()
+
+    def full(*rest: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_files, "save_file", full)
+        save(checkpoints, 2)
+        with pytest.raises(TrainingError, match=r"the disk is full, step 2 .* intact \(steps 1\)"):
+            save(checkpoints, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    save(checkpoints, 3)
+    checkpoints.finish()
+    assert checkpoints.steps() == [1, 3]
 
 
 DAMAGES = {
@@ -100,8 +158,17 @@ def test_a_damaged_step_that_is_saved_again_is_moved_aside(tmp_path: Path, caplo
 
 
 @pytest.mark.parametrize("failing", ["model", "optimizer", "extra"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        # What the library says on a disk that is really full.
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["system", "library"],
+)
 def test_a_full_disk_leaves_older_checkpoints_and_says_so(
-    tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, failing: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 1)
@@ -110,11 +177,10 @@ def test_a_full_disk_leaves_older_checkpoints_and_says_so(
     def full(tensors: object, path: Path, **rest: object) -> None:
         if Path(path).name.startswith(failing):
             Path(path).write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         save_file(tensors, path, **rest)
 
-    monkeypatch.setattr("gradus.model.weights.save_file", full)
-    monkeypatch.setattr(checkpoint_room, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(TrainingError, match=r"the disk is full, step 3 .* intact \(steps 1, 2\); free some"):
         save(checkpoints, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]

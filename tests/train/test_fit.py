@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_training as tiny
@@ -13,7 +14,9 @@ import torch
 
 from gradus.core.errors import TrainingError
 from gradus.model.batch import Batch
+from gradus.model.tensor_files import TensorFiles
 from gradus.model.transformer import Transformer
+from gradus.model.weights import load_model, to_hub
 from gradus.train.checkpoint import Checkpoints
 from gradus.train.config import GuardSettings, Precision
 from gradus.train.loop import StepReport, fit
@@ -154,6 +157,7 @@ def test_many_skips_roll_back_and_pass_over_the_data(tmp_path: Path) -> None:
     # Refused at data 14, 15, 16; back to step 12, whose data now begin 5 later, at 17.
     assert last.skipped == 2
     assert Checkpoints(tmp_path).latest().state["data_offset"] == 5
+    assert [list(window) for window in last.passed_over] == [[17, 12, 12, 17]]
     again, _ = run(tmp_path / "again", loss=nan_at(bad), guard=guard, stop_after=18)
     again, _ = run(tmp_path / "again", loss=nan_at(bad), guard=guard)
     assert same_weights(model, again)
@@ -177,31 +181,87 @@ def helper(*arguments: str | Path, timeout: float = 600) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(5, 1), pytest.param(30, 2, marks=pytest.mark.slow)])
-def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, seed: int) -> None:
-    told = json.loads(helper("kill", tmp_path, kills, seed))
+@pytest.mark.parametrize(
+    ("kills", "seed", "kind"),
+    [
+        (5, 1, "alone"),
+        (5, 3, "background"),
+        (3, 4, "replicate"),
+        (3, 5, "shard"),
+        pytest.param(30, 2, "alone", marks=pytest.mark.slow),
+        pytest.param(20, 6, "shard", marks=pytest.mark.slow),
+    ],
+)
+def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, seed: int, kind: str) -> None:
+    told = json.loads(helper("kill", tmp_path, str(kills), str(seed), kind))
     assert told["kills"] == kills
     assert told["resumed_from"]
     whole = Checkpoints(tmp_path / "whole").latest()
     broken = Checkpoints(tmp_path / "broken").latest()
     assert whole is not None
     assert broken is not None
-    for name in ("model.safetensors", "optimizer.safetensors", "extra.safetensors"):
+    names = {path.name for path in whole.path.glob("*.safetensors")}
+    assert len(names) == (3 if kind in {"alone", "background"} else 5)
+    assert names == {path.name for path in broken.path.glob("*.safetensors")}
+    for name in names:
         assert (whole.path / name).read_bytes() == (broken.path / name).read_bytes(), name
 
 
-def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path) -> None:
-    one, two = (json.loads(helper("ranks", tmp_path / str(size), size)) for size in (1, 2))
-    assert len(one["losses"]) == len(two["losses"]) == 50
-    assert max(abs(a - b) for a, b in zip(one["losses"], two["losses"], strict=True)) < 1e-4
-    assert one["tokens"] == two["tokens"]
+def trained(folder: Path, size: int, stop: int = 50, mode: str = "replicate") -> dict[str, Any]:
+    """What `ranks` of processes.py tells, and the weights at the end."""
+    told = json.loads(helper("ranks", folder, str(size), str(stop), mode))
+    found = Checkpoints(folder / "checkpoints").latest()
+    assert found is not None
+    with TensorFiles(found.path, "model.safetensors") as tensors:
+        told["folder"] = found.path
+        told["weights"] = {name: tensor[...] for name, tensor in tensors.items()}
+    return told
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return trained(tmp_path_factory.mktemp("one"), 1)
+
+
+def assert_same_training(found: dict[str, Any], expected: dict[str, Any], last: int = 50) -> None:
+    pairs = zip(found["losses"], expected["losses"][-last:], strict=True)
+    assert max(abs(a - b) for a, b in pairs) < 1e-4
+    assert found["weights"].keys() == expected["weights"].keys()
+    for name, weight in expected["weights"].items():
+        assert torch.allclose(found["weights"][name], weight, atol=2e-4), name
+
+
+@pytest.mark.parametrize("mode", ["replicate", "shard", "hybrid"])
+def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path, one_process: dict[str, Any], mode: str) -> None:
+    """With uneven masks, one micro-batch on one rank and two on the other."""
+    two = trained(tmp_path, 2, mode=mode)
+    assert len(one_process["losses"]) == len(two["losses"]) == 50
+    assert_same_training(two, one_process)
+    assert one_process["tokens"] == two["tokens"]
     assert two["ranks_agree"]
+    assert_is_a_model_folder(two["folder"], two["weights"])
 
 
-def test_ranks_may_change_between_runs(tmp_path: Path) -> None:
-    expected = json.loads(helper("ranks", tmp_path / "one", 1))["losses"]
-    helper("ranks", tmp_path / "mixed", 2, 20)
-    helper("ranks", tmp_path / "mixed", 1, 40)
-    mixed = json.loads(helper("ranks", tmp_path / "mixed", 2))["losses"]
-    assert len(mixed) == 10
-    assert max(abs(a - b) for a, b in zip(expected[40:], mixed, strict=True)) < 1e-4
+def assert_is_a_model_folder(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Whatever wrote it, the Hub's class and ours load it as it is."""
+    from transformers import AutoModelForCausalLM
+
+    assert sorted(path.name for path in folder.glob("model*")) == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ]
+    theirs = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    ours = to_hub(load_model(folder))
+    for name, weight in weights.items():
+        assert torch.equal(theirs[name], weight), name
+        assert torch.equal(ours[name], weight), name
+
+
+@pytest.mark.parametrize("modes", [("replicate", "replicate"), ("shard", "shard"), ("shard", "replicate")])
+def test_ranks_and_modes_may_change_between_runs(
+    tmp_path: Path, one_process: dict[str, Any], modes: tuple[str, str]
+) -> None:
+    trained(tmp_path, 2, 20, modes[0])
+    trained(tmp_path, 1, 40)
+    assert_same_training(trained(tmp_path, 2, mode=modes[1]), one_process, last=10)

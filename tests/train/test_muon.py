@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gradus.train import muon as muon_room
 from gradus.train.config import OptimizerSettings
+from gradus.train.exchange import balanced_owners
 from gradus.train.muon import POLAR_EXPRESS, Muon, orthogonalize
 
 NO = torch.tensor(False)
@@ -128,3 +130,25 @@ def test_the_divisor_scales_gradients() -> None:
     step(first, [random(16, 16, seed=2)], 0)
     step(second, [8 * random(16, 16, seed=2)], 0, divisor=torch.tensor(8.0))
     assert torch.equal(first.state()["momentum/w0"], second.state()["momentum/w0"])
+
+
+def test_matrices_may_be_worked_on_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [random(24, 16, seed=i) for i in range(5)]
+    together, apart = muon_of(*weights, weight_decay=0.1), muon_of(*weights, weight_decay=0.1)
+    for number in range(3):
+        grads = [random(24, 16, seed=10 * number + i) for i in range(5)]
+        step(together, grads, number)
+        with monkeypatch.context() as patch:
+            patch.setattr(muon_room, "_MOST_ELEMENTS", 2 * 24 * 16)
+            step(apart, grads, number)
+    for name, weight in together.named.items():
+        assert torch.allclose(weight, apart.named[name], atol=1e-6), name
+
+
+def test_owners_share_the_work_evenly_and_alike_everywhere() -> None:
+    costs = {f"w{i}": float(cost) for i, cost in enumerate([9, 3, 18, 9] * 30)}
+    owners = balanced_owners(costs, 8)
+    assert list(owners) == list(costs)
+    loads = [sum(costs[name] for name, owner in owners.items() if owner == rank) for rank in range(8)]
+    assert max(loads) / (sum(loads) / 8) < 1.05
+    assert balanced_owners(dict(reversed(costs.items())), 8) == owners

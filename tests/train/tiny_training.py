@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from gradus.model.batch import IGNORE, Batch, Documents
@@ -9,16 +11,23 @@ from gradus.model.config import model_config
 from gradus.model.transformer import Transformer, build_model
 from gradus.train.config import OptimizerSettings, ScheduleSettings
 from gradus.train.optimizers import Optimizer, build_optimizer
+from gradus.train.parallel import World
 from gradus.train.schedule import Schedule
+from gradus.train.sharding import prepare_model
 
 VOCAB = 40
 
 
-def model_and_optimizer(seed: int = 0, **changes: object) -> tuple[Transformer, Optimizer]:
+def model_and_optimizer(
+    seed: int = 0, *, world: World | None = None, wrapping: dict[str, object] | None = None, **changes: object
+) -> tuple[Transformer, Optimizer]:
+    """wrapping: what `prepare_model` is asked for."""
+    world = world or World()
     config = model_config({"depth": 1, "width": 32, "head_dim": 16}, vocab_size=VOCAB, context=64)
-    model = build_model(config, torch.Generator().manual_seed(seed))
+    prepare = partial(prepare_model, world=world, **(wrapping or {}))
+    model = build_model(config, torch.Generator().manual_seed(seed), prepare=prepare)
     settings = {"weight_decay": 0.1, "momentum_warmup_steps": 20} | changes
-    return model, build_optimizer(model, OptimizerSettings(**settings))
+    return model, build_optimizer(model, OptimizerSettings(**settings), world)
 
 
 def documents_of_step(step: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -8,6 +8,7 @@ rows trained on, with the names of the store, plan and seed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,11 +209,19 @@ def pair_lengths(store: TokenStore) -> NDArray[np.int64]:
 def rows_in_order(
     store: TokenStore, plan: PackPlan, micro_rows: int, *, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """Every row once, unshuffled, for evaluation: this rank's share, `micro_rows` rows a batch."""
+    """Every row once, unshuffled, for evaluation: this rank's share, `micro_rows` rows a batch.
+
+    All ranks get as many batches; one that has run out of rows gets the first row with nothing to count.
+    """
     check_plan(plan, store.lengths)
     mine = np.arange(rank, plan.num_rows, world)
-    for start in range(0, len(mine), micro_rows):
-        yield batch_of_rows(store, plan, mine[start : start + micro_rows])
+    most = -(-plan.num_rows // world)
+    for start in range(0, most, micro_rows):
+        if start < len(mine):
+            yield batch_of_rows(store, plan, mine[start : start + micro_rows])
+        else:
+            idle = batch_of_rows(store, plan, np.zeros(1, dtype=np.int64))
+            yield replace(idle, targets=torch.full_like(idle.targets, IGNORE))
 
 
 def batch_of_rows(store: TokenStore, plan: PackPlan | ShardPlans, rows: NDArray[np.int64]) -> Batch:

@@ -21,6 +21,7 @@ from gradus.data.shards import TokenStore
 from gradus.model.batch import IGNORE, Batch
 from gradus.model.transformer import Transformer
 from gradus.train.losses import next_token_loss
+from gradus.train.parallel import World
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,13 @@ def bits_per_byte_by_source(
     tokens_per_batch: int = 8192,
     max_tokens: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    world: World | None = None,
 ) -> dict[str, BitsPerByte]:
     """Over a side of a token store, by source, sources in the store's order; their sum is the whole.
 
     row_length: documents are cut in pieces of it, the model's context if None. max_tokens: measure about so
     many, on documents evenly spaced over each source; None measures all. on_progress: called with (tokens
-    done, tokens to do).
+    done, tokens to do). world: processes that share the work; each returns the whole.
     """
     if len(token_bytes) != store.vocab_size:
         raise DataError(
@@ -91,6 +93,7 @@ def bits_per_byte_by_source(
             f"{len(token_bytes):,}; use the tokenizer that wrote them"
         )
     row_length = row_length or model.config.context
+    world = world or World()
     rows_per_batch = max(1, tokens_per_batch // row_length)
     share = 1.0 if max_tokens is None else min(1.0, max_tokens / max(1, store.num_tokens))
     plans = {}
@@ -102,9 +105,12 @@ def bits_per_byte_by_source(
     expected, done = sum(plan.num_tokens for plan in plans.values()), 0
     found = dict.fromkeys(plans, BitsPerByte())
     for name, plan in plans.items():
-        for batch in rows_in_order(store, plan, rows_per_batch):
+        for batch in rows_in_order(store, plan, rows_per_batch, rank=world.rank, world=world.size):
             found[name] += bits_per_byte(model, [batch], token_bytes)
             done += batch.num_tokens
             if on_progress is not None:
                 on_progress(done, expected)
-    return found
+    sums = torch.tensor([[f.nats, f.num_bytes, f.num_tokens] for f in found.values()], dtype=torch.float64)
+    world.sum_([sums])
+    parts = [BitsPerByte(nats, int(num_bytes), int(tokens)) for nats, num_bytes, tokens in sums.tolist()]
+    return dict(zip(found, parts, strict=True))

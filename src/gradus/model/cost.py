@@ -7,6 +7,7 @@ FLOPs count two per multiply-add of matrix products, forward and backward, witho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gradus.model.config import KEPT_LENGTH, QUERY_BLOCK, ModelConfig
 
@@ -116,3 +117,44 @@ def training_memory(
         activations=round(tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + 2 * c.width)),
         logits=min(logit_chunk, tokens_per_micro_batch) * c.vocab_size * (2 * compute_bytes),
     )
+
+
+def sharded_memory(
+    config: ModelConfig,
+    tokens_per_micro_batch: int,
+    ranks: int,
+    activation_checkpointing: Literal["none", "selective", "full"] = "none",
+    micro_batches: int = 1,
+    compute_bytes: int = 2,
+) -> TrainingMemory:
+    """Memory of one process of `ranks` that hold a model by rows together, by part, at the step's worst moment.
+
+    That is where the backward pass begins (all activations), where it ends (all gradients), or the optimizer's work
+    (its matrices whole). Embedding and head stay gathered through both passes, and of the layers the one at work and
+    the next. Gradients of several micro-batches add up whole before they are shared out. Rows are full documents.
+    """
+    c = config
+    count = parameters(c)
+    whole = training_memory(c, tokens_per_micro_batch, compute_bytes)
+    held, root, block = 4 * count.total // ranks, 4 * (count.embed + count.head), 4 * count.matrix // c.depth
+    owned = 4 * count.matrix // ranks
+    per_value = tokens_per_micro_batch * compute_bytes
+    products = 3 * c.width + 2 * c.query_width + 2 * c.kv_width + 2 * c.mlp_width  # a layer's input with its results
+    copies = compute_bytes * count.matrix if compute_bytes < 4 else 0  # of weights, kept for the backward pass
+    layer = whole.activations // c.depth
+    if activation_checkpointing == "none":
+        activations = whole.activations
+    else:
+        copies //= c.depth
+        kept = products if activation_checkpointing == "selective" else c.width
+        activations = per_value * c.depth * kept + layer
+    gathered = held + root + 2 * block + compute_bytes * c.vocab_size * c.width
+    last = 4 * count.total if micro_batches > 1 else held + root + block
+    state = whole.optimizer // ranks
+    moments = [
+        TrainingMemory(gathered + copies, root, state, activations, whole.logits),
+        TrainingMemory(gathered + copies // c.depth, last, state, layer, 0),
+        # What is sent, what arrives, the whole matrices, and work on some of them.
+        TrainingMemory(held, held, state + 4 * owned, 0, 0),
+    ]
+    return max(moments, key=lambda moment: moment.total)

@@ -7,6 +7,7 @@ the same function. Parameters stay in fp32 while training and are cast to `compu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from gradus.model.attention import attention
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
 from gradus.model.kernels import attention_heads, rms_norm, swiglu
+from gradus.model.rows import held, held_rows
 
 Role = Literal["matrix", "embed", "head", "vector"]
 
@@ -176,7 +178,7 @@ class Transformer(nn.Module):
         for name, parameter in self.named_parameters():
             last = name.rpartition(".")[2]
             if last in {"out", "down"}:
-                parameter.zero_()
+                held(parameter).zero_()
             elif last in {"qkv", "gate_up"}:
                 bound = (3.0 / parameter.shape[1]) ** 0.5
                 _fill(parameter, torch.Tensor.uniform_, generator, -bound, bound)
@@ -186,7 +188,7 @@ class Transformer(nn.Module):
             elif last == "unembedding":
                 _fill(parameter, torch.Tensor.normal_, generator, 0.0, 0.001)
             else:
-                parameter.fill_(1.0)
+                held(parameter).fill_(1.0)
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         # Looked up in the parameter's own dtype: the gradient of a frequent token is summed in fp32.
@@ -205,10 +207,11 @@ class Transformer(nn.Module):
 
 
 def _fill(parameter: Tensor, draw: object, generator: torch.Generator, low: float, high: float) -> None:
-    """Draw on the generator's device, then copy, so that the device of the model does not change the draw."""
+    """Draw the whole on the generator's device, then copy the rows held here: neither changes the draw."""
     values = torch.empty(parameter.shape, device=generator.device)
     draw(values, low, high, generator=generator)  # type: ignore[operator]
-    parameter.copy_(values)
+    start, stop = held_rows(parameter)
+    held(parameter).copy_(values[start:stop])
 
 
 def build_model(
@@ -216,10 +219,16 @@ def build_model(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     compute_dtype: torch.dtype = torch.float32,
+    prepare: Callable[[Transformer], None] | None = None,
 ) -> Transformer:
-    """A model with fresh fp32 weights: shapes on meta, then memory, then `init_weights`."""
+    """A model with fresh fp32 weights: shapes on meta, then memory, then `init_weights`.
+
+    prepare: is given the model while it has shapes alone, so that sharding it never takes the memory of the whole.
+    """
     with torch.device("meta"):
         model = Transformer(config)
+    if prepare is not None:
+        prepare(model)
     model.to_empty(device=device)
     model.init_weights(generator)
     model.compute_dtype = compute_dtype

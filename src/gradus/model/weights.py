@@ -7,17 +7,17 @@ folder loads in transformers, vLLM and llama.cpp's converter as it is. Fused pro
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.model.config import ModelConfig
+from gradus.model.rows import RowSource, copy_rows
+from gradus.model.tensor_files import TensorFiles, save_tensors
 from gradus.model.transformer import Transformer
 
 CONFIG_FILE = "config.json"
@@ -45,32 +45,42 @@ def hub_names(name: str) -> list[str]:
     return [f"model.layers.{layer}.{part}.weight" for part in _BLOCK_NAMES[last]]
 
 
-def to_hub(model: Transformer) -> dict[str, Tensor]:
-    """All weights by the Hub's names; parts of fused parameters are views."""
+def to_hub(model: Transformer, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """All weights by the Hub's names; parts of fused parameters are views.
+
+    parameters: whole tensors by our names, where only some are asked for or the model holds rows of them alone.
+    """
     splits = model.row_splits()
     tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in (dict(model.named_parameters()) if parameters is None else parameters).items():
         rows = splits.get(name, [parameter.shape[0]])
         tensors |= zip(hub_names(name), torch.split(parameter.detach(), rows), strict=True)
     return tensors
 
 
 @torch.no_grad()
-def from_hub(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy weights by the Hub's names into the model; ArtifactError names what is missing or does not fit."""
+def from_hub(model: Transformer, tensors: Mapping[str, RowSource], where: str, left_out: Collection[str] = ()) -> None:
+    """Copy weights by the Hub's names into the model, of sharded parameters the rows held here.
+
+    left_out: parameters that keep what they hold. ArtifactError names what is missing or does not fit.
+    """
     splits = model.row_splits()
     problems, used = [], set()
     for name, parameter in model.named_parameters():
-        rows = splits.get(name, [parameter.shape[0]])
-        for hub_name, part in zip(hub_names(name), torch.split(parameter, rows), strict=True):
+        if name in left_out:
+            continue
+        begin = 0
+        for hub_name, count in zip(hub_names(name), splits.get(name, [parameter.shape[0]]), strict=True):
             used.add(hub_name)
             found = tensors.get(hub_name)
+            shape = (count, *parameter.shape[1:])
             if found is None:
                 problems.append(f"{hub_name} is missing{did_you_mean(hub_name, set(tensors) - used)}")
-            elif found.shape != part.shape:
-                problems.append(f"{hub_name} has shape {tuple(found.shape)}, expected {tuple(part.shape)}")
+            elif tuple(found.shape) != shape:
+                problems.append(f"{hub_name} has shape {tuple(found.shape)}, expected {shape}")
             else:
-                part.copy_(found)
+                copy_rows(parameter, found, begin)
+            begin += count
     # Some exporters store a tied head a second time.
     extra = set(tensors) - used - ({"lm_head.weight"} if model.config.tie_embeddings else set())
     problems += [f"{name} belongs to no part of the model" for name in sorted(extra)]
@@ -153,10 +163,14 @@ def save_model(
     pad_token_id for config.json.
     """
     tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in to_hub(model).items()}
-    stored = next(iter(tensors.values())).dtype
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    table = hub_config(model.config, stored) | dict(token_ids or {})
-    (folder / CONFIG_FILE).write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    save_tensors(folder / WEIGHTS_FILE, tensors)
+    text = config_text(model.config, next(iter(tensors.values())).dtype, token_ids)
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def config_text(config: ModelConfig, dtype: torch.dtype, token_ids: Mapping[str, int] | None = None) -> str:
+    """What stands in config.json for weights stored in `dtype`; token_ids as for `save_model`."""
+    return json.dumps(hub_config(config, dtype) | dict(token_ids or {}), indent=2, sort_keys=True) + "\n"
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -173,24 +187,25 @@ def load_config(folder: Path) -> ModelConfig:
     return config_from_hub(table, str(path))
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
+def load_model(
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    prepare: Callable[[Transformer], None] | None = None,
+) -> Transformer:
     """The model in a folder, its weights and its computing in `dtype`, ready to decode.
 
-    For training load fp32 and set `compute_dtype`. Raises ArtifactError where files are missing, damaged or
-    do not fit each other.
+    For training load fp32 and set `compute_dtype`. prepare: as for `build_model`. Raises ArtifactError where files
+    are missing, damaged or do not fit each other.
     """
     config = load_config(folder)
-    path = folder / WEIGHTS_FILE
-    try:
-        tensors = load_file(path, device=str(device))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; {folder} is no model folder") from None
-    except SafetensorError as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from None
-    with torch.device("meta"):
-        model = Transformer(config)
-    model.to_empty(device=device)
-    model.to(dtype)
-    from_hub(model, tensors, str(path))
+    with TensorFiles(folder, WEIGHTS_FILE) as tensors:
+        with torch.device("meta"):
+            model = Transformer(config)
+        model.to(dtype)
+        if prepare is not None:
+            prepare(model)
+        model.to_empty(device=device)
+        from_hub(model, tensors, str(folder / WEIGHTS_FILE))
     model.compute_dtype = dtype
     return model

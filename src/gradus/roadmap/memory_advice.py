@@ -47,8 +47,8 @@ def _proposal(key: str, micro: int, total: int, processes: int, what: str) -> st
     now = min(micro, each)
     if now == 1:
         return (
-            f"out of memory with one of {total} {what} at a time already; make rows shorter or the model smaller, or "
-            "free memory on this machine"
+            f"out of memory with one of {total} {what} at a time already; set [machine] activation_checkpointing = "
+            '"full", or make rows shorter or the model smaller'
         )
     less = now // 2
     return (

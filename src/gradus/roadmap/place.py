@@ -19,6 +19,7 @@ from gradus.core.machine import machine_facts, software_versions
 from gradus.core.settings import Settings
 from gradus.roadmap.progress import Progress, QuietProgress
 from gradus.roadmap.stage import Stage
+from gradus.train.config import ActivationCheckpointing, Parallel, Precision
 
 CLOCK = "seconds.json"
 _CLOCK_EVERY_SECONDS = 2.0
@@ -31,15 +32,24 @@ class MachineSettings(Settings):
     precision: auto uses bf16 where it is faster. encoder: auto takes gigatoken where it is installed and its ids are
     proved equal. processes: data-parallel processes of the training stages. For a
     model of a few million parameters, processes of one thread each are faster than one process with many threads.
+    parallel: how the model lies on them: "replicate", each holds all of it; "shard", each holds a part of every
+    parameter, for models that are too large for one; "hybrid", shared inside a machine, repeated on every machine.
+    activation_checkpointing: save memory by running each layer's forward pass again in the backward pass: "full", all
+    of it; "selective", all but its products with weights and fused attention; "none".
+    background_saving: whether checkpoints are written while training goes on; it takes the memory of one more copy on
+    the host.
     corpora: where corpora are built and tokenised: on the cores of this machine, or on the Ray cluster that RAY_ADDRESS
     names (one of this machine's cores where it names none).
     """
 
     threads: int | None = Field(default=None, ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     encoder: Literal["auto", "gigatoken", "tiktoken"] = "auto"
     processes: int = Field(default=1, ge=1)
+    parallel: Parallel = "replicate"
+    activation_checkpointing: ActivationCheckpointing = "none"
+    background_saving: bool = False
     corpora: Literal["local", "ray"] = "local"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from gradus.core.files import write_atomic
 from gradus.core.quantity import Quantity, format_count
 from gradus.model.config import ModelConfig
 from gradus.model.cost import flops_per_token, parameters, training_memory
-from gradus.roadmap.place import Place
+from gradus.roadmap.place import MachineSettings, Place
 from gradus.roadmap.stage import Device, Estimate, StageSettings
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from gradus.model.batch import Batch
     from gradus.model.transformer import Transformer
     from gradus.tokenizer.tokenizer import Tokenizer
+    from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import StepReport
     from gradus.train.losses import Loss
     from gradus.train.parallel import World
@@ -47,7 +47,8 @@ class TrainingSettings(StageSettings):
     """What every training stage lets its author choose.
 
     batch_tokens: tokens of one optimizer step over all processes. micro_rows: packed rows in one forward pass.
-    keep_checkpoints: how many are kept, the final one among them.
+    keep_checkpoints: how many of the newest are kept, the final one among them. keep_best: a measure of evaluations,
+    such as "bpb"; the checkpoint where it is lowest is kept besides. protect: steps whose checkpoints are kept.
     """
 
     batch_tokens: int = Field(default=8192, ge=1)
@@ -59,6 +60,8 @@ class TrainingSettings(StageSettings):
     save_every: int = Field(default=100, ge=1)
     evaluate_every: int = Field(default=100, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
+    keep_best: str | None = None
+    protect: tuple[int, ...] = ()
 
     def smoke(self) -> Self:
         """Few small steps, every kind of boundary among them."""
@@ -74,10 +77,17 @@ class TrainingSettings(StageSettings):
 
 @dataclass(frozen=True)
 class Session:
-    """Where a training stage computes: this process among all, its device."""
+    """Where a training stage computes: this process among all, its device, and how."""
 
     world: World
     device: torch.device
+    machine: MachineSettings
+
+    def prepare(self, model: Transformer) -> None:
+        """Wrap and shard a model as `[machine]` says."""
+        from gradus.train.sharding import prepare_model
+
+        prepare_model(model, self.world, activation_checkpointing=self.machine.activation_checkpointing)
 
 
 @contextmanager
@@ -95,9 +105,11 @@ def training_session(place: Place) -> Iterator[Session]:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name, place.rank) if name == "cuda" else torch.device(name)
-    world = join_world(device)
+    if name == "cuda":
+        torch.cuda.set_device(device)
+    world = join_world(device, place.machine.parallel)
     try:
-        yield Session(world, device)
+        yield Session(world, device, place.machine)
     finally:
         leave_world()
         torch.set_num_threads(threads)
@@ -186,34 +198,73 @@ class Evaluation:
     samples: Sequence[Mapping[str, Any]] = ()
 
 
+class _Journal:
+    """What the main process writes about a run: metrics.jsonl, samples.jsonl and the ledger."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._metrics, self._samples = StepLines(place.work / METRICS), StepLines(place.work / SAMPLES)
+        self._written: set[str] = set()
+
+    def open(self, report: StepReport) -> None:
+        """Begin with the first report of this process: what later steps left is dropped."""
+        # A killed run may have written lines past its checkpoint, and not those of the checkpoint's step.
+        self._metrics.cut_after(report.step if report.resumed else 0)
+        lines = self._metrics.lines() if report.resumed else []
+        self._written = {line["event"] for line in lines if line["step"] == report.step}
+        known = report.resumed and (self.is_evaluated or not report.evaluate)
+        self._samples.cut_after(report.step if known else (report.step - 1 if report.resumed else 0))
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the step of the first report has been evaluated before the run was interrupted."""
+        return "evaluate" in self._written
+
+    def train(self, report: StepReport) -> None:
+        known = (
+            {line["step"] for line in self._metrics.lines() if line["event"] == "rollback"} if report.rollbacks else {}
+        )
+        for refused, returned, begin, end in report.passed_over:
+            if refused not in known:
+                self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
+        if report.logged and not (report.resumed and "train" in self._written):
+            self._metrics.append(event="train", **_train_line(report))
+
+    def evaluate(self, report: StepReport, found: Evaluation) -> None:
+        for sample in found.samples:
+            self._samples.append(step=report.step, **sample)
+        self._metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures)
+        self._place.record(step=report.step, **found.measures)
+
+
 def follow(
-    reports: Iterator[StepReport], place: Place, session: Session, evaluate: Callable[[], Evaluation]
+    reports: Iterator[StepReport],
+    place: Place,
+    session: Session,
+    evaluate: Callable[[], Evaluation],
+    checkpoints: Checkpoints | None = None,
 ) -> StepReport:
-    """Drive `fit` to its end: progress, metrics, evaluations by the main process. Returns the last report."""
-    if not session.world.is_main:
-        return deque(reports, maxlen=1)[0]
+    """Drive `fit` to its end: progress, metrics, evaluations. Returns the last report.
+
+    All processes evaluate together; the main one writes. checkpoints: are told what they were measured at.
+    """
     last: StepReport | None = None
-    metrics, samples = StepLines(place.work / METRICS), StepLines(place.work / SAMPLES)
+    journal = _Journal(place) if session.world.is_main else None
     shown: dict[str, float] = {}
     with place.progress.task("training", None, "tok") as task:
         for report in reports:
-            if last is None:
-                # A killed run may have written lines past its checkpoint, and not those of the checkpoint's step.
-                metrics.cut_after(report.step if report.resumed else 0)
-            written = [line for line in metrics.lines() if line["step"] == report.step] if report.resumed else []
-            events = {line["event"] for line in written}
-            if last is None:
-                known = report.resumed and ("evaluate" in events or not report.evaluate)
-                samples.cut_after(report.step if known else (report.step - 1 if report.resumed else 0))
-            if report.logged and "train" not in events:
-                metrics.append(event="train", **_train_line(report))
-            if report.evaluate and "evaluate" not in events:
+            if journal is not None:
+                if last is None:
+                    journal.open(report)
+                journal.train(report)
+            is_known = journal is not None and report.resumed and journal.is_evaluated
+            if report.evaluate and session.world.all_agree(not is_known):
                 found = evaluate()
                 shown |= found.measures
-                for sample in found.samples:
-                    samples.append(step=report.step, **sample)
-                metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures)
-                place.record(step=report.step, **found.measures)
+                if journal is not None:
+                    journal.evaluate(report, found)
+                if checkpoints is not None and report.saved:
+                    checkpoints.note(report.step, found.measures)
             expected = report.tokens * report.steps / report.step
             task.update(report.tokens, total=expected, info=_info(report, shown))
             last = report
@@ -257,6 +308,10 @@ def training_results(place: Place, last: StepReport, config: ModelConfig) -> dic
         "tokens": last.tokens,
         "loss": last.loss,
         "skipped_steps": last.skipped,
+        "passed_over": [
+            {"refused_at": refused, "returned_to": returned, "data_steps": [begin, end]}
+            for refused, returned, begin, end in last.passed_over
+        ],
         "tokens_per_second": rates[len(rates) // 2] if rates else 0.0,
     }
     if evaluated:
@@ -270,16 +325,40 @@ def training_results(place: Place, last: StepReport, config: ModelConfig) -> dic
     return results
 
 
-def save_final_model(place: Place, model: Transformer, tokenizer: Tokenizer, chat_template: str) -> None:
-    """The artifact's model/ folder: weights, config and tokenizer, complete for chat and for the Hub."""
+def save_final_model(
+    place: Place, session: Session, model: Transformer, tokenizer: Tokenizer, chat_template: str
+) -> None:
+    """The artifact's model/ folder: weights, config and tokenizer, complete for chat and for the Hub.
+
+    All processes call it; the main one writes.
+    """
     from gradus.model.weights import save_model
     from gradus.tokenizer.specials import END_OF_TEXT, IM_END
+    from gradus.train.sharding import whole_weights
 
     folder = place.work / MODEL
-    folder.mkdir(parents=True, exist_ok=True)
-    ends = tokenizer.special(IM_END)
-    save_model(folder, model, token_ids={"eos_token_id": ends, "pad_token_id": tokenizer.special(END_OF_TEXT)})
-    tokenizer.save(folder, chat_template=chat_template)
+    with whole_weights(model, session.world):
+        if session.world.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            ends = tokenizer.special(IM_END)
+            save_model(folder, model, token_ids={"eos_token_id": ends, "pad_token_id": tokenizer.special(END_OF_TEXT)})
+            tokenizer.save(folder, chat_template=chat_template)
+
+
+def training_checkpoints(settings: TrainingSettings, place: Place, session: Session) -> Checkpoints:
+    """The checkpoints of a stage, in its folder, kept as its settings say."""
+    from gradus.train.checkpoint import Checkpoints
+
+    # A folder of another fingerprint is refused by its identity.
+    return Checkpoints(
+        place.work / CHECKPOINTS,
+        keep=settings.keep_checkpoints,
+        identity=place.stage.fingerprint,
+        protect=settings.protect,
+        best_by=settings.keep_best,
+        world=session.world,
+        background=place.machine.background_saving,
+    )
 
 
 def training_reports(
@@ -290,28 +369,26 @@ def training_reports(
     settings: TrainingSettings,
     place: Place,
     session: Session,
+    checkpoints: Checkpoints,
 ) -> Iterator[StepReport]:
-    """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries, and checkpoints in its folder.
+    """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries.
 
     The batches of the next steps are made in the background.
     """
     from gradus.data.prefetch import Prefetch
-    from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import fit
     from gradus.train.optimizers import build_optimizer
     from gradus.train.schedule import Schedule
 
-    # A folder of another fingerprint is refused by its identity.
-    kept = Checkpoints(place.work / CHECKPOINTS, keep=settings.keep_checkpoints, identity=place.stage.fingerprint)
-    with Prefetch(batches) as ahead:
+    with Prefetch(batches) as ahead, checkpoints:
         yield from fit(
             model,
-            build_optimizer(model, settings.optimizer),
+            build_optimizer(model, settings.optimizer, session.world),
             ahead,
             loss,
             Schedule(settings.schedule, steps),
             steps=steps,
-            checkpoints=kept,
+            checkpoints=checkpoints,
             log_every=settings.log_every,
             save_every=settings.save_every,
             evaluate_every=settings.evaluate_every,

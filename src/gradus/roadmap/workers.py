@@ -114,10 +114,14 @@ def _free_port() -> int:
 
 def _last_words(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> str:
     for rank, (worker, log) in enumerate(zip(workers, logs, strict=True), start=1):
-        if worker.poll() not in (None, 0) and log.exists():
+        code = worker.poll()
+        if code and log.exists():
             lines = log.read_text(errors="replace").strip().splitlines()
             if lines:
                 return f"process {rank} failed: {lines[-1]}"
+        if code is not None and code < 0:
+            # The system does this where memory runs out.
+            return f"process {rank} was ended by signal {-code}; the same command resumes from the last checkpoint"
     return ""
 
 

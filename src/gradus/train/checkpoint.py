@@ -1,9 +1,9 @@
-"""Checkpoints: folders that are either whole or not there.
+"""Checkpoints: folders that are either whole or not there, for any number of processes.
 
 Commit: write `step-N.tmp-<nonce>/`, push every file to the disk, write manifest.json with sizes and
-checksums last, rename to `step-N`. A folder counts only while its files match its manifest; others are
-passed over with a warning and left where they are. model.safetensors and config.json are a model folder by
-themselves.
+checksums last, rename to `step-N` (saving.py). A folder counts only while its files match its manifest; others are
+passed over with a warning and left where they are. The weights (model.safetensors, or several files with an index
+where several processes wrote them) and config.json are a model folder by themselves.
 """
 
 from __future__ import annotations
@@ -14,30 +14,36 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError, TrainingError
-from gradus.core.files import fsync_file, fsync_folder, is_disk_full, write_atomic
+from gradus.core.files import is_disk_full, write_atomic
 from gradus.core.fingerprint import file_digest
+from gradus.model.rows import held
+from gradus.model.tensor_files import TensorFiles
 from gradus.model.transformer import Transformer
-from gradus.model.weights import WEIGHTS_FILE, from_hub, load_config, save_model
+from gradus.model.weights import CONFIG_FILE, WEIGHTS_FILE, config_text, from_hub, load_config, to_hub
+from gradus.train.exchange import Exchange
 from gradus.train.optimizers import Optimizer
+from gradus.train.parallel import World
+from gradus.train.saving import FORMAT_VERSION, MANIFEST_FILE, Part, Saving
+from gradus.train.sharding import let_go
 
 _LOG = logging.getLogger(__name__)
-_FORMAT_VERSION = 1
 _NAME = re.compile(r"step-(\d{8})")
 _TEMPORARY = re.compile(r"step-\d{8}\.tmp-[0-9a-f]+")
 OPTIMIZER_FILE = "optimizer.safetensors"
 EXTRA_FILE = "extra.safetensors"
 STATE_FILE = "state.json"
-MANIFEST_FILE = "manifest.json"
+PROTECTED_FILE = "protected"
+MEASURES_FILE = "measures.json"
+BEST_LINK = "best"
 
 
 @dataclass(frozen=True)
@@ -49,23 +55,26 @@ class Checkpoint:
     state: dict[str, Any]
 
     def load_weights(self, model: Transformer) -> None:
-        """Copy the weights into a model of the same config."""
+        """Copy the weights into a model of the same config, of a sharded one the rows held here."""
         config = load_config(self.path)
         if config != model.config:
             raise ArtifactError(f"{self.path}: made for another model: {config}, expected {model.config}")
-        from_hub(model, load_file(self.path / WEIGHTS_FILE), str(self.path / WEIGHTS_FILE))
+        with TensorFiles(self.path, WEIGHTS_FILE) as tensors:
+            from_hub(model, tensors, str(self.path / WEIGHTS_FILE))
 
     def load_optimizer(self, optimizer: Optimizer) -> None:
-        """Copy the optimizer state."""
-        optimizer.load_state(load_file(self.path / OPTIMIZER_FILE), str(self.path / OPTIMIZER_FILE))
+        """Copy the optimizer state, as far as it is held here."""
+        with TensorFiles(self.path, OPTIMIZER_FILE) as tensors:
+            optimizer.load_state(tensors, str(self.path / OPTIMIZER_FILE))
 
     def extra(self) -> dict[str, Tensor]:
         """The tensors saved beside weights and optimizer."""
-        return load_file(self.path / EXTRA_FILE)
+        with TensorFiles(self.path, EXTRA_FILE) as tensors:
+            return {name: tensor[...] for name, tensor in tensors.items()}
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint folder, every file checked against the manifest; ArtifactError says what is wrong."""
+def open_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
+    """A checkpoint folder; ArtifactError says what is wrong. verify: check every file against the manifest."""
     match = _NAME.fullmatch(path.name)
     if match is None or not path.is_dir():
         raise ArtifactError(f"{path}: no checkpoint folder (expected step-NNNNNNNN)")
@@ -77,9 +86,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise ArtifactError(f"{path}: {MANIFEST_FILE} is missing; it was never finished") from None
     except (ValueError, KeyError, TypeError):
         raise ArtifactError(f"{path}: {MANIFEST_FILE} is damaged") from None
-    if version != _FORMAT_VERSION:
-        raise ArtifactError(f"{path}: format version {version}, expected {_FORMAT_VERSION}")
-    for name, expected in files.items():
+    if version != FORMAT_VERSION:
+        raise ArtifactError(f"{path}: format version {version}, expected {FORMAT_VERSION}")
+    for name, expected in files.items() if verify else ():
         file = path / name
         if not file.is_file():
             raise ArtifactError(f"{path}: {name} is missing")
@@ -92,15 +101,43 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run in one folder; the newest `keep` stay, at least two.
+    """The checkpoints of one run in one folder.
 
-    identity: a name for the run, such as its fingerprint; a checkpoint of another identity is refused.
+    Which stay: the newest `keep`, at least two; the one with the lowest measure `best_by`, if that is named; those in
+    `protect` or with a file called "protected" inside. identity: a name for the run, such as its fingerprint; a
+    checkpoint of another identity is refused. world: the processes that save and load together; all of them call
+    every method but `steps` and `path`. background: write while training goes on; `finish` waits for the last, and
+    leaving a `with` block ends it after an error.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, identity: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int = 2,
+        identity: str = "",
+        *,
+        protect: Collection[int] = (),
+        best_by: str | None = None,
+        world: World | None = None,
+        background: bool = False,
+    ) -> None:
         self.folder = folder
         self.keep = max(2, keep)
         self.identity = identity
+        self.protect = frozenset(protect)
+        self.best_by = best_by
+        self.world = world or World()
+        self.background = background
+        self._known_whole: set[int] = set()  # written or read in full by this process
+        self._saving: tuple[int, Saving] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # After an error another process may be gone, and what is being written must not wait for its part.
+        if self._saving is not None:
+            self._saving[1].abandon()
 
     def steps(self) -> list[int]:
         """Steps that have a folder, ascending, whole or not."""
@@ -115,17 +152,36 @@ class Checkpoints:
 
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None. Damaged ones are named in the log and left in place."""
+        self.finish()
+        found: Checkpoint | None = None
+        problem: ArtifactError | None = None
+        if self.world.is_main:
+            # One process reads every byte; the others take its word.
+            try:
+                found = self._latest_here()
+            except ArtifactError as error:
+                problem = error
+        if not self.world.all_agree(problem is None):
+            raise problem or ArtifactError(f"{self.folder}: the main process refuses the checkpoints here")
+        step = self.world.most(found.step + 1 if found is not None else 0) - 1
+        if found is None and step >= 0:
+            found = open_checkpoint(self.path(step), verify=False)
+        return found
+
+    def _latest_here(self) -> Checkpoint | None:
         for step in reversed(self.steps()):
             try:
                 checkpoint = open_checkpoint(self.path(step))
             except ArtifactError as problem:
                 _LOG.warning("%s; passing it over (it is left in place)", problem)
+                self._known_whole.discard(step)
                 continue
             if checkpoint.state["identity"] != self.identity:
                 raise ArtifactError(
                     f"{checkpoint.path} belongs to another run ({checkpoint.state['identity']!r}, expected "
                     f"{self.identity!r}); move it away or choose another folder"
                 )
+            self._known_whole.add(step)
             return checkpoint
         return None
 
@@ -139,51 +195,95 @@ class Checkpoints:
     ) -> Path:
         """Commit a checkpoint, then let older ones go. A failure leaves the older ones as they are.
 
-        Raises TrainingError where the disk is full.
+        In the background this returns once everything is copied, and the next `save`, `latest` or `finish` tells of
+        a failure. Raises TrainingError where the disk is full.
         """
+        self.finish()
+        part = self._part(model, optimizer, dict(state) | {"identity": self.identity}, extra)
+        nonce = self.world.most(secrets.randbits(31) if self.world.is_main else 0)
         target = self.path(step)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._clear_unfinished()
-        work = self.folder / f"{target.name}.tmp-{secrets.token_hex(4)}"
-        try:
+        work = self.folder / f"{target.name}.tmp-{nonce:08x}"
+        if self.world.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear_unfinished()
             work.mkdir()
-            self._write(work, model, optimizer, dict(state) | {"identity": self.identity}, extra)
             if target.exists():
                 aside = target.with_name(f"{target.name}.replaced-{secrets.token_hex(4)}")
                 _LOG.warning("%s exists already; it is moved to %s", target, aside.name)
                 target.rename(aside)
-            work.rename(target)
-            fsync_folder(self.folder)
-        except BaseException as error:
-            shutil.rmtree(work, ignore_errors=True)
-            if isinstance(error, OSError) and is_disk_full(error):
-                kept = ", ".join(map(str, self.steps())) or "none"
-                raise TrainingError(
-                    f"{self.folder}: the disk is full, step {step} could not be saved; earlier checkpoints "
-                    f"are intact (steps {kept}); free some space and run the same command again"
-                ) from error
-            raise
-        self._retire(newest=step)
+        self.world.all_agree(True)  # the folder exists
+        self._saving = step, Saving(work, target, part, self.world, self.background)
+        if not self.background:
+            self.finish()
         return target
 
-    def _write(
-        self,
-        work: Path,
-        model: Transformer,
-        optimizer: Optimizer,
-        state: Mapping[str, Any],
-        extra: Mapping[str, Tensor],
-    ) -> None:
-        save_model(work, model)
-        save_file(_owned(optimizer.state()), work / OPTIMIZER_FILE)
-        save_file(_owned(extra), work / EXTRA_FILE)
-        (work / STATE_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        files = {}
-        for path in sorted(work.iterdir()):
-            fsync_file(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        manifest = {"format_version": _FORMAT_VERSION, "torch": torch.__version__, "files": files}
-        write_atomic(work / MANIFEST_FILE, json.dumps(manifest, indent=1))
+    def finish(self) -> None:
+        """Wait for the checkpoint that is being written in the background; raises what went wrong with it."""
+        if self._saving is None:
+            return
+        (step, saving), self._saving = self._saving, None
+        try:
+            saving.finish()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            kept = ", ".join(map(str, self.steps())) or "none"
+            raise TrainingError(
+                f"{self.folder}: the disk is full, step {step} could not be saved; earlier checkpoints "
+                f"are intact (steps {kept}); free some space and run the same command again"
+            ) from error
+        self._known_whole.add(step)
+        if self.world.is_main:
+            self._retire()
+
+    def note(self, step: int, measures: Mapping[str, float]) -> None:
+        """Note what a checkpoint was measured at: the one with the lowest `best_by` stays, linked as `best`.
+
+        Errors: TrainingError where there is no such measure.
+        """
+        if self.best_by is None:
+            return
+        if self.best_by not in measures:
+            found = ", ".join(measures) or "none"
+            raise TrainingError(f'keep_best = "{self.best_by}" is no measure of this stage; there are: {found}')
+        self.finish()
+        if not self.world.is_main or step not in self.steps():
+            return
+        noted = self._measures() | {step: measures[self.best_by]}
+        kept = {str(s): m for s, m in sorted(noted.items()) if s in self.steps()}
+        write_atomic(self.folder / MEASURES_FILE, json.dumps(kept))
+        best = self._best()
+        assert best is not None
+        link = self.folder / f"{BEST_LINK}.tmp-{secrets.token_hex(4)}"
+        link.symlink_to(self.path(best).name)
+        os.replace(link, self.folder / BEST_LINK)
+        self._retire()
+
+    def _part(
+        self, model: Transformer, optimizer: Optimizer, state: Mapping[str, Any], extra: Mapping[str, Tensor]
+    ) -> Part:
+        """What this process writes; copies, so that training may go on."""
+        let_go(model, self.world)
+        parameters = dict(model.named_parameters())
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        exchange = Exchange(shapes, {name: float(p.numel()) for name, p in parameters.items()}, self.world)
+        weights = to_hub(model, exchange.to_owner({name: held(p.detach()) for name, p in parameters.items()}))
+        shared = {WEIGHTS_FILE: _owned(weights), OPTIMIZER_FILE: _owned(optimizer.state())}
+        if not self.world.is_main:
+            return Part(shared)
+        texts = {CONFIG_FILE: config_text(model.config, torch.float32), STATE_FILE: json.dumps(state, indent=1)}
+        return Part(shared, {EXTRA_FILE: _owned(extra)}, texts)
+
+    def _measures(self) -> dict[int, float]:
+        try:
+            found = json.loads((self.folder / MEASURES_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return {int(step): float(measure) for step, measure in found.items()}
+
+    def _best(self) -> int | None:
+        measures = {step: value for step, value in self._measures().items() if step in self.steps()}
+        return min(measures, key=lambda step: (measures[step], -step)) if measures else None
 
     def _clear_unfinished(self) -> None:
         """Remove what a killed save left behind: it was never a checkpoint."""
@@ -192,26 +292,30 @@ class Checkpoints:
                 _LOG.warning("removing %s, left by an interrupted save", path)
                 shutil.rmtree(path)
 
-    def _retire(self, newest: int) -> None:
-        """Delete all but the newest `keep` checkpoints; damaged ones are neither counted nor deleted."""
-        older = [step for step in reversed(self.steps()) if step < newest]
-        whole = 1
-        for step in older:
-            if whole < self.keep:
-                whole += _is_whole(self.path(step))
-            elif (self.path(step) / MANIFEST_FILE).exists() and _is_whole(self.path(step)):
-                doomed = self.path(step).with_name(f"{self.path(step).name}.tmp-{secrets.token_hex(4)}")
+    def _retire(self) -> None:
+        """Delete what need not stay. Damaged checkpoints are neither counted nor deleted."""
+        best = self._best() if self.best_by is not None else None
+        whole = 0
+        for step in reversed(self.steps()):
+            path = self.path(step)
+            if not self._is_whole(step):
+                continue
+            whole += 1
+            stays = step == best or step in self.protect or (path / PROTECTED_FILE).exists()
+            if whole > self.keep and not stays:
+                doomed = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
                 # Renamed first, so that a kill between two deletions leaves no half checkpoint.
-                os.rename(self.path(step), doomed)
+                os.rename(path, doomed)
                 shutil.rmtree(doomed)
 
-
-def _is_whole(path: Path) -> bool:
-    try:
-        open_checkpoint(path)
-    except ArtifactError:
-        return False
-    return True
+    def _is_whole(self, step: int) -> bool:
+        if step not in self._known_whole:
+            try:
+                open_checkpoint(self.path(step))
+            except ArtifactError:
+                return False
+            self._known_whole.add(step)
+        return True
 
 
 def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

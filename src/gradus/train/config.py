@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from gradus.core.settings import Settings
 
 Precision = Literal["auto", "fp32", "bf16"]
+Parallel = Literal["replicate", "shard", "hybrid"]
+ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
 class OptimizerSettings(Settings):

@@ -25,6 +25,7 @@ from gradus.train.optimizers import Optimizer
 from gradus.train.parallel import World
 from gradus.train.precision import compute_dtype
 from gradus.train.schedule import Schedule
+from gradus.train.sharding import let_go
 from gradus.train.step import StepResult, train_step
 
 
@@ -37,6 +38,8 @@ class StepReport:
     on so far by all ranks. skipped: steps refused so far; rollbacks: returns to a checkpoint so far.
     logged, saved, evaluate: which boundaries this report stands at; resumed: it was reported before the run
     was interrupted. data_step: the data step that comes next, which rollbacks move on faster than steps.
+    passed_over: of each rollback, the step that was refused last, the step returned to, and the data steps from and to
+    (exclusive) that are not trained on again.
     """
 
     step: int
@@ -54,6 +57,7 @@ class StepReport:
     evaluate: bool
     resumed: bool = False
     data_step: int = 0
+    passed_over: Sequence[Sequence[int]] = ()
 
 
 @dataclass
@@ -111,34 +115,31 @@ class _Run:
         self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)
         self.step = 0  # steps done
         self.data_offset = 0  # data windows passed over by rollbacks
-        self.rollbacks = 0
+        self.passed_over: list[Sequence[int]] = []  # as in StepReport, one of each rollback
+
+    @property
+    def rollbacks(self) -> int:
+        return len(self.passed_over)
 
     def save(self, report: StepReport) -> None:
-        """Commit a checkpoint; returns on all ranks after the main one has finished."""
+        """Commit a checkpoint, on all ranks together."""
         if self.checkpoints is None:
             return
         state = {
             "step": self.step,
             "data_offset": self.data_offset,
-            "rollbacks": self.rollbacks,
+            "passed_over": self.passed_over,
             "precision": str(self.model.compute_dtype).removeprefix("torch."),
             "report": asdict(report),
         }
         extra = {f"guard/{k}": v for k, v in self.guard.state().items()}
         extra |= {f"tally/{k}": v for k, v in self.tally.state().items()}
         extra["tokens"] = self.tokens
-        saved = False
-        try:
-            if self.world.is_main:
-                self.checkpoints.save(self.step, self.model, self.optimizer, state, extra)
-            saved = True
-        finally:
-            agreed = self.world.all_agree(saved, self.device)
-        if not agreed:
-            raise TrainingError(f"step {self.step}: the main process could not save its checkpoint")
+        self.checkpoints.save(self.step, self.model, self.optimizer, state, extra)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
+        let_go(self.model, self.world)
         checkpoint.load_weights(self.model)
         checkpoint.load_optimizer(self.optimizer)
         extra = checkpoint.extra()
@@ -147,7 +148,7 @@ class _Run:
         self.tokens = extra["tokens"].to(self.device)
         self.step = checkpoint.state["step"]
         self.data_offset = checkpoint.state["data_offset"]
-        self.rollbacks = checkpoint.state["rollbacks"]
+        self.passed_over = list(checkpoint.state.get("passed_over", ()))
 
     def roll_back(self) -> None:
         """Return to the last checkpoint and pass over the data since then.
@@ -165,10 +166,12 @@ class _Run:
             raise TrainingError(f"{story}, and there is no checkpoint to return to{advice}")
         if self.rollbacks >= settings.max_rollbacks:
             raise TrainingError(f"{story}, after {self.rollbacks} returns to a checkpoint{advice}")
-        offset = self.data_offset + self.step - checkpoint.step
-        rollbacks = self.rollbacks + 1
+        refused, reached = self.step, self.step + self.data_offset
+        before = self.passed_over
         self.restore(checkpoint)
-        self.data_offset, self.rollbacks = offset, rollbacks
+        begin = self.step + self.data_offset
+        self.data_offset = reached - self.step
+        self.passed_over = [*before, (refused, self.step, begin, reached)]
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -196,7 +199,7 @@ def fit(
     batches: this rank's micro-batches for a data step, a pure function; a rollback moves it past the steps it
     refused. The last step is always logged, saved and evaluated. A resumed run first yields the report it was
     saved with (resumed=True), for the caller may have died before it acted on it. checkpoints None trains and
-    writes nothing.
+    writes nothing. Checkpoints and optimizer know the same `world`.
     """
     keep_freed_memory()
     world = world or World()
@@ -247,6 +250,8 @@ def fit(
         yield report
         # What the caller did meanwhile is not training time.
         begin = time.perf_counter() if logged else begin + time.perf_counter() - now
+    if checkpoints is not None:
+        checkpoints.finish()
 
 
 def _report(run: _Run, result: StepResult, steps: int, lr: float) -> StepReport:
@@ -266,4 +271,5 @@ def _report(run: _Run, result: StepResult, steps: int, lr: float) -> StepReport:
         saved=False,
         evaluate=False,
         data_step=run.step + run.data_offset,
+        passed_over=tuple(run.passed_over),
     )

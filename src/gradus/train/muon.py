@@ -3,7 +3,8 @@
 Sources: Muon, Jordan et al. 2024; iteration coefficients, Polar Express, Amsel et al. 2025 (5 steps, safety
 2e-2, cushion 2); variance along the longer side, NorMuon, Li et al. 2025, as in nanochat; cautious weight
 decay, Chen et al. 2025. Ours works on all matrices of one shape at once, also on those fused as rows of one
-parameter, and needs no word from the device to skip a step.
+parameter, and needs no word from the device to skip a step. Of several processes each keeps the state of its own
+matrices and works on those alone, whole: gradients come to the owner, updates go back to whoever holds the rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gradus.model.rows import RowSource, held
 from gradus.train.config import OptimizerSettings
+from gradus.train.exchange import Exchange
+from gradus.train.parallel import World
 
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -23,6 +27,8 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
+# Elements of matrices that are worked on at a time: a step needs several copies of them.
+_MOST_ELEMENTS = 2**27
 _SAFETY = 1.02  # keeps the largest singular value below 1 where bf16 rounds up
 
 
@@ -42,16 +48,16 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tens
 
 @dataclass(frozen=True)
 class _Part:
-    """One matrix: rows [start, stop) of a parameter, stacked on its longer side."""
+    """One matrix: rows [start, stop) of a parameter with so many columns, stacked on its longer side."""
 
     name: str
-    parameter: nn.Parameter
     start: int
     stop: int
+    columns: int
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.stop - self.start, self.parameter.shape[1]
+        return self.stop - self.start, self.columns
 
     def tall(self, tensor: Tensor) -> Tensor:
         """This part of the parameter, its gradient or the like, as a view with the longer side first."""
@@ -62,14 +68,19 @@ class _Part:
 class _Group:
     """All matrices of one shape. Momentum is (G, long, short), variance (G, long, 1)."""
 
-    def __init__(self, parts: Sequence[_Part], has_variance: bool) -> None:
+    def __init__(self, parts: Sequence[_Part], has_variance: bool, device: torch.device) -> None:
         self.parts = parts
-        example = parts[0].tall(parts[0].parameter)
-        self.momentum = torch.zeros((len(parts), *example.shape), device=example.device)
-        self.variance = torch.zeros((len(parts), example.shape[0], 1), device=example.device) if has_variance else None
+        long, short = max(parts[0].shape), min(parts[0].shape)
+        self.momentum = torch.zeros((len(parts), long, short), device=device)
+        self.variance = torch.zeros((len(parts), long, 1), device=device) if has_variance else None
         # A step of a tall matrix moves its outputs as far as that of a square one.
         scales = [max(1.0, part.shape[0] / part.shape[1]) ** 0.5 for part in parts]
-        self.scale = torch.tensor(scales, device=example.device)[:, None, None]
+        self.scale = torch.tensor(scales, device=device)[:, None, None]
+
+    def portions(self) -> list[slice]:
+        """The matrices in runs that are not too large to be worked on at a time."""
+        count = max(1, _MOST_ELEMENTS // self.momentum[0].numel())
+        return [slice(start, start + count) for start in range(0, len(self.parts), count)]
 
 
 class Muon:
@@ -80,38 +91,64 @@ class Muon:
         parameters: Mapping[str, nn.Parameter],
         splits: Mapping[str, Sequence[int]],
         settings: OptimizerSettings,
+        world: World | None = None,
     ) -> None:
         self.settings = settings
+        self.parameters = dict(parameters)
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        parts = {name: _parts(name, shape, splits.get(name, [shape[0]])) for name, shape in shapes.items()}
+        costs = {name: sum(_cost(part.shape) for part in of_name) for name, of_name in parts.items()}
+        self.exchange = Exchange(shapes, costs, world or World())
         by_shape: dict[tuple[int, int], list[_Part]] = {}
-        for name, parameter in parameters.items():
-            start = 0
-            for rows in splits.get(name, [parameter.shape[0]]):
-                part = _Part(name, parameter, start, start + rows)
+        for name in self.exchange.owned:
+            for part in parts[name]:
                 by_shape.setdefault((max(part.shape), min(part.shape)), []).append(part)
-                start += rows
         has_variance = settings.variance_beta is not None
-        self.groups = [_Group(parts, has_variance) for _, parts in sorted(by_shape.items())]
+        device = next(iter(parameters.values())).device
+        self.groups = [_Group(of_shape, has_variance, device) for _, of_shape in sorted(by_shape.items())]
 
     @torch.no_grad()
     def step(self, step: int, lr: float, skip: Tensor, divisor: Tensor, dtype: torch.dtype) -> None:
-        """One update.
+        """One update; gradients are used up.
 
         divisor: () that gradients are divided by; skip: () bool, True changes nothing; dtype: what to
         orthogonalize in.
         """
         momentum = self.momentum_at(step)
         keep = (~skip).float()
+        whole = self.exchange.to_owner({n: held(p.grad) for n, p in self.parameters.items()})  # type: ignore[arg-type]
         for group in self.groups:
-            grads = torch.stack([part.tall(part.parameter.grad) for part in group.parts])  # type: ignore[arg-type]
-            grads.div_(divisor)
-            if skip.device.type != "cpu" or bool(skip):
-                # A product with zero would keep NaN.
-                grads = torch.where(skip, torch.zeros_like(grads), grads)
-            group.momentum.lerp_(grads, (1 - momentum) * keep)
-            update = orthogonalize(grads.lerp_(group.momentum, momentum), dtype).float()
-            if group.variance is not None:
-                update = self._equalized(group, update, keep)
-            self._apply(group, update.mul_(group.scale * keep), lr)
+            for matrices in group.portions():
+                self._update(group, matrices, whole, momentum, keep, skip, divisor, dtype)
+        updates = self.exchange.to_holders(whole, like=keep)
+        for name, parameter in self.parameters.items():
+            self._apply(held(parameter), updates[name], keep, lr)
+
+    def _update(
+        self,
+        group: _Group,
+        matrices: slice,
+        whole: Mapping[str, Tensor],
+        momentum: float,
+        keep: Tensor,
+        skip: Tensor,
+        divisor: Tensor,
+        dtype: torch.dtype,
+    ) -> None:
+        """Put the update of some matrices of a group in the place of their gradients in `whole`."""
+        parts = group.parts[matrices]
+        grads = torch.stack([part.tall(whole[part.name]) for part in parts])
+        grads.div_(divisor)
+        if skip.device.type != "cpu" or bool(skip):
+            # A product with zero would keep NaN.
+            grads = torch.where(skip, torch.zeros_like(grads), grads)
+        group.momentum[matrices].lerp_(grads, (1 - momentum) * keep)
+        update = orthogonalize(grads.lerp_(group.momentum[matrices], momentum), dtype).float()
+        if group.variance is not None:
+            update = self._equalized(group.variance[matrices], update, keep)
+        update.mul_(group.scale[matrices] * keep)
+        for part, matrix in zip(parts, update, strict=True):
+            part.tall(whole[part.name]).copy_(matrix)
 
     def momentum_at(self, step: int) -> float:
         """Momentum grows linearly over the first steps."""
@@ -119,30 +156,25 @@ class Muon:
         done = min(1.0, step / s.momentum_warmup_steps) if s.momentum_warmup_steps else 1.0
         return s.momentum_start + (s.momentum - s.momentum_start) * done
 
-    def _equalized(self, group: _Group, update: Tensor, keep: Tensor) -> Tensor:
+    def _equalized(self, variance: Tensor, update: Tensor, keep: Tensor) -> Tensor:
         """Divide each vector along the long side by its running size; the whole keeps its norm."""
-        assert group.variance is not None
         assert self.settings.variance_beta is not None
         square = update.square().mean(dim=-1, keepdim=True)  # (G, long, 1)
-        group.variance.lerp_(square, (1 - self.settings.variance_beta) * keep)
-        step_size = group.variance.clamp(min=1e-10).rsqrt()
+        variance.lerp_(square, (1 - self.settings.variance_beta) * keep)
+        step_size = variance.clamp(min=1e-10).rsqrt()
         before = square.sum(dim=1, keepdim=True)
         after = (square * step_size.square()).sum(dim=1, keepdim=True)
         return update.mul_(step_size * (before / after.clamp(min=1e-20)).sqrt())
 
-    def _apply(self, group: _Group, update: Tensor, lr: float) -> None:
-        weights = [part.tall(part.parameter) for part in group.parts]
-        decay = self.settings.weight_decay
-        if decay:
-            stacked = torch.stack(weights)
-            if self.settings.cautious:
-                stacked *= (stacked * update) > 0
-            # Where the step is skipped the update is zero and nothing may decay either.
-            update = update.add_(stacked * (update != 0).any(), alpha=decay)
-        torch._foreach_add_(weights, list(update.unbind(0)), alpha=-lr)
+    def _apply(self, weight: Tensor, update: Tensor, keep: Tensor, lr: float) -> None:
+        """Move the rows that are held here by their update, which is zero where the step is skipped."""
+        if self.settings.weight_decay:
+            decayed = weight * ((weight * update) > 0) if self.settings.cautious else weight * keep
+            update.add_(decayed, alpha=self.settings.weight_decay)
+        weight.add_(update, alpha=-lr)
 
     def state(self) -> dict[str, Tensor]:
-        """Buffers by `momentum/<parameter>` and `variance/<parameter>`, laid out like the parameter."""
+        """Buffers of the matrices owned here: `momentum/<parameter>`, laid out like it, and `variance/<parameter>`."""
         found: dict[str, Tensor] = {}
         for name, momentum, variance in self._by_parameter():
             found[f"momentum/{name}"] = torch.cat(momentum)
@@ -150,12 +182,12 @@ class Muon:
                 found[f"variance/{name}"] = torch.cat(variance)
         return found
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Copy buffers back; a missing name raises KeyError."""
+    def load_state(self, state: Mapping[str, RowSource]) -> None:
+        """Copy buffers back, those of matrices owned here; a missing name raises KeyError."""
         for name, momentum, variance in self._by_parameter():
             for buffers, kind in ((momentum, "momentum"), (variance, "variance")):
                 if buffers:
-                    saved = state[f"{kind}/{name}"].split([len(b) for b in buffers])  # type: ignore[no-untyped-call]
+                    saved = state[f"{kind}/{name}"][:].split([len(b) for b in buffers])  # type: ignore[no-untyped-call]
                     for buffer, value in zip(buffers, saved, strict=True):
                         buffer.copy_(value)
 
@@ -177,3 +209,18 @@ class Muon:
                 [momentum[name][k] for k in sorted(momentum[name])],
                 [of_name[k] for k in sorted(of_name)],
             )
+
+
+def _parts(name: str, shape: tuple[int, ...], rows: Sequence[int]) -> list[_Part]:
+    """The matrices that are fused as rows of one parameter."""
+    found, start = [], 0
+    for count in rows:
+        found.append(_Part(name, start, start + count, shape[1]))
+        start += count
+    return found
+
+
+def _cost(shape: tuple[int, int]) -> float:
+    """Multiply-adds of one round of the iteration, for sharing the work out."""
+    long, short = max(shape), min(shape)
+    return 2.0 * long * short**2 + short**3

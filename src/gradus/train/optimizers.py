@@ -12,28 +12,34 @@ import torch
 from torch import Tensor, nn
 
 from gradus.core.errors import ArtifactError
+from gradus.model.rows import RowSource, held, held_rows
 from gradus.model.transformer import Role, Transformer
 from gradus.train.config import OptimizerSettings
+from gradus.train.exchange import Exchange
 from gradus.train.muon import Muon
+from gradus.train.parallel import World
+from gradus.train.sharding import let_go
 
 
 class AdamGroup:
-    """Parameters that share an AdamW rate; moments start at zero."""
+    """Parameters that share an AdamW rate; moments start at zero, of the rows that are held here."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], lr: float, weight_decay: float, world: World) -> None:
         self.parameters = dict(parameters)
         self.lr = lr
         self.weight_decay = weight_decay
-        self.mean = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        self.square = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self.mean = {name: torch.zeros_like(held(p.detach())) for name, p in parameters.items()}
+        self.square = {name: torch.zeros_like(held(p.detach())) for name, p in parameters.items()}
+        sizes = {name: float(p.numel()) for name, p in parameters.items()}
+        self._exchange = Exchange({name: tuple(p.shape) for name, p in parameters.items()}, sizes, world)
 
     @torch.no_grad()
     def step(self, count: Tensor, lr_scale: float, skip: Tensor, divisor: Tensor, settings: OptimizerSettings) -> None:
         """One update. count: () fp32, updates so far with this one; skip and divisor: () fp32."""
-        parameters: list[Tensor] = list(self.parameters.values())
+        parameters = [held(p) for p in self.parameters.values()]
         torch._fused_adamw_(
             parameters,
-            [p.grad for p in parameters],  # type: ignore[misc]
+            [held(p.grad) for p in self.parameters.values()],  # type: ignore[arg-type]
             list(self.mean.values()),
             list(self.square.values()),
             [],
@@ -49,18 +55,36 @@ class AdamGroup:
             found_inf=skip,
         )
 
+    def state(self) -> dict[str, Tensor]:
+        """The moments of the parameters that this process writes, whole."""
+        found = {f"adam_mean/{name}": value for name, value in self._exchange.to_owner(self.mean).items()}
+        return found | {f"adam_square/{name}": value for name, value in self._exchange.to_owner(self.square).items()}
+
+    def load_state(self, state: Mapping[str, RowSource]) -> None:
+        """Copy the rows held here; KeyError where a name is missing or its shape is another."""
+        for kind, moments in (("adam_mean", self.mean), ("adam_square", self.square)):
+            for name, parameter in self.parameters.items():
+                source = state[f"{kind}/{name}"]
+                if tuple(source.shape) != tuple(parameter.shape):
+                    raise KeyError(f"{kind}/{name} has shape {tuple(source.shape)}, expected {tuple(parameter.shape)}")
+                start, stop = held_rows(parameter)
+                if start < stop:
+                    moments[name].copy_(source[start:stop])
+
 
 class Optimizer:
     """All updates of one step. State is tensors by name, for safetensors."""
 
-    def __init__(self, model: Transformer, settings: OptimizerSettings) -> None:
+    def __init__(self, model: Transformer, settings: OptimizerSettings, world: World | None = None) -> None:
         self.model = model
         self.settings = settings
+        self.world = world = world or World()
+        let_go(model, world)
         self.parameters = dict(model.named_parameters())
         roles = model.roles()
         uses_muon = settings.matrix == "muon"
         matrices = {n: p for n, p in self.parameters.items() if roles[n] == "matrix" and uses_muon}
-        self.muon = Muon(matrices, model.row_splits(), settings) if matrices else None
+        self.muon = Muon(matrices, model.row_splits(), settings, world) if matrices else None
         rates: dict[Role, float] = {
             "matrix": settings.matrix_lr,
             "embed": settings.embed_lr,
@@ -72,7 +96,7 @@ class Optimizer:
             members = {n: p for n, p in self.parameters.items() if roles[n] == role and n not in matrices}
             if members:
                 decay = settings.weight_decay if role == "matrix" else 0.0
-                self.adam.append(AdamGroup(members, rate, decay))
+                self.adam.append(AdamGroup(members, rate, decay, world))
         self._adam_count = torch.zeros((), device=next(model.parameters()).device)
 
     def step(self, step: int, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
@@ -100,44 +124,40 @@ class Optimizer:
             parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
-        """Every gradient, in parameter order; a parameter that took no part gets one of zeros."""
+        """Every gradient as far as it is held here, in parameter order; a parameter without one gets zeros."""
         found = []
         for parameter in self.parameters.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            found.append(parameter.grad)
+            found.append(held(parameter.grad))
         return found
 
     def state(self) -> dict[str, Tensor]:
-        """Everything an update depends on besides weights and gradients, by name."""
-        found = {"adam_count": self._adam_count}
+        """Everything an update depends on besides weights and gradients, by name, whole.
+
+        Of several processes each returns another part; all call it together.
+        """
+        found = {"adam_count": self._adam_count} if self.world.sharer == 0 else {}
         for group in self.adam:
-            found |= {f"adam_mean/{name}": value for name, value in group.mean.items()}
-            found |= {f"adam_square/{name}": value for name, value in group.square.items()}
+            found |= group.state()
         return found | (self.muon.state() if self.muon is not None else {})
 
     @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor], where: str) -> None:
+    def load_state(self, state: Mapping[str, RowSource], where: str) -> None:
         """Continue from `state`; ArtifactError where it belongs to another optimizer or model."""
         try:
             if self.muon is not None:
                 self.muon.load_state(state)
-            for name, value in self.state().items():
-                if not name.startswith(("momentum/", "variance/")):
-                    _copy(value, state[name], name)
+            for group in self.adam:
+                group.load_state(state)
+            self._adam_count.copy_(state["adam_count"][...])
         except (KeyError, RuntimeError) as error:
             raise ArtifactError(f"{where}: the optimizer state does not fit this model: {error}") from None
 
 
-def _copy(target: Tensor, source: Tensor, name: str) -> None:
-    if target.shape != source.shape:
-        raise KeyError(f"{name} has shape {tuple(source.shape)}, expected {tuple(target.shape)}")
-    target.copy_(source)
-
-
-def build_optimizer(model: Transformer, settings: OptimizerSettings) -> Optimizer:
-    """The optimizer for a model on its final device."""
-    return Optimizer(model, settings)
+def build_optimizer(model: Transformer, settings: OptimizerSettings, world: World | None = None) -> Optimizer:
+    """The optimizer for a model on its final device; `world` where several processes train together."""
+    return Optimizer(model, settings, world)
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -1,67 +1,139 @@
-"""Replicated data parallelism: every process holds the whole model, gradients are summed once per step.
+"""The processes that train together: each takes part of the rows of a step, and sums are over all of them.
 
 Processes are started by torchrun (or anything that sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). With one
-process nothing is initialised and nothing is sent.
+process nothing is initialised and nothing is sent. How the model lies on them is one of three:
+
+replicate  every process holds the whole model; gradients are summed once per step.
+shard      every process holds its rows of each parameter (torch's FSDP2); sharding.py.
+hybrid     the processes of one machine share the model by rows, machines replicate it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gradus.core.errors import TrainingError
+from gradus.train.config import Parallel
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
 
 @dataclass(frozen=True)
 class World:
-    """This process among `size`; the default is a single process."""
+    """This process among `size`; the default is a single process.
+
+    mesh: how parameters are sharded, None where every process holds them whole: one dimension, or two of which the
+    first replicates.
+    """
 
     rank: int = 0
     size: int = 1
+    mesh: DeviceMesh | None = field(default=None, compare=False)
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a process holds only some rows of each parameter."""
+        return self.mesh is not None
+
+    @property
+    def sharers(self) -> int:
+        """Processes that divide one copy of the state among them: all of them, or in hybrid those of a machine."""
+        return self.size if self.mesh is None else self.mesh.size(self.mesh.ndim - 1)
+
+    @property
+    def sharer(self) -> int:
+        """This process's number among its sharers."""
+        return self.rank if self.mesh is None else self.mesh.get_local_rank(self.mesh.ndim - 1)
+
+    @property
+    def sharer_group(self) -> Any:
+        """The sharers as torch knows them; None for all processes."""
+        return None if self.mesh is None else self.mesh.get_group(self.mesh.ndim - 1)
+
+    @property
+    def holds_first_copy(self) -> bool:
+        """Whether what this process holds is part of the copy that is written to the disk."""
+        return self.rank < self.sharers
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, bit for bit the same on each.
 
         Tensors of one dtype travel together in one message.
         """
-        if self.size == 1:
-            return
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors:
-            by_dtype.setdefault(tensor.dtype, []).append(tensor)
-        for group in by_dtype.values():
-            flat = torch.cat([tensor.reshape(-1) for tensor in group])
-            dist.all_reduce(flat)
-            for tensor, part in zip(group, flat.split([t.numel() for t in group]), strict=True):  # type: ignore[no-untyped-call]
-                tensor.copy_(part.view_as(tensor))
+        if self.size > 1:
+            _sum_together(tensors, None)
 
-    def all_agree(self, ok: bool, device: torch.device) -> bool:
+    def sum_over_sharers_(self, tensors: Sequence[Tensor]) -> None:
+        """Like `sum_`, over the processes that hold one copy together."""
+        if self.is_sharded:
+            _sum_together(tensors, self.sharer_group)
+
+    def most(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        if self.size == 1:
+            return number
+        # On the host: a GPU that is still computing need not be waited for.
+        found = torch.tensor(number)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def all_agree(self, ok: bool) -> bool:
         """True if every process says so; also a barrier."""
-        if self.size == 1:
-            return ok
-        failures = torch.tensor(0 if ok else 1, device=device)
-        dist.all_reduce(failures)
-        return int(failures) == 0
+        return self.most(0 if ok else 1) == 0
 
 
-def join_world(device: torch.device) -> World:
+def _sum_together(tensors: Sequence[Tensor], group: Any) -> None:
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_dtype.setdefault(tensor.dtype, []).append(tensor)
+    for members in by_dtype.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in members])
+        dist.all_reduce(flat, group=group)
+        for tensor, part in zip(members, flat.split([t.numel() for t in members]), strict=True):  # type: ignore[no-untyped-call]
+            tensor.copy_(part.view_as(tensor))
+
+
+def join_world(device: torch.device, parallel: Parallel = "replicate") -> World:
     """The world that the launcher's environment describes; NCCL between GPUs, gloo otherwise.
 
-    Call `leave_world` at the end.
+    With one process there is nothing to share, whatever `parallel` says. Call `leave_world` at the end.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(dist.get_rank(), dist.get_world_size())
+        # Small numbers on the host travel by gloo in any case.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    return World(rank, size, _mesh(device, parallel, size))
+
+
+def _mesh(device: torch.device, parallel: Parallel, size: int) -> DeviceMesh | None:
+    if parallel == "replicate":
+        return None
+    from torch.distributed.device_mesh import init_device_mesh
+
+    if parallel == "shard":
+        return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
+    inside = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    if size % inside:
+        raise TrainingError(
+            f'[machine] parallel = "hybrid": {size} processes are not a whole number of machines of {inside}; '
+            "start as many on each machine"
+        )
+    return init_device_mesh(device.type, (size // inside, inside), mesh_dim_names=("replicate", "shard"))
 
 
 def leave_world() -> None:

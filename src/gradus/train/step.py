@@ -14,6 +14,7 @@ from gradus.train.guard import Guard
 from gradus.train.losses import Loss
 from gradus.train.optimizers import Optimizer, total_norm
 from gradus.train.parallel import World
+from gradus.train.sharding import idle_batch_loss, sum_gradients_after
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,32 @@ def train_step(
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     count = torch.zeros((), dtype=torch.float64, device=device)
     metrics: dict[str, Tensor] = {}
-    for batch in micro_batches:
+    # Sharded parameters are gathered by all processes together: one with fewer micro-batches keeps step.
+    passes = world.most(len(micro_batches)) if world.is_sharded else len(micro_batches)
+    for index, batch in enumerate(micro_batches):
+        if world.is_sharded:
+            sum_gradients_after(model, index + 1 == passes)
         batch_sum, batch_count, batch_metrics = loss(model, batch)
         batch_sum.backward()  # type: ignore[no-untyped-call]
         loss_sum += batch_sum.detach()
         count += batch_count
         for name, value in batch_metrics.items():
             metrics[name] = metrics.get(name, 0) + value.detach().double()
+    for index in range(len(micro_batches), passes):
+        sum_gradients_after(model, index + 1 == passes)
+        idle_batch_loss(model).backward()  # type: ignore[no-untyped-call]
     tokens = torch.tensor(sum(batch.num_tokens for batch in micro_batches), device=device).double()
-    # Micro-batches have added up locally; ranks add up here, once.
     gradients = optimizer.gradients()
-    world.sum_([*gradients, loss_sum, count, tokens, *metrics.values()])
+    sums = [loss_sum, count, tokens, *metrics.values()]
+    # Micro-batches have added up locally; ranks add up here, once. Sharded gradients have been summed on their way.
+    world.sum_(sums if world.is_sharded else [*gradients, *sums])
     divisor = count.clamp(min=1).float()
-    grad_norm = total_norm(gradients) / divisor
+    grad_norm = total_norm(gradients)
+    if world.is_sharded:
+        square = grad_norm.square()
+        world.sum_over_sharers_([square])
+        grad_norm = square.sqrt()
+    grad_norm = grad_norm / divisor
     skipped = guard.judge(loss_sum / divisor, grad_norm)
     optimizer.step(step, lr_scale, skipped, divisor)
     return StepResult(loss_sum, count, tokens, metrics, grad_norm, skipped)

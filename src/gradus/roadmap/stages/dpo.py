@@ -18,6 +18,7 @@ from gradus.roadmap.training import (
     TrainingSettings,
     follow,
     save_final_model,
+    training_checkpoints,
     training_estimate,
     training_reports,
     training_results,
@@ -87,7 +88,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     tokenizer = load_tokenizer(parent.path / MODEL)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.path / MODEL, session.device)
+        model = load_model(parent.path / MODEL, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         rows = place.scratch / f"rows-{place.rank}"
         pairs = read_pairs(inputs["pairs"].path, "train")
@@ -108,9 +109,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         steps = loader.order.steps_for_epochs(settings.epochs)
         loss = dpo_loss(DPOSettings(beta=settings.beta, sft_weight=settings.sft_weight))
-        reports = training_reports(model, loader.batches, loss, steps, settings, place, session)
+        kept = training_checkpoints(settings, place, session)
+        reports = training_reports(model, loader.batches, loss, steps, settings, place, session, kept)
         last = follow(reports, place, session, lambda: Evaluation({}))
         results = training_results(place, last, model.config) | dict(last.metrics)
-        if session.world.is_main:
-            save_final_model(place, model, tokenizer, form.chat_template)
+        save_final_model(place, session, model, tokenizer, form.chat_template)
         return place.commit(results | {"counts": counts})

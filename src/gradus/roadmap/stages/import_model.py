@@ -74,13 +74,16 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Read config, weights and tokenizer; save them as every stage leaves a model, with the tokenizer beside."""
+    import torch
+
     from gradus.conversation.formats.hermes import HermesFormat
     from gradus.model.cost import parameters
     from gradus.release.nanochat_model import nanochat_steps, refuse_nanochat
     from gradus.release.transformers_model import read_transformers_model
-    from gradus.roadmap.training import save_final_model
+    from gradus.roadmap.training import Session, save_final_model
     from gradus.tokenizer.loading import load_tokenizer
     from gradus.tokenizer.specials import SPECIAL_TOKENS
+    from gradus.train.parallel import World
 
     settings: Settings = stage.settings
     folder = _folder(settings.take, place.roadmap_dir) or _downloaded(settings.take)
@@ -90,7 +93,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     tokenizer = before.extended(SPECIAL_TOKENS)
     model = read_transformers_model(folder, tokenizer.vocab_size)
     template = HermesFormat(tokenizer).chat_template
-    save_final_model(place, model, tokenizer, template)
+    save_final_model(place, Session(World(), torch.device("cpu"), place.machine), model, tokenizer, template)
     beside = place.work / TOKENIZER_FOLDER
     beside.mkdir(exist_ok=True)
     tokenizer.save(beside, chat_template=template)

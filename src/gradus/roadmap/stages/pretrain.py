@@ -19,10 +19,12 @@ from gradus.roadmap.training import (
     MODEL,
     SMOKE_STEPS,
     Evaluation,
+    Session,
     TrainingSettings,
     follow,
     save_final_model,
     steps_of,
+    training_checkpoints,
     training_estimate,
     training_reports,
     training_results,
@@ -188,7 +190,7 @@ def train_on(
     packed = ShardPlans(store, packing, place.scratch / "plans")
     with training_session(place) as session:
         generator = torch.Generator().manual_seed(stage.seed)
-        model = _model(stage, inputs, tokenizer, generator, session.device)
+        model = _model(stage, inputs, tokenizer, generator, session)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         loader = RowLoader(
             store,
@@ -207,12 +209,13 @@ def train_on(
         if mixture is not None:
             for warning in mixture.warnings(loader.order.place(steps)):
                 place.progress.line(f"  warning: {warning}")
-        evaluate = _evaluation(model, tokenizer, settings, source, stage.seed)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
-        last = follow(reports, place, session, evaluate)
+        evaluate = _evaluation(model, tokenizer, stage, source, session)
+        kept = training_checkpoints(settings, place, session)
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
+        last = follow(reports, place, session, evaluate, kept)
         results = training_results(place, last, model.config)
+        save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
         if session.world.is_main:
-            save_final_model(place, model, tokenizer, HermesFormat(tokenizer).chat_template)
             loader.bookmark(last.data_step).write(place.work / BOOKMARK)
         results |= {"packing": packed.statistics(), "epochs": loader.epochs_before(last.data_step)}
         if mixture is not None:
@@ -221,23 +224,25 @@ def train_on(
 
 
 def _model(
-    stage: Stage, inputs: Inputs, tokenizer: Tokenizer, generator: torch.Generator, device: torch.device
+    stage: Stage, inputs: Inputs, tokenizer: Tokenizer, generator: torch.Generator, session: Session
 ) -> Transformer:
-    """The parent's model, or one with fresh weights."""
-    from gradus.model.deepen import deepened
+    """The parent's model, with more layers where that is allowed, or one with fresh weights."""
+    from gradus.model.deepen import deeper_model
     from gradus.model.transformer import build_model
-    from gradus.model.weights import load_model
+    from gradus.model.weights import load_config, load_model
 
-    settings = stage.settings
+    settings, device = stage.settings, session.device
     if "from" not in inputs:
-        return build_model(model_config(settings.model, tokenizer.vocab_size, settings.context), generator, device)
+        config = model_config(settings.model, tokenizer.vocab_size, settings.context)
+        return build_model(config, generator, device, prepare=session.prepare)
     _refuse_other_tokenizer(inputs["from"], tokenizer)
-    model = load_model(inputs["from"].path / MODEL, device)
-    if not isinstance(settings, Settings) or not _writes_model(stage):
-        return model
-    written = model_config(settings.model, tokenizer.vocab_size, settings.context)
-    _refuse([shape_problem(model.config, written, settings.allow_other_depth)])
-    return deepened(model, written.depth, generator) if written.depth > model.config.depth else model
+    folder = inputs["from"].path / MODEL
+    if isinstance(settings, Settings) and _writes_model(stage):
+        written, parent = model_config(settings.model, tokenizer.vocab_size, settings.context), load_config(folder)
+        _refuse([shape_problem(parent, written, settings.allow_other_depth)])
+        if written.depth > parent.depth:
+            return deeper_model(folder, written.depth, generator, device, session.prepare)
+    return load_model(folder, device, prepare=session.prepare)
 
 
 def _parent(stage: Stage, inputs: Inputs) -> Artifact:
@@ -257,26 +262,38 @@ def _refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
 
 
 def _evaluation(
-    model: Transformer, tokenizer: Tokenizer, settings: TextSettings, tokens: Artifact, seed: int
+    model: Transformer, tokenizer: Tokenizer, stage: Stage, tokens: Artifact, session: Session
 ) -> Callable[[], Evaluation]:
     """What happens at an evaluation: bits per byte on held-back documents, and a few continuations."""
     from gradus.data.shards import TokenStore
     from gradus.engine.continuation import continue_texts
     from gradus.engine.sampling import Sampling
     from gradus.eval.bpb import BitsPerByte, bits_per_byte_by_source
+    from gradus.train.sharding import whole_weights
 
+    settings: TextSettings = stage.settings
     store = TokenStore(tokens.path, "validation")
     token_bytes = tokenizer.token_bytes
 
     def evaluate() -> Evaluation:
         found = bits_per_byte_by_source(
-            model, store, token_bytes, row_length=settings.context, max_tokens=settings.evaluate_tokens
+            model,
+            store,
+            token_bytes,
+            row_length=settings.context,
+            max_tokens=settings.evaluate_tokens,
+            world=session.world,
         )
         measures = {"bpb": sum(found.values(), start=BitsPerByte()).value}
         if len(found) > 1:
             measures |= {f"bpb/{name}": part.value for name, part in found.items()}
-        sampling = Sampling(temperature=0.8, top_k=50, seed=seed)
-        texts = continue_texts(model, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
+        if not settings.samples:
+            return Evaluation(measures)
+        sampling = Sampling(temperature=0.8, top_k=50, seed=stage.seed)
+        with whole_weights(model, session.world):
+            if not session.world.is_main:
+                return Evaluation(measures)
+            texts = continue_texts(model, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
         pairs = zip(settings.samples, texts, strict=True)
         return Evaluation(measures, [{"prompt": prompt, "text": text} for prompt, text in pairs])
 

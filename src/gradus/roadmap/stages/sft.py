@@ -20,9 +20,11 @@ from gradus.roadmap.training import (
     MODEL,
     SMOKE_STEPS,
     Evaluation,
+    Session,
     TrainingSettings,
     follow,
     save_final_model,
+    training_checkpoints,
     training_estimate,
     training_reports,
     training_results,
@@ -111,7 +113,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     tokenizer = load_tokenizer(parent.path / MODEL)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.path / MODEL, session.device)
+        model = load_model(parent.path / MODEL, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
         store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
@@ -130,12 +132,12 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         steps = loader.order.steps_for_epochs(settings.epochs)
         steps = min(steps, settings.steps_at_most or steps)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session)
-        evaluate = _evaluation(model, form, stage, inputs, place, row_length)
-        last = follow(reports, place, session, evaluate)
+        kept = training_checkpoints(settings, place, session)
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
+        evaluate = _evaluation(model, form, stage, inputs, place, session, row_length)
+        last = follow(reports, place, session, evaluate, kept)
         results = training_results(place, last, model.config)
-        if session.world.is_main:
-            save_final_model(place, model, tokenizer, form.chat_template)
+        save_final_model(place, session, model, tokenizer, form.chat_template)
         results |= {"packing": packed.statistics(), "mixture": [asdict(s) for s in shares], "counts": counts}
         return place.commit(results)
 
@@ -182,7 +184,7 @@ def _rendered(
 
 
 def _evaluation(
-    model: Transformer, form: Format, stage: Stage, inputs: Inputs, place: Place, row_length: int
+    model: Transformer, form: Format, stage: Stage, inputs: Inputs, place: Place, session: Session, row_length: int
 ) -> Callable[[], Evaluation]:
     """What happens at an evaluation: loss on held-back answers, and replies to a few held-back questions."""
     import torch
@@ -194,7 +196,9 @@ def _evaluation(
     from gradus.posttrain.pairs import prompt_from_conversation
     from gradus.tools.toolbox import ToolBox
     from gradus.train.losses import next_token_loss
+    from gradus.train.sharding import whole_weights
 
+    world = session.world
     held_back = list(_conversations("validation", stage, inputs))
     if not held_back:
         return lambda: Evaluation({})
@@ -219,12 +223,17 @@ def _evaluation(
     prompts = [prompt_from_conversation(c).conversation for c in spread if answerable(c)]
 
     def evaluate() -> Evaluation:
-        total = count = 0.0
+        sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # nats, targets
         with torch.no_grad():
-            for batch in rows_in_order(store, packed, stage.settings.micro_rows):
-                nats, targets, _ = next_token_loss(model, batch.to(model.embedding.device))
-                total, count = total + float(nats), count + float(targets)
-        replies = engine.generate([Request(prompt, max_tokens=SAMPLE_TOKENS) for prompt in prompts])
+            for batch in rows_in_order(store, packed, stage.settings.micro_rows, rank=world.rank, world=world.size):
+                nats, targets, _ = next_token_loss(model, batch.to(session.device))
+                sums += torch.stack([nats.double(), targets.double()])
+        world.sum_([sums])
+        measures = {"validation_loss": float(sums[0] / sums[1])}
+        with whole_weights(model, world):
+            if not world.is_main:
+                return Evaluation(measures)
+            replies = engine.generate([Request(prompt, max_tokens=SAMPLE_TOKENS) for prompt in prompts])
         samples = [
             {
                 "prompt": prompt.messages[-1].content,
@@ -234,6 +243,6 @@ def _evaluation(
             }
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
-        return Evaluation({"validation_loss": total / count}, samples)
+        return Evaluation(measures, samples)
 
     return evaluate

@@ -1,0 +1,104 @@
+"""How a model is prepared for training: activation checkpointing, then sharding by rows.
+
+Each block is wrapped by itself. Activation checkpointing (Chen et al. 2016) runs a block's forward pass again in
+the backward pass instead of keeping what it needs; selective keeps the results of products with weights and of
+fused attention, which are what costs time. Sharding is torch's FSDP2: a block's parameters are gathered before it
+runs and let go after it, gradients are summed where they are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from gradus.model.batch import Batch, Documents
+from gradus.model.transformer import Transformer
+from gradus.train.config import ActivationCheckpointing
+from gradus.train.losses import next_token_loss
+from gradus.train.parallel import World
+
+
+def prepare_model(
+    model: Transformer, world: World, *, activation_checkpointing: ActivationCheckpointing = "none"
+) -> None:
+    """Make a model train as asked; best while it has shapes alone, on the meta device.
+
+    Names of parameters stay. With one process nothing is sharded.
+    """
+    if activation_checkpointing != "none":
+        for block in model.blocks:
+            block.forward = _checkpointed(block.forward, activation_checkpointing)  # type: ignore[method-assign]
+    if world.mesh is not None:
+        _shard(model, world.mesh)
+
+
+def _checkpointed(forward: Callable[..., Tensor], kind: ActivationCheckpointing) -> Callable[..., Tensor]:
+    # A forward pass draws no random numbers.
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if kind == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_costly)
+    return partial(checkpoint, forward, **options)
+
+
+def _keep_costly(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    name = operation.name()
+    is_costly = name.startswith(("aten::mm", "aten::addmm", "aten::_scaled_dot_product", "torch_attn::"))
+    return CheckpointPolicy.MUST_SAVE if is_costly else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _shard(model: Transformer, mesh: Any) -> None:
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    # The loss multiplies by the head after the model has returned, so embedding and head stay gathered till the
+    # backward pass is through.
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    for module in (*model.blocks, model):
+        assert isinstance(module, FSDPModule)
+        # Gradients are sums: the count of all processes divides them once, in the step.
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
+
+
+def let_go(model: Transformer, world: World) -> None:
+    """Free what a forward pass without a backward pass left gathered: parameters are then those held here."""
+    if world.is_sharded:
+        model.reshard()  # type: ignore[operator]
+
+
+def sum_gradients_after(model: Transformer, is_last: bool) -> None:
+    """Say whether the next backward pass of a sharded model is the last of its step: then gradients are summed."""
+    model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
+    model.set_is_last_backward(is_last)  # type: ignore[operator]
+
+
+def idle_batch_loss(model: Transformer) -> Tensor:
+    """A loss of zero that takes part in every gathering and summing, for a process that has fewer micro-batches."""
+    token = torch.zeros(1, dtype=torch.int64, device=model.embedding.device)
+    return next_token_loss(model, Batch(token, token, Documents([0, 1], token)))[0] * 0.0
+
+
+@contextmanager
+def whole_weights(model: Transformer, world: World) -> Iterator[None]:
+    """Every process holds all weights for a while: to decode, or to write them as one file.
+
+    All processes enter and leave together; gradients are not for use inside.
+    """
+    if not world.is_sharded:
+        yield
+        return
+    modules: list[Any] = [*model.blocks, model]
+    for module in modules:
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.reshard()

@@ -1,0 +1,37 @@
+"""The plan of a sharded model's memory, beside what torch's tracker adds up for a 3 B model on 8 and 64 ranks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradus.model.config import model_config
+from gradus.model.cost import parameters, sharded_memory
+
+CONTEXT = 2048
+CONFIG = model_config({"depth": 30, "width": 3072, "num_heads": 24, "mlp_width": 12288}, 50257, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "kind", "micro_batches"),
+    [
+        (8, "none", 1),
+        (64, "full", 1),
+        pytest.param(8, "full", 2, marks=pytest.mark.slow),
+        pytest.param(64, "selective", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_rank_of_a_3_b_model_takes_what_the_plan_says(ranks: int, kind: str, micro_batches: int) -> None:
+    script = Path(__file__).parent / "simulated_memory.py"
+    command = [sys.executable, str(script), str(ranks), kind, str(micro_batches)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    share = 4 * parameters(CONFIG).total / ranks
+    assert found["weights"] == pytest.approx(share, rel=0.001)
+    # After the backward pass: weights and their gradients, nothing else.
+    assert found["after"] == pytest.approx(2 * share, rel=0.001)
+    planned = sharded_memory(CONFIG, CONTEXT, ranks, kind, micro_batches)
+    assert planned.total == pytest.approx(found["peak"] + found["state"], rel=0.06)
