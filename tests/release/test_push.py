@@ -10,12 +10,19 @@ import threading
 import pytest
 from toy_home import contents
 
-from gradus.core.artifact import open_artifact
+from gradus.core.artifact import FileEntry, open_artifact
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.fingerprint import digest
 from gradus.release import parcels
 from gradus.release import place as place_module
-from gradus.release.place import PlaceError, PlaceUnreachableError, open_place, read_record
+from gradus.release.place import (
+    ParcelRecord,
+    PlaceError,
+    PlaceUnreachableError,
+    open_place,
+    read_record,
+    record_text,
+)
 from gradus.release.pull import pull
 from gradus.release.push import Push, read_status
 
@@ -416,18 +423,28 @@ def test_a_second_pull_brings_what_has_been_made_since(home, tmp_path):
     assert pulled.checkpoints == {home.names["pretrain"]: 200}
 
 
-def test_a_record_that_names_files_outside_the_home_is_refused(home, tmp_path):
-    from gradus.core.artifact import FileEntry
-    from gradus.release.place import record_text
+def test_links_inside_an_artifact_come_too(home, tmp_path):
+    artifact = home.finish("corpus", **{"checkpoints/step-00000004/w": b"w"})
+    (artifact.path / "checkpoints" / "best").symlink_to("step-00000004")
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    pull(open_place(address), tmp_path / "other", None, lambda text: None)
+    best = tmp_path / "other/artifacts" / home.names["corpus"] / "checkpoints" / "best"
+    assert best.is_symlink()
+    assert (best / "w").read_bytes() == b"w"
 
+
+def test_a_record_that_names_files_outside_the_home_is_refused(home, tmp_path):
     home.finish("corpus")
     address = (tmp_path / "there").as_uri()
     send(home, address)
     parcel = f"artifacts/{home.names['corpus']}"
-    text = record_text(parcel, None, {"../../outside": FileEntry(bytes=1, sha256="0" * 64)})
-    (tmp_path / f"there/pushed/{parcel}.json").write_bytes(text)
-    with pytest.raises(PlaceError, match=r"names a file outside the home: \.\./\.\./outside"):
-        pull(open_place(address), tmp_path / "other", None, lambda text: None)
+    outside = {"../../outside": FileEntry(bytes=1, sha256="0" * 64)}
+    for evil in ({"files": outside}, {"links": {f"{parcel}/x": "/etc"}}, {"links": {"../x": "y"}}):
+        text = record_text(ParcelRecord(parcel=parcel, **evil))
+        (tmp_path / f"there/pushed/{parcel}.json").write_bytes(text)
+        with pytest.raises(PlaceError, match=r"names a file outside the home: (\.\./|/etc)"):
+            pull(open_place(address), tmp_path / "other", None, lambda text: None)
 
 
 def test_a_roadmap_that_is_not_there_is_named_with_the_nearest(home, tmp_path):
@@ -440,6 +457,15 @@ def test_a_roadmap_that_is_not_there_is_named_with_the_nearest(home, tmp_path):
 
 
 # The process
+
+
+def test_keys_of_s3_that_others_can_read_are_refused(tmp_path, monkeypatch):
+    keys = tmp_path / "credentials"
+    keys.write_text("[default]")
+    keys.chmod(0o644)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    with pytest.raises(PlaceError, match=rf"{keys}: other users of this machine can read this secret; run: chmod 600"):
+        open_place("s3://bucket/runs")
 
 
 def test_the_process_sends_what_comes_and_ends_with_its_input(home, tmp_path):

@@ -9,11 +9,12 @@ the oldest that wait.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gradus.core.artifact import MANIFEST, SCRATCH, FileEntry, open_artifact
@@ -21,7 +22,7 @@ from gradus.core.errors import ArtifactError
 from gradus.core.files import link_or_copy
 from gradus.core.fingerprint import file_digest
 from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, LEDGER, REPORT, RUN_RECORD, RUNS, WORK_SUFFIX
-from gradus.release.place import Outgoing, record_path, record_text
+from gradus.release.place import Outgoing, ParcelRecord, record_path, record_text
 
 PINS = ".push"
 BESIDE = "beside"
@@ -31,12 +32,13 @@ _STEP = re.compile(r"step-(\d+)")
 
 @dataclass(frozen=True)
 class Parcel:
-    """What is sent together. name: also of its record; step: of a checkpoint; folder: deleted once it is there."""
+    """What is sent together. name: also of its record; step: of a checkpoint; pin: deleted once it is there."""
 
     name: str
     files: dict[str, tuple[Path, FileEntry]]
     step: int | None = None
     pin: Path | None = None
+    links: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -53,7 +55,8 @@ class Parcel:
         work: a folder where the record is written; known: a path of the place for each digest that lies there.
         """
         record = work / "record.json"
-        record.write_bytes(record_text(self.name, self.step, self.entries))
+        told = ParcelRecord(parcel=self.name, step=self.step, files=self.entries, links=self.links)
+        record.write_bytes(record_text(told))
         ordered = sorted(self.files.items(), key=lambda item: item[0].endswith(f"/{MANIFEST}"))
         sent = [Outgoing(path, file, entry, known.get(entry.sha256)) for path, (file, entry) in ordered]
         return [*sent, Outgoing(record_path(self.name), record, entry_of(record))]
@@ -85,7 +88,13 @@ def artifact_parcel(home: Path, name: str) -> Parcel | None:
     top = f"{ARTIFACTS}/{name}"
     files = {f"{top}/{path}": (folder / path, entry) for path, entry in manifest.files.items()}
     files[f"{top}/{MANIFEST}"] = (folder / MANIFEST, entry_of(folder / MANIFEST))
-    return Parcel(top, files)
+    return Parcel(top, files, links=_links(folder, top))
+
+
+def _links(folder: Path, top: str) -> dict[str, str]:
+    """Links to something beside them, by their paths in the place."""
+    found = {path: os.readlink(path) for path in folder.rglob("*") if path.is_symlink()}
+    return {f"{top}/{path.relative_to(folder).as_posix()}": to for path, to in found.items() if "/" not in to}
 
 
 # Checkpoints

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,16 @@ class PlaceUnreachableError(GradusError):
 
 
 class ParcelRecord(Settings):
-    """What a place holds of a parcel: size and SHA-256 of every file by its path in the place."""
+    """What a place holds of a parcel: size and SHA-256 of every file by its path in the place.
+
+    links: second names of folders beside them ("checkpoints/best"), which places cannot hold.
+    """
 
     format_version: int = FORMAT_VERSION
     parcel: str
     step: int | None = None
     files: dict[str, FileEntry] = Field(default_factory=dict)
+    links: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,9 @@ def record_path(parcel: str) -> str:
     return f"{RECORDS}/{parcel}.json"
 
 
-def record_text(parcel: str, step: int | None, files: Mapping[str, FileEntry]) -> bytes:
+def record_text(record: ParcelRecord) -> bytes:
     """A record as it is written, with a checksum over itself."""
-    body = ParcelRecord(parcel=parcel, step=step, files=dict(files)).model_dump(mode="json")
+    body = record.model_dump(mode="json")
     return json.dumps(body | {"checksum": digest(body)}, indent=1).encode()
 
 
@@ -128,7 +132,7 @@ def read_record(place: RemotePlace, path: str) -> ParcelRecord:
         record = load_settings(ParcelRecord, body, where)
     except ConfigError as error:
         raise PlaceError(str(error)) from None
-    for name in [record.parcel, *record.files]:
+    for name in [record.parcel, *record.files, *record.links, *record.links.values()]:
         if not is_inside(name):
             raise PlaceError(f"{where}: names a file outside the home: {name}")
     return record

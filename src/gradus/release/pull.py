@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from gradus.core.artifact import MANIFEST, FileEntry, open_artifact
+from gradus.core.artifact import LARGE_BYTES, MANIFEST, FileEntry, open_artifact
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.files import fsync_file, fsync_folder
 from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, RUN_RECORD, RUNS, WORK_SUFFIX
@@ -160,6 +160,9 @@ class _Pull:
                 raise PlaceError(f"{self._place.address}/{path}: the record of another parcel, {record.parcel}")
             try:
                 before = self._pulled.num_bytes
+                size = sum(entry.bytes for entry in record.files.values())
+                if size >= LARGE_BYTES:
+                    self._say(f"pulling {parcel} ({format_bytes(size)})")
                 for name, entry in record.files.items():
                     self._bring(name, entry, folder / name)
                 break
@@ -168,6 +171,10 @@ class _Pull:
                 if attempt == 2 or not parcel.startswith(f"{RUNS}/"):
                     raise
         self._remove_others(folder, record)
+        for name, target in record.links.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(target)
         commit(folder)
         shutil.rmtree(folder, ignore_errors=True)
         self._say(f"pulled {parcel} ({format_bytes(self._pulled.num_bytes - before)})")

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gradus.core.artifact import FileEntry
+from gradus.core.artifact import LARGE_BYTES, FileEntry
 from gradus.core.errors import ArtifactError, GradusError
 from gradus.core.files import is_disk_full, write_atomic
 from gradus.core.fingerprint import digest
@@ -258,6 +258,8 @@ class Push:
             went += size
 
         if parcel.name not in self._there or parcel.name.startswith(f"{RUNS}/"):
+            if parcel.num_bytes >= LARGE_BYTES:
+                self._say(f"sending {parcel.name} ({format_bytes(parcel.num_bytes)})")
             self._place.send(parcel.outgoing(work, self._known), count)
             self.state.sent += 1
             self.state.sent_bytes += went

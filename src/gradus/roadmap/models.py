@@ -121,7 +121,7 @@ def _stage(run: Path, stage: str) -> Path:
 def _checkpoint(base: Path, checkpoint: str, label: str) -> Path:
     """checkpoints/step-N, its number written with or without leading zeros, or another name there (best)."""
     folder = base / CHECKPOINTS_FOLDER
-    kept = {_short(p.name): p for p in sorted(folder.iterdir())} if folder.is_dir() else {}
+    kept = {_short(p.name): p for p in sorted(folder.iterdir()) if p.is_dir()} if folder.is_dir() else {}
     wanted = str(int(checkpoint)) if checkpoint.isdigit() else checkpoint
     if wanted in kept:
         return kept[wanted]
