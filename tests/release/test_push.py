@@ -487,6 +487,27 @@ def test_the_process_sends_what_comes_and_ends_with_its_input(home, tmp_path):
     assert status["waiting"] == {}
 
 
+def test_the_push_of_a_walk_that_began_again_waits_for_that_of_the_killed_one(home, tmp_path):
+    home.finish("corpus")
+    task = {"home": str(home.path), "roadmap": "toy", "to": (tmp_path / "there").as_uri(), "every": 10}
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-m", "gradus.release.push", json.dumps(task)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    first = start()
+    assert "sent" in first.stdout.readline()
+    second = start()
+    assert "another push of this home" in second.stdout.readline()
+    first.communicate(timeout=60)
+    home.checkpoint(10)
+    out, _ = second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "step-00000010" in out
+
+
 def test_pushing_never_imports_torch():
     modules = "gradus.release.push, gradus.release.pull, gradus.release.hub_place, gradus.release.fsspec_place"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

@@ -96,11 +96,13 @@ class Push:
     def run(self, stop: threading.Event, follow: bool) -> bool:
         """Send until everything is there; with follow until `stop` is set, and then what is left.
 
-        True where everything is there at the end. Errors: GradusError where another push to this place goes on.
+        True where everything is there at the end. Another push to this place is waited for with follow, since it may
+        be that of a walk that was killed and began again. Errors: GradusError where it is not.
         """
         folder, mine = self._home / ARTIFACTS / PINS, digest([self._place.address, self._roadmap])[:16]
         refusal = f"another push of this home to {self._place.address} is going on (process {{pid}})"
-        with exclusive_lock(folder / f"{mine}.lock", refusal), _empty_folder(folder / f"{mine}.sending") as work:
+        lock = exclusive_lock(folder / f"{mine}.lock", refusal, self._say if follow else None)
+        with lock, _empty_folder(folder / f"{mine}.sending") as work:
             self._write_state()
             for name in self._artifacts():
                 sweep_pins(self._home, name)
@@ -282,7 +284,11 @@ class Push:
             self._write_state()
 
     def _write_state(self) -> None:
-        write_status(self._home, self._roadmap, self.state)
+        try:
+            write_status(self._home, self._roadmap, self.state)
+        except OSError as error:
+            # A full disk of this machine is no reason to stop sending what is on it.
+            self._say(f"problem: {STATUS} cannot be written: {error}")
 
 
 @contextmanager
