@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from gradus.core.errors import ConfigError, did_you_mean
-from gradus.roadmap.models import RUN_RECORD
+from gradus.core.home import RUN_RECORD
 from gradus.roadmap.plan import choose_device, own_device, plan_roadmap
 from gradus.roadmap.plan_text import plan_json, plan_text
 from gradus.roadmap.schema import load_roadmap
@@ -36,7 +36,7 @@ def run_roadmap(
     from gradus.roadmap.progress import QuietProgress, live_progress
     from gradus.roadmap.run import walk
 
-    roadmap = load_roadmap(file, overrides, smoke)
+    roadmap = load_roadmap(file, overrides, smoke, home)
     with stopping():
         result = walk(roadmap, home, QuietProgress() if as_json else live_progress(), only, reason)
     if as_json:
@@ -64,7 +64,7 @@ def calibrate_machine(file: Path, overrides: Sequence[str], home: Path, *, smoke
     from gradus.roadmap.calibrate import calibrate
     from gradus.roadmap.progress import QuietProgress, live_progress
 
-    roadmap = load_roadmap(file, overrides, smoke)
+    roadmap = load_roadmap(file, overrides, smoke, home)
     with stopping():
         rates = calibrate(roadmap, home, QuietProgress() if as_json else live_progress())
     if not as_json:
@@ -75,7 +75,7 @@ def print_plan(
     file: Path, overrides: Sequence[str], home: Path, *, devices: Sequence[str], smoke: bool, as_json: bool
 ) -> None:
     """The plan for each device, or for this machine, as tables or as JSON."""
-    roadmap = load_roadmap(file, overrides, smoke)
+    roadmap = load_roadmap(file, overrides, smoke, home)
     names = devices or [own_device(roadmap.machine, home)]
     plans = [plan_roadmap(roadmap, choose_device(name, roadmap.machine, home), home / "artifacts") for name in names]
     if as_json:

@@ -7,7 +7,7 @@ folder loads in transformers, vLLM and llama.cpp's converter as it is. Fused pro
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,16 @@ def to_hub(model: Transformer, parameters: Mapping[str, Tensor] | None = None) -
 
 
 @torch.no_grad()
-def from_hub(model: Transformer, tensors: Mapping[str, RowSource], where: str) -> None:
+def from_hub(model: Transformer, tensors: Mapping[str, RowSource], where: str, left_out: Collection[str] = ()) -> None:
     """Copy weights by the Hub's names into the model, of sharded parameters the rows held here.
 
-    ArtifactError names what is missing or does not fit.
+    left_out: parameters that keep what they hold. ArtifactError names what is missing or does not fit.
     """
     splits = model.row_splits()
     problems, used = [], set()
     for name, parameter in model.named_parameters():
+        if name in left_out:
+            continue
         begin = 0
         for hub_name, count in zip(hub_names(name), splits.get(name, [parameter.shape[0]]), strict=True):
             used.add(hub_name)

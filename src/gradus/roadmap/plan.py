@@ -116,13 +116,15 @@ def plan_roadmap(roadmap: Roadmap, device: Device, artifacts_dir: Path) -> Plan:
     for stage in roadmap.stages:
         module = stage_module(stage.kind)
         by_key = {key: tuple(facts[r.stage] for r in refs) for key, refs in stage.references.items()}
+        estimate = Estimate()
         try:
-            estimate: Estimate = module.plan(stage.settings, Expected(by_key, facts), device, stage)
+            # Files that are not there cannot be measured; the stage's artifact has what they came to.
+            if not stage.absent:
+                estimate = module.plan(stage.settings, Expected(by_key, facts), device, stage)
         except ConfigError as error:
             problems += [f"{stage.place}: {problem}" for problem in error.problems]
-            estimate = Estimate()
         made = _finished(artifacts_dir / folder_name(module.MAKES, stage.fingerprint))
-        facts[stage.name] = {**estimate.facts, **(made.results if made else {})}
+        facts[stage.name] = {**estimate.facts, **(made.results if made else {}), "makes": module.MAKES}
         planned.append(PlannedStage(stage, estimate, made))
     if problems:
         raise ConfigError(problems)

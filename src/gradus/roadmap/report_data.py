@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gradus.core.home import MODEL_FOLDER
 from gradus.core.ledger import Ledger
 from gradus.core.machine import package_version
-from gradus.roadmap.models import MODEL_FOLDER
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import (
     clip,

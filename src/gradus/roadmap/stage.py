@@ -82,7 +82,8 @@ class Reference:
 class Stage:
     """One stage of a loaded roadmap, checked and identified.
 
-    directory: the roadmap's folder, where relative paths start; place: file and line, for messages.
+    directory: the roadmap's folder, where relative paths start; place: file and line, for messages. absent: which of
+    its files are not on this machine, where an earlier walk says what they were; it can be reused and not run.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Stage:
     references: Mapping[str, tuple[Reference, ...]]
     gates: tuple[Gate, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    absent: str = ""
     directory: Path = Path()
     place: str = ""
 

@@ -25,7 +25,7 @@ from gradus.roadmap.training import MODEL
 VERSION = 1
 MAKES = "eval"
 INPUTS = (
-    Input("from", ("pretrain", "extend", "sft", "dpo")),
+    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
     Input("tokens", ("tokens",), required=False),
 )
 PROBES = "probes"

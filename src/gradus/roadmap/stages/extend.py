@@ -40,7 +40,7 @@ VERSION = 1
 MAKES = "extend"
 INPUTS = (
     Input("tokens", ("tokens",)),
-    Input("from", ("pretrain", "sft", "extend")),
+    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
 )
 PARALLEL = True
 MEASURED = "measured.json"

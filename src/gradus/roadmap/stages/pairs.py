@@ -19,7 +19,7 @@ from gradus.roadmap.training import MODEL
 VERSION = 1
 MAKES = "pairs"
 INPUTS = (
-    Input("from", ("sft", "dpo")),
+    Input("from", ("sft", "dpo", "import")),
     Input("prompts", ("pool",)),
 )
 PAIRED_FRACTION = 0.2  # of the prompts, those with a right and a wrong answer among their samples, for plans

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "sft"
 INPUTS = (
-    Input("from", ("pretrain", "extend", "sft", "dpo")),
+    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
     Input("mixture[].source", ("pool",)),
 )
 PARALLEL = True

@@ -20,7 +20,7 @@ VERSION = 2
 MAKES = "tokens"
 INPUTS = (
     Input("corpus", ("corpus",)),
-    Input("tokenizer", ("tokenizer",)),
+    Input("tokenizer", ("tokenizer", "import")),
     Input("extends", ("tokens",), required=False),
 )
 TOKENIZER_FOLDER = "tokenizer"
