@@ -26,6 +26,7 @@ from gradus.data.presets import PRESETS
 from gradus.model.config import model_config
 from gradus.model.cost import parameters
 from gradus.model.presets import PRESETS as MODEL_PRESETS
+from gradus.release.settings import PushSettings
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.schema import RoadmapHead
@@ -128,6 +129,7 @@ def _command_names() -> list[tuple[str, ...]]:
 def _head() -> Iterator[str]:
     yield from _table(RoadmapHead)
     yield from _section("#### MachineSettings", MachineSettings)
+    yield from _section("#### PushSettings", PushSettings)
 
 
 def _stages() -> Iterator[str]:

@@ -16,7 +16,7 @@ from gradus.core.errors import TrainingError
 from gradus.model.batch import Batch
 from gradus.model.tensor_files import TensorFiles
 from gradus.model.transformer import Transformer
-from gradus.model.weights import load_model, to_hub
+from gradus.model.weights import load_model, to_stored
 from gradus.train.checkpoint import Checkpoints
 from gradus.train.config import GuardSettings, Precision
 from gradus.train.loop import StepReport, fit
@@ -252,7 +252,7 @@ def assert_is_a_model_folder(folder: Path, weights: dict[str, torch.Tensor]) -> 
         "model.safetensors.index.json",
     ]
     theirs = AutoModelForCausalLM.from_pretrained(folder).state_dict()
-    ours = to_hub(load_model(folder))
+    ours = to_stored(load_model(folder))
     for name, weight in weights.items():
         assert torch.equal(theirs[name], weight), name
         assert torch.equal(ours[name], weight), name

@@ -15,6 +15,7 @@ from typing import Any
 
 from gradus.core.errors import ArtifactError, ConfigError
 from gradus.model.config import ModelConfig
+from gradus.model.rope import hub_rope, rope_from_hub
 
 _CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
@@ -86,7 +87,7 @@ def hub_config(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
         "num_hidden_layers": c.depth,
         "num_key_value_heads": c.num_kv_heads,
         "rms_norm_eps": c.norm_eps,
-        "rope_theta": c.rope_base,
+        **hub_rope(c.rope_base, c.rope_scaling),
         "tie_word_embeddings": c.tie_embeddings,
         "vocab_size": c.vocab_size,
         **_expert_table(c, kind),
@@ -122,7 +123,7 @@ def config_from_hub(table: Mapping[str, Any], where: str) -> ModelConfig:
     problems = _uncomputable(table, kind)
     if problems:
         raise ArtifactError(f"{where}: this decoder cannot compute that model: {'; '.join(problems)}")
-    rope = table.get("rope_parameters") or {}
+    base, scaling, _ = rope_from_hub(table)
     try:
         heads = table["num_attention_heads"]
         return ModelConfig(
@@ -134,7 +135,8 @@ def config_from_hub(table: Mapping[str, Any], where: str) -> ModelConfig:
             mlp_width=table["intermediate_size"],
             vocab_size=table["vocab_size"],
             context=table["max_position_embeddings"],
-            rope_base=table.get("rope_theta") or rope.get("rope_theta") or 10_000.0,
+            rope_base=base,
+            rope_scaling=scaling,
             norm_eps=table.get("rms_norm_eps", 1e-6),
             tie_embeddings=table.get("tie_word_embeddings", False),
             qk_norm=kind != "llama",
@@ -165,12 +167,7 @@ def _uncomputable(table: Mapping[str, Any], kind: str) -> list[str]:
     dense = list(table.get("mlp_only_layers") or [])
     if dense != list(range(len(dense))):
         problems.append(f"mlp_only_layers is {dense!r}, expected the first layers")
-    rope = table.get("rope_parameters") or {}
-    scaling = table.get("rope_scaling") or {}
-    rope_kind = rope.get("rope_type", scaling.get("rope_type", scaling.get("type", "default")))
-    if rope_kind != "default":
-        problems.append(f'rope scaling is {rope_kind!r}, expected "default"')
-    return problems
+    return problems + rope_from_hub(table)[2]
 
 
 def _expert_settings(table: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ in our own format: model_type "gradus", the settings under "gradus", and weights
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -51,14 +51,18 @@ def _splits(model: Transformer) -> dict[str, list[int]]:
 
 
 @torch.no_grad()
-def from_stored(model: Transformer, tensors: Mapping[str, RowSource], where: str) -> None:
+def from_stored(
+    model: Transformer, tensors: Mapping[str, RowSource], where: str, left_out: Collection[str] = ()
+) -> None:
     """Copy weights into the model by the names they are stored under, of sharded parameters the rows held here.
 
-    ArtifactError names what is missing or does not fit.
+    left_out: parameters that keep what they hold. ArtifactError names what is missing or does not fit.
     """
     splits = _splits(model)
     problems, used = [], set()
     for name, parameter in model.named_parameters():
+        if name in left_out:
+            continue
         begin = 0
         for stored_name, count in zip(
             stored_names(model.config, name), splits.get(name, [parameter.shape[0]]), strict=True

@@ -7,8 +7,9 @@ from typing import TypeVar
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, derived_sizes
-from gradus.model.cost import scaled_parameters
-from gradus.roadmap.training import TrainingSettings, steps_of
+from gradus.model.cost import multiplied_parameters
+from gradus.roadmap.estimate import steps_of
+from gradus.roadmap.training import TrainingSettings
 from gradus.train.horizon import REFERENCE_DEPTH, HorizonLaw, horizon_law
 
 _FAR = 10.0  # weight decay grows as the horizon shrinks; from here on the law is a guess
@@ -23,7 +24,7 @@ def stage_law(horizon: Quantity, config: ModelConfig, epoch_tokens: float, mean_
             'expected one in another unit, such as "12 tokens/param"'
         )
     tokens = steps_of(horizon, 1, config, epoch_tokens, mean_context)
-    return horizon_law(tokens, scaled_parameters(_reference(config)))
+    return horizon_law(tokens, multiplied_parameters(_reference(config)))
 
 
 def law_settings(settings: _Settings, law: HorizonLaw) -> _Settings:
