@@ -106,13 +106,13 @@ def test_decoding_with_a_cache_equals_the_full_pass() -> None:
     tokens = tokens_of(100)
     with torch.no_grad():
         whole = model(tokens, Documents.of_lengths([100]))
-        stored, keys = model.prefill(tokens[:90], Documents.of_lengths([90]))
+        stored, recording = model.prefill(tokens[:90], Documents.of_lengths([90]))
         assert torch.allclose(stored, whole[:90], atol=1e-5)
         cos, sin = model._rotation(torch.arange(90, 100))
         full_cos, full_sin = model._rotation(torch.arange(100))
     assert torch.equal(cos, full_cos[90:])
     assert torch.equal(sin, full_sin[90:])
-    assert len(keys) == 2
+    assert len(recording.keys_values) == 2
 
 
 def test_without_scaling_the_fields_of_the_hub_are_as_before(tmp_path: Path) -> None:
