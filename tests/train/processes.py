@@ -1,7 +1,8 @@
 """Helper of test_fit: runs that are killed, and runs on several ranks, as forks of one fresh process.
 
-kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE [STOP [MODE]]:
-train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP. Prints JSON.
+kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE STOP MODE [KIND]:
+train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP, with optimizers such as "rest=adafactor".
+Prints JSON.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def kill(folder: Path, kills: int, seed: int, kind: str) -> dict[str, object]:
     return {"kills": done, "resumed_from": [int(line) for line in told.read_text().split()]}
 
 
-def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, port: int) -> None:
+def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, kinds: dict[str, str], port: int) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank)
     )
@@ -130,7 +131,7 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, port: i
         # Uneven shares: one document against five.
         return [tiny.batch(documents[:1])] if rank == 0 else [tiny.batch(documents[1:3]), tiny.batch(documents[3:])]
 
-    model, optimizer = tiny.model_and_optimizer(world=world)
+    model, optimizer = tiny.model_and_optimizer(world=world, **kinds)
     # What a forward pass without a backward pass leaves behind must not be taken for the parameters.
     with torch.no_grad():
         next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))
@@ -168,12 +169,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def ranks(folder: Path, size: int, stop: int, mode: str) -> dict[str, object]:
+def ranks(folder: Path, size: int, stop: int, mode: str, kinds: dict[str, str]) -> dict[str, object]:
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
 
     def of_rank(rank: int) -> Callable[[], None]:
-        return lambda: train_rank(folder, size, rank, stop, mode, port)
+        return lambda: train_rank(folder, size, rank, stop, mode, kinds, port)
 
     assert succeeded(*[forked(of_rank(rank)) for rank in range(size)])
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
@@ -187,6 +188,6 @@ if __name__ == "__main__":
     if command == "kill":
         answer = kill(Path(folder), int(words[0]), int(words[1]), words[2])
     else:
-        size, stop, mode, *_ = [*words, *["1", str(RANK_STEPS), "replicate"][len(words) :]]
-        answer = ranks(Path(folder), int(size), int(stop), mode)
+        size, stop, mode, *kinds = words
+        answer = ranks(Path(folder), int(size), int(stop), mode, dict(kind.split("=") for kind in kinds))
     print(json.dumps(answer))

@@ -207,9 +207,9 @@ def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, see
         assert (whole.path / name).read_bytes() == (broken.path / name).read_bytes(), name
 
 
-def trained(folder: Path, size: int, stop: int = 50, mode: str = "replicate") -> dict[str, Any]:
+def trained(folder: Path, size: int, stop: int = 50, mode: str = "replicate", *kinds: str) -> dict[str, Any]:
     """What `ranks` of processes.py tells, and the weights at the end."""
-    told = json.loads(helper("ranks", folder, str(size), str(stop), mode))
+    told = json.loads(helper("ranks", folder, str(size), str(stop), mode, *kinds))
     found = Checkpoints(folder / "checkpoints").latest()
     assert found is not None
     with TensorFiles(found.path, "model.safetensors") as tensors:
@@ -240,6 +240,14 @@ def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path, one_proces
     assert one_process["tokens"] == two["tokens"]
     assert two["ranks_agree"]
     assert_is_a_model_folder(two["folder"], two["weights"])
+
+
+def test_adafactor_on_shards_equals_one_process(tmp_path: Path) -> None:
+    kinds = "matrix=adafactor", "rest=adafactor"
+    expected = trained(tmp_path / "one", 1, 40, "replicate", *kinds)
+    trained(tmp_path / "two", 2, 20, "shard", *kinds)
+    found = trained(tmp_path / "two", 2, 40, "shard", *kinds)
+    assert_same_training(found, expected, last=20)
 
 
 def assert_is_a_model_folder(folder: Path, weights: dict[str, torch.Tensor]) -> None:
