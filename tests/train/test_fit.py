@@ -127,6 +127,56 @@ def test_precision_is_decided_once_and_kept(tmp_path: Path) -> None:
     assert model.compute_dtype == torch.bfloat16
 
 
+def wrapped(**wrapping: object) -> dict[str, torch.Tensor]:
+    """Weights after a few steps of a model prepared so."""
+    model, optimizer = tiny.model_and_optimizer(wrapping=wrapping)
+    list(
+        fit(
+            model,
+            optimizer,
+            tiny.batches,
+            next_token_loss,
+            tiny.schedule(6),
+            steps=6,
+            checkpoints=None,
+            log_every=6,
+            precision="fp32",
+        )
+    )
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_activation_checkpointing_changes_no_bit(kind: str) -> None:
+    expected, found = wrapped(), wrapped(activation_checkpointing=kind)
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize(("kind", "share"), [("none", 1.0), ("selective", 0.6), ("full", 0.3)])
+def test_activation_checkpointing_keeps_less_for_the_backward_pass(kind: str, share: float) -> None:
+    kept = []
+    for which in ("none", kind):
+        model, _ = tiny.model_and_optimizer(wrapping={"activation_checkpointing": which})
+        held: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, held: dict[int, int] = held) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            next_token_loss(model, tiny.batch(tiny.documents_of_step(0) * 20))
+        kept.append(sum(held.values()))
+    assert kept[1] <= share * kept[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["none", "full"])
+def test_compiled_layers_train_as_others_do(kind: str) -> None:
+    expected, found = wrapped(), wrapped(compile=True, activation_checkpointing=kind)
+    assert all(torch.allclose(found[name], weight, atol=1e-5) for name, weight in expected.items())
+
+
 def nan_at(bad: set[int]) -> Loss:
     """A loss that is NaN in the data steps given: tokens tell which data step a batch belongs to."""
     marked = {tuple(b.tokens.tolist()) for step in bad for b in tiny.batches(step)}

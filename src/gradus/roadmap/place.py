@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradus.core.artifact import SCRATCH, Artifact, Manifest, commit_artifact, folder_name
 from gradus.core.files import write_atomic
@@ -36,6 +36,7 @@ class MachineSettings(Settings):
     parameter, for models that are too large for one; "hybrid", shared inside a machine, repeated on every machine.
     activation_checkpointing: save memory by running each layer's forward pass again in the backward pass: "full", all
     of it; "selective", all but its products with weights and fused attention; "none".
+    compile: whether layers go through torch.compile, which takes a while at the start; not with "selective".
     background_saving: whether checkpoints are written while training goes on; it takes the memory of one more copy on
     the host.
     corpora: where corpora are built and tokenised: on the cores of this machine, or on the Ray cluster that RAY_ADDRESS
@@ -49,8 +50,18 @@ class MachineSettings(Settings):
     processes: int = Field(default=1, ge=1)
     parallel: Parallel = "replicate"
     activation_checkpointing: ActivationCheckpointing = "none"
+    compile: bool = False
     background_saving: bool = False
     corpora: Literal["local", "ray"] = "local"
+
+    @model_validator(mode="after")
+    def _compiled_layers_are_whole(self) -> MachineSettings:
+        if self.compile and self.activation_checkpointing == "selective":
+            raise ValueError(
+                'compile = true leaves nothing to select from for activation_checkpointing = "selective"; '
+                'choose "full" or "none"'
+            )
+        return self
 
 
 @dataclass
