@@ -21,6 +21,7 @@ from gradus.train.checkpoint import Checkpoints
 from gradus.train.config import GuardSettings, Precision
 from gradus.train.loop import StepReport, fit
 from gradus.train.losses import Loss, next_token_loss
+from gradus.train.precision import LossScale
 
 HERE = Path(__file__).parent
 STEPS = 24
@@ -175,6 +176,38 @@ def test_activation_checkpointing_keeps_less_for_the_backward_pass(kind: str, sh
 def test_compiled_layers_train_as_others_do(kind: str) -> None:
     expected, found = wrapped(), wrapped(compile=True, activation_checkpointing=kind)
     assert all(torch.allclose(found[name], weight, atol=1e-5) for name, weight in expected.items())
+
+
+def test_fp16_learns_as_fp32_does_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    _, exact = run(None)
+    whole, reports = run(tmp_path / "whole", precision="fp16")
+    assert whole.compute_dtype == torch.float16
+    assert reports[-1].skipped == 0
+    for report, twin in zip([r for r in reports if r.logged], [r for r in exact if r.logged], strict=True):
+        assert report.loss == pytest.approx(twin.loss, rel=2e-3)
+        assert report.grad_norm == pytest.approx(twin.grad_norm, rel=0.05)
+    run(tmp_path / "broken", precision="fp16", stop_after=12)
+    resumed, _ = run(tmp_path / "broken", precision="fp16")
+    assert same_weights(whole, resumed)
+
+
+def test_a_loss_scale_that_overflows_is_halved_until_steps_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LossScale, "FIRST", 2.0**24)
+    _, reports = run(None, precision="fp16", log_every=1)
+    assert 3 <= reports[-1].skipped <= 12
+    first = reports[-1].skipped
+    assert all(r.loss is None for r in reports[:first])
+    assert all(r.loss is not None for r in reports[first:])
+
+
+def test_a_loss_scale_grows_again_after_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LossScale, "PATIENCE", 3)
+    scale = LossScale(torch.device("cpu"))
+    found = []
+    for norm in (1.0, math.inf, 1.0, 1.0, 1.0, math.nan, 1.0):
+        scale.update(torch.tensor(norm))
+        found.append(float(scale.scale) / LossScale.FIRST)
+    assert found == [1.0, 0.5, 0.5, 0.5, 1.0, 0.5, 0.5]
 
 
 def nan_at(bad: set[int]) -> Loss:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from gradus.core.settings import Settings
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["replicate", "shard", "hybrid"]
 ActivationCheckpointing = Literal["none", "selective", "full"]
 

@@ -123,8 +123,9 @@ class Optimizer:
             return
         if self.muon is not None:
             lr = self.settings.matrix_lr * lr_scale
-            # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout.
-            self.muon.step(step, lr, skip, divisor, self.model.compute_dtype)
+            # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout, and fp16 has too small a range.
+            dtype = self.model.compute_dtype
+            self.muon.step(step, lr, skip, divisor, torch.float32 if dtype == torch.float16 else dtype)
         self._count += ~skip
         # The kernel computes with the count even where it skips; a count of zero would divide by zero.
         count = self._count.clamp(min=1)
