@@ -127,6 +127,24 @@ class _Run:
     def rollbacks(self) -> int:
         return len(self.passed_over)
 
+    def advance(self, micro_batches: Sequence[Batch], loss: Loss, lr_scale: float) -> StepResult:
+        """Train one step and count it."""
+        result = train_step(
+            self.model,
+            self.optimizer,
+            micro_batches,
+            loss,
+            step=self.step,
+            lr_scale=lr_scale,
+            guard=self.guard,
+            world=self.world,
+            loss_scale=self.loss_scale,
+        )
+        self.step += 1
+        self.tokens = self.tokens + result.tokens
+        self.tally.add(result)
+        return result
+
     def save(self, report: StepReport) -> None:
         """Commit a checkpoint, on all ranks together."""
         if self.checkpoints is None:
@@ -225,20 +243,7 @@ def fit(
     while run.step < steps:
         micro_batches = [batch.to(run.device) for batch in batches(run.step + run.data_offset)]
         scale = schedule(run.step)
-        result = train_step(
-            model,
-            optimizer,
-            micro_batches,
-            loss,
-            step=run.step,
-            lr_scale=scale,
-            guard=run.guard,
-            world=world,
-            loss_scale=run.loss_scale,
-        )
-        run.step += 1
-        run.tokens = run.tokens + result.tokens
-        run.tally.add(result)
+        result = run.advance(micro_batches, loss, scale)
         is_last = run.step == steps
         logged = is_last or run.step % log_every == 0
         # Reading the counter makes the host wait for a GPU, so there it is read when logging.
