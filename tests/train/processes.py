@@ -1,8 +1,8 @@
 """Helper of test_fit: runs that are killed, and runs on several ranks, as forks of one fresh process.
 
 kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE STOP MODE [KIND]:
-train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP, with optimizers such as "rest=adafactor".
-Prints JSON.
+train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP, with optimizers such as "rest=adafactor",
+and with "nan=24:27" a loss that is NaN in these data steps on the last rank. Prints JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from pathlib import Path
 import tiny_training as tiny
 import torch
 
+from gradus.model.batch import Batch
+from gradus.model.transformer import Transformer
 from gradus.train.checkpoint import Checkpoints
+from gradus.train.config import GuardSettings
 from gradus.train.loop import fit
 from gradus.train.losses import next_token_loss
 from gradus.train.optimizers import build_optimizer
@@ -131,6 +134,20 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, kinds: 
         # Uneven shares: one document against five.
         return [tiny.batch(documents[:1])] if rank == 0 else [tiny.batch(documents[1:3]), tiny.batch(documents[3:])]
 
+    bad = range(*map(int, kinds.get("nan", "0:0").split(":")))
+    kinds = {name: kind for name, kind in kinds.items() if name != "nan"}
+    data_step = 0
+
+    def share_noted(step: int) -> list:
+        nonlocal data_step
+        data_step = step
+        return share(step)
+
+    def loss(model: Transformer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        total, count, metrics = next_token_loss(model, batch)
+        is_bad = rank == size - 1 and data_step in bad
+        return total * (torch.nan if is_bad else 1.0), count, metrics
+
     model, optimizer = tiny.model_and_optimizer(world=world, **kinds)
     # What a forward pass without a backward pass leaves behind must not be taken for the parameters.
     with torch.no_grad():
@@ -138,28 +155,30 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, kinds: 
     optimizer = build_optimizer(model, optimizer.settings, world)
     with torch.no_grad():
         next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))
-    losses, tokens = [], 0
+    losses, tokens, passed_over = [], 0, ()
     for report in fit(
         model,
         optimizer,
-        share,
-        next_token_loss,
+        share_noted,
+        loss,
         tiny.schedule(RANK_STEPS),
         steps=RANK_STEPS,
         checkpoints=Checkpoints(folder / "checkpoints", world=world),
         log_every=1,
         save_every=20,
         precision="fp32",
+        guard=GuardSettings(skips_in_row=3),
         world=world,
     ):
         if not report.resumed:
             losses.append(report.loss)
-            tokens = report.tokens
+            tokens, passed_over = report.tokens, report.passed_over
         if report.step == stop and not report.resumed:
             break
     with whole_weights(model, world):
         digest = sum(float(p.detach().double().abs().sum()) for p in model.parameters())
-    (folder / f"rank{rank}.json").write_text(json.dumps({"losses": losses, "tokens": tokens, "digest": digest}))
+    told = {"losses": losses, "tokens": tokens, "passed_over": passed_over, "digest": digest}
+    (folder / f"rank{rank}.json").write_text(json.dumps(told))
     leave_world()
 
 
@@ -179,7 +198,7 @@ def ranks(folder: Path, size: int, stop: int, mode: str, kinds: dict[str, str]) 
     assert succeeded(*[forked(of_rank(rank)) for rank in range(size)])
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
     agree = all(part == found[0] for part in found)
-    return {"losses": found[0]["losses"], "tokens": found[0]["tokens"], "ranks_agree": agree}
+    return {**found[0], "ranks_agree": agree}
 
 
 if __name__ == "__main__":

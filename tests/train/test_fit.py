@@ -325,6 +325,19 @@ def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path, one_proces
     assert_is_a_model_folder(two["folder"], two["weights"])
 
 
+@pytest.mark.parametrize("mode", ["replicate", "shard"])
+def test_ranks_roll_back_together_where_one_of_them_sees_nan(tmp_path: Path, mode: str) -> None:
+    expected = trained(tmp_path / "one", 1, 50, "replicate", "nan=24:27")
+    found = trained(tmp_path / "two", 2, 50, mode, "nan=24:27")
+    # Refused at data 24, 25, 26; back to step 20, whose data now begin at 27.
+    assert found["passed_over"] == expected["passed_over"] == [[27, 20, 20, 27]]
+    assert found["ranks_agree"]
+    # The third refusal is not reported: the run is back at its checkpoint by then.
+    assert [loss is None for loss in found["losses"]] == [step in (24, 25) for step in range(56)]
+    kept = [{**told, "losses": [loss for loss in told["losses"] if loss is not None]} for told in (found, expected)]
+    assert_same_training(kept[0], kept[1], last=54)
+
+
 def test_adafactor_on_shards_equals_one_process(tmp_path: Path) -> None:
     kinds = "matrix=adafactor", "rest=adafactor"
     expected = trained(tmp_path / "one", 1, 40, "replicate", *kinds)
