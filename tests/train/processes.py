@@ -1,12 +1,14 @@
 """Helper of test_fit: runs that are killed, and runs on several ranks, as forks of one fresh process.
 
-kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE STOP MODE [KIND]:
-train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP, with optimizers such as "rest=adafactor",
-and with "nan=24:27" a loss that is NaN in these data steps on the last rank. Prints JSON.
+kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times.
+ranks FOLDER SIZE STOP MODE [KIND]: train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP, with
+optimizers such as "rest=adafactor", and with "nan=24:27" a loss that is NaN in these data steps on the last rank.
+full FOLDER RANK: save on two ranks, one of them with a full disk. Each prints JSON.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -22,8 +24,10 @@ from pathlib import Path
 import tiny_training as tiny
 import torch
 
+from gradus.core.errors import TrainingError
 from gradus.model.batch import Batch
 from gradus.model.transformer import Transformer
+from gradus.train import saving
 from gradus.train.checkpoint import Checkpoints
 from gradus.train.config import GuardSettings
 from gradus.train.loop import fit
@@ -182,6 +186,37 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, kinds: 
     leave_world()
 
 
+def save_with_full_disk(folder: Path, rank: int, full: int, port: int) -> None:
+    """Two sharded ranks save; the disk of rank `full` is full at the second checkpoint, and free again at the third."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    world = join_world(torch.device("cpu"), "shard")
+    model, optimizer = tiny.model_and_optimizer(world=world)
+    checkpoints = Checkpoints(folder, world=world, background=True)
+    real = saving.save_tensors
+
+    def refuse(path: Path, tensors: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    told = ""
+    for step in (1, 2, 3):
+        saving.save_tensors = refuse if step == 2 and rank == full else real
+        try:
+            checkpoints.save(step, model, optimizer, {"step": step}, {"step": torch.tensor(step)})
+            checkpoints.finish()
+        except TrainingError as error:
+            told = str(error)
+    found = checkpoints.latest()
+    assert found is not None
+    (folder / f"rank{rank}.json").write_text(json.dumps({"told": told, "latest": found.step}))
+    leave_world()
+
+
+def full_disk(folder: Path, full: int) -> list[dict[str, object]]:
+    port = free_port()
+    assert succeeded(*[forked(partial(save_with_full_disk, folder, rank, full, port)) for rank in range(2)])
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -206,6 +241,8 @@ if __name__ == "__main__":
     command, folder, *words = sys.argv[1:]
     if command == "kill":
         answer = kill(Path(folder), int(words[0]), int(words[1]), words[2])
+    elif command == "full":
+        answer = full_disk(Path(folder), int(words[0]))
     else:
         size, stop, mode, *kinds = words
         answer = ranks(Path(folder), int(size), int(stop), mode, dict(kind.split("=") for kind in kinds))

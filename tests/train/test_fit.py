@@ -338,6 +338,15 @@ def test_ranks_roll_back_together_where_one_of_them_sees_nan(tmp_path: Path, mod
     assert_same_training(kept[0], kept[1], last=54)
 
 
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_disk_that_is_full_for_one_rank_fails_the_checkpoint_on_both_and_only_that(tmp_path: Path, full: int) -> None:
+    told = json.loads(helper("full", tmp_path, str(full)))
+    assert "the disk is full, step 2 could not be saved; earlier checkpoints are intact (steps 1)" in told[full]["told"]
+    assert told[1 - full]["told"] == "step-00000002: another process could not write its part"
+    assert [part["latest"] for part in told] == [3, 3]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000001", "step-00000003"]
+
+
 def test_adafactor_on_shards_equals_one_process(tmp_path: Path) -> None:
     kinds = "matrix=adafactor", "rest=adafactor"
     expected = trained(tmp_path / "one", 1, 40, "replicate", *kinds)
