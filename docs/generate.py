@@ -23,6 +23,7 @@ from gradus.core.gate import Gate
 from gradus.core.quantity import Quantity, format_count
 from gradus.core.settings import Settings
 from gradus.data.presets import PRESETS
+from gradus.release.settings import PushSettings
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.schema import RoadmapHead
@@ -97,6 +98,7 @@ def _command_names() -> list[tuple[str, ...]]:
 def _head() -> Iterator[str]:
     yield from _table(RoadmapHead)
     yield from _section("#### MachineSettings", MachineSettings)
+    yield from _section("#### PushSettings", PushSettings)
 
 
 def _stages() -> Iterator[str]:

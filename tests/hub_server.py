@@ -2,12 +2,15 @@
 
 Speaks /api/{models,datasets}/{repo}/revision/{revision} and /tree/{revision}/{folder} (pages, recursive), and
 /{repo}/resolve/{revision}/{path} with Range, ETag and X-Repo-Commit; files of Git LFS are redirected to a second
-server, at another port and with a signed address, as the Hub sends them to its CDN. Faults are scripted: refusals,
-server errors, silence, bodies cut short. Every request is written down.
+server, at another port and with a signed address, as the Hub sends them to its CDN. For uploads (models alone):
+/api/repos/create, preupload, paths-info, the batch address of Git LFS with PUT to the second server, and commit; a
+commit that names a large file which was not sent is refused. Faults are scripted: refusals, server errors, silence,
+bodies cut short. Every request is written down.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -185,6 +188,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def log_message(self, *arguments: object) -> None:
         pass
 
@@ -199,12 +208,18 @@ class _Handler(BaseHTTPRequestHandler):
             if self.fault.drop:
                 self._hang_up()
                 return
-            if self.fault.status is not None:
-                self._send(self.fault.status, b"", self.fault.headers)
-                return
         parts = urlsplit(self.path)
+        # Read before any answer, since the client sends it in any case.
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.fault is not None and self.fault.status is not None:
+            self._send(self.fault.status, b"", self.fault.headers)
+            return
         try:
-            if self.server_name == "cdn":
+            if self.command == "PUT":
+                self._take_object(parts.path, parts.query, body)
+            elif self.command == "POST":
+                self._take(parts.path, body)
+            elif self.server_name == "cdn":
                 self._send_object(parts.path, parts.query)
             elif parts.path in self.hub.pages:
                 self._send_bytes(self.hub.pages[parts.path])
@@ -221,6 +236,81 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, b"")
         else:
             self._send_bytes(data)
+
+    # Uploads
+
+    def _take(self, path: str, body: bytes) -> None:
+        """A POST: all but reading needs the token."""
+        kind = self.headers["Content-Type"] or ""
+        if path == "/api/repos/create":
+            self._create(json.loads(body))
+            return
+        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|paths-info|commit)/([^/]+)", path)
+        batch = re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path)
+        repository = self._readable("models", (found or batch)[1]) if found or batch else None
+        if repository is None:
+            return
+        if batch:
+            self._send_json({"transfer": "basic", "objects": [self._action(o) for o in json.loads(body)["objects"]]})
+        elif found and found[2] == "paths-info":
+            asked = json.loads(body) if kind.startswith("application/json") else parse_qs(body.decode())
+            commit = repository.find(unquote(found[3]))
+            files = commit.files if commit else {}
+            self._send_json([self._file_entry(name, files[name]) for name in asked["paths"] if name in files])
+        elif not self._has_token():
+            self._refuse(401, "RepoNotFound")
+        elif found and found[2] == "preupload":
+            self._send_json({"files": [self._mode(file) for file in json.loads(body)["files"]]})
+        else:
+            self._commit(found[1] if found else "", repository, [json.loads(line) for line in body.splitlines()])
+
+    def _create(self, asked: Mapping[str, object]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        if not self._has_token():
+            self._refuse(401, "RepoNotFound")
+        elif ("models", name) in self.hub.repositories:
+            self._send(409, b"{}")
+        else:
+            private = asked.get("visibility") == "private" or asked.get("private") is True
+            self.hub.model(name, {".gitattributes": "*.bin filter=lfs"}, private=private)
+            self._send_json({"url": f"{self.hub.endpoint}/{name}"})
+
+    def _mode(self, file: Mapping[str, object]) -> dict[str, object]:
+        large = int(str(file["size"])) >= self.hub.lfs_from_bytes
+        return {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+
+    def _action(self, wanted: Mapping[str, object]) -> dict[str, object]:
+        """Where a large file is put; nowhere where it is known already."""
+        oid = str(wanted["oid"])
+        if self.hub.object(oid) is not None:
+            return dict(wanted)
+        address = f"{self.hub.cdn}/lfs/{oid}?{SIGNATURE}"
+        return {**wanted, "actions": {"upload": {"href": address, "header": {}}}}
+
+    def _take_object(self, path: str, query: str, body: bytes) -> None:
+        if query != SIGNATURE:
+            self._send(403, b"")
+        elif hashlib.sha256(body).hexdigest() != path.rsplit("/", 1)[-1]:
+            self._send(400, b"")
+        else:
+            self.hub.object_path(body)
+            self._send(200, b"")
+
+    def _commit(self, name: str, repository: Repository, lines: list[dict[str, dict[str, str]]]) -> None:
+        before = repository.find("main")
+        files = dict(before.files) if before else {}
+        for line in lines[1:]:
+            value, path = line["value"], line["value"]["path"]
+            data = base64.b64decode(value["content"]) if line["key"] == "file" else self.hub.object(value["oid"])
+            if data is None:
+                self._send(422, b"{}")
+                return
+            files[path] = data
+        commit = repository.commit(files)
+        self._send_json({"commitUrl": f"{self.hub.endpoint}/{name}/commit/{commit}", "commitOid": commit})
+
+    def _has_token(self) -> bool:
+        return bool(self.headers["Authorization"] == f"Bearer {self.hub.token}")
 
     # The API
 
@@ -302,7 +392,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _readable(self, kind: str, name: str, lists_only: bool = False) -> Repository | None:
         """The repository, or None after a refusal. A gated one shows its list of files to everybody."""
         repository = self.hub.repositories.get((kind, name))
-        may = self.headers["Authorization"] == f"Bearer {self.hub.token}"
+        may = self._has_token()
         if repository is None or (repository.private and not may):
             self._refuse(401, "RepoNotFound")
             return None

@@ -204,7 +204,7 @@ def test_the_kept_token_is_used_and_must_be_for_its_owner_alone(
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(file))
     file.chmod(0o644)
     message = refusal(repo="a/hidden", path="extra/*")
-    assert message == f"{file}: other users of this machine can read this token; run: chmod 600 {file}"
+    assert message == f"{file}: other users of this machine can read this secret; run: chmod 600 {file}"
     file.chmod(0o600)
     assert len(paths(repo="a/hidden", path="extra/*")) == 1
     monkeypatch.setenv("HF_TOKEN", "hf_\u2026cut")

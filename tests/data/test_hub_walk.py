@@ -74,7 +74,7 @@ def roadmap(hub: HubServer, tmp_path: Path) -> Path:
 
 def planned(roadmap: Roadmap, home: Path) -> tuple[float, tuple[str, ...]]:
     """(bytes of text in all, notes) of the plan of its one stage."""
-    (plan,) = plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, home), home / "artifacts")
+    (plan,) = plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, home), home / "artifacts").stages
     return plan.estimate.facts["bytes"] + plan.estimate.facts["validation_bytes"], plan.estimate.notes
 
 

@@ -2,7 +2,8 @@
 
 A command is a line of a ```sh block. What is changed on the way, for all commands alike and nothing else:
 `gradus run` gets `--smoke`, so runs are called NAME-smoke and later commands mean those; `make TARGET` is asked
-what it would do (`make -n`), since this test is itself part of `make test`. Blocks after `<!-- file: NAME -->`
+what it would do (`make -n`), since this test is itself part of `make test`; the place `file:///backup` is a folder of
+the test. Blocks after `<!-- file: NAME -->`
 are written to that file first. Any other command or mark fails the test.
 """
 
@@ -46,9 +47,9 @@ def commands():
     return [pytest.param(command, id=f"{page}: {command}") for command, page in order]
 
 
-def at_toy_size(command):
-    """The words of a command as they are run here."""
-    words = shlex.split(command)
+def at_toy_size(command, folder):
+    """The words of a command as they are run in a folder."""
+    words = shlex.split(command.replace("file:///backup", f"{folder.as_uri()}/backup"))
     if words[0] == "make":
         return ["make", "-n", *words[1:]]
     assert words[0] == "gradus", f"no rule for running: {command}"
@@ -87,7 +88,7 @@ def run_in(folder, words):
 
 @pytest.mark.parametrize("command", commands())
 def test_the_command_works(command, sandbox):
-    done = run_in(sandbox, at_toy_size(command))
+    done = run_in(sandbox, at_toy_size(command, sandbox))
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert done.stdout.strip() or " chat " in command
 

@@ -163,7 +163,7 @@ def test_the_run_folder_tells_lineage_and_measures(run, tmp_path):
 
 def test_two_walks_of_one_roadmap_do_not_collide(run, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from gradus.roadmap.lock import exclusive_lock\n"
+        "import sys; from pathlib import Path; from gradus.core.lock import exclusive_lock\n"
         "with exclusive_lock(Path(sys.argv[1]), 'busy'): print('held', flush=True); sys.stdin.read()"
     )
     path = tmp_path / "home/runs/toy/.lock"

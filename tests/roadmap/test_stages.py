@@ -227,7 +227,7 @@ def test_a_plan_uses_what_is_finished_and_estimates_the_rest(folder):
     def facts():
         roadmap = load_roadmap(folder / "data.toml")
         device = choose_device("cpu", roadmap.machine, folder)
-        return {p.stage.name: p for p in plan_roadmap(roadmap, device, folder / "artifacts")}
+        return {p.stage.name: p for p in plan_roadmap(roadmap, device, folder / "artifacts").stages}
 
     before = facts()["tokens"]
     made = run(folder).artifacts["tokens"].results["tokens"]

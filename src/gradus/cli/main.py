@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
+from gradus.core.secrets import redacted
 
 EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -94,15 +95,24 @@ def run(
 def plan(
     file: RoadmapFile,
     overrides: Overrides = None,
-    device: Annotated[str, typer.Option("--device", help="A device of the table: cpu, h100, ...")] = "cpu",
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="A device of the table (h100, a100, ...) [this machine]; several are compared."),
+    ] = None,
     smoke: Smoke = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="First measure this machine by a short run; writes HOME/devices.toml."),
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Print steps, tokens, FLOPs, memory and time of each stage without running anything."""
-    from gradus.cli.walking import print_plan
+    """Print steps, tokens, FLOPs, memory, time and money of each stage without running anything."""
+    from gradus.cli.walking import calibrate_machine, print_plan
 
-    print_plan(file, overrides or [], home_folder(home), device=device, smoke=smoke, as_json=json)
+    if calibrate:
+        calibrate_machine(file, overrides or [], home_folder(home), smoke=smoke, as_json=json)
+    print_plan(file, overrides or [], home_folder(home), devices=device or [], smoke=smoke, as_json=json)
 
 
 @app.command()
@@ -209,6 +219,41 @@ def report(
 
 
 @app.command()
+def push(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="PLACE", help="hub:OWNER/NAME, file:///FOLDER, s3://... [the roadmap's place]."),
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", help='How far apart checkpoints are, such as "100 steps".')
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on while it is being walked, until Ctrl-C.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Send a roadmap's artifacts, checkpoints and records to a place."""
+    from gradus.cli.placing import push_home
+
+    push_home(name, home_folder(home), to, every, follow, json)
+
+
+@app.command()
+def pull(
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="hub:OWNER/NAME, file:///FOLDER, s3://...")],
+    into: Annotated[
+        Path | None, typer.Option("--into", help="The home to fill [GRADUS_HOME, else the current folder].")
+    ] = None,
+    roadmap: Annotated[str | None, typer.Option("--roadmap", metavar="NAME", help="This one alone.")] = None,
+    json: Json = False,
+) -> None:
+    """Bring what was pushed to a place to this machine; gradus run then goes on at the next step."""
+    from gradus.cli.placing import pull_home
+
+    pull_home(place, home_folder(into), roadmap, json)
+
+
+@app.command()
 def doctor(home: Home = None, json: Json = False) -> None:
     """Check this machine: versions, cores, memory, disk, what is missing and how to install it."""
     from gradus.cli.checkup import print_checkup
@@ -227,7 +272,7 @@ def main() -> None:
     except GradusError as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {redacted(str(error))}", err=True)
         sys.exit(exit_code(error))
 
 
@@ -241,7 +286,7 @@ def exit_code(error: GradusError) -> int:
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A bug of ours, told shortly; --debug shows where."""
     typer.echo(
-        f"internal error: {kind.__name__}: {error} (please report this; --debug shows where it happened)",
+        redacted(f"internal error: {kind.__name__}: {error} (please report this; --debug shows where it happened)"),
         err=True,
     )
 

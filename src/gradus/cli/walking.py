@@ -14,8 +14,9 @@ from typing import Any
 import typer
 
 from gradus.core.errors import ConfigError, did_you_mean
-from gradus.roadmap.models import RUN_RECORD
-from gradus.roadmap.plan import choose_device, plan_json, plan_roadmap, plan_text
+from gradus.core.home import RUN_RECORD
+from gradus.roadmap.plan import choose_device, own_device, plan_roadmap
+from gradus.roadmap.plan_text import plan_json, plan_text
 from gradus.roadmap.schema import load_roadmap
 
 EXIT_INTERRUPTED = 130
@@ -35,7 +36,7 @@ def run_roadmap(
     from gradus.roadmap.progress import QuietProgress, live_progress
     from gradus.roadmap.run import walk
 
-    roadmap = load_roadmap(file, overrides, smoke)
+    roadmap = load_roadmap(file, overrides, smoke, home)
     with stopping():
         result = walk(roadmap, home, QuietProgress() if as_json else live_progress(), only, reason)
     if as_json:
@@ -57,15 +58,31 @@ def run_roadmap(
         )
 
 
-def print_plan(file: Path, overrides: Sequence[str], home: Path, *, device: str, smoke: bool, as_json: bool) -> None:
-    """The plan as a table or as JSON."""
-    roadmap = load_roadmap(file, overrides, smoke)
-    chosen = choose_device(device, roadmap.machine, home)
-    planned = plan_roadmap(roadmap, chosen, home / "artifacts")
+def calibrate_machine(file: Path, overrides: Sequence[str], home: Path, *, smoke: bool, as_json: bool) -> None:
+    """Measure this machine by a short run of the roadmap's stages, and say what was found."""
+    from gradus.core.devices import DEVICES_FILE
+    from gradus.roadmap.calibrate import calibrate
+    from gradus.roadmap.progress import QuietProgress, live_progress
+
+    roadmap = load_roadmap(file, overrides, smoke, home)
+    with stopping():
+        rates = calibrate(roadmap, home, QuietProgress() if as_json else live_progress())
+    if not as_json:
+        typer.echo(f"\nmeasured: {', '.join(rates)}; written to {home / DEVICES_FILE}\n")
+
+
+def print_plan(
+    file: Path, overrides: Sequence[str], home: Path, *, devices: Sequence[str], smoke: bool, as_json: bool
+) -> None:
+    """The plan for each device, or for this machine, as tables or as JSON."""
+    roadmap = load_roadmap(file, overrides, smoke, home)
+    names = devices or [own_device(roadmap.machine, home)]
+    plans = [plan_roadmap(roadmap, choose_device(name, roadmap.machine, home), home / "artifacts") for name in names]
     if as_json:
-        print_json(plan_json(roadmap, planned, chosen))
+        found = [plan_json(roadmap, plan) for plan in plans]
+        typer.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1, ensure_ascii=False))
     else:
-        typer.echo(plan_text(roadmap, planned, chosen))
+        typer.echo(plan_text(roadmap, plans))
 
 
 def print_report(name: str, home: Path, out: Path | None) -> None:
@@ -92,15 +109,24 @@ def print_json(data: dict[str, Any]) -> None:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Ctrl-C and a polite kill end the command with exit code 130, after what the walk has to say."""
+    """Ctrl-C and a polite kill end the command with exit code 130, after what the walk has to say.
+
+    SIGUSR1, which asks for a profile of training steps, ends nothing.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def nothing_to_profile(number: int, frame: FrameType | None) -> None:
+        typer.echo("  no stage is training now, so there is nothing to profile", err=True)
+
+    handlers: dict[str, Any] = {"SIGTERM": interrupt, "SIGUSR1": nothing_to_profile}
+    numbers = {name: getattr(signal, name) for name in handlers if hasattr(signal, name)}
+    before = {number: signal.signal(number, handlers[name]) for name, number in numbers.items()}
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

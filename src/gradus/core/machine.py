@@ -1,9 +1,13 @@
-"""What this run stands on: machine facts and package versions, read without importing torch."""
+"""What this run stands on and what it takes: machine facts, versions, memory and processor time. Torch-free."""
 
 from __future__ import annotations
 
 import os
 import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -69,6 +73,82 @@ def bf16_instructions() -> list[str]:
             flags = line.split(":", 1)[1].split()
             return [flag for flag in ("avx512_bf16", "amx_bf16", "bf16", "svebf16") if flag in flags]
     return []
+
+
+def gpu_names() -> list[str]:
+    """The NVIDIA devices that the driver knows, by their marketing names; [] where there are none or it is hidden."""
+    found = []
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        lines = file.read_text(errors="replace").splitlines()
+        found += [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:")]
+    return found
+
+
+class ProcessTree:
+    """This process and all that it started, directly or not."""
+
+    _LISTED_FOR_SECONDS = 5.0
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._own = psutil.Process()
+        self._others: list[Any] = []
+        self._listed = float("-inf")
+
+    def _processes(self) -> list[Any]:
+        # Finding children reads the whole process table, a thousand times the work of asking one process.
+        now = time.monotonic()
+        if now - self._listed > self._LISTED_FOR_SECONDS:
+            self._listed, self._others = now, self._own.children(recursive=True)
+        return [self._own, *self._others]
+
+    def usage(self) -> tuple[int, float]:
+        """(resident bytes, processor seconds of those that live), over all of them.
+
+        Pages that several processes share, such as libraries, count in each.
+        """
+        import psutil
+
+        memory, seconds = 0, 0.0
+        for process in self._processes():
+            try:
+                memory += process.memory_info().rss
+                times = process.cpu_times()
+            except psutil.Error:
+                continue  # it has just ended
+            seconds += times.user + times.system
+        return memory, seconds
+
+
+class PeakMemory:
+    """The most memory that the process tree was seen to have, looked at in the background."""
+
+    def __init__(self, every_seconds: float = 0.5) -> None:
+        self.bytes = 0
+        self._every = every_seconds
+        self._ended = threading.Event()
+        self._tree = ProcessTree()
+
+    def look(self) -> int:
+        """Look now; returns the most so far."""
+        self.bytes = max(self.bytes, self._tree.usage()[0])
+        return self.bytes
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every):
+            self.look()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look every now and then while the block runs."""
+        thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
 
 
 def _cpuinfo() -> list[str]:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydantic import field_validator, model_validator
 from gradus.core.errors import DataError, did_you_mean
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
+from gradus.core.secrets import exposure
 from gradus.data.dataset_card import (
     card_patterns,
     compiled_pattern,
@@ -335,13 +335,9 @@ def hub_token() -> str | None:
         return token
     from huggingface_hub import constants, get_token
 
-    path = Path(os.environ.get("HF_TOKEN_PATH", "") or constants.HF_TOKEN_PATH).expanduser()
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return None
-    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
-        raise DataError(f"{path}: other users of this machine can read this token; run: chmod 600 {path}")
+    problem = exposure(Path(os.environ.get("HF_TOKEN_PATH", "") or constants.HF_TOKEN_PATH).expanduser())
+    if problem:
+        raise DataError(problem)
     return get_token()
 
 

@@ -128,6 +128,13 @@ class TokenStore:
         return sum(shard.entry.tokens for shard in self.shards)
 
     @cached_property
+    def trained_fraction(self) -> float:
+        """Share of the tokens that are trained; reads the mask of every shard in the "documents" layout."""
+        if self.layout == "stream":
+            return 1.0
+        return sum(int(np.count_nonzero(shard.mask)) for shard in self.shards) / max(1, self.num_tokens)
+
+    @cached_property
     def lengths(self) -> Int64:
         """(documents,) tokens of each; reads the index of every shard, so not for large sets."""
         return np.concatenate([np.zeros(0, dtype=np.int64), *(shard.lengths for shard in self.shards)])

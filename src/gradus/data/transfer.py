@@ -52,9 +52,13 @@ class UnreachableError(DataError):
 class Patience:
     """How often something failed in a row, and how long to wait before it is tried again."""
 
-    def __init__(self, what: str, most_failures: int = MOST_FAILURES) -> None:
+    def __init__(
+        self, what: str, most_failures: float = MOST_FAILURES, sleep: Callable[[float], object] | None = None
+    ) -> None:
+        """sleep: what to wait with, for one who may be woken."""
         self._what = what
         self._most = most_failures
+        self._sleep = sleep
         self._failures = 0
 
     def advanced(self) -> None:
@@ -75,7 +79,7 @@ class Patience:
                 f"{self._what}: {problem}{times}; check the connection and run the same command again"
             )
         wait = min(_FIRST_WAIT_SECONDS * 2.0 ** (self._failures - 1), _MOST_WAIT_SECONDS)
-        _sleep(max(asked_seconds or 0.0, wait * random.uniform(0.75, 1.25)))
+        (self._sleep or _sleep)(max(asked_seconds or 0.0, wait * random.uniform(0.75, 1.25)))
 
 
 class Connection:

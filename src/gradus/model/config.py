@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from gradus.core.errors import ConfigError
 from gradus.core.settings import Settings, check_settings
+from gradus.model.rope import RopeScaling
 
 WIDTH_PER_DEPTH = 64
 NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 where that divides
@@ -38,6 +39,7 @@ class ModelConfig(Settings):
     vocab_size: int = Field(ge=1)
     context: int = Field(ge=1)
     rope_base: float = Field(default=10_000.0, gt=1.0)
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = Field(default=1e-6, gt=0.0)
     tie_embeddings: bool = False
     qk_norm: bool = True

@@ -94,19 +94,22 @@ def training_memory(
     compute_bytes: int = 2,
     logit_chunk: int = 1024,
     mean_context: float | None = None,
+    keeps_probabilities: bool = True,
 ) -> TrainingMemory:
-    """Memory of one training step on a CPU, by part.
+    """Memory of one training step of one process, by part.
 
     Weights and gradients are fp32, matrices train with Muon, the rest with AdamW. Activations are what the
     backward pass keeps of each block; logits exist one chunk of tokens at a time. mean_context: positions a
-    token attends to on average, None for rows that are one full document each.
+    token attends to on average, None for rows that are one full document each. keeps_probabilities: whether attention
+    keeps those of short documents for the backward pass, as it does on a CPU.
     """
     c = config
     count = parameters(c)
     if mean_context is None:
         mean_context = (c.context + 1) / 2
     heads = 2 * c.query_width + 2 * c.kv_width + c.query_width  # normalised q and k, all heads, attention out
-    probabilities = c.num_heads * (mean_context + QUERY_BLOCK / 2) if c.context <= KEPT_LENGTH else 0.0
+    kept = keeps_probabilities and c.context <= KEPT_LENGTH
+    probabilities = c.num_heads * (mean_context + QUERY_BLOCK / 2) if kept else 0.0
     # Two normalised inputs; gate, up, silu(gate) and their product; the last layer's input to the head twice.
     per_layer = 2 * c.width + heads + c.kv_width + 4 * c.mlp_width + probabilities
     compute_copy = compute_bytes * multiplied_parameters(c) if compute_bytes < 4 else 0

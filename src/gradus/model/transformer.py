@@ -18,6 +18,7 @@ from gradus.model.attention import attention
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
 from gradus.model.kernels import attention_heads, rms_norm, swiglu
+from gradus.model.rope import scaled_frequencies
 from gradus.model.rows import held, held_rows
 
 Role = Literal["matrix", "embed", "head", "vector"]
@@ -199,7 +200,12 @@ class Transformer(nn.Module):
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each token's angles, (N, 1, D/2). Source: RoPE, Su et al. 2021, in halves."""
-        half = self.config.head_dim // 2
+        half, scaling = self.config.head_dim // 2, self.config.rope_scaling
+        if scaling is not None:
+            stretched = scaled_frequencies(self.config.rope_base, self.config.head_dim, scaling)
+            angles = positions[:, None].float() * torch.tensor(stretched, device=positions.device)  # (N, D/2)
+            cos, sin = angles.cos() * scaling.magnitude, angles.sin() * scaling.magnitude
+            return cos[:, None].to(self.compute_dtype), sin[:, None].to(self.compute_dtype)
         steps = torch.arange(half, device=positions.device, dtype=torch.float32)
         frequencies = self.config.rope_base ** (-steps / half)
         angles = positions[:, None].float() * frequencies  # (N, D/2)

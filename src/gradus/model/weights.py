@@ -7,7 +7,7 @@ folder loads in transformers, vLLM and llama.cpp's converter as it is. Fused pro
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.model.config import ModelConfig
+from gradus.model.rope import hub_rope, rope_from_hub
 from gradus.model.rows import RowSource, copy_rows
 from gradus.model.tensor_files import TensorFiles, save_tensors
 from gradus.model.transformer import Transformer
@@ -59,14 +60,16 @@ def to_hub(model: Transformer, parameters: Mapping[str, Tensor] | None = None) -
 
 
 @torch.no_grad()
-def from_hub(model: Transformer, tensors: Mapping[str, RowSource], where: str) -> None:
+def from_hub(model: Transformer, tensors: Mapping[str, RowSource], where: str, left_out: Collection[str] = ()) -> None:
     """Copy weights by the Hub's names into the model, of sharded parameters the rows held here.
 
-    ArtifactError names what is missing or does not fit.
+    left_out: parameters that keep what they hold. ArtifactError names what is missing or does not fit.
     """
     splits = model.row_splits()
     problems, used = [], set()
     for name, parameter in model.named_parameters():
+        if name in left_out:
+            continue
         begin = 0
         for hub_name, count in zip(hub_names(name), splits.get(name, [parameter.shape[0]]), strict=True):
             used.add(hub_name)
@@ -105,7 +108,7 @@ def hub_config(config: ModelConfig, dtype: torch.dtype = torch.float32) -> dict[
         "num_hidden_layers": c.depth,
         "num_key_value_heads": c.num_kv_heads,
         "rms_norm_eps": c.norm_eps,
-        "rope_theta": c.rope_base,
+        **hub_rope(c.rope_base, c.rope_scaling),
         "tie_word_embeddings": c.tie_embeddings,
         "vocab_size": c.vocab_size,
     }
@@ -116,17 +119,14 @@ def config_from_hub(table: Mapping[str, Any], where: str) -> ModelConfig:
     kind = table.get("model_type")
     if kind not in {"qwen3", "llama"}:
         raise ArtifactError(f'{where}: model_type is {kind!r}; expected "qwen3" or "llama"')
-    rope = table.get("rope_parameters") or {}
-    scaling = table.get("rope_scaling") or {}
-    rope_kind = rope.get("rope_type", scaling.get("rope_type", scaling.get("type", "default")))
+    base, scaling, unknown = rope_from_hub(table)
     expected = {"attention_bias": False, "hidden_act": "silu", "mlp_bias": False, "use_sliding_window": False}
     problems = [
         f"{key} is {table[key]!r}, expected {value!r}"
         for key, value in expected.items()
         if key in table and table[key] != value
     ]
-    if rope_kind != "default":
-        problems.append(f'rope scaling is {rope_kind!r}, expected "default"')
+    problems += unknown
     if problems:
         raise ArtifactError(f"{where}: this decoder cannot compute that model: {'; '.join(problems)}")
     try:
@@ -140,7 +140,8 @@ def config_from_hub(table: Mapping[str, Any], where: str) -> ModelConfig:
             mlp_width=table["intermediate_size"],
             vocab_size=table["vocab_size"],
             context=table["max_position_embeddings"],
-            rope_base=table.get("rope_theta") or rope.get("rope_theta") or 10_000.0,
+            rope_base=base,
+            rope_scaling=scaling,
             norm_eps=table.get("rms_norm_eps", 1e-6),
             tie_embeddings=table.get("tie_word_embeddings", False),
             qk_norm=kind == "qwen3",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact
+from gradus.core.home import MODEL_FOLDER
 from gradus.core.quantity import format_seconds
-from gradus.roadmap.models import MODEL_FOLDER
 from gradus.roadmap.schema import Roadmap
 from gradus.roadmap.table import text_table
 

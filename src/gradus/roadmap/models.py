@@ -9,10 +9,7 @@ from pathlib import Path
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, did_you_mean
-
-RUN_RECORD = "roadmap.json"
-MODEL_FOLDER = "model"
-CHECKPOINTS_FOLDER = "checkpoints"
+from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER, RUN_RECORD
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def _stage(run: Path, stage: str) -> Path:
 def _checkpoint(base: Path, checkpoint: str, label: str) -> Path:
     """checkpoints/step-N, its number written with or without leading zeros, or another name there (best)."""
     folder = base / CHECKPOINTS_FOLDER
-    kept = {_short(p.name): p for p in sorted(folder.iterdir())} if folder.is_dir() else {}
+    kept = {_short(p.name): p for p in sorted(folder.iterdir()) if p.is_dir()} if folder.is_dir() else {}
     wanted = str(int(checkpoint)) if checkpoint.isdigit() else checkpoint
     if wanted in kept:
         return kept[wanted]

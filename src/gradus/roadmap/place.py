@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradus.core.artifact import SCRATCH, Artifact, Manifest, commit_artifact, folder_name
 from gradus.core.files import write_atomic
 from gradus.core.ledger import Ledger
-from gradus.core.machine import machine_facts, software_versions
+from gradus.core.machine import PeakMemory, machine_facts, software_versions
+from gradus.core.quantity import Quantity
 from gradus.core.settings import Settings
 from gradus.roadmap.progress import Progress, QuietProgress
 from gradus.roadmap.stage import Stage
@@ -42,6 +43,7 @@ class MachineSettings(Settings):
     the host.
     corpora: where corpora are built and tokenised: on the cores of this machine, or on the Ray cluster that RAY_ADDRESS
     names (one of this machine's cores where it names none).
+    profile: so many steps ("20 steps") of each training stage are profiled, after its first few.
     """
 
     threads: int | None = Field(default=None, ge=1)
@@ -54,6 +56,14 @@ class MachineSettings(Settings):
     compile: bool = False
     background_saving: bool = False
     corpora: Literal["local", "ray"] = "local"
+    profile: Quantity | None = None
+
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_in_steps(cls, profile: Quantity | None) -> Quantity | None:
+        if profile is not None and profile.unit != "steps":
+            raise ValueError(f'expected a number of steps, such as "20 steps", found "{profile}"')
+        return profile
 
     @model_validator(mode="after")
     def _compiled_layers_are_whole(self) -> MachineSettings:
@@ -87,6 +97,7 @@ class Place:
     parents: Mapping[str, str | list[str]] = field(default_factory=dict)
     rank: int = 0
     world_size: int = 1
+    memory: PeakMemory = field(default_factory=PeakMemory)
 
     def __post_init__(self) -> None:
         self._began = self._clocked = time.monotonic()
@@ -97,6 +108,7 @@ class Place:
             # Time of an interrupted walk counts; its clock file may be torn only if the disk lied.
             earlier = json.loads(file.read_text())
             self._before, self._started = float(earlier["seconds"]), str(earlier["started"])
+            self.memory.bytes = int(earlier.get("peak_memory_bytes", 0))
 
     @property
     def seed(self) -> int:
@@ -119,7 +131,11 @@ class Place:
         """Note the working time now and then, so that it survives a kill."""
         if self.rank == 0 and time.monotonic() - self._clocked >= _CLOCK_EVERY_SECONDS:
             self._clocked = time.monotonic()
-            state = {"seconds": round(self.seconds, 3), "started": self._started}
+            state = {
+                "seconds": round(self.seconds, 3),
+                "started": self._started,
+                "peak_memory_bytes": self.memory.bytes,
+            }
             write_atomic(self.scratch / CLOCK, json.dumps(state))
 
     def record(self, **measures: Any) -> None:
@@ -151,7 +167,8 @@ class Place:
             self.work,
             **fields,
             software=software_versions(),
-            machine=machine_facts() | {"settings": self.machine.model_dump(mode="json")},
+            machine=machine_facts()
+            | {"settings": self.machine.model_dump(mode="json"), "peak_memory_bytes": self.memory.look()},
             started=self._started,
             seconds=round(self.seconds, 3),
         )

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gradus.core.home import MODEL_FOLDER
 from gradus.core.ledger import Ledger
 from gradus.core.machine import package_version
-from gradus.roadmap.models import MODEL_FOLDER
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import (
     clip,
@@ -35,6 +35,7 @@ def report_data(run_folder: Path) -> dict[str, Any]:
     ledger = list(Ledger(run_folder / "ledger.jsonl").records())
     gates = _gates(stages, ledger)
     abilities = probe_results(stages, Path(str(record.get("path", ""))).parent)
+    money_per_second = float(dict(record.get("device") or {}).get("money_per_second", 0.0))
     walk: dict[str, Any] = next((line for line in reversed(ledger) if line.get("event") == "walk"), {})
     return {
         "name": str(record["name"]),
@@ -46,7 +47,8 @@ def report_data(run_folder: Path) -> dict[str, Any]:
         "verdict": _verdict(stages, gates),
         "gates": gates,
         "chat": _chat_command(record, stages),
-        "stages": [_stage_json(view) for view in stages],
+        "device": dict(record.get("device") or {}),
+        "stages": [_stage_json(view, money_per_second) for view in stages],
         "abilities": abilities,
         "pairings": pairings(stages),
         "training": training_curves(stages),
@@ -63,7 +65,22 @@ def report_data(run_folder: Path) -> dict[str, Any]:
 # Stages
 
 
-def _stage_json(view: StageView) -> dict[str, Any]:
+def _actual(view: StageView, money_per_second: float) -> dict[str, float | None]:
+    """What a finished stage took, by the names of the plan's figures; None where it was not measured."""
+    if view.artifact is None:
+        return {}
+    results, manifest = view.results, view.artifact.manifest
+    return {
+        "seconds": manifest.seconds,
+        "memory_bytes": results.get("gpu_peak_memory_bytes", manifest.machine.get("peak_memory_bytes")),
+        "tokens": results.get("tokens"),
+        "flops": results.get("flops"),
+        "mfu": results.get("mfu"),
+        "money": manifest.seconds * money_per_second,
+    }
+
+
+def _stage_json(view: StageView, money_per_second: float) -> dict[str, Any]:
     record, manifest = view.record, view.artifact.manifest if view.artifact else None
     predicted = {k: v for k, v in dict(record.get("predicted") or {}).items() if k != "facts"}
     return {
@@ -79,6 +96,7 @@ def _stage_json(view: StageView) -> dict[str, Any]:
         "state": view.state,
         "note": view.note,
         "seconds": manifest.seconds if manifest else None,
+        "actual": _actual(view, money_per_second),
         "started": manifest.started if manifest else "",
         "bytes": sum(entry.bytes for entry in manifest.files.values()) if manifest else None,
         "sources": dict(manifest.sources) if manifest else {},

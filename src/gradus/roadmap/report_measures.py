@@ -183,14 +183,36 @@ def training_curves(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     for view in stages:
         lines = _json_lines(view.file("metrics.jsonl"))
         train = [line for line in lines if line.get("event") == "train" and "step" in line]
+        extension = _extension(view)
         evaluate = [line for line in lines if line.get("event") == "evaluate" and "step" in line]
         if not train and not evaluate:
             continue
         every = max(1, math.ceil(len(train) / CURVE_POINTS))
         # Counted from the end, so that the last step is always there.
         thinned = train[::-1][::every][::-1]
-        found.append({"stage": view.name, "train": _columns(thinned), "evaluate": _columns(evaluate), "every": every})
+        entry = {"stage": view.name, "train": _columns(thinned), "evaluate": _columns(evaluate), "every": every}
+        found.append(entry | ({"extension": extension} if extension else {}))
     return found
+
+
+def _extension(view: StageView) -> dict[str, Any]:
+    """Of a stage that extended a context: perplexity by position and pass keys by length; {} of others.
+
+    {"positions": {"step": [last position of each part], "before": [...], ...}, "passkeys": {"step": [length], ...}}.
+    """
+    results = view.results
+    if not isinstance(results.get("positions"), Mapping):
+        return {}
+    told = {"before": results["before"], "rescaled": results["rescaled"], "after": results}
+    positions: dict[str, Any] = {name: measured["positions"]["perplexity"] for name, measured in told.items()}
+    passkeys: dict[str, Any] = {}
+    lengths = [name for name in results["passkey"] if name.startswith("at_")]
+    for name, measured in told.items():
+        passkeys[name] = [measured["passkey"][at]["value"] for at in lengths]
+    return {
+        "positions": {"step": results["positions"]["edges"][1:], **positions},
+        "passkeys": {"step": [int(at.removeprefix("at_")) for at in lengths], **passkeys},
+    }
 
 
 def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from gradus.core.artifact import SCRATCH, Artifact, open_artifact
 from gradus.core.errors import ArtifactError
-from gradus.roadmap.models import RUN_RECORD
+from gradus.core.home import RUN_RECORD
 
 State = Literal["done", "working", "waiting", "damaged"]
 

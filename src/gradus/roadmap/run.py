@@ -22,18 +22,21 @@ from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scra
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.files import disk_full_error, is_disk_full, write_atomic
 from gradus.core.gate import find_measure, judge, measure_names
+from gradus.core.home import RUN_RECORD
 from gradus.core.ledger import Ledger
+from gradus.core.lock import exclusive_lock
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
 from gradus.roadmap.card import closing_card
 from gradus.roadmap.kinds import stage_module
-from gradus.roadmap.lock import exclusive_lock
-from gradus.roadmap.models import RUN_RECORD
+from gradus.roadmap.memory_advice import is_out_of_memory, memory_advice
 from gradus.roadmap.place import Place, now
-from gradus.roadmap.plan import PlannedStage, choose_device, plan_roadmap
+from gradus.roadmap.plan import PlannedStage, choose_device, own_device, plan_roadmap
+from gradus.roadmap.plan_text import device_json
 from gradus.roadmap.progress import Progress
+from gradus.roadmap.pushing import pushing
 from gradus.roadmap.schema import Roadmap
-from gradus.roadmap.stage import Inputs, Stage
+from gradus.roadmap.stage import Device, Inputs, Stage
 from gradus.roadmap.status import (
     StageStatus,
     artifact_path,
@@ -63,6 +66,7 @@ class _Walk:
     progress: Progress
     ledger: Ledger
     planned: dict[str, PlannedStage]
+    device: Device
     accepted: str | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
@@ -90,9 +94,9 @@ def walk(
         run_dir.mkdir(parents=True, exist_ok=True)
         refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
         with exclusive_lock(run_dir / ".lock", refusal):
-            device = choose_device("cpu", roadmap.machine, home)
-            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / "artifacts")}
-            walking = _Walk(roadmap, home, progress, Ledger(run_dir / "ledger.jsonl"), planned, override)
+            device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
+            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / "artifacts").stages}
+            walking = _Walk(roadmap, home, progress, Ledger(run_dir / "ledger.jsonl"), planned, device, override)
             return _walk(walking, chosen, finish=only is None)
     except OSError as error:
         if is_disk_full(error):
@@ -109,22 +113,28 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
     statuses = {s.name: stage_status(roadmap, s, walking.artifacts_dir, walking.run_dir) for s in roadmap.stages}
     walking.artifacts = {name: s.artifact for name, s in statuses.items() if s.artifact is not None}
     walking.progress.line(_opening(walking, chosen, statuses))
+    absent = [f"{s.place}: {s.absent}" for s in chosen if s.absent and s.name not in walking.artifacts]
+    if absent:
+        raise ConfigError(absent)
     _write_record(walking)
     walking.ledger.append(
         {"event": "walk", "time": now(), "roadmap": roadmap.name, "stages": [s.name for s in chosen],
          "machine": machine_facts(), "software": software_versions()}
     )  # fmt: skip
     _set_threads(roadmap.machine.threads)
-    try:
-        for stage in chosen:
-            _walk_stage(walking, stage)
-    except GateFailedError:
-        # A failed gate leaves everything usable, the report on why included.
-        _write_report(walking)
-        raise
-    report = _write_report(walking) if finish else None
-    if finish:
-        walking.progress.line(closing_card(roadmap, walking.artifacts, report))
+    with pushing(roadmap, walking.home, walking.progress) as pusher:
+        try:
+            for stage in chosen:
+                _walk_stage(walking, stage)
+                if pusher is not None:
+                    pusher.look()
+        except GateFailedError:
+            # A failed gate leaves everything usable, the report on why included.
+            _write_report(walking)
+            raise
+        report = _write_report(walking) if finish else None
+        if finish:
+            walking.progress.line(closing_card(roadmap, walking.artifacts, report))
     return WalkResult(walking.artifacts, walking.run_dir, report)
 
 
@@ -151,7 +161,8 @@ def _opening(walking: _Walk, chosen: list[Stage], statuses: dict[str, StageStatu
         left += (seconds or 0.0) if waits else 0.0
         rows.append([
             stage.name, stage.kind, words[status.state],
-            f"about {format_seconds(seconds or 0)}" if waits else "", status.reason,
+            f"about {format_seconds(seconds or 0)}" if waits else "",
+            status.reason + (" (its files are not on this machine)" if stage.absent else ""),
         ])  # fmt: skip
     table = text_table(["stage", "kind", "", "time", "why"], rows)
     todo = sum(status.state != "done" for name, status in statuses.items() if name in {s.name for s in chosen})
@@ -184,7 +195,11 @@ def _run_stage(walking: _Walk, stage: Stage) -> None:
         work = begin_work(walking.artifacts_dir, stage_module(stage.kind).MAKES, stage.fingerprint)
         place = _place(walking, stage, work)
         walking.progress.line(f"{stage.name} ({stage.kind})")
-        with _told_with_place(walking, stage, place), _other_processes(walking, stage, place):
+        with (
+            _told_with_place(walking, stage, place, inputs),
+            place.memory.watching(),
+            _other_processes(walking, stage, place),
+        ):
             artifact: Artifact = stage_module(stage.kind).run(stage, inputs, place)
     if artifact.fingerprint != stage.fingerprint:
         raise ArtifactError(f"{stage.place}: the stage left an artifact that is not its own: {artifact.path}")
@@ -233,7 +248,7 @@ def _place(walking: _Walk, stage: Stage, work: Path) -> Place:
 
 
 @contextmanager
-def _told_with_place(walking: _Walk, stage: Stage, place: Place) -> Iterator[None]:
+def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs) -> Iterator[None]:
     walking.progress.tick = place.tick
     try:
         yield
@@ -243,9 +258,12 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place) -> Iterator[Non
             f"the same command resumes it: gradus run {walking.roadmap.path}"
         )
         raise
-    except MemoryError as error:
-        raise GradusError(f"{stage.place}: out of memory; try smaller settings for this stage") from error
-    except GradusError as error:
+    except (MemoryError, RuntimeError, GradusError) as error:
+        if is_out_of_memory(error):
+            advice = memory_advice(stage, inputs, walking.roadmap.machine.processes)
+            raise GradusError(f"{stage.place}: {advice}") from error
+        if not isinstance(error, GradusError):
+            raise
         raise GradusError(f"{stage.place}: {error}") from error
     finally:
         walking.progress.tick = None
@@ -283,7 +301,10 @@ def _write_record(walking: _Walk) -> None:
                 "gates": [gate.model_dump(mode="json", exclude_none=True) for gate in stage.gates],
                 "seed": stage.seed,
                 "settings": stage.settings.model_dump(mode="json", by_alias=True),
-                "predicted": asdict(estimate) | {"notes": list(estimate.notes)},
+                "sources": dict(stage.sources),
+                "predicted": asdict(estimate)
+                | {"notes": list(estimate.notes)}
+                | {"money": (estimate.seconds or 0.0) * walking.device.money_per_second},
             }
         )
     roadmap = walking.roadmap
@@ -293,6 +314,8 @@ def _write_record(walking: _Walk) -> None:
         "path": str(roadmap.path),
         "description": roadmap.description,
         "machine": roadmap.machine.model_dump(mode="json"),
+        "device": device_json(walking.device) | {"money_per_second": walking.device.money_per_second},
+        "push": roadmap.push.model_dump(mode="json") if roadmap.push else None,
         "stages": stages,
     }
     write_atomic(walking.run_dir / RUN_RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

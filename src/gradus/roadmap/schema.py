@@ -15,24 +15,28 @@ from typing import Any
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.fingerprint import stage_fingerprint
 from gradus.core.gate import Gate
+from gradus.core.home import RUNS
 from gradus.core.settings import KeyPath, Settings, check_settings
+from gradus.release.settings import PushSettings
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.layers import OVERRIDABLE, Layered, StageData, read_layers
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.stage import Input, Reference, SourceError, Stage
+from gradus.roadmap.walked import Walked, walked_sources, walked_stages
 
 RESERVED = ("name", "kind", "seed", "gate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class RoadmapHead(Settings):
-    """The keys above the first stage. name: by default the file's name."""
+    """The keys above the first stage. name: by default the file's name. push: nowhere if None."""
 
     name: str = ""
     description: str = ""
     extends: str | None = None
     seed: int = 0
     machine: MachineSettings = MachineSettings()
+    push: PushSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Roadmap:
     smoke: bool = False
     description: str = ""
     overrides: tuple[str, ...] = ()
+    push: PushSettings | None = None
 
     @property
     def directory(self) -> Path:
@@ -74,6 +79,7 @@ class _Draft:
     seed: int | None = None
     references: dict[str, list[Reference]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    absent: str = ""
 
     @property
     def kind(self) -> str:
@@ -84,24 +90,26 @@ class _Draft:
         return str(self.module.MAKES) if self.module else ""
 
 
-def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False) -> Roadmap:
+def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False, home: Path | None = None) -> Roadmap:
     """Read, check and identify a roadmap. Errors: ConfigError, all problems at once.
 
     overrides: texts such as `chat.epochs=3`, `machine.threads=1`, `seed=2`, newest last.
     smoke: every stage at toy size; the roadmap's name then ends in `-smoke`.
+    home: where it was walked or pulled to. A stage whose files are not on this machine, and which was walked there
+    with the same settings, keeps the identity that it had; `Stage.absent` then says what is missing.
     """
     layered = read_layers(path, overrides)
     problems = layered.problems
     head = _check_head(layered)
-    drafts = [_check_stage(layered, source, path.resolve().parent, smoke) for source in layered.stages]
+    walked = walked_stages(home / RUNS / _full_name(head, path, smoke)) if home and head else {}
+    drafts = [_check_stage(layered, source, path.resolve().parent, smoke, walked) for source in layered.stages]
     _check_references(layered, drafts)
     if not layered.stages and not problems:
         problems.append(f"{path}:1: a roadmap needs at least one [[stage]]")
     if head is None or problems:
         raise ConfigError(_in_order(problems))
-    name = head.name or path.stem
     return Roadmap(
-        name=f"{name}-smoke" if smoke else name,
+        name=_full_name(head, path, smoke),
         seed=head.seed,
         machine=head.machine,
         stages=_identified(layered, drafts, head.seed),
@@ -109,7 +117,12 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False)
         smoke=smoke,
         description=head.description,
         overrides=tuple(overrides),
+        push=head.push,
     )
+
+
+def _full_name(head: RoadmapHead, path: Path, smoke: bool) -> str:
+    return (head.name or path.stem) + ("-smoke" if smoke else "")
 
 
 def _in_order(problems: list[str]) -> list[str]:
@@ -135,7 +148,9 @@ def _check_head(layered: Layered) -> RoadmapHead | None:
 # One stage
 
 
-def _check_stage(layered: Layered, source: StageData, roadmap_dir: Path, smoke: bool) -> _Draft:
+def _check_stage(
+    layered: Layered, source: StageData, roadmap_dir: Path, smoke: bool, walked: Mapping[str, Walked]
+) -> _Draft:
     data = source.data
     report = _reporter(layered, source)
     name = data.get("name")
@@ -165,6 +180,10 @@ def _check_stage(layered: Layered, source: StageData, roadmap_dir: Path, smoke: 
         try:
             draft.sources = dict(draft.module.sources(draft.settings, roadmap_dir))
         except SourceError as error:
+            draft.sources = walked_sources(walked.get(draft.name, {}), kind, draft.settings)
+            if draft.sources:
+                draft.absent = "; ".join(problem.text for problem in error.problems)
+                return draft
             for problem in error.problems:
                 report(problem.path, f'"{_key_text(problem.path)}": {problem.text}')
     return draft
@@ -397,6 +416,7 @@ def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stag
                 references=references,
                 gates=draft.gates,
                 sources=draft.sources,
+                absent=draft.absent,
                 directory=layered.path.resolve().parent,
                 place=layered.label(draft.source, ()),
             )

@@ -22,9 +22,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from gradus.core.artifact import Artifact
+from gradus.core.devices import CPU, DeviceEntry
 from gradus.core.errors import GradusError
 from gradus.core.gate import Gate
 from gradus.core.settings import KeyPath, Problem, Settings
@@ -81,7 +82,8 @@ class Reference:
 class Stage:
     """One stage of a loaded roadmap, checked and identified.
 
-    directory: the roadmap's folder, where relative paths start; place: file and line, for messages.
+    directory: the roadmap's folder, where relative paths start; place: file and line, for messages. absent: which of
+    its files are not on this machine, where an earlier walk says what they were; it can be reused and not run.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Stage:
     references: Mapping[str, tuple[Reference, ...]]
     gates: tuple[Gate, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    absent: str = ""
     directory: Path = Path()
     place: str = ""
 
@@ -132,29 +135,72 @@ class Inputs(Mapping[str, Artifact]):
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan assumes of the machine: sustained training rate, memory and price of one device."""
+    """What a plan assumes: sustained training rate of all devices together, memory and price of one, other rates.
+
+    count: how many of it, for a processor its cores; processes: data-parallel ones of a training stage; cores: of the
+    machine it is in, for work on data. parallel,
+    activation_checkpointing: as `[machine]` lays a model out. entry, host: the device's and the processor's tables.
+    """
 
     name: str
     flops_per_second: float
     memory_bytes: float
     price_per_hour: float = 0.0
-    data_bytes_per_second: float = 5e6
+    count: int = 1
+    processes: int = 1
+    cores: int = 1
+    parallel: Literal["replicate", "shard", "hybrid"] = "replicate"
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    entry: DeviceEntry | None = None
+    host: DeviceEntry | None = None
+
+    def seconds(self, work: str, units: float, cores: int = 1) -> float:
+        """Time for data work by its name in the table of rates, on so many cores, without a stage's overhead."""
+        assert self.host is not None, "plans are made with a device of the table"
+        return units / (self.host.rates[work].per_second * cores)
+
+    def overhead_seconds(self, work: str) -> float:
+        """What a stage of this work takes besides."""
+        assert self.host is not None, "plans are made with a device of the table"
+        return self.host.rates[work].overhead_seconds
+
+    def training(self, kind: str, width: int) -> tuple[float, float]:
+        """(FLOPs a second of all devices, seconds besides) of a kind of training stage with a model of this width."""
+        assert self.entry is not None, "plans are made with a device of the table"
+        rate, overhead = self.entry.training_rate(kind, width)
+        return rate * self.count, overhead
+
+    @property
+    def peak_flops(self) -> float | None:
+        """At half precision, of all devices together; None where it is unknown."""
+        half = self.entry.half_precision_peak if self.entry else None
+        return None if half is None else half * self.count
+
+    @property
+    def money_per_second(self) -> float:
+        """For all devices of a stage; a processor is paid for as a whole."""
+        return self.price_per_hour / 3600 * (1 if self.name == CPU else self.count)
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What a stage is expected to take, and the facts about its result that later plans need.
 
-    Horizons: steps; tokens trained on; parameters in all; flops of the whole stage; peak memory in bytes.
-    None where a figure means nothing for the stage.
+    Horizons: steps; tokens trained on; parameters in all, and scaled_parameters, those of "tokens per parameter"
+    (matrices and head); flops of the whole stage; mfu: the share of the peak that its time assumes. memory_bytes: peak
+    of all processes on a processor, of one GPU elsewhere; memory: its parts by name. None where a figure means nothing
+    for the stage.
     """
 
     seconds: float | None = None
     steps: int | None = None
     tokens: float | None = None
     parameters: int | None = None
+    scaled_parameters: int | None = None
     flops: float | None = None
+    mfu: float | None = None
     memory_bytes: float | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
+from gradus.core.home import RUN_RECORD
 from gradus.data.accounts import Whereabouts
 from gradus.data.bookmark import read_bookmark
 from gradus.data.order import RowOrder
 from gradus.data.plans import Packing, ShardPlans
 from gradus.data.shards import TokenStore
-from gradus.roadmap.models import RUN_RECORD
 from gradus.roadmap.stages.pretrain import BOOKMARK
 
 

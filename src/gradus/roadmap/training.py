@@ -8,7 +8,6 @@ drops the lines that its checkpoint does not know.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field
 
 from gradus.core.files import write_atomic
-from gradus.core.quantity import Quantity, format_count
+from gradus.core.quantity import format_count
 from gradus.model.config import ModelConfig
-from gradus.model.cost import flops_per_token, parameters, training_memory
+from gradus.model.cost import parameters
+from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import MachineSettings, Place
-from gradus.roadmap.stage import Device, Estimate, StageSettings
+from gradus.roadmap.stage import StageSettings
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
 
 if TYPE_CHECKING:
@@ -120,58 +120,6 @@ def training_session(place: Place) -> Iterator[Session]:
         torch.set_num_threads(threads)
 
 
-def steps_of(
-    horizon: Quantity, batch_tokens: int, config: ModelConfig, epoch_tokens: float, mean_context: float
-) -> int:
-    """Optimizer steps for a horizon given in steps, tokens, epochs, FLOPs or tokens per parameter.
-
-    Parameters count as matrices and head, the ones that tokens are multiplied by.
-    """
-    if horizon.unit == "steps":
-        return max(1, round(horizon.value))
-    tokens = {
-        "tokens": lambda: horizon.value,
-        "epochs": lambda: horizon.value * epoch_tokens,
-        "flops": lambda: horizon.value / flops_per_token(config, mean_context),
-        "tokens/param": lambda: horizon.value * _scaled_parameters(config),
-    }[horizon.unit]()
-    return max(1, math.ceil(tokens / batch_tokens))
-
-
-def _scaled_parameters(config: ModelConfig) -> int:
-    count = parameters(config)
-    return count.matrix + (count.head or count.embed)
-
-
-def training_estimate(
-    config: ModelConfig,
-    steps: int,
-    settings: TrainingSettings,
-    row_length: int,
-    device: Device,
-    *,
-    mean_context: float,
-    head_fraction: float = 1.0,
-    passes: float = 1.0,
-    overhead_seconds: float = 5.0,
-    **facts: Any,
-) -> Estimate:
-    """The plan of a training stage. passes: how much more than one step's work a step takes (DPO, evaluation)."""
-    tokens = steps * settings.batch_tokens
-    flops = tokens * flops_per_token(config, mean_context, head_fraction) * passes
-    micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens)
-    return Estimate(
-        seconds=overhead_seconds + flops / device.flops_per_second,
-        steps=steps,
-        tokens=tokens,
-        parameters=parameters(config).total,
-        flops=flops,
-        # An interpreter with torch loaded takes about this much before it has a model.
-        memory_bytes=3.5e8 + training_memory(config, micro_tokens).total,
-        facts={"model": config.model_dump(mode="json"), **facts},
-    )
-
-
 class StepLines:
     """A file of JSON lines with a "step" each: appended to as training goes, cut back to a step on resume."""
 
@@ -206,8 +154,8 @@ class Evaluation:
 class _Journal:
     """What the main process writes about a run: metrics.jsonl, samples.jsonl and the ledger."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Place, meter: Meter | None) -> None:
+        self._place, self._meter = place, meter
         self._metrics, self._samples = StepLines(place.work / METRICS), StepLines(place.work / SAMPLES)
         self._written: set[str] = set()
 
@@ -233,7 +181,8 @@ class _Journal:
             if refused not in known:
                 self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
         if report.logged and not (report.resumed and "train" in self._written):
-            self._metrics.append(event="train", **_train_line(report))
+            figures = self._meter.figures(report.tokens_per_second) if self._meter is not None else {}
+            self._metrics.append(event="train", **_train_line(report), **figures)
 
     def evaluate(self, report: StepReport, found: Evaluation) -> None:
         for sample in found.samples:
@@ -248,13 +197,15 @@ def follow(
     session: Session,
     evaluate: Callable[[], Evaluation],
     checkpoints: Checkpoints | None = None,
+    meter: Meter | None = None,
 ) -> StepReport:
     """Drive `fit` to its end: progress, metrics, evaluations. Returns the last report.
 
-    All processes evaluate together; the main one writes. checkpoints: are told what they were measured at.
+    All processes evaluate together; the main one writes. checkpoints: are told what they were measured at. meter:
+    what each logged line tells besides.
     """
     last: StepReport | None = None
-    journal = _Journal(place) if session.world.is_main else None
+    journal = _Journal(place, meter) if session.world.is_main else None
     shown: dict[str, float] = {}
     with place.progress.task("training", None, "tok") as task:
         for report in reports:
@@ -301,11 +252,12 @@ def _info(report: StepReport, shown: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def training_results(place: Place, last: StepReport, config: ModelConfig) -> dict[str, Any]:
+def training_results(place: Place, last: StepReport, config: ModelConfig, meter: Meter) -> dict[str, Any]:
     """Facts and measures that every training stage leaves in its results."""
     lines = StepLines(place.work / METRICS).lines()
     rates = sorted(line["tokens_per_second"] for line in lines if line["event"] == "train")
     evaluated = [line for line in lines if line["event"] == "evaluate"]
+    rate = rates[len(rates) // 2] if rates else 0.0
     results: dict[str, Any] = {
         "model": config.model_dump(mode="json"),
         "parameters": parameters(config).total,
@@ -317,7 +269,8 @@ def training_results(place: Place, last: StepReport, config: ModelConfig) -> dic
             {"refused_at": refused, "returned_to": returned, "data_steps": [begin, end]}
             for refused, returned, begin, end in last.passed_over
         ],
-        "tokens_per_second": rates[len(rates) // 2] if rates else 0.0,
+        "tokens_per_second": rate,
+        **meter.results(last.tokens, rate),
     }
     if evaluated:
         # Names such as "bpb/books" become results of their own branch, which a gate can name: by_source.books.bpb
@@ -383,21 +336,33 @@ def training_reports(
     from gradus.data.prefetch import Prefetch
     from gradus.train.loop import fit
     from gradus.train.optimizers import build_optimizer
+    from gradus.train.profiling import SIGNAL_STEPS, StepProfiler, on_signal
     from gradus.train.schedule import Schedule
 
-    with Prefetch(batches) as ahead, checkpoints:
-        yield from fit(
-            model,
-            build_optimizer(model, settings.optimizer, session.world),
-            ahead,
-            loss,
-            Schedule(settings.schedule, steps),
-            steps=steps,
-            checkpoints=checkpoints,
-            log_every=settings.log_every,
-            save_every=settings.save_every,
-            evaluate_every=settings.evaluate_every,
-            precision=place.machine.precision,
-            guard=settings.guard,
-            world=session.world,
-        )
+    asked = place.machine.profile
+    profiler = StepProfiler(
+        place.home / "profiles" / f"{place.stage.name}-{place.stage.fingerprint[:8]}",
+        round(asked.value) if asked else SIGNAL_STEPS,
+        at_once=asked is not None and session.world.is_main,
+        device=session.device,
+        say=place.progress.line,
+    )
+    with Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
+        try:
+            yield from fit(
+                model,
+                build_optimizer(model, settings.optimizer, session.world),
+                profiler.watched(ahead),
+                loss,
+                Schedule(settings.schedule, steps),
+                steps=steps,
+                checkpoints=checkpoints,
+                log_every=settings.log_every,
+                save_every=settings.save_every,
+                evaluate_every=settings.evaluate_every,
+                precision=place.machine.precision,
+                guard=settings.guard,
+                world=session.world,
+            )
+        finally:
+            profiler.end()

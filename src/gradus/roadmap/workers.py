@@ -128,11 +128,11 @@ def _last_words(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> str
 def work(task_text: str) -> None:
     """Be one rank: run the stage of the task without writing anything of the artifact."""
     task = json.loads(task_text)
-    roadmap = load_roadmap(Path(task["path"]), task["overrides"], task["smoke"])
+    home = Path(task["home"])
+    roadmap = load_roadmap(Path(task["path"]), task["overrides"], task["smoke"], home)
     stage = roadmap.stage(task["stage"])
     if stage.fingerprint != task["fingerprint"]:
         raise TrainingError("the roadmap or its files changed while the stage was starting; run again")
-    home = Path(task["home"])
     by_name = {s.name: s for s in roadmap.stages}
     artifacts = {
         name: open_artifact(artifact_path(home / "artifacts", by_name[name]), verify=False) for name in stage.parents

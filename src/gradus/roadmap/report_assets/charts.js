@@ -4,9 +4,16 @@ const CHART_HEIGHT = 190;
 // How figures are called; besides the loss and what was evaluated, those of FIRST are shown at once.
 const TITLES = {
   tokens_per_second: "tokens per second", lr: "learning rate", bpb: "bits per byte",
-  margin: "reward margin", accuracy: "pairs told apart", grad_norm: "gradient norm", skipped: "skipped steps",
+  margin: "reward margin", mfu: "MFU (share of the peak)", accuracy: "pairs told apart", grad_norm: "gradient norm", skipped: "skipped steps",
 };
-const FIRST = ["tokens_per_second", "lr", "margin", "accuracy"];
+const FIRST = ["tokens_per_second", "mfu", "lr", "margin", "accuracy"];
+// What the machine did meanwhile: its name here, and how a logged figure becomes one of the unit behind it.
+const MACHINE = {
+  cpu_fraction: ["processor cores busy (%)", 100], memory_bytes: ["memory of all processes (GiB)", 2 ** -30],
+  machine_memory_fraction: ["memory taken on the machine (%)", 100], cpu_celsius: ["processor (°C)", 1],
+  gpu_memory_bytes: ["GPU memory (GiB)", 2 ** -30], gpu_busy_fraction: ["GPU busy (%)", 100],
+  gpu_celsius: ["GPU (°C)", 1], gpu_watts: ["GPU power (W)", 1],
+};
 const LINE_COLOURS = ["--accent", "--data", "--exam", "--bad", "--good", "--tokens"];
 const LEAST_SMOOTHED = 20; // points; of fewer the line itself is clear
 const LEAST_JOINED = 8; // points; fewer are marked one by one
@@ -38,14 +45,35 @@ function stageCharts(entry, axis) {
     ...evaluatedPanels(entry.evaluate),
     ...FIRST.filter((name) => train.includes(name)).map(one),
   ];
-  const more = train.filter((name) => name !== "loss" && !FIRST.includes(name)).map(one);
-  const folded = h("div", { class: "charts" });
+  const more = train.filter((name) => name !== "loss" && !FIRST.includes(name) && !(name in MACHINE)).map(one);
+  const machines = train.filter((name) => name in MACHINE).map((name) => machinePanel(name, entry.train));
   const draw = (panel) => chart(stage, panel, axis);
   return h("article", { class: "stage-charts" },
     h("div", { class: "row-head" }, h("h3", null, entry.stage, h("span", { class: "note" }, stageLine(stage, entry)))),
-    h("div", { class: "charts" }, panels.map(draw)),
-    more.length > 0 && h("details", { class: "more-figures", toggle: (event) => { if (event.target.open && !folded.childNodes.length) folded.append(...more.map(draw)); } },
-      h("summary", null, `more figures (${more.map((panel) => panel.title).join(", ")})`), folded));
+    h("div", { class: "charts" }, panels.map(draw), entry.extension && extensionPanels(entry.extension).map((panel) => chart(stage, panel, "position"))),
+    foldedCharts("more figures", more, draw), foldedCharts("the machine", machines, draw));
+}
+
+/** What a longer context did: before, with positions stretched but untrained, and after. */
+function extensionPanels({ positions, passkeys }) {
+  const names = ["before", "rescaled", "after"];
+  return [
+    { title: "perplexity up to each position (before, rescaled, after)", names, columns: positions, points: true, wide: true },
+    ...(passkeys.step.length ? [{ title: "pass keys found by length of text (share; before, rescaled, after)", names, columns: passkeys, points: true, wide: true, fromZero: true }] : []),
+  ];
+}
+
+/** Plots that are made when they are asked for. */
+function foldedCharts(name, panels, draw) {
+  const folded = h("div", { class: "charts" });
+  return panels.length > 0 && h("details", { class: "more-figures", toggle: (event) => { if (event.target.open && !folded.childNodes.length) folded.append(...panels.map(draw)); } },
+    h("summary", null, `${name} (${panels.map((panel) => panel.title).join(", ")})`), folded);
+}
+
+function machinePanel(name, columns) {
+  const [title, scale] = MACHINE[name];
+  const scaled = columns[name].map((value) => (value === null ? null : value * scale));
+  return { title, names: [name], columns: { ...columns, [name]: scaled }, fromZero: true };
 }
 
 /** A plot for each measure; those of one name by source ("bpb/books") share a plot. */
@@ -130,7 +158,7 @@ function plotOptions(stage, panel, width, axis) {
   return {
     width, height: CHART_HEIGHT,
     cursor: { sync: { key: stage }, points: { size: 7 }, drag: { x: true, y: false } },
-    scales: { x: { time: false }, y: { range: panel.names[0] === "tokens_per_second" ? fromZero : softRange } },
+    scales: { x: { time: false }, y: { range: panel.fromZero || ["tokens_per_second", "mfu"].includes(panel.names[0]) ? fromZero : softRange } },
     axes: [
       { ...axisStyle, space: 60, size: 26, values: (plot, values) => values.map((value) => count(value)) },
       { ...axisStyle, space: 32, size: 50, values: (plot, values) => values.map(axisFigure) },

@@ -11,7 +11,27 @@ function times() {
   const total = both.length ? `Predicted ${seconds(sum("predicted"))}, took ${seconds(sum("actual"))}.` : null;
   return section("time", "Time", `What each stage took against what the plan said before it ran, and the one by the other. ${total || ""}`,
     h("div", { class: "times card" }, rows.map((row) => timeRow(row, most)),
-      h("ul", { class: "legend" }, h("li", null, h("i", { class: "swatch took" }), "took"), h("li", null, h("i", { class: "swatch planned" }), "predicted"))));
+      h("ul", { class: "legend" }, h("li", null, h("i", { class: "swatch took" }), "took"), h("li", null, h("i", { class: "swatch planned" }), "predicted"))),
+    predictions());
+}
+
+// The plan's figures besides time, and how each is shown.
+const PREDICTED = [["memory_bytes", "peak memory", bytes], ["tokens", "tokens", count], ["flops", "FLOPs", count], ["mfu", "MFU", percent], ["money", "money", (value) => value.toFixed(2)]];
+
+/** Predicted and actual of all else, stage by stage; a figure that no stage has is left out. */
+function predictions() {
+  const of = (stage, name) => [stage.predicted[name] ?? null, (stage.actual || {})[name] ?? null];
+  const shown = PREDICTED.filter(([name]) => data.stages.some((stage) => of(stage, name).every((value) => value !== null && value !== 0)));
+  if (!shown.length) return null;
+  const cell = ([predicted, actual], text) => {
+    if (predicted === null && actual === null) return "";
+    const ratio = predicted && actual ? ` (${significant(actual / predicted, 2)} ×)` : "";
+    return `${predicted === null ? "n/a" : text(predicted)} → ${actual === null ? "n/a" : text(actual)}${ratio}`;
+  };
+  const device = data.device.name ? ` Planned for ${data.device.count > 1 && data.device.name !== "cpu" ? `${data.device.count} x ` : ""}${data.device.name}.` : "";
+  return h("article", { class: "card predictions" }, h("h3", null, "Predicted → actual"),
+    h("p", { class: "note" }, `Peak memory is of all processes, on a GPU of one device.${device}`),
+    table(["stage", ...shown.map(([, title]) => title)], data.stages.map((stage) => [stage.name, ...shown.map(([name, , text]) => cell(of(stage, name), text))])));
 }
 
 function timeRow({ stage, predicted, actual }, most) {

@@ -23,6 +23,7 @@ from gradus.data.files import DigestMemory
 from gradus.data.filters.table import FilterEntry, filter_named, filter_settings, masker_named
 from gradus.data.hub import HubSource
 from gradus.data.minhash import MinHashSettings
+from gradus.data.portions import LEAST_BYTES
 from gradus.data.presets import PresetSource
 from gradus.data.remote_settings import Transport
 from gradus.data.shard_tasks import ShardTask
@@ -47,6 +48,7 @@ SMOKE_DOCUMENTS = 1500
 # A document's usual size, for plans: of the generators, and of web text (FineWeb-Edu: 4,753 bytes).
 _SYNTHETIC_BYTES = 420
 _WEB_BYTES = 4000
+_PROGRAM_BYTES = 1.45e8  # resident in a process that reads texts, for plans
 RAW = "raw"
 LINEAGE = "sources.json"
 
@@ -192,28 +194,51 @@ def _key(source: AnySource, index: int) -> KeyPath:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Bytes from the shards' sizes; a compressed shard is taken at three times its size, and no more than a limit."""
-    documents, size = 0.0, 0.0
+    documents = synthetic = size = 0.0
     notes: list[str] = []
     for source in settings.sources:
         if isinstance(source, SyntheticSource):
             documents += source.documents
-            size += source.documents * _SYNTHETIC_BYTES
+            synthetic += source.documents * _SYNTHETIC_BYTES
             continue
         tasks = shard_tasks(source, stage.directory, stage.seed)
         text = _text_bytes(source, tasks)
         size += text
         notes += _notes(source, tasks, text)
+    whole = size + synthetic
     facts: dict[str, Any] = {
-        "bytes": size * (1 - settings.validation_fraction),
-        "validation_bytes": size * settings.validation_fraction,
+        "bytes": whole * (1 - settings.validation_fraction),
+        "validation_bytes": whole * settings.validation_fraction,
     }
-    if documents:
-        facts["documents"] = documents
+    if documents and not size:
+        facts["documents"] = round(documents * (1 - settings.validation_fraction))
     unchecked = settings.decontaminate == "auto" and evaluation_sets(settings, stage.directory) is None
     if unchecked and not _is_generated(settings):
         notes.append(f"not decontaminated: set {FOLDER_VARIABLE} to the folder of the evaluation sets, or name sets")
-    seconds = 1 + size / device.data_bytes_per_second
-    return Estimate(seconds=seconds, memory_bytes=2e8, facts=facts, notes=tuple(notes))
+    cores = min(device.cores, max(1, int(whole // LEAST_BYTES)))
+    seconds = device.overhead_seconds("corpus") + device.seconds("corpus", size, cores)
+    seconds += device.seconds("corpus/synthetic", synthetic, cores)
+    seconds += sum(device.seconds(work, whole, cores) for work in judging(stage, device))
+    return Estimate(seconds=seconds, memory_bytes=_memory_bytes(settings, cores), facts=facts, notes=tuple(notes))
+
+
+def judging(stage: Stage, device: Device) -> list[str]:
+    """What every text goes through besides being read and written, as the table of rates calls it."""
+    assert device.host is not None, "plans are made with a device of the table"
+    settings, known = stage.settings, device.host.rates
+    filters = [f"filter/{entry if isinstance(entry, str) else entry.get('name')}" for entry in settings.filters]
+    found = [name if name in known else "filter" for name in filters] + ["mask"] * len(settings.mask)
+    if settings.dedup == "minhash":
+        found.append("minhash")
+    if evaluation_sets(settings, stage.directory) is not None:
+        found.append("decontaminate")
+    return found
+
+
+def _memory_bytes(settings: Settings, cores: int) -> float:
+    """Of the process that decides, which reads by itself on one core, and of those that read on several."""
+    each = 3e7 * len(settings.filters) + (6e7 if settings.dedup == "minhash" else 0.0)
+    return _PROGRAM_BYTES + (each if cores == 1 else (_PROGRAM_BYTES + each) * cores)
 
 
 def _text_bytes(source: AnySource, tasks: list[ShardTask]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,9 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.model.config import ModelConfig
+from gradus.model.cost import mean_context
+from gradus.roadmap.estimate import training_estimate
+from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -19,7 +23,6 @@ from gradus.roadmap.training import (
     follow,
     save_final_model,
     training_checkpoints,
-    training_estimate,
     training_reports,
     training_results,
     training_session,
@@ -29,11 +32,11 @@ from gradus.train.config import OptimizerSettings, ScheduleSettings
 VERSION = 1
 MAKES = "dpo"
 INPUTS = (
-    Input("from", ("sft", "dpo")),
+    Input("from", ("sft", "dpo", "import")),
     Input("pairs", ("pairs",)),
 )
 PARALLEL = True
-PAIR_TOKENS = 250  # both sides with their prompt, for plans
+PAIR_TOKENS = 280  # both sides with their prompt, for plans
 REFERENCE = "reference_logp.npy"
 
 
@@ -60,14 +63,24 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """One step's work and a forward pass for the reference."""
+    """The steps, and one forward pass of the reference over all pairs."""
     parent, pairs = inputs.one("from").get("model"), float(inputs.one("pairs").get("pairs", 0))
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
-    steps = max(1, round(pairs * settings.epochs / settings.pairs_per_step))
-    sized = settings.model_copy(update={"batch_tokens": settings.pairs_per_step * PAIR_TOKENS})
+    per_step = min(settings.pairs_per_step, max(1.0, pairs))
+    steps = max(1, math.ceil(pairs * settings.epochs / per_step))
+    micro = min(settings.micro_pairs, math.ceil(per_step / device.processes))
+    sized = settings.model_copy(update={"batch_tokens": round(per_step * PAIR_TOKENS), "micro_rows": micro})
     return training_estimate(
-        ModelConfig(**parent), steps, sized, PAIR_TOKENS, device, mean_context=60, head_fraction=0.4, passes=4 / 3
+        ModelConfig(**parent),
+        steps,
+        sized,
+        PAIR_TOKENS,
+        device,
+        kind=stage.kind,
+        mean_context=PAIR_TOKENS / 4,
+        head_fraction=0.4,
+        evaluated_tokens=pairs * PAIR_TOKENS,
     )
 
 
@@ -111,7 +124,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         loss = dpo_loss(DPOSettings(beta=settings.beta, sft_weight=settings.sft_weight))
         kept = training_checkpoints(settings, place, session)
         reports = training_reports(model, loader.batches, loss, steps, settings, place, session, kept)
-        last = follow(reports, place, session, lambda: Evaluation({}))
-        results = training_results(place, last, model.config) | dict(last.metrics)
+        meter = Meter(place, model, mean_context(store.lengths.tolist()), store.trained_fraction)
+        last = follow(reports, place, session, lambda: Evaluation({}), meter=meter)
+        results = training_results(place, last, model.config, meter) | dict(last.metrics)
         save_final_model(place, session, model, tokenizer, form.chat_template)
         return place.commit(results | {"counts": counts})

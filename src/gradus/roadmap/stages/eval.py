@@ -13,6 +13,9 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.files import expand_path, write_atomic
 from gradus.core.settings import Problem
+from gradus.model.config import ModelConfig
+from gradus.model.cost import forward_flops_per_token
+from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.sources import file_sources
@@ -22,12 +25,11 @@ from gradus.roadmap.training import MODEL
 VERSION = 1
 MAKES = "eval"
 INPUTS = (
-    Input("from", ("pretrain", "sft", "dpo")),
+    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
     Input("tokens", ("tokens",), required=False),
 )
 PROBES = "probes"
 SMOKE_PROBES = 22
-PROBES_PER_SECOND = 40.0  # of a small model on two cores, for plans
 
 
 class Settings(StageSettings):
@@ -65,12 +67,24 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """Time by the number of probes."""
-    with_files = (expand_path(path, stage.directory) for path in settings.suites.values())
-    probes = sum(sum(1 for _ in path.open("rb")) for path in with_files if path.is_file())
-    if settings.at_most is not None:
-        probes = min(probes, settings.at_most * len(settings.suites))
-    return Estimate(seconds=5 + probes / PROBES_PER_SECOND, memory_bytes=1e9)
+    """Time for the tokens that are sampled, and for a pass over the held-back text where it is asked for."""
+    probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
+    tokens = probes * min(ANSWER_TOKENS, settings.max_tokens)
+    parent = inputs.one("from").get("model")
+    if parent is None:
+        return Estimate(tokens=tokens, notes=("the model is not known yet",))
+    config = ModelConfig(**parent)
+    estimate = decoding_estimate(config, tokens, device, {})
+    held_back = float(inputs.one("tokens").get("validation_tokens", 0))
+    passed = held_back * forward_flops_per_token(config, config.context / 4)
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + passed / device.training("pretrain", config.width)[0])
+
+
+def _num_probes(path: Path, at_most: int | None) -> int:
+    from gradus.conversation.probes import load_suite
+
+    number = len(load_suite(path).probes)
+    return number if at_most is None else min(number, at_most)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -103,6 +117,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         write_atomic(place.work / PROBES / f"{name}.json", text)
         results.setdefault(PROBES, {})[name] = found.measures()
         results.setdefault("seconds", {})[name] = round(found.seconds, 2)
+        results["tokens"] = results.get("tokens", 0) + found.num_tokens
     if "tokens" in inputs:
         results |= _bits_per_byte(engine, inputs["tokens"])
     return place.commit(results)

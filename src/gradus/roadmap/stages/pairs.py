@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +11,7 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
 from gradus.model.config import ModelConfig
-from gradus.model.cost import forward_flops_per_token
+from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 from gradus.roadmap.training import MODEL
@@ -18,10 +19,10 @@ from gradus.roadmap.training import MODEL
 VERSION = 1
 MAKES = "pairs"
 INPUTS = (
-    Input("from", ("sft", "dpo")),
+    Input("from", ("sft", "dpo", "import")),
     Input("prompts", ("pool",)),
 )
-ANSWER_TOKENS = 60  # a usual answer's, for plans
+PAIRED_FRACTION = 0.2  # of the prompts, those with a right and a wrong answer among their samples, for plans
 
 
 class Settings(StageSettings):
@@ -43,16 +44,15 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """Time for the tokens that are sampled; decoding reaches about a tenth of the training rate."""
+    """Time for the tokens that are sampled; some of the prompts give a pair."""
     parent = inputs.one("from").get("model")
     tokens = settings.num_prompts * settings.samples * ANSWER_TOKENS
+    facts = {"pairs": round(settings.num_prompts * PAIRED_FRACTION)}
     if parent is None:
-        return Estimate(tokens=tokens, notes=("the model is not known yet",))
-    flops = tokens * forward_flops_per_token(ModelConfig(**parent), ANSWER_TOKENS)
-    seconds = 5 + 10 * flops / device.flops_per_second
-    return Estimate(
-        seconds=seconds, tokens=tokens, flops=flops, memory_bytes=8e8, facts={"pairs": settings.num_prompts}
-    )
+        return Estimate(tokens=tokens, facts=facts, notes=("the model is not known yet",))
+    estimate = decoding_estimate(ModelConfig(**parent), tokens, device, facts)
+    reading = device.seconds("pool/read", float(inputs.one("prompts").get("conversations", 0)))
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + reading)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:

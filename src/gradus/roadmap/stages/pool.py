@@ -24,7 +24,6 @@ MAKES = "pool"
 INPUTS: tuple[Input, ...] = ()
 
 SMOKE_ROWS = 300
-_BYTES_PER_SECOND = 10e6
 _ROW_BYTES = 1500  # a usual row of JSON, for plans
 
 
@@ -78,8 +77,9 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         size += in_source
         rows += min(in_source / _ROW_BYTES, source.max_rows or float("inf"))
     kept = rows * (1 - settings.validation_fraction)
-    facts: dict[str, Any] = {"conversations": round(kept), "tokens": round(kept * _ROW_BYTES / 4)}
-    return Estimate(seconds=1 + size / _BYTES_PER_SECOND, memory_bytes=1.5e8 + rows * 100, facts=facts)
+    facts: dict[str, Any] = {"conversations": round(kept), "tokens_per_conversation": _ROW_BYTES / 4}
+    seconds = device.overhead_seconds("pool") + device.seconds("pool", size)
+    return Estimate(seconds=seconds, memory_bytes=1.5e8 + rows * 100, facts=facts)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:

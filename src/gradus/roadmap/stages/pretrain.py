@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
@@ -11,6 +12,9 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config
+from gradus.roadmap.estimate import steps_of, training_estimate
+from gradus.roadmap.lineage import fine_tuned_problem, shape_problem
+from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -21,15 +25,17 @@ from gradus.roadmap.training import (
     TrainingSettings,
     follow,
     save_final_model,
-    steps_of,
     training_checkpoints,
-    training_estimate,
     training_reports,
     training_results,
     training_session,
 )
 
 if TYPE_CHECKING:
+    import torch
+
+    from gradus.data.bookmark import Bookmark
+    from gradus.data.shards import TokenStore
     from gradus.model.transformer import Transformer
     from gradus.tokenizer.tokenizer import Tokenizer
 
@@ -37,24 +43,25 @@ VERSION = 1
 MAKES = "pretrain"
 INPUTS = (
     Input("tokens", ("tokens",)),
-    Input("from", ("pretrain",), required=False),
+    # A fine-tuned parent is refused unless it is allowed; see lineage.py.
+    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo"), required=False),
 )
 PARALLEL = True
 SAMPLE_TOKENS = 64
 BOOKMARK = "bookmark.json"
+SMOKE_MODEL: dict[str, Any] = {"depth": 2, "width": 64}
 
 
-class Settings(TrainingSettings):
-    """model: a dial ("d4") or a table. horizon: "2M tokens", "500 steps", "1 epoch", "20 tokens/param", "1e15 flops".
+class TextSettings(TrainingSettings):
+    """What every stage that continues text lets its author choose.
 
-    packing: what becomes of a document that does not fit into a row, cut in fragments that are all trained on, or
-    cropped and its end thrown away. weights: shares of the tokens for sources, by the tokens they have if none are
-    given. generation: of the token shards, the newest if None. continue_data: begin where the stage of `from` ended
-    in the same token shards. evaluate_tokens: validation tokens of an evaluation at most. samples: beginnings of text
-    that the model continues at each evaluation.
+    horizon: "2M tokens", "500 steps", "1 epoch", "20 tokens/param", "1e15 flops". packing: what becomes of a document
+    that does not fit into a row, cut in fragments that are all trained on, or cropped and its end thrown away.
+    weights: shares of the tokens for sources, by the tokens they have if none are given. generation: of the token
+    shards, the newest if None. evaluate_tokens: validation tokens of an evaluation at most. samples: beginnings of
+    text that the model continues at each evaluation.
     """
 
-    model: str | dict[str, Any] = "d4"
     context: int = Field(default=512, ge=8)
     horizon: Quantity = Quantity(20.0, "tokens/param")
     evaluate_tokens: int = Field(default=200_000, ge=1)
@@ -62,19 +69,35 @@ class Settings(TrainingSettings):
     packing: Literal["fragments", "crop"] = "fragments"
     weights: dict[str, float] | None = None
     generation: int | None = Field(default=None, ge=1)
-    continue_data: bool = False
 
     def smoke(self) -> Self:
-        """A model of the same make, two layers deep and narrow, for a handful of steps."""
+        """A handful of steps on short rows."""
         small = super().smoke()
         return small.model_copy(
             update={
-                "model": {"depth": 2, "width": 64},
                 "context": min(self.context, 256),
                 "horizon": Quantity(float(SMOKE_STEPS), "steps"),
                 "evaluate_tokens": 20_000,
             }
         )
+
+
+class Settings(TextSettings):
+    """model: a dial ("d4") or a table; with `from`, the parent's if it is left out, and else it must be the parent's.
+
+    continue_data: begin where the stage of `from` ended in the same token shards. allow_other_depth: a `model` deeper
+    than the parent takes over the parent's layers and adds new ones above, which at first change nothing.
+    allow_fine_tuned: begin from a model that has learned to answer, which forgets that.
+    """
+
+    model: str | dict[str, Any] = "d4"
+    continue_data: bool = False
+    allow_other_depth: bool = False
+    allow_fine_tuned: bool = False
+
+    def smoke(self) -> Self:
+        """A model of the same make, two layers deep and narrow, for a handful of steps."""
+        return super().smoke().model_copy(update={"model": SMOKE_MODEL})
 
 
 def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
@@ -83,52 +106,102 @@ def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """Steps from the horizon; FLOPs from the model's shape."""
+    """Steps from the horizon; FLOPs from the model's shape. Errors: ConfigError for a parent that is not allowed."""
     tokens = inputs.one("tokens")
-    parent = inputs.one("from").get("model")
-    config = (
-        ModelConfig(**parent)
-        if parent
-        else model_config(settings.model, int(tokens.get("vocab_size", 8192)), settings.context)
-    )
-    # A document attends to half of itself on average.
+    config = model_config(settings.model, int(tokens.get("vocab_size", 8192)), settings.context)
+    if "from" in stage.references:
+        parent = inputs.one("from")
+        problems = [fine_tuned_problem(parent, settings.allow_fine_tuned)]
+        if "model" not in parent:
+            return _unknown(problems)
+        known = ModelConfig(**parent["model"])
+        depth = known.depth
+        if _writes_model(stage):
+            problems.append(shape_problem(known, config, settings.allow_other_depth))
+            depth = config.depth
+        _refuse(problems)
+        config = known.model_copy(update={"depth": depth})
+    return text_estimate(config, settings, tokens, device, stage.kind)
+
+
+def _unknown(problems: list[str]) -> Estimate:
+    _refuse(problems)
+    return Estimate(notes=("the model is not known yet",))
+
+
+def _refuse(problems: list[str]) -> None:
+    if found := [problem for problem in problems if problem]:
+        raise ConfigError(found)
+
+
+def _writes_model(stage: Stage) -> bool:
+    """Whether the author wrote `model`; a toy size of a smoke run is not written by anybody."""
+    settings: Settings = stage.settings
+    return "model" in settings.model_fields_set and settings.model != SMOKE_MODEL
+
+
+def text_estimate(
+    config: ModelConfig, settings: TextSettings, tokens: Mapping[str, Any], device: Device, kind: str
+) -> Estimate:
+    """The plan of a stage that continues text."""
+    # A token attends to half of its document on average.
     mean = min(float(tokens.get("tokens_per_document", settings.context)), settings.context) / 2
     steps = steps_of(settings.horizon, settings.batch_tokens, config, float(tokens.get("tokens", 0.0)), mean)
-    evaluations = steps / settings.evaluate_every * min(settings.evaluate_tokens, 1e9) / 3
-    passes = 1 + evaluations / max(1, steps * settings.batch_tokens)
-    return training_estimate(config, steps, settings, settings.context, device, mean_context=mean, passes=passes)
+    each = min(settings.evaluate_tokens, float(tokens.get("validation_tokens", settings.evaluate_tokens)))
+    evaluations = steps // settings.evaluate_every + 1
+    return training_estimate(
+        config,
+        steps,
+        settings,
+        settings.context,
+        device,
+        kind=kind,
+        mean_context=mean,
+        evaluated_tokens=evaluations * each,
+    )
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Pack the shards once, train to the horizon, measure bits per byte on the validation side as it goes."""
+    from gradus.data.bookmark import read_bookmark
+    from gradus.data.shards import TokenStore
+
+    settings: Settings = stage.settings
+    store = TokenStore(inputs["tokens"].path, "train", settings.generation)
+    begin = read_bookmark(_parent(stage, inputs).file(BOOKMARK)) if settings.continue_data else None
+    return train_on(stage, inputs, place, store, settings.weights, begin)
+
+
+def train_on(
+    stage: Stage,
+    inputs: Inputs,
+    place: Place,
+    store: TokenStore,
+    weights: Mapping[str, float] | None,
+    begin: Bookmark | None = None,
+) -> Artifact:
+    """Train a model on rows of a stream of documents, with loss on every token.
+
+    store: what is trained on, the tokens of the input or a set made of them; weights: shares of the tokens for its
+    sources. begin: where in the rows to begin.
+    """
     import torch
 
     from gradus.conversation.formats.hermes import HermesFormat
-    from gradus.data.bookmark import read_bookmark
     from gradus.data.loader import RowLoader
     from gradus.data.plans import Packing, ShardPlans
-    from gradus.data.shards import TokenStore
-    from gradus.model.transformer import build_model
-    from gradus.model.weights import load_model
     from gradus.tokenizer.loading import load_tokenizer
     from gradus.train.losses import next_token_loss
     from gradus.train.precision import compute_dtype
 
-    settings: Settings = stage.settings
+    settings: TextSettings = stage.settings
     source = inputs["tokens"]
-    store = TokenStore(source.path, "train", settings.generation)
     tokenizer = load_tokenizer(source.path / "tokenizer")
-    packing = Packing(settings.context, settings.packing, by_source=settings.weights is not None)
+    packing = Packing(settings.context, settings.packing, by_source=weights is not None)
     packed = ShardPlans(store, packing, place.scratch / "plans")
-    begin = read_bookmark(_parent(stage, inputs).file(BOOKMARK)) if settings.continue_data else None
     with training_session(place) as session:
         generator = torch.Generator().manual_seed(stage.seed)
-        if "from" in inputs:
-            model = load_model(inputs["from"].path / MODEL, session.device, prepare=session.prepare)
-            _refuse_other_tokenizer(inputs["from"], tokenizer)
-        else:
-            config = model_config(settings.model, tokenizer.vocab_size, settings.context)
-            model = build_model(config, generator, session.device, prepare=session.prepare)
+        model = _model(stage, inputs, tokenizer, generator, session)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         loader = RowLoader(
             store,
@@ -138,24 +211,50 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             micro_rows=settings.micro_rows,
             rank=session.world.rank,
             world=session.world.size,
-            weights=settings.weights,
+            weights=weights,
             begin=begin,
         )
         horizon, seen = settings.horizon, packed.mean_context
         steps = steps_of(horizon, settings.batch_tokens, model.config, store.num_tokens, seen)
-        if loader.order.mixture is not None:
-            for warning in loader.order.mixture.warnings(loader.order.place(steps)):
+        mixture = loader.order.mixture
+        if mixture is not None:
+            for warning in mixture.warnings(loader.order.place(steps)):
                 place.progress.line(f"  warning: {warning}")
-        evaluate = _evaluation(model, tokenizer, stage, source, session)
+        evaluate = document_evaluation(model, tokenizer, stage, source, session)
         kept = training_checkpoints(settings, place, session)
         reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
-        last = follow(reports, place, session, evaluate, kept)
-        results = training_results(place, last, model.config)
+        meter = Meter(place, model, packed.mean_context)
+        last = follow(reports, place, session, evaluate, kept, meter)
+        results = training_results(place, last, model.config, meter)
         save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
         if session.world.is_main:
             loader.bookmark(last.data_step).write(place.work / BOOKMARK)
         results |= {"packing": packed.statistics(), "epochs": loader.epochs_before(last.data_step)}
+        if mixture is not None:
+            results["mixture"] = [asdict(share) for share in mixture.shares(loader.order.place(last.data_step))]
         return place.commit(results)
+
+
+def _model(
+    stage: Stage, inputs: Inputs, tokenizer: Tokenizer, generator: torch.Generator, session: Session
+) -> Transformer:
+    """The parent's model, with more layers where that is allowed, or one with fresh weights."""
+    from gradus.model.deepen import deeper_model
+    from gradus.model.transformer import build_model
+    from gradus.model.weights import load_config, load_model
+
+    settings, device = stage.settings, session.device
+    if "from" not in inputs:
+        config = model_config(settings.model, tokenizer.vocab_size, settings.context)
+        return build_model(config, generator, device, prepare=session.prepare)
+    refuse_other_tokenizer(inputs["from"], tokenizer)
+    folder = inputs["from"].path / MODEL
+    if isinstance(settings, Settings) and _writes_model(stage):
+        written, parent = model_config(settings.model, tokenizer.vocab_size, settings.context), load_config(folder)
+        _refuse([shape_problem(parent, written, settings.allow_other_depth)])
+        if written.depth > parent.depth:
+            return deeper_model(folder, written.depth, generator, device, session.prepare)
+    return load_model(folder, device, prepare=session.prepare)
 
 
 def _parent(stage: Stage, inputs: Inputs) -> Artifact:
@@ -164,7 +263,8 @@ def _parent(stage: Stage, inputs: Inputs) -> Artifact:
     return inputs["from"]
 
 
-def _refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
+def refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
+    """ConfigError where the parent's model reads other ids than the tokens are."""
     from gradus.tokenizer.loading import load_tokenizer
 
     if load_tokenizer(parent.path / MODEL).digest != tokenizer.digest:
@@ -174,7 +274,7 @@ def _refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
         )
 
 
-def _evaluation(
+def document_evaluation(
     model: Transformer, tokenizer: Tokenizer, stage: Stage, tokens: Artifact, session: Session
 ) -> Callable[[], Evaluation]:
     """What happens at an evaluation: bits per byte on held-back documents, and a few continuations."""
@@ -184,7 +284,7 @@ def _evaluation(
     from gradus.eval.bpb import BitsPerByte, bits_per_byte_by_source
     from gradus.train.sharding import whole_weights
 
-    settings: Settings = stage.settings
+    settings: TextSettings = stage.settings
     store = TokenStore(tokens.path, "validation")
     token_bytes = tokenizer.token_bytes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +14,8 @@ from gradus.core.errors import DataError
 from gradus.data.length_policy import LengthPolicy
 from gradus.data.mixture import MixtureEntry
 from gradus.model.config import ModelConfig
+from gradus.roadmap.estimate import training_estimate
+from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -25,7 +27,6 @@ from gradus.roadmap.training import (
     follow,
     save_final_model,
     training_checkpoints,
-    training_estimate,
     training_reports,
     training_results,
     training_session,
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "sft"
 INPUTS = (
-    Input("from", ("pretrain", "sft", "dpo")),
+    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
     Input("mixture[].source", ("pool",)),
 )
 PARALLEL = True
 EVALUATED_TOKENS = 100_000
+# Of conversations whose pool does not tell, for plans.
+TOKENS_PER_CONVERSATION = 160.0
+TRAINED_FRACTION = 0.4
 SAMPLED_PROMPTS = 4
 SAMPLE_TOKENS = 160
 LINT_SAMPLE = 10  # rows of every thousand that get the checks which cost more rendering
@@ -78,23 +82,30 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
     config = ModelConfig(**parent)
-    per_row = 140.0
-    rows = 0.0
+    tokens = rows = 0.0
     for entry in settings.mixture:
-        known = float(inputs.named(entry.source).get("conversations", 0))
-        rows += entry.epochs * min(known, entry.max_rows or known)
-    steps = max(1, round(rows * per_row * settings.epochs / settings.batch_tokens))
+        pool = inputs.named(entry.source)
+        known = float(pool.get("conversations", 0))
+        taken = entry.epochs * min(known, entry.max_rows or known)
+        rows += taken
+        tokens += taken * float(pool.get("tokens_per_conversation", TOKENS_PER_CONVERSATION))
+    mean = tokens / rows / 2 if rows else TOKENS_PER_CONVERSATION / 2
+    row_length = min(settings.row_length or config.context, config.context)
+    # A packed row is as good as full.
+    steps = max(1, round(tokens * settings.epochs / settings.batch_tokens))
     steps = min(steps, settings.steps_at_most or steps)
-    return training_estimate(
+    estimate = training_estimate(
         config,
         steps,
         settings,
-        settings.row_length or config.context,
+        row_length,
         device,
-        mean_context=per_row / 2,
-        head_fraction=0.4,
-        overhead_seconds=15.0,
+        kind=stage.kind,
+        mean_context=mean,
+        head_fraction=TRAINED_FRACTION,
+        evaluated_tokens=(steps // settings.evaluate_every + 1) * min(EVALUATED_TOKENS, 0.01 * tokens),
     )
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + device.seconds("render", rows))
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -135,8 +146,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         kept = training_checkpoints(settings, place, session)
         reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
         evaluate = _evaluation(model, form, stage, inputs, place, session, row_length)
-        last = follow(reports, place, session, evaluate, kept)
-        results = training_results(place, last, model.config)
+        meter = Meter(place, model, packed.mean_context, store.trained_fraction)
+        last = follow(reports, place, session, evaluate, kept, meter)
+        results = training_results(place, last, model.config, meter)
         save_final_model(place, session, model, tokenizer, form.chat_template)
         results |= {"packing": packed.statistics(), "mixture": [asdict(s) for s in shares], "counts": counts}
         return place.commit(results)

@@ -21,8 +21,7 @@ MAKES = "pool"
 INPUTS: tuple[Input, ...] = ()
 
 SMOKE_CONVERSATIONS = 600
-_PER_SECOND = 7_000  # conversations made, checked and written, for plans
-_TOKENS_EACH = 90.0  # of a small vocabulary, for plans
+_TOKENS_EACH = 163.0  # rendered, with a vocabulary of some hundred, for plans
 
 
 class Persona(Table):
@@ -83,9 +82,9 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Time and size by the number of conversations."""
     kept = settings.conversations * (1 - settings.validation_fraction)
-    facts: dict[str, Any] = {"conversations": round(kept), "tokens": round(kept * _TOKENS_EACH)}
+    facts: dict[str, Any] = {"conversations": round(kept), "tokens_per_conversation": _TOKENS_EACH}
     return Estimate(
-        seconds=1 + settings.conversations / _PER_SECOND,
+        seconds=device.overhead_seconds("synthesize") + device.seconds("synthesize", settings.conversations),
         memory_bytes=1.5e8 + settings.conversations * 100,
         facts=facts,
     )

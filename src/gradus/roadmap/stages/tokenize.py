@@ -20,12 +20,11 @@ VERSION = 2
 MAKES = "tokens"
 INPUTS = (
     Input("corpus", ("corpus",)),
-    Input("tokenizer", ("tokenizer",)),
+    Input("tokenizer", ("tokenizer", "import")),
     Input("extends", ("tokens",), required=False),
 )
 TOKENIZER_FOLDER = "tokenizer"
 
-_BYTES_PER_SECOND = 3e7
 # A process takes about half a second to start.
 _LEAST_BYTES_A_PROCESS = 8_000_000
 
@@ -48,13 +47,20 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     corpus, tokenizer = inputs.one("corpus"), inputs.one("tokenizer")
     size = float(corpus.get("bytes", 0)) + float(corpus.get("validation_bytes", 0))
     per_token = float(tokenizer.get("bytes_per_token", 3.0))
+    tokens = float(corpus.get("bytes", 0)) / per_token
     facts: dict[str, Any] = {
-        "tokens": round(float(corpus.get("bytes", 0)) / per_token),
+        "tokens": round(tokens),
         "bytes": corpus.get("bytes", 0),
+        "validation_tokens": round(float(corpus.get("validation_bytes", 0)) / per_token),
     }
+    if corpus.get("documents"):
+        facts["tokens_per_document"] = round(tokens / float(corpus["documents"]), 1)
     if "vocab_size" in tokenizer:
         facts["vocab_size"] = tokenizer["vocab_size"]
-    return Estimate(seconds=1 + size / _BYTES_PER_SECOND, tokens=facts["tokens"], memory_bytes=4e8, facts=facts)
+    cores = min(device.cores, max(1, int(size // _LEAST_BYTES_A_PROCESS)))
+    seconds = device.overhead_seconds("tokenize") + device.seconds("tokenize", size, cores)
+    memory = 2.2e8 if cores == 1 else 1.5e8 + 2.2e8 * cores
+    return Estimate(seconds=seconds, tokens=facts["tokens"], memory_bytes=memory, facts=facts)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -112,6 +118,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         "bytes": train["bytes"],
         "vocab_size": tokenizer.vocab_size,
         "bytes_per_token": round(train["bytes"] / max(1, train["tokens"]), 4),
+        "tokens_per_document": round(train["tokens"] / max(1, train["documents"]), 1),
         "generations": {split: TokenStore(place.work, split).generation for split in SPLITS if split in counts},
         "shards": {split: len(corpus_shards(corpus.path, split)) for split in SPLITS if split in counts},
         "counts": counts,

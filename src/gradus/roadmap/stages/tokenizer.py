@@ -30,8 +30,6 @@ INPUTS = (
 )
 FOLDER = "tokenizer"
 
-_ROWS_PER_SECOND = 12_000  # conversations rendered and learned from, for plans
-
 _TAKE = re.compile(r"folder:(?P<folder>.+)|hub:(?P<repo>[^@\s]+/[^@\s]+)(?:@(?P<revision>\S+))?")
 
 
@@ -90,7 +88,10 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     facts: dict[str, Any] = {"bytes_per_token": _usual_bytes_per_token(vocab_size)}
     if settings.vocab_size is not None:
         facts["vocab_size"] = vocab_size
-    return Estimate(seconds=1 + size / 8e6 + rows / _ROWS_PER_SECOND, memory_bytes=3e8 + size, facts=facts)
+    seconds = device.overhead_seconds("tokenizer")
+    if settings.take is None:
+        seconds += device.seconds("tokenizer", size) + device.seconds("tokenizer/pools", rows)
+    return Estimate(seconds=seconds, memory_bytes=1.5e8 + 8 * size + 2000 * rows, facts=facts)
 
 
 def _usual_bytes_per_token(vocab_size: int) -> float:

@@ -1,0 +1,12 @@
+"""Names of what lies in a home, the folder of artifacts/ and runs/ (see docs/artifacts.md)."""
+
+ARTIFACTS = "artifacts"
+RUNS = "runs"
+# In runs/<roadmap>/
+RUN_RECORD = "roadmap.json"
+LEDGER = "ledger.jsonl"
+REPORT = "report.html"
+# In an artifact, and in the work folder that becomes one
+MODEL_FOLDER = "model"
+CHECKPOINTS_FOLDER = "checkpoints"
+WORK_SUFFIX = ".work"

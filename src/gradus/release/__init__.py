@@ -1,0 +1,1 @@
+"""Leaving this machine and coming to it: push, pull, import."""

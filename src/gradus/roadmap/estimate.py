@@ -1,0 +1,95 @@
+"""The plan of training stages: steps from a horizon, then FLOPs, time and memory. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from gradus.core.devices import CPU
+from gradus.core.quantity import Quantity
+from gradus.model.config import ModelConfig
+from gradus.model.cost import (
+    TrainingMemory,
+    flops_per_token,
+    multiplied_parameters,
+    parameters,
+    sharded_memory,
+    training_memory,
+)
+from gradus.roadmap.horizon import horizon_steps
+from gradus.roadmap.stage import Device, Estimate
+from gradus.roadmap.training import TrainingSettings
+
+# A small model on a GPU waits for its kernels to be launched: a layer's, forward and backward. Assumed, not measured.
+GPU_LAYER_SECONDS = 1e-3
+# Resident in the process of a walk that trains, before it has a model, and in each other one: mostly torch's libraries.
+PROGRAM_BYTES = 6.7e8
+WORKER_BYTES = 4.0e8
+
+
+def steps_of(
+    horizon: Quantity, batch_tokens: int, config: ModelConfig, epoch_tokens: float, mean_context: float
+) -> int:
+    """Optimizer steps for a horizon given in steps, tokens, epochs, FLOPs or tokens per parameter."""
+    return horizon_steps(
+        horizon,
+        batch_tokens,
+        parameters=multiplied_parameters(config),
+        flops_per_token=flops_per_token(config, mean_context),
+        epoch_tokens=epoch_tokens,
+    )
+
+
+def training_estimate(
+    config: ModelConfig,
+    steps: int,
+    settings: TrainingSettings,
+    row_length: int,
+    device: Device,
+    *,
+    kind: str,
+    mean_context: float,
+    head_fraction: float = 1.0,
+    evaluated_tokens: float = 0.0,
+) -> Estimate:
+    """The plan of a training stage.
+
+    kind: whose measured rate counts. evaluated_tokens: of all its evaluations, which go through the model forward only.
+    """
+    tokens = steps * settings.batch_tokens
+    each = flops_per_token(config, mean_context, head_fraction)
+    flops = tokens * each
+    rate, overhead = device.training(kind, config.width)
+    seconds = (flops + evaluated_tokens * each / 3) / rate
+    on_cpu = device.name == CPU
+    if not on_cpu:
+        micro_batches = max(1.0, settings.batch_tokens / device.processes / (settings.micro_rows * row_length))
+        seconds = max(seconds, steps * micro_batches * config.depth * GPU_LAYER_SECONDS)
+    micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens // device.processes)
+    memory = _memory_of_one(config, settings, micro_tokens, mean_context, device)
+    copies = device.processes if on_cpu else 1
+    parts = {"program": PROGRAM_BYTES + (copies - 1) * WORKER_BYTES} if on_cpu else {}
+    parts |= {name: copies * float(size) for name, size in asdict(memory).items()}
+    return Estimate(
+        seconds=overhead + seconds,
+        steps=steps,
+        tokens=tokens,
+        parameters=parameters(config).total,
+        scaled_parameters=multiplied_parameters(config),
+        flops=flops,
+        mfu=flops / seconds / device.peak_flops if device.peak_flops else None,
+        memory_bytes=sum(parts.values()),
+        memory=parts,
+        facts={"model": config.model_dump(mode="json")},
+    )
+
+
+def _memory_of_one(
+    config: ModelConfig, settings: TrainingSettings, micro_tokens: int, mean_context: float, device: Device
+) -> TrainingMemory:
+    """Memory of one process, as `[machine]` lays the model out."""
+    is_sharded = device.processes > 1 and device.parallel != "replicate"
+    if not is_sharded and device.activation_checkpointing == "none":
+        return training_memory(config, micro_tokens, mean_context=mean_context, keeps_probabilities=device.name == CPU)
+    ranks = device.processes if is_sharded else 1
+    micro_batches = max(1, settings.batch_tokens // (device.processes * micro_tokens))
+    return sharded_memory(config, micro_tokens, ranks, device.activation_checkpointing, micro_batches)

@@ -1,0 +1,260 @@
+"""Stage `extend`: a trained model learns to use a longer context, on long documents packed whole."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field
+
+from gradus.core.artifact import Artifact
+from gradus.core.errors import ConfigError
+from gradus.core.files import write_atomic
+from gradus.core.quantity import Quantity
+from gradus.model.config import ModelConfig
+from gradus.model.rope import RopeScaling, rescaled_base
+from gradus.roadmap.estimate import steps_of, training_estimate
+from gradus.roadmap.metering import Meter
+from gradus.roadmap.place import Place
+from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
+from gradus.roadmap.stages.pretrain import document_evaluation, refuse_other_tokenizer
+from gradus.roadmap.training import (
+    MODEL,
+    SMOKE_STEPS,
+    Session,
+    TrainingSettings,
+    follow,
+    save_final_model,
+    training_checkpoints,
+    training_reports,
+    training_results,
+    training_session,
+)
+
+if TYPE_CHECKING:
+    from gradus.data.shards import TokenStore
+    from gradus.model.transformer import Transformer
+    from gradus.tokenizer.tokenizer import Tokenizer
+
+VERSION = 1
+MAKES = "extend"
+INPUTS = (
+    Input("tokens", ("tokens",)),
+    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
+)
+PARALLEL = True
+MEASURED = "measured.json"
+_PASSKEY_DEPTHS = 5
+_SHORTEST_PASSKEY = 128
+
+
+class Settings(TrainingSettings):
+    """context: tokens of the new, longer rows. horizon: "500 steps", "20M tokens", "0.5 tokens/param", "1 epoch" of the
+    rows that are packed.
+
+    rope: how rotary positions are stretched: "yarn" divides slow frequencies and keeps fast ones, "base" raises the
+    base (to rope_base, or so that the slowest frequency slows down by the factor), "none" leaves them.
+    least_document_tokens: documents of at least so many tokens count as long, those that fill a row if None.
+    long_fraction: share of the tokens from long documents; the rest are shorter ones, so that these are not unlearned.
+    evaluate_tokens: validation tokens of an evaluation at most. samples: beginnings of text that the model continues at
+    each evaluation. passkey_samples: pass keys asked for at each length and depth, before and after.
+    """
+
+    context: int = Field(ge=16)
+    horizon: Quantity = Quantity(1.0, "epochs")
+    rope: Literal["yarn", "base", "none"] = "yarn"
+    rope_base: float | None = Field(default=None, gt=1.0)
+    least_document_tokens: int | None = Field(default=None, ge=1)
+    long_fraction: float = Field(default=0.8, gt=0.0, le=1.0)
+    evaluate_tokens: int = Field(default=200_000, ge=1)
+    samples: tuple[str, ...] = ()
+    passkey_samples: int = Field(default=4, ge=1)
+
+    def smoke(self) -> Self:
+        """A context that a smoke run's model and documents can have, for a handful of steps."""
+        return (
+            super()
+            .smoke()
+            .model_copy(
+                update={
+                    "context": 320,
+                    "horizon": Quantity(float(SMOKE_STEPS), "steps"),
+                    "least_document_tokens": 32,
+                    "evaluate_tokens": 20_000,
+                    "passkey_samples": 1,
+                }
+            )
+        )
+
+
+def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
+    """Everything comes from other stages."""
+    return {}
+
+
+def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
+    """Steps from the horizon; a token of a full row attends to half of it."""
+    parent, tokens = inputs.one("from").get("model"), inputs.one("tokens")
+    if parent is None:
+        return Estimate(notes=("the model is not known yet",))
+    config = extended_config(ModelConfig(**parent), settings)
+    mean = settings.context / 2
+    steps = steps_of(settings.horizon, settings.batch_tokens, config, float(tokens.get("tokens", 0.0)), mean)
+    evaluations = steps // settings.evaluate_every + 1
+    # Perplexity by position is measured three times over as many tokens, pass keys twice over four lengths.
+    passkeys = 2 * settings.passkey_samples * _PASSKEY_DEPTHS * 2 * settings.context
+    return training_estimate(
+        config,
+        steps,
+        settings,
+        settings.context,
+        device,
+        kind=stage.kind,
+        mean_context=mean,
+        evaluated_tokens=(evaluations + 3) * settings.evaluate_tokens + passkeys,
+    )
+
+
+def extended_config(parent: ModelConfig, settings: Settings) -> ModelConfig:
+    """The parent's shape with the longer context. Errors: ConfigError where it is not longer."""
+    if settings.context <= parent.context:
+        raise ConfigError(
+            f'"context": the model has a context of {parent.context:,} tokens already; expected more, found '
+            f"{settings.context:,}"
+        )
+    factor = settings.context / parent.context
+    if settings.rope_base is not None and settings.rope != "base":
+        raise ConfigError('"rope_base" goes with rope = "base"')
+    changes: dict[str, Any] = {"context": settings.context}
+    if settings.rope == "base":
+        changes["rope_base"] = settings.rope_base or rescaled_base(parent.rope_base, parent.head_dim, factor)
+    elif settings.rope == "yarn":
+        # A model that was stretched before is stretched anew from what it was first trained on.
+        first = parent.rope_scaling.original_context if parent.rope_scaling else parent.context
+        changes["rope_scaling"] = RopeScaling(factor=settings.context / first, original_context=first)
+    return parent.model_copy(update=changes)
+
+
+def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
+    """Measure the parent, stretch its positions, train on long rows, measure again."""
+    from gradus.conversation.formats.hermes import HermesFormat
+    from gradus.data.loader import RowLoader
+    from gradus.data.long_documents import long_rows
+    from gradus.data.shards import TokenStore
+    from gradus.model.weights import load_model
+    from gradus.tokenizer.loading import load_tokenizer
+    from gradus.train.losses import next_token_loss
+    from gradus.train.precision import compute_dtype
+
+    settings: Settings = stage.settings
+    source = inputs["tokens"]
+    tokenizer = load_tokenizer(source.path / "tokenizer")
+    refuse_other_tokenizer(inputs["from"], tokenizer)
+    store = TokenStore(source.path, "train")
+    rows = long_rows(
+        store.lengths,
+        settings.context,
+        least_tokens=settings.least_document_tokens or settings.context,
+        long_fraction=settings.long_fraction,
+        seed=stage.seed,
+    )
+    with training_session(place) as session:
+        model = load_model(inputs["from"].path / MODEL, session.device, prepare=session.prepare)
+        model.compute_dtype = compute_dtype(place.machine.precision, session.device)
+        parent, config = model.config, extended_config(model.config, settings)
+        held_back = TokenStore(source.path, "validation")
+        before = _measured_before(model, config, held_back, tokenizer, stage, place, session)
+        _take_config(model, config)
+        loader = RowLoader(
+            store,
+            rows.plan,
+            seed=stage.seed,
+            rows_per_step=max(1, settings.batch_tokens // settings.context),
+            micro_rows=settings.micro_rows,
+            rank=session.world.rank,
+            world=session.world.size,
+        )
+        seen = rows.plan.mean_context
+        steps = steps_of(settings.horizon, settings.batch_tokens, config, rows.plan.num_tokens, seen)
+        evaluate = document_evaluation(model, tokenizer, stage, source, session)
+        kept = training_checkpoints(settings, place, session)
+        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
+        meter = Meter(place, model, seen)
+        last = follow(reports, place, session, evaluate, kept, meter)
+        results = training_results(place, last, config, meter) | {"packing": rows.statistics()}
+        results |= _measured(model, held_back, tokenizer, stage, parent.context, session) | before
+        if not results["passkey"]:
+            place.progress.line(f"  note: {settings.context:,} tokens of this tokenizer do not hold a pass key probe")
+        save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
+        return place.commit(results)
+
+
+def _take_config(model: Transformer, config: ModelConfig) -> None:
+    """Give the model another config of the same shapes."""
+    model.config = config
+    for block in model.blocks:
+        block.config = config
+
+
+def _measured_before(
+    model: Transformer,
+    config: ModelConfig,
+    held_back: TokenStore,
+    tokenizer: Tokenizer,
+    stage: Stage,
+    place: Place,
+    session: Session,
+) -> dict[str, Any]:
+    """The parent as it came and with its positions stretched but untrained, once for all walks of the stage."""
+    file = place.scratch / MEASURED
+    if session.world.all_agree(file.exists()):
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+    parent = model.config
+    with place.progress.task("perplexity by position and pass keys, before", 2, "measurements") as task:
+        before = _measured(model, held_back, tokenizer, stage, parent.context, session)
+        task.update(1)
+        _take_config(model, config)
+        rescaled = _measured(model, held_back, tokenizer, stage, parent.context, session)
+        _take_config(model, parent)
+        task.update(2)
+    found = {"before": before, "rescaled": rescaled}
+    if session.world.is_main:
+        write_atomic(file, json.dumps(found))
+    return found
+
+
+def _measured(
+    model: Transformer,
+    held_back: TokenStore,
+    tokenizer: Tokenizer,
+    stage: Stage,
+    parent_context: int,
+    session: Session,
+) -> dict[str, Any]:
+    """Perplexity by position over the new context, and pass keys over the lengths up to it, as gates read them.
+
+    Every process measures all of it: where the model is sharded none can without the others.
+    """
+    from gradus.eval.passkey import passkey_items, passkey_retrieval
+    from gradus.eval.positions import loss_by_position
+    from gradus.train.sharding import let_go
+
+    settings: Settings = stage.settings
+    loss = loss_by_position(model, held_back, settings.context, max_tokens=settings.evaluate_tokens)
+    length = settings.context
+    lengths = [length >> k for k in range(4) if length >> k >= _SHORTEST_PASSKEY] or [length]
+    items = passkey_items(
+        tokenizer, lengths[::-1], depths=_PASSKEY_DEPTHS, samples=settings.passkey_samples, seed=stage.seed
+    )
+    passkeys = passkey_retrieval(model, items).measures() if items else {}
+    let_go(model, session.world)
+    return {
+        "perplexity": {
+            "whole": loss.measure(),
+            "within": loss.measure(0, parent_context),
+            "beyond": loss.measure(parent_context),
+        },
+        "positions": {"edges": loss.edges, "perplexity": loss.curve(), "documents": loss.documents},
+        "passkey": passkeys,
+    }

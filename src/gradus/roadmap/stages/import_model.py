@@ -1,0 +1,132 @@
+"""Stage `import`: a model that was trained elsewhere, as one that later stages can start from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from gradus.core.artifact import Artifact
+from gradus.core.errors import ConfigError
+from gradus.core.files import expand_path
+from gradus.core.settings import Problem
+from gradus.roadmap.place import Place
+from gradus.roadmap.sources import file_sources
+from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
+
+VERSION = 1
+MAKES = "import"
+INPUTS: tuple[Input, ...] = ()
+TOKENIZER_FOLDER = "tokenizer"
+
+_TAKE = re.compile(r"folder:(?P<folder>.+)|hub:(?P<repo>[^@\s]+/[^@\s]+)@(?P<commit>[0-9a-f]{40})")
+# What a model folder is made of; nothing else is looked at.
+_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")
+_BYTES_PER_SECOND = 2e8
+
+
+class Settings(StageSettings):
+    """take: "folder:PATH" of a model of transformers (Qwen3ForCausalLM or LlamaForCausalLM, safetensors and
+    tokenizer.json), or "hub:owner/name@commit" with the 40 digits of its commit. trained: whether it continues text
+    ("base") or answers ("chat"); pretraining goes on from a base model only.
+    """
+
+    take: str
+    trained: Literal["base", "chat"] = "base"
+
+    @field_validator("take")
+    @classmethod
+    def _take_has_a_known_form(cls, take: str) -> str:
+        if _TAKE.fullmatch(take) is None:
+            raise ValueError(f'expected "folder:PATH" or "hub:owner/name@commit" (40 digits), found "{take}"')
+        return take
+
+
+def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
+    """The files of a folder; a Hub name is pinned by its commit."""
+    folder = _folder(settings.take, roadmap_dir)
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise SourceError([Problem(("take",), f"no such folder: {folder}")])
+    files = sorted({path for pattern in (*_PATTERNS, "meta_*.json") for path in folder.glob(pattern)})
+    if not files:
+        raise SourceError([Problem(("take",), f"{folder}: no model there (no config.json, no *.safetensors)")])
+    return file_sources([(("take",), str(path)) for path in files], roadmap_dir)
+
+
+def _folder(take: str, roadmap_dir: Path) -> Path | None:
+    found = _TAKE.fullmatch(take)
+    assert found is not None
+    return expand_path(found["folder"], roadmap_dir) if found["folder"] is not None else None
+
+
+def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
+    """Time and memory by the size of the weights, where their folder is on this machine."""
+    folder, facts = _folder(settings.take, stage.directory), {"trained": settings.trained}
+    if folder is None:
+        return Estimate(facts=facts, notes=("the model is not known before it is downloaded",))
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return Estimate(seconds=5 + size / _BYTES_PER_SECOND, memory_bytes=3.5e8 + 3 * size, facts=facts)
+
+
+def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
+    """Read config, weights and tokenizer; save them as every stage leaves a model, with the tokenizer beside."""
+    import torch
+
+    from gradus.conversation.formats.hermes import HermesFormat
+    from gradus.model.cost import parameters
+    from gradus.release.nanochat_model import nanochat_steps, refuse_nanochat
+    from gradus.release.transformers_model import read_transformers_model
+    from gradus.roadmap.training import Session, save_final_model
+    from gradus.tokenizer.loading import load_tokenizer
+    from gradus.tokenizer.specials import SPECIAL_TOKENS
+    from gradus.train.parallel import World
+
+    settings: Settings = stage.settings
+    folder = _folder(settings.take, place.roadmap_dir) or _downloaded(settings.take)
+    if nanochat_steps(folder):
+        refuse_nanochat(folder)
+    before = load_tokenizer(folder)
+    tokenizer = before.extended(SPECIAL_TOKENS)
+    model = read_transformers_model(folder, tokenizer.vocab_size)
+    template = HermesFormat(tokenizer).chat_template
+    save_final_model(place, Session(World(), torch.device("cpu"), place.machine), model, tokenizer, template)
+    beside = place.work / TOKENIZER_FOLDER
+    beside.mkdir(exist_ok=True)
+    tokenizer.save(beside, chat_template=template)
+    results: dict[str, Any] = {
+        "model": model.config.model_dump(mode="json"),
+        "parameters": parameters(model.config).total,
+        "vocab_size": tokenizer.vocab_size,
+        "digest": tokenizer.digest,
+        "added_tokens": sorted(set(tokenizer.special_tokens) - set(before.special_tokens)),
+        "trained": settings.trained,
+    }
+    return place.commit(results)
+
+
+def _downloaded(take: str) -> Path:
+    """The files of a Hub repository at a commit, through the local cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from gradus.core.secrets import redacted
+    from gradus.data.hub import hub_endpoint, hub_token
+
+    found = _TAKE.fullmatch(take)
+    assert found is not None
+    try:
+        return Path(
+            snapshot_download(
+                found["repo"],
+                revision=found["commit"],
+                allow_patterns=list(_PATTERNS),
+                token=hub_token() or False,
+                endpoint=hub_endpoint(),
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(f"{take}: cannot be downloaded: {redacted(str(error).splitlines()[0])}") from error

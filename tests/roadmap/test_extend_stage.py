@@ -1,0 +1,216 @@
+"""The stage `extend`: what it trains on, measures and saves, with gates, resuming, two processes and wrong settings."""
+
+import json
+
+import pytest
+import torch
+
+from gradus.core.errors import ConfigError, GateFailedError, GradusError
+from gradus.model.batch import Documents
+from gradus.model.weights import load_model
+from gradus.roadmap.plan import choose_device, plan_roadmap
+from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.report_data import report_data
+from gradus.roadmap.run import walk
+from gradus.roadmap.schema import load_roadmap
+from gradus.roadmap.stages import extend
+from gradus.roadmap.training import StepLines
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROADMAP = """\
+name = "longer"
+
+[machine]
+threads = 1
+precision = "fp32"
+
+[[stage]]
+name = "prose"
+kind = "corpus"
+sources = [{ kind = "files", path = "texts/*.txt" }]
+validation_fraction = 0.3
+
+[[stage]]
+name = "bpe"
+kind = "tokenizer"
+corpus = "prose"
+vocab_size = 280
+
+[[stage]]
+name = "tokens"
+kind = "tokenize"
+corpus = "prose"
+tokenizer = "bpe"
+
+[[stage]]
+name = "base"
+kind = "pretrain"
+tokens = "tokens"
+model = { depth = 1, width = 32, head_dim = 16 }
+context = 64
+horizon = "20 steps"
+batch_tokens = 512
+evaluate_tokens = 500
+samples = []
+
+[[stage]]
+name = "long"
+kind = "extend"
+tokens = "tokens"
+from = "base"
+context = 384
+horizon = "6 steps"
+batch_tokens = 1536
+micro_rows = 2
+save_every = 2
+evaluate_every = 3
+evaluate_tokens = 1000
+passkey_samples = 1
+least_document_tokens = 300
+
+[[stage]]
+name = "exam"
+kind = "eval"
+from = "long"
+tokens = "tokens"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A roadmap over forty texts, two thirds of them long."""
+    (tmp_path / "texts").mkdir()
+    for number in range(40):
+        count = 12 if number % 3 == 0 else 120
+        words = " ".join(f"item{(number * k) % 23} lies on shelf {k % 17}." for k in range(count))
+        (tmp_path / "texts" / f"{number:02}.txt").write_text(words)
+    (tmp_path / "longer.toml").write_text(ROADMAP)
+    return tmp_path
+
+
+def walked(folder, *overrides, home=None):
+    roadmap = load_roadmap(folder / "longer.toml", overrides)
+    return walk(roadmap, home or folder, QuietProgress()).artifacts
+
+
+def test_a_longer_context_is_trained_measured_and_saved_for_the_hub(folder):
+    from transformers import AutoModelForCausalLM
+
+    made = walked(folder)["long"]
+    results = made.results
+    packing = results["packing"]
+    assert packing["row_length"] == 384
+    assert packing["long_fraction"] >= 0.8
+    assert packing["least_document_tokens"] == 300
+    assert results["positions"]["edges"] == [0, 64, 128, 256, 384]
+    for measured in (results, results["before"], results["rescaled"]):
+        assert len(measured["positions"]["perplexity"]) == 4
+        assert {"whole", "within", "beyond"} == set(measured["perplexity"])
+        assert measured["passkey"]["total"]["n"] == 5 * (len(measured["passkey"]) - 1)
+    # It learned something, of the new positions too.
+    assert results["perplexity"]["beyond"]["value"] < results["before"]["perplexity"]["beyond"]["value"]
+    model = load_model(made.path / "model")
+    assert (model.config.context, model.config.rope_scaling.factor) == (384, 6.0)
+    assert model.config.rope_scaling.original_context == 64
+    tokens = torch.arange(250) % 280
+    with torch.no_grad():
+        ours = model.head(model(tokens, Documents.of_lengths([250])))
+        theirs = AutoModelForCausalLM.from_pretrained(made.path / "model")(tokens[None]).logits[0]
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_before_and_after_are_plotted_and_gates_name_them(folder):
+    gate = 'long.gate=[{ measure = "perplexity.beyond", at_most = 1.01 }]'
+    with pytest.raises(GateFailedError, match=r"perplexity\.beyond = .* is above 1\.01"):
+        walked(folder, gate)
+    (entry,) = [e for e in report_data(folder / "runs" / "longer")["training"] if e["stage"] == "long"]
+    results = walked(folder)["long"].results
+    assert entry["extension"]["positions"] == {
+        "step": [64, 128, 256, 384],
+        "before": results["before"]["positions"]["perplexity"],
+        "rescaled": results["rescaled"]["positions"]["perplexity"],
+        "after": results["positions"]["perplexity"],
+    }
+    assert set(entry["extension"]["passkeys"]) == {"step", "before", "rescaled", "after"}
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights_and_measures_before_only_once(folder, tmp_path, monkeypatch):
+    whole = walked(folder)["long"]
+    measured, lines = [], StepLines.append
+    original = extend._measured
+
+    def counted(*given):
+        measured.append(1)
+        return original(*given)
+
+    def stop_after_four(self, **line):
+        lines(self, **line)
+        if line.get("event") == "train" and line["step"] == 4:
+            raise KeyboardInterrupt
+
+    home = tmp_path / "again"
+    monkeypatch.setattr(extend, "_measured", counted)
+    monkeypatch.setattr(StepLines, "append", stop_after_four)
+    with pytest.raises(KeyboardInterrupt):
+        walked(folder, "long.log_every=2", home=home)
+    monkeypatch.setattr(StepLines, "append", lines)
+    assert len(measured) == 2
+    again = walked(folder, "long.log_every=2", home=home)["long"]
+    assert len(measured) == 3
+    assert again.file("model/model.safetensors").read_bytes() == whole.file("model/model.safetensors").read_bytes()
+    assert again.results["before"] == whole.results["before"]
+    assert again.results["passkey"] == whole.results["passkey"]
+
+
+@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+def test_two_processes_extend_as_one_does(parallel, folder, tmp_path):
+    one = walked(folder)["long"].results
+    shared = ("machine.processes=2", f"machine.parallel={parallel}")
+    two = walked(folder, *shared, home=tmp_path / "two")["long"].results
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-3)
+    # The parent is trained by two processes as well.
+    for name, measured in one["before"]["perplexity"].items():
+        assert two["before"]["perplexity"][name]["value"] == pytest.approx(measured["value"], rel=1e-4)
+
+
+@pytest.mark.parametrize("rope", ["base", "none"])
+def test_other_ways_to_stretch(rope, folder):
+    config = load_model(walked(folder, f"long.rope={rope}")["long"].path / "model").config
+    assert config.rope_scaling is None
+    # 6 times longer, heads of 16 channels: 6 ** (16 / 14) times the base.
+    assert config.rope_base == pytest.approx(10_000 * 6 ** (16 / 14) if rope == "base" else 10_000)
+
+
+def test_an_extended_model_is_extended_again_from_its_first_context(folder):
+    text = (folder / "longer.toml").read_text()
+    again = text[text.index('[[stage]]\nname = "long"') : text.index('[[stage]]\nname = "exam"')]
+    again = again.replace('"long"', '"longer_still"').replace('"base"', '"long"').replace("384", "512")
+    (folder / "longer.toml").write_text(text + "\n" + again)
+    scaling = load_model(walked(folder)["longer_still"].path / "model").config.rope_scaling
+    assert (scaling.factor, scaling.original_context) == (8.0, 64)
+
+
+def test_wrong_settings_are_told_before_anything_is_trained(folder):
+    def planned(*overrides):
+        roadmap = load_roadmap(folder / "longer.toml", overrides)
+        return plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, folder), folder / "artifacts")
+
+    assert planned().stages[4].estimate.steps == 6
+    with pytest.raises(
+        ConfigError, match=r'"long".*the model has a context of 64 tokens already; expected more, found 64'
+    ):
+        planned("long.context=64")
+    with pytest.raises(ConfigError, match=r'"rope_base" goes with rope = "base"'):
+        planned("long.rope_base=50000.0")
+    with pytest.raises(GradusError, match=r"no document has 100,000 tokens, the longest of .* lower least_document"):
+        walked(folder, "long.least_document_tokens=100_000")
+    with pytest.raises(GradusError, match=r"no validation document has 4,096 tokens.*validation_fraction"):
+        walked(folder, "long.context=4096")
+
+
+def test_a_smoke_run_reaches_the_end(folder):
+    roadmap = load_roadmap(folder / "longer.toml", smoke=True)
+    made = walk(roadmap, folder, QuietProgress()).artifacts
+    assert made["long"].results["steps"] == 12
+    assert json.loads(made["long"].file("model/config.json").read_text())["max_position_embeddings"] == 320

@@ -1,0 +1,340 @@
+"""Plans: horizons against hand arithmetic, money, memory by part, several devices, the record and the calibration."""
+
+import json
+import signal
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from gradus.core.devices import Rate, known_devices
+from gradus.core.errors import ConfigError
+from gradus.core.quantity import Quantity
+from gradus.model.config import model_config
+from gradus.model.cost import flops_per_token, multiplied_parameters, sharded_memory, training_memory
+from gradus.roadmap.calibrate import calibrate, write_rates
+from gradus.roadmap.horizon import horizon_steps, horizon_text
+from gradus.roadmap.place import MachineSettings
+from gradus.roadmap.plan import choose_device, own_device, plan_roadmap
+from gradus.roadmap.plan_text import plan_json, plan_text
+from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.report_data import report_data
+from gradus.roadmap.run import walk
+from gradus.roadmap.schema import load_roadmap
+
+ROADMAP = """\
+name = "small"
+
+[machine]
+threads = 1
+
+[[stage]]
+name = "primer"
+kind = "corpus"
+sources = [{ kind = "synthetic", name = "primer", documents = 400 }]
+validation_fraction = 0.1
+
+[[stage]]
+name = "talk"
+kind = "synthesize"
+conversations = 200
+validation_fraction = 0.1
+
+[[stage]]
+name = "bpe"
+kind = "tokenizer"
+corpus = "primer"
+vocab_size = 320
+
+[[stage]]
+name = "tokens"
+kind = "tokenize"
+corpus = "primer"
+tokenizer = "bpe"
+
+[[stage]]
+name = "base"
+kind = "pretrain"
+tokens = "tokens"
+model = { depth = 1, width = 32, head_dim = 16 }
+context = 64
+horizon = "6 steps"
+batch_tokens = 512
+log_every = 1
+evaluate_tokens = 500
+samples = []
+
+[[stage]]
+name = "chat"
+kind = "sft"
+from = "base"
+mixture = [{ source = "talk" }]
+steps_at_most = 4
+batch_tokens = 512
+row_length = 64
+log_every = 1
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(ROADMAP)
+    return path
+
+
+# Horizons. The oracles are those of the curriculum notes: 461 M parameters, 524,288 tokens a step.
+
+
+@pytest.mark.parametrize(
+    ("horizon", "thousand_steps"),
+    [(Quantity(4e19, "flops"), 27.6), (Quantity(20, "tokens/param"), 17.6)],
+)
+def test_horizons_of_a_published_plan_come_to_its_steps(horizon, thousand_steps):
+    steps = horizon_steps(horizon, 524_288, parameters=461e6, flops_per_token=6 * 461e6, epoch_tokens=1e9)
+    assert round(steps / 1000, 1) == thousand_steps
+
+
+def test_a_horizon_is_told_in_all_three_terms():
+    assert horizon_text(17_586, 17_586 * 524_288, 6 * 461e6 * 17_586 * 524_288, 461e6) == (
+        "17,586 steps = 9.22 B tokens = 2.55e+19 FLOPs = 20 tokens/param"
+    )
+
+
+@pytest.mark.parametrize("unit", ["tokens", "flops", "tokens/param", "epochs"])
+def test_every_term_gives_the_same_steps_as_the_others(unit):
+    each = {"tokens": 1.0, "flops": 6e6, "tokens/param": 1 / 1e6, "epochs": 1 / 5e4}[unit]
+    horizon = Quantity(1000 * 4096 * each, unit)
+    steps = horizon_steps(horizon, 4096, parameters=1e6, flops_per_token=6e6, epoch_tokens=5e4)
+    assert steps in {1000, 1001}
+
+
+# Devices, money, memory
+
+
+def test_time_and_money_follow_from_the_peak_the_assumed_share_and_the_price(file, tmp_path):
+    (tmp_path / "devices.toml").write_text("[h100]\nmfu = 0.5\nprice_per_hour = 3.6\ntraining_overhead_seconds = 7\n")
+    roadmap = load_roadmap(file, ["base.model=d24", "base.context=2048", "base.horizon=1e18 flops",
+                                  "base.batch_tokens=524_288", "machine.processes=8"])  # fmt: skip
+    device = choose_device("h100", roadmap.machine, tmp_path)
+    plan = plan_roadmap(roadmap, device, tmp_path / "artifacts")
+    base = plan.stages[4].estimate
+    assert base.seconds == pytest.approx(7 + base.flops / (8 * 0.5 * 989e12), rel=0.01)
+    assert base.mfu == pytest.approx(0.5, rel=0.01)
+    money = plan_json(roadmap, plan)["stages"][4]["money"]
+    assert money == pytest.approx(base.seconds * 8 * 3.6 / 3600)
+    assert base.flops == pytest.approx(1e18, rel=0.01)
+    assert base.tokens / base.scaled_parameters == pytest.approx(
+        1e18 / base.flops * base.tokens / base.scaled_parameters, rel=0.01
+    )
+
+
+def test_memory_parts_add_up_to_what_one_step_takes(file, tmp_path):
+    roadmap = load_roadmap(file)
+    device = choose_device("cpu", roadmap.machine, tmp_path)
+    base = plan_roadmap(roadmap, device, tmp_path / "artifacts").stages[4].estimate
+    config = model_config(roadmap.stage("base").settings.model, 320, 64)
+    memory = training_memory(config, 512, mean_context=32)
+    assert base.memory["weights"] == memory.weights
+    assert base.memory["activations"] == memory.activations
+    assert base.memory_bytes == pytest.approx(base.memory["program"] + memory.total)
+    gpu = plan_roadmap(roadmap, choose_device("l4", roadmap.machine, tmp_path), tmp_path / "artifacts").stages[4]
+    assert gpu.estimate.memory["activations"] < memory.activations
+    assert "program" not in gpu.estimate.memory
+
+
+def test_memory_of_a_sharded_model_is_that_of_one_gpu_of_them(file, tmp_path):
+    wide = ["base.model=d24", "base.context=2048", "base.micro_rows=1", "base.batch_tokens=16_384"]
+
+    def memory(*overrides):
+        roadmap = load_roadmap(file, [*wide, "machine.processes=8", *overrides])
+        device = choose_device("h100", roadmap.machine, tmp_path)
+        return plan_roadmap(roadmap, device, tmp_path / "artifacts").stages[4].estimate
+
+    whole, sharded = memory(), memory("machine.parallel=shard")
+    config = model_config("d24", 320, 2048)
+    expected = sharded_memory(config, 2048, 8)
+    assert sharded.memory_bytes == pytest.approx(expected.total)
+    assert sharded.memory["optimizer"] == expected.optimizer < whole.memory["optimizer"] / 4
+    assert memory("machine.parallel=shard", "machine.activation_checkpointing=full").memory_bytes < sharded.memory_bytes
+
+
+def test_several_devices_stand_beside_each_other(file, tmp_path):
+    roadmap = load_roadmap(file)
+    plans = [
+        plan_roadmap(roadmap, choose_device(name, roadmap.machine, tmp_path), tmp_path / "artifacts")
+        for name in ("cpu", "h100", "t4")
+    ]
+    text = plan_text(roadmap, plans)
+    header = next(line for line in text.splitlines() if line.startswith("stage"))
+    assert header.split() == ["stage", "kind", "cpu", "money", "h100", "money", "t4", "money"]
+    assert "  base: 6 steps = 3,072 tokens = " in text
+    assert "\nt4: time " in text
+    one = plan_text(roadmap, plans[:1])
+    assert "memory by part" in one
+    assert "n/a" in one  # of a processor that was not measured no peak is known
+
+
+def test_a_model_that_does_not_fit_is_told(file, tmp_path):
+    roadmap = load_roadmap(file, ["base.model=d48", "base.context=2048"])
+    plan = plan_roadmap(roadmap, choose_device("t4", roadmap.machine, tmp_path), tmp_path / "artifacts")
+    assert "are needed, t4 has 16.0 GiB" in plan_text(roadmap, [plan])
+
+
+def test_a_filter_makes_a_corpus_slower_in_the_plan(file, tmp_path):
+    def seconds(*overrides):
+        roadmap = load_roadmap(file, ["primer.sources.0.documents=1_000_000", *overrides])
+        device = choose_device("cpu", roadmap.machine, tmp_path)
+        return plan_roadmap(roadmap, device, tmp_path / "artifacts").stages[0].estimate.seconds
+
+    bare, size = seconds(), 1_000_000 * 420
+    rates = known_devices(tmp_path)["cpu"].rates
+    assert seconds("primer.filters=['gopher']") - bare == pytest.approx(size / rates["filter/gopher"].per_second)
+    both = seconds("primer.filters=['gopher']", "primer.dedup=minhash") - bare
+    assert both == pytest.approx(size / rates["filter/gopher"].per_second + size / rates["minhash"].per_second)
+
+
+def test_the_plan_of_this_machine_is_for_its_gpu_where_the_table_has_it(monkeypatch, tmp_path):
+    names = ["NVIDIA L4"]
+    monkeypatch.setattr("gradus.roadmap.plan.gpu_names", lambda: names)
+    assert own_device(MachineSettings(), tmp_path) == "l4"
+    assert own_device(MachineSettings(device="cpu"), tmp_path) == "cpu"
+    names[0] = "Unheard-of 1"
+    assert own_device(MachineSettings(), tmp_path) == "cpu"
+    monkeypatch.setattr("gradus.roadmap.calibrate.gpu_names", lambda: names)
+    with pytest.raises(ConfigError, match='"Unheard-of 1" is in no table of devices; add it to'):
+        calibrate(load_roadmap_of(tmp_path), tmp_path, QuietProgress())
+
+
+def test_a_home_that_cannot_be_written_is_told(file, tmp_path):
+    with pytest.raises(ConfigError, match="choose another folder with --home"):
+        calibrate(load_roadmap(file), file / "home", QuietProgress())
+
+
+def load_roadmap_of(folder):
+    (folder / "small.toml").write_text(ROADMAP)
+    return load_roadmap(folder / "small.toml")
+
+
+def test_planning_does_not_import_torch(file):
+    code = (
+        "import sys; from gradus.cli.main import app; from typer.main import get_command\n"
+        f"get_command(app)(['plan', {str(file)!r}, '--device', 'cpu', '--device', 'h100'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=file.parent, capture_output=True)
+
+
+# A real walk
+
+
+def test_a_walk_leaves_telemetry_mfu_and_what_each_stage_took(file, tmp_path):
+    (tmp_path / "devices.toml").write_text(
+        "[cpu]\nprice_per_hour = 3600.0\n[cpu.peak_flops]\nfp32 = 1e11\nbf16 = 2e11\n"
+    )
+    made = walk(load_roadmap(file, ["machine.precision=fp32"]), tmp_path, QuietProgress()).artifacts
+    lines = [json.loads(line) for line in made["base"].file("metrics.jsonl").read_text().splitlines()]
+    first = lines[0]
+    assert {"cpu_fraction", "memory_bytes", "machine_memory_fraction", "mfu"} <= set(first)
+    config = model_config({"depth": 1, "width": 32, "head_dim": 16}, 320, 64)
+    mean_context = made["base"].results["packing"]["mean_context"]
+    expected = first["tokens_per_second"] * flops_per_token(config, mean_context) / 1e11
+    assert first["mfu"] == pytest.approx(expected, abs=1e-4)
+    results = made["base"].results
+    assert results["flops"] == pytest.approx(results["tokens"] * flops_per_token(config, mean_context))
+    stages = {stage["name"]: stage for stage in report_data(tmp_path / "runs" / "small")["stages"]}
+    for name, artifact in made.items():
+        actual = stages[name]["actual"]
+        assert actual["memory_bytes"] > 5e7
+        assert actual["money"] == pytest.approx(artifact.manifest.seconds)
+        assert stages[name]["predicted"]["memory_bytes"] > 0
+    assert stages["base"]["predicted"]["tokens"] == 3072
+    assert stages["chat"]["actual"]["tokens"] == made["chat"].results["tokens"]
+
+
+def test_fine_tuning_counts_the_head_on_answers_only(file, tmp_path):
+    made = walk(load_roadmap(file), tmp_path, QuietProgress()).artifacts["chat"]
+    config = model_config({"depth": 1, "width": 32, "head_dim": 16}, 320, 64)
+    counts, packing = made.results["counts"], made.results["packing"]
+    trained = counts["trained_tokens"] / counts["tokens"]
+    each = flops_per_token(config, packing["mean_context"], trained)
+    assert made.results["flops"] == pytest.approx(made.results["tokens"] * each, rel=1e-3)
+    assert made.results["flops"] < made.results["tokens"] * flops_per_token(config, packing["mean_context"])
+
+
+# Calibration
+
+
+def test_a_calibration_measures_the_kinds_of_the_roadmap_and_writes_them(file, tmp_path):
+    home = tmp_path / "home"
+    rates = calibrate(load_roadmap(file), home, QuietProgress())
+    assert set(rates) == {
+        "corpus", "corpus/synthetic", "synthesize", "tokenizer", "tokenizer/pools", "tokenize",
+        "pretrain", "sft", "decode",
+    }  # fmt: skip
+    cpu = known_devices(home)["cpu"]
+    for kind, rate in rates.items():
+        assert cpu.rates[kind].per_second == pytest.approx(rate.per_second, rel=1e-3)
+    assert cpu.rates["pretrain"].width == 32
+    assert set(cpu.peak_flops) == {"fp32", "bf16"}
+    # Nothing of the run itself stays.
+    assert [path.name for path in home.iterdir()] == ["devices.toml"]
+    roadmap = load_roadmap(file)
+    plan = plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, home), home / "artifacts")
+    assert plan.stages[4].estimate.mfu is not None
+
+
+def test_measured_rates_stand_beside_what_the_user_wrote(tmp_path):
+    path = tmp_path / "devices.toml"
+    path.write_text("# my own\n[cpu]\nprice_per_hour = 0.1\n\n[mine]\nflops_per_second = 2e12\n")
+    write_rates(tmp_path, "cpu", {"corpus": Rate(per_second=1e6), "sft": Rate(per_second=2.0, width=64)}, {})
+    write_rates(tmp_path, "cpu", {"corpus": Rate(per_second=3e6)}, {"bf16": 5e10})
+    text = path.read_text()
+    assert text.startswith("# my own\n[cpu]\nprice_per_hour = 0.1\n\n[mine]\n")
+    assert text.count("Measured by") == 1
+    found = tomllib.loads(text)
+    assert found["mine"] == {"flops_per_second": 2e12}
+    assert found["cpu"]["price_per_hour"] == 0.1
+    assert found["cpu"]["rates"] == {
+        "corpus": {"per_second": 3e6, "overhead_seconds": 0.0},
+        "sft": {"per_second": 2.0, "overhead_seconds": 0.0, "width": 64},
+    }
+    path.write_text('[cpu]\nrates = { "sft" = { per_second = 1.0 } }\n')
+    with pytest.raises(ConfigError, match="cannot stand beside what you wrote there"):
+        write_rates(tmp_path, "cpu", {"corpus": Rate(per_second=1e6)}, {})
+    assert path.read_text() == '[cpu]\nrates = { "sft" = { per_second = 1.0 } }\n'
+
+
+def test_scaled_parameters_are_matrices_and_head():
+    config = model_config("d4", vocab_size=8192, context=512)
+    assert multiplied_parameters(config) == 4 * (4 * 256**2 + 3 * 256 * 672) + 8192 * 256
+
+
+# Profiles
+
+
+def test_a_profile_changes_nothing_but_leaves_a_trace(file, tmp_path):
+    plain = walk(load_roadmap(file), tmp_path / "a", QuietProgress()).artifacts["base"]
+    asked = walk(load_roadmap(file, ["machine.profile=2 steps"]), tmp_path / "b", QuietProgress()).artifacts["base"]
+    assert asked.fingerprint == plain.fingerprint
+    weights = "model/model.safetensors"
+    assert asked.file(weights).read_bytes() == plain.file(weights).read_bytes()
+    (folder,) = (tmp_path / "b" / "profiles").glob("base-*")
+    assert sorted(path.name for path in folder.iterdir()) == ["steps-000004-000005.json.gz", "steps-000004-000005.txt"]
+    assert not (tmp_path / "a" / "profiles").exists()
+    with pytest.raises(ConfigError, match="expected a number of steps, such as"):
+        load_roadmap(file, ["machine.profile=20 tokens"])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs SIGUSR1")
+def test_a_signal_while_no_stage_trains_ends_nothing(file, tmp_path):
+    code = (
+        "import os, signal\nfrom gradus.roadmap.stages import tokenizer\nrun = tokenizer.run\n"
+        "def signalled(*given): os.kill(os.getpid(), signal.SIGUSR1); return run(*given)\n"
+        "tokenizer.run = signalled\nfrom gradus.cli.main import main\nmain()"
+    )
+    words = [sys.executable, "-c", code, "run", str(file), "--home", str(tmp_path), "--only"]
+    subprocess.run([*words, "primer"], check=True, capture_output=True)
+    done = subprocess.run([*words, "bpe"], check=True, capture_output=True, text=True)
+    assert "nothing to profile" in done.stderr
