@@ -180,7 +180,7 @@ def test_frozen_sines_never_move_and_trained_ones_have_no_weight_decay() -> None
         model = build_model(small_config(family="psann", sine={"trainable": trainable}), torch.Generator())
         optimizer = build_optimizer(model, OptimizerSettings(matrix="adamw", weight_decay=0.5))
         before = model.blocks[0].sine.frequency.detach().clone()
-        decays = {group.weight_decay for group in optimizer.adam if "blocks.0.sine.frequency" in group.parameters}
+        decays = {group.weight_decay for group in optimizer.groups if "blocks.0.sine.frequency" in group.parameters}
         assert decays == {0.0}
         tokens = random_tokens(33)
         next_token_loss(model, Batch(tokens[:-1], tokens[1:], Documents.of_lengths([32])))[0].backward()

@@ -1,11 +1,14 @@
 """Helper of test_fit: runs that are killed, and runs on several ranks, as forks of one fresh process.
 
-kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times; ranks FOLDER SIZE [STOP [MODE]]:
-train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP. Prints JSON.
+kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times.
+ranks FOLDER SIZE STOP MODE [KIND]: train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP, with
+optimizers such as "rest=adafactor", and with "nan=24:27" a loss that is NaN in these data steps on the last rank.
+full FOLDER RANK: save on two ranks, one of them with a full disk. Each prints JSON.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -21,7 +24,12 @@ from pathlib import Path
 import tiny_training as tiny
 import torch
 
+from gradus.core.errors import TrainingError
+from gradus.model.batch import Batch
+from gradus.model.transformer import Transformer
+from gradus.train import saving
 from gradus.train.checkpoint import Checkpoints
+from gradus.train.config import GuardSettings
 from gradus.train.loop import fit
 from gradus.train.losses import next_token_loss
 from gradus.train.optimizers import build_optimizer
@@ -115,7 +123,7 @@ def kill(folder: Path, kills: int, seed: int, kind: str) -> dict[str, object]:
     return {"kills": done, "resumed_from": [int(line) for line in told.read_text().split()]}
 
 
-def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, port: int) -> None:
+def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, kinds: dict[str, str], port: int) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank)
     )
@@ -130,36 +138,83 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, port: i
         # Uneven shares: one document against five.
         return [tiny.batch(documents[:1])] if rank == 0 else [tiny.batch(documents[1:3]), tiny.batch(documents[3:])]
 
-    model, optimizer = tiny.model_and_optimizer(world=world)
+    bad = range(*map(int, kinds.get("nan", "0:0").split(":")))
+    kinds = {name: kind for name, kind in kinds.items() if name != "nan"}
+    data_step = 0
+
+    def share_noted(step: int) -> list:
+        nonlocal data_step
+        data_step = step
+        return share(step)
+
+    def loss(model: Transformer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        total, count, metrics = next_token_loss(model, batch)
+        is_bad = rank == size - 1 and data_step in bad
+        return total * (torch.nan if is_bad else 1.0), count, metrics
+
+    model, optimizer = tiny.model_and_optimizer(world=world, **kinds)
     # What a forward pass without a backward pass leaves behind must not be taken for the parameters.
     with torch.no_grad():
         next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))
     optimizer = build_optimizer(model, optimizer.settings, world)
     with torch.no_grad():
         next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))
-    losses, tokens = [], 0
+    losses, tokens, passed_over = [], 0, ()
     for report in fit(
         model,
         optimizer,
-        share,
-        next_token_loss,
+        share_noted,
+        loss,
         tiny.schedule(RANK_STEPS),
         steps=RANK_STEPS,
         checkpoints=Checkpoints(folder / "checkpoints", world=world),
         log_every=1,
         save_every=20,
         precision="fp32",
+        guard=GuardSettings(skips_in_row=3),
         world=world,
     ):
         if not report.resumed:
             losses.append(report.loss)
-            tokens = report.tokens
+            tokens, passed_over = report.tokens, report.passed_over
         if report.step == stop and not report.resumed:
             break
     with whole_weights(model, world):
         digest = sum(float(p.detach().double().abs().sum()) for p in model.parameters())
-    (folder / f"rank{rank}.json").write_text(json.dumps({"losses": losses, "tokens": tokens, "digest": digest}))
+    told = {"losses": losses, "tokens": tokens, "passed_over": passed_over, "digest": digest}
+    (folder / f"rank{rank}.json").write_text(json.dumps(told))
     leave_world()
+
+
+def save_with_full_disk(folder: Path, rank: int, full: int, port: int) -> None:
+    """Two sharded ranks save; the disk of rank `full` is full at the second checkpoint, and free again at the third."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    world = join_world(torch.device("cpu"), "shard")
+    model, optimizer = tiny.model_and_optimizer(world=world)
+    checkpoints = Checkpoints(folder, world=world, background=True)
+    real = saving.save_tensors
+
+    def refuse(path: Path, tensors: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    told = ""
+    for step in (1, 2, 3):
+        saving.save_tensors = refuse if step == 2 and rank == full else real
+        try:
+            checkpoints.save(step, model, optimizer, {"step": step}, {"step": torch.tensor(step)})
+            checkpoints.finish()
+        except TrainingError as error:
+            told = str(error)
+    found = checkpoints.latest()
+    assert found is not None
+    (folder / f"rank{rank}.json").write_text(json.dumps({"told": told, "latest": found.step}))
+    leave_world()
+
+
+def full_disk(folder: Path, full: int) -> list[dict[str, object]]:
+    port = free_port()
+    assert succeeded(*[forked(partial(save_with_full_disk, folder, rank, full, port)) for rank in range(2)])
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
 def free_port() -> int:
@@ -168,17 +223,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def ranks(folder: Path, size: int, stop: int, mode: str) -> dict[str, object]:
+def ranks(folder: Path, size: int, stop: int, mode: str, kinds: dict[str, str]) -> dict[str, object]:
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
 
     def of_rank(rank: int) -> Callable[[], None]:
-        return lambda: train_rank(folder, size, rank, stop, mode, port)
+        return lambda: train_rank(folder, size, rank, stop, mode, kinds, port)
 
     assert succeeded(*[forked(of_rank(rank)) for rank in range(size)])
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
     agree = all(part == found[0] for part in found)
-    return {"losses": found[0]["losses"], "tokens": found[0]["tokens"], "ranks_agree": agree}
+    return {**found[0], "ranks_agree": agree}
 
 
 if __name__ == "__main__":
@@ -186,7 +241,9 @@ if __name__ == "__main__":
     command, folder, *words = sys.argv[1:]
     if command == "kill":
         answer = kill(Path(folder), int(words[0]), int(words[1]), words[2])
+    elif command == "full":
+        answer = full_disk(Path(folder), int(words[0]))
     else:
-        size, stop, mode, *_ = [*words, *["1", str(RANK_STEPS), "replicate"][len(words) :]]
-        answer = ranks(Path(folder), int(size), int(stop), mode)
+        size, stop, mode, *kinds = words
+        answer = ranks(Path(folder), int(size), int(stop), mode, dict(kind.split("=") for kind in kinds))
     print(json.dumps(answer))

@@ -55,7 +55,7 @@ def simulate(ranks: int, kind: str, micro_batches: int) -> dict[str, int]:
         batch = Batch(tokens, tokens, Documents([0, CONTEXT], positions))
         batch.__dict__["supervised"] = tokens
         tracker = FSDPMemTracker(model)
-        state = sum(v.numel() * 4 for group in optimizer.adam for v in (*group.mean.values(), *group.square.values()))
+        state = sum(v.numel() * 4 for group in optimizer.groups for v in (*group.mean.values(), *group.square.values()))
         assert optimizer.muon is not None
         state += sum(4 * group.momentum.numel() for group in optimizer.muon.groups)
         tracker.track_inputs((tokens,))

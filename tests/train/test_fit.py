@@ -21,6 +21,7 @@ from gradus.train.checkpoint import Checkpoints
 from gradus.train.config import GuardSettings, Precision
 from gradus.train.loop import StepReport, fit
 from gradus.train.losses import Loss, next_token_loss
+from gradus.train.precision import LossScale
 
 HERE = Path(__file__).parent
 STEPS = 24
@@ -127,6 +128,90 @@ def test_precision_is_decided_once_and_kept(tmp_path: Path) -> None:
     assert model.compute_dtype == torch.bfloat16
 
 
+def wrapped(**wrapping: object) -> dict[str, torch.Tensor]:
+    """Weights after a few steps of a model prepared so."""
+    model, optimizer = tiny.model_and_optimizer(wrapping=wrapping)
+    list(
+        fit(
+            model,
+            optimizer,
+            tiny.batches,
+            next_token_loss,
+            tiny.schedule(6),
+            steps=6,
+            checkpoints=None,
+            log_every=6,
+            precision="fp32",
+        )
+    )
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_activation_checkpointing_changes_no_bit(kind: str) -> None:
+    expected, found = wrapped(), wrapped(activation_checkpointing=kind)
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize(("kind", "share"), [("none", 1.0), ("selective", 0.6), ("full", 0.3)])
+def test_activation_checkpointing_keeps_less_for_the_backward_pass(kind: str, share: float) -> None:
+    kept = []
+    for which in ("none", kind):
+        model, _ = tiny.model_and_optimizer(wrapping={"activation_checkpointing": which})
+        held: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, held: dict[int, int] = held) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            next_token_loss(model, tiny.batch(tiny.documents_of_step(0) * 20))
+        kept.append(sum(held.values()))
+    assert kept[1] <= share * kept[0]
+
+
+# torch's compiler warns of what it does itself, and made errors, its warnings stop it.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["none", "full"])
+def test_compiled_layers_train_as_others_do(kind: str) -> None:
+    expected, found = wrapped(), wrapped(compile=True, activation_checkpointing=kind)
+    assert all(torch.allclose(found[name], weight, atol=1e-5) for name, weight in expected.items())
+
+
+def test_fp16_learns_as_fp32_does_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    _, exact = run(None)
+    whole, reports = run(tmp_path / "whole", precision="fp16")
+    assert whole.compute_dtype == torch.float16
+    assert reports[-1].skipped == 0
+    for report, twin in zip([r for r in reports if r.logged], [r for r in exact if r.logged], strict=True):
+        assert report.loss == pytest.approx(twin.loss, rel=2e-3)
+        assert report.grad_norm == pytest.approx(twin.grad_norm, rel=0.05)
+    run(tmp_path / "broken", precision="fp16", stop_after=12)
+    resumed, _ = run(tmp_path / "broken", precision="fp16")
+    assert same_weights(whole, resumed)
+
+
+def test_a_loss_scale_that_overflows_is_halved_until_steps_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LossScale, "FIRST", 2.0**24)
+    _, reports = run(None, precision="fp16", log_every=1)
+    assert 3 <= reports[-1].skipped <= 12
+    first = reports[-1].skipped
+    assert all(r.loss is None for r in reports[:first])
+    assert all(r.loss is not None for r in reports[first:])
+
+
+def test_a_loss_scale_grows_again_after_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LossScale, "PATIENCE", 3)
+    scale = LossScale(torch.device("cpu"))
+    found = []
+    for norm in (1.0, math.inf, 1.0, 1.0, 1.0, math.nan, 1.0):
+        scale.update(torch.tensor(norm))
+        found.append(float(scale.scale) / LossScale.FIRST)
+    assert found == [1.0, 0.5, 0.5, 0.5, 1.0, 0.5, 0.5]
+
+
 def nan_at(bad: set[int]) -> Loss:
     """A loss that is NaN in the data steps given: tokens tell which data step a batch belongs to."""
     marked = {tuple(b.tokens.tolist()) for step in bad for b in tiny.batches(step)}
@@ -207,9 +292,9 @@ def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, see
         assert (whole.path / name).read_bytes() == (broken.path / name).read_bytes(), name
 
 
-def trained(folder: Path, size: int, stop: int = 50, mode: str = "replicate") -> dict[str, Any]:
+def trained(folder: Path, size: int, stop: int = 50, mode: str = "replicate", *kinds: str) -> dict[str, Any]:
     """What `ranks` of processes.py tells, and the weights at the end."""
-    told = json.loads(helper("ranks", folder, str(size), str(stop), mode))
+    told = json.loads(helper("ranks", folder, str(size), str(stop), mode, *kinds))
     found = Checkpoints(folder / "checkpoints").latest()
     assert found is not None
     with TensorFiles(found.path, "model.safetensors") as tensors:
@@ -240,6 +325,36 @@ def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path, one_proces
     assert one_process["tokens"] == two["tokens"]
     assert two["ranks_agree"]
     assert_is_a_model_folder(two["folder"], two["weights"])
+
+
+@pytest.mark.parametrize("mode", ["replicate", "shard"])
+def test_ranks_roll_back_together_where_one_of_them_sees_nan(tmp_path: Path, mode: str) -> None:
+    expected = trained(tmp_path / "one", 1, 50, "replicate", "nan=24:27")
+    found = trained(tmp_path / "two", 2, 50, mode, "nan=24:27")
+    # Refused at data 24, 25, 26; back to step 20, whose data now begin at 27.
+    assert found["passed_over"] == expected["passed_over"] == [[27, 20, 20, 27]]
+    assert found["ranks_agree"]
+    # The third refusal is not reported: the run is back at its checkpoint by then.
+    assert [loss is None for loss in found["losses"]] == [step in (24, 25) for step in range(56)]
+    kept = [{**told, "losses": [loss for loss in told["losses"] if loss is not None]} for told in (found, expected)]
+    assert_same_training(kept[0], kept[1], last=54)
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_disk_that_is_full_for_one_rank_fails_the_checkpoint_on_both_and_only_that(tmp_path: Path, full: int) -> None:
+    told = json.loads(helper("full", tmp_path, str(full)))
+    assert "the disk is full, step 2 could not be saved; earlier checkpoints are intact (steps 1)" in told[full]["told"]
+    assert told[1 - full]["told"] == "step-00000002: another process could not write its part"
+    assert [part["latest"] for part in told] == [3, 3]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000001", "step-00000003"]
+
+
+def test_adafactor_on_shards_equals_one_process(tmp_path: Path) -> None:
+    kinds = "matrix=adafactor", "rest=adafactor"
+    expected = trained(tmp_path / "one", 1, 40, "replicate", *kinds)
+    trained(tmp_path / "two", 2, 20, "shard", *kinds)
+    found = trained(tmp_path / "two", 2, 40, "shard", *kinds)
+    assert_same_training(found, expected, last=20)
 
 
 def assert_is_a_model_folder(folder: Path, weights: dict[str, torch.Tensor]) -> None:

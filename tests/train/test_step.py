@@ -55,8 +55,9 @@ def test_micro_batches_equal_one_batch_with_uneven_masks(cuts: list[int]) -> Non
         assert torch.allclose(value, cut[0].get_parameter(name), atol=2e-5), name
 
 
-def test_bad_numbers_stop_before_the_update_and_cost_one_step() -> None:
-    model, optimizer = model_and_optimizer()
+@pytest.mark.parametrize("kinds", [{}, {"matrix": "adafactor", "rest": "adafactor"}])
+def test_bad_numbers_stop_before_the_update_and_cost_one_step(kinds: dict[str, str]) -> None:
+    model, optimizer = model_and_optimizer(**kinds)
     guard = Guard(GuardSettings(), torch.device("cpu"))
     for step in range(3):
         run_step(model, optimizer, batches(step), step, guard=guard)
@@ -108,6 +109,27 @@ def test_parameters_outside_the_matrices_follow_torch_adamw() -> None:
             assert torch.allclose(model.get_parameter(name), reference.get_parameter(name), rtol=1e-3, atol=1e-5), name
 
 
+def test_adafactor_follows_torch_adafactor() -> None:
+    rates = {"matrix": 0.3, "embed": 0.2, "head": 0.1, "vector": 0.05}
+    settings = {f"{role}_lr": rate for role, rate in rates.items()}
+    model, optimizer = model_and_optimizer(matrix="adafactor", rest="adafactor", **settings)
+    reference, _ = model_and_optimizer()
+    roles = reference.roles()
+    groups = [
+        {"params": [reference.get_parameter(n)], "lr": rates[r], "weight_decay": 0.1 if r == "matrix" else 0.0}
+        for n, r in roles.items()
+    ]
+    adafactor = torch.optim.Adafactor(groups)
+    for step in range(6):
+        run_step(model, optimizer, batches(step), step)
+        adafactor.zero_grad()
+        losses = [next_token_loss(reference, b) for b in batches(step)]
+        (sum(loss for loss, _, _ in losses) / sum(count for _, count, _ in losses)).backward()
+        adafactor.step()
+    for name in roles:
+        assert torch.allclose(model.get_parameter(name), reference.get_parameter(name), rtol=1e-3, atol=1e-5), name
+
+
 def test_matrices_can_train_with_adamw_too() -> None:
     model, optimizer = model_and_optimizer(matrix="adamw", matrix_lr=0.01)
     assert optimizer.muon is None
@@ -119,8 +141,9 @@ def test_matrices_can_train_with_adamw_too() -> None:
     assert last.loss_sum < 0.8 * first.loss_sum
 
 
-def test_optimizer_state_round_trips_and_continues_bit_for_bit() -> None:
-    model, optimizer = model_and_optimizer()
+@pytest.mark.parametrize("kinds", [{}, {"matrix": "adafactor", "rest": "adafactor"}, {"matrix": "adamw"}])
+def test_optimizer_state_round_trips_and_continues_bit_for_bit(kinds: dict[str, str]) -> None:
+    model, optimizer = model_and_optimizer(**kinds)
     for step in range(3):
         run_step(model, optimizer, batches(step), step)
     state = {name: value.clone() for name, value in optimizer.state().items()}
@@ -150,6 +173,6 @@ def test_every_parameter_is_updated_by_exactly_one_optimizer() -> None:
     optimizer = Optimizer(model, OptimizerSettings())
     assert optimizer.muon is not None
     by_muon = {part.name for group in optimizer.muon.groups for part in group.parts}
-    by_adam = {name for group in optimizer.adam for name in group.parameters}
+    by_adam = {name for group in optimizer.groups for name in group.parameters}
     for name, _ in model.named_parameters():
         assert (name in by_muon) != (name in by_adam), name

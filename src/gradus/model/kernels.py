@@ -101,7 +101,7 @@ class _AttentionHeads(torch.autograd.Function):
         out[:, num_turned:] = grad[:, num_turned:]
         back = _turned(grad[:, :num_turned].contiguous(), cos, -sin)
         if y is None:
-            torch.mul(back, weight, out=out[:, :num_turned])
+            _multiply_into(out[:, :num_turned], back, weight)
             return out, None, None, None, None, None, None
         d_weight = (back * y).sum(dim=0, dtype=torch.float32)  # (H + Hk, D)
         d_query_norm = d_weight[:heads].sum(0) * width**-0.5
@@ -110,8 +110,16 @@ class _AttentionHeads(torch.autograd.Function):
         back *= weight
         inner = (back * y).sum(dim=-1, keepdim=True)
         back.addcmul_(y, inner, value=-1 / width)
-        torch.mul(back, scale, out=out[:, :num_turned])
+        _multiply_into(out[:, :num_turned], back, scale)
         return out, d_query_norm, d_key_norm, None, None, None, None
+
+
+def _multiply_into(target: Tensor, first: Tensor, second: Tensor) -> None:
+    """target = first second. A compiler takes no strided `out`, and needs none; without one it saves a copy."""
+    if torch.compiler.is_compiling():
+        target.copy_(first * second)
+    else:
+        torch.mul(first, second, out=target)
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

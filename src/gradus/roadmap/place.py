@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradus.core.artifact import SCRATCH, Artifact, Manifest, commit_artifact, folder_name
 from gradus.core.files import write_atomic
@@ -30,13 +30,15 @@ class MachineSettings(Settings):
     """The `[machine]` table: how to run, never what the result is (recorded, not in any fingerprint).
 
     threads: processor threads, of each process where there are several; None shares all usable cores among them.
-    precision: auto uses bf16 where it is faster. encoder: auto takes gigatoken where it is installed and its ids are
-    proved equal. processes: data-parallel processes of the training stages. For a
-    model of a few million parameters, processes of one thread each are faster than one process with many threads.
+    precision: auto uses bf16 where it is faster; fp16, with a loss scale, is for devices without bf16.
+    encoder: auto takes gigatoken where it is installed and its ids are proved equal. processes: data-parallel processes
+    of the training stages. For a model of a few million parameters, processes of one thread each are faster than one
+    process with many threads.
     parallel: how the model lies on them: "replicate", each holds all of it; "shard", each holds a part of every
     parameter, for models that are too large for one; "hybrid", shared inside a machine, repeated on every machine.
     activation_checkpointing: save memory by running each layer's forward pass again in the backward pass: "full", all
     of it; "selective", all but its products with weights and fused attention; "none".
+    compile: whether layers go through torch.compile, which takes a while at the start; not with "selective".
     background_saving: whether checkpoints are written while training goes on; it takes the memory of one more copy on
     the host.
     corpora: where corpora are built and tokenised: on the cores of this machine, or on the Ray cluster that RAY_ADDRESS
@@ -51,6 +53,7 @@ class MachineSettings(Settings):
     processes: int = Field(default=1, ge=1)
     parallel: Parallel = "replicate"
     activation_checkpointing: ActivationCheckpointing = "none"
+    compile: bool = False
     background_saving: bool = False
     corpora: Literal["local", "ray"] = "local"
     profile: Quantity | None = None
@@ -61,6 +64,15 @@ class MachineSettings(Settings):
         if profile is not None and profile.unit != "steps":
             raise ValueError(f'expected a number of steps, such as "20 steps", found "{profile}"')
         return profile
+
+    @model_validator(mode="after")
+    def _compiled_layers_are_whole(self) -> MachineSettings:
+        if self.compile and self.activation_checkpointing == "selective":
+            raise ValueError(
+                'compile = true leaves nothing to select from for activation_checkpointing = "selective"; '
+                'choose "full" or "none"'
+            )
+        return self
 
 
 @dataclass

@@ -87,7 +87,12 @@ class Session:
         """Wrap and shard a model as `[machine]` says."""
         from gradus.train.sharding import prepare_model
 
-        prepare_model(model, self.world, activation_checkpointing=self.machine.activation_checkpointing)
+        prepare_model(
+            model,
+            self.world,
+            activation_checkpointing=self.machine.activation_checkpointing,
+            compile=self.machine.compile,
+        )
 
 
 @contextmanager

@@ -8,19 +8,21 @@ from pydantic import Field, model_validator
 
 from gradus.core.settings import Settings
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["replicate", "shard", "hybrid"]
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
 class OptimizerSettings(Settings):
-    """Muon for matrices inside blocks (or AdamW for all), AdamW for embedding, head and norm weights.
+    """What trains the matrices inside blocks, and the rest: embedding, head and norm weights.
 
     matrix_lr is in units of orthogonal updates: one step at rate 1 moves every singular value of a square
-    matrix by 1. The other rates are AdamW's, per parameter. With matrix = "adamw" matrix_lr is AdamW's too.
+    matrix by 1. The other rates are AdamW's, per parameter. With matrix = "adamw" matrix_lr is AdamW's too. Rates of
+    Adafactor, which keeps one number a row and a column, are relative to the size of a parameter's values.
     """
 
-    matrix: Literal["muon", "adamw"] = "muon"
+    matrix: Literal["muon", "adamw", "adafactor"] = "muon"
+    rest: Literal["adamw", "adafactor"] = "adamw"
     matrix_lr: float = Field(default=0.02, ge=0)
     embed_lr: float = Field(default=0.02, ge=0)
     head_lr: float = Field(default=0.004, ge=0)

@@ -23,7 +23,7 @@ from gradus.train.losses import Loss
 from gradus.train.memory import keep_freed_memory
 from gradus.train.optimizers import Optimizer
 from gradus.train.parallel import World
-from gradus.train.precision import compute_dtype
+from gradus.train.precision import LossScale, compute_dtype
 from gradus.train.schedule import Schedule
 from gradus.train.sharding import let_go
 from gradus.train.step import StepResult, train_step
@@ -113,13 +113,37 @@ class _Run:
         self.guard = Guard(guard, self.device)
         self.tally = _Tally(self.device)
         self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.loss_scale: LossScale | None = None
         self.step = 0  # steps done
         self.data_offset = 0  # data windows passed over by rollbacks
         self.passed_over: list[Sequence[int]] = []  # as in StepReport, one of each rollback
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Settle the number format of the passes."""
+        self.model.compute_dtype = dtype
+        self.loss_scale = LossScale(self.device) if dtype == torch.float16 else None
+
     @property
     def rollbacks(self) -> int:
         return len(self.passed_over)
+
+    def advance(self, micro_batches: Sequence[Batch], loss: Loss, lr_scale: float) -> StepResult:
+        """Train one step and count it."""
+        result = train_step(
+            self.model,
+            self.optimizer,
+            micro_batches,
+            loss,
+            step=self.step,
+            lr_scale=lr_scale,
+            guard=self.guard,
+            world=self.world,
+            loss_scale=self.loss_scale,
+        )
+        self.step += 1
+        self.tokens = self.tokens + result.tokens
+        self.tally.add(result)
+        return result
 
     def save(self, report: StepReport) -> None:
         """Commit a checkpoint, on all ranks together."""
@@ -134,6 +158,8 @@ class _Run:
         }
         extra = {f"guard/{k}": v for k, v in self.guard.state().items()}
         extra |= {f"tally/{k}": v for k, v in self.tally.state().items()}
+        if self.loss_scale is not None:
+            extra |= {f"loss_scale/{k}": v for k, v in self.loss_scale.state().items()}
         extra["tokens"] = self.tokens
         self.checkpoints.save(self.step, self.model, self.optimizer, state, extra)
 
@@ -142,7 +168,10 @@ class _Run:
         let_go(self.model, self.world)
         checkpoint.load_weights(self.model)
         checkpoint.load_optimizer(self.optimizer)
+        self.compute_in(getattr(torch, checkpoint.state["precision"]))
         extra = checkpoint.extra()
+        if self.loss_scale is not None:
+            self.loss_scale.load_state(_below("loss_scale/", extra))
         self.guard.load_state(_below("guard/", extra))
         self.tally.load_state(_below("tally/", extra))
         self.tokens = extra["tokens"].to(self.device)
@@ -206,21 +235,15 @@ def fit(
     run = _Run(model, optimizer, checkpoints, guard or GuardSettings(), world)
     checkpoint = checkpoints.latest() if checkpoints is not None else None
     if checkpoint is None:
-        model.compute_dtype = compute_dtype(precision, run.device)
+        run.compute_in(compute_dtype(precision, run.device))
     else:
         run.restore(checkpoint)
-        model.compute_dtype = getattr(torch, checkpoint.state["precision"])
         yield replace(StepReport(**checkpoint.state["report"]), resumed=True)
     begin, begin_tokens = time.perf_counter(), float(run.tokens)
     while run.step < steps:
         micro_batches = [batch.to(run.device) for batch in batches(run.step + run.data_offset)]
         scale = schedule(run.step)
-        result = train_step(
-            model, optimizer, micro_batches, loss, step=run.step, lr_scale=scale, guard=run.guard, world=world
-        )
-        run.step += 1
-        run.tokens = run.tokens + result.tokens
-        run.tally.add(result)
+        result = run.advance(micro_batches, loss, scale)
         is_last = run.step == steps
         logged = is_last or run.step % log_every == 0
         # Reading the counter makes the host wait for a GPU, so there it is read when logging.

@@ -1,4 +1,4 @@
-"""The optimizer of a model: Muon for its matrices, fused AdamW for everything else, by declared role.
+"""The optimizer of a model: Muon for its matrices and fused AdamW for everything else, or Adafactor, by declared role.
 
 AdamW is torch's fused kernel, called directly: building torch.optim's class imports the compiler, which takes
 longer than many a small run's first steps. A test holds it equal to torch.optim.AdamW.
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gradus.core.errors import ArtifactError
 from gradus.model.rows import RowSource, held, held_rows
 from gradus.model.transformer import Role, Transformer
+from gradus.train.adafactor import AdafactorGroup
 from gradus.train.config import OptimizerSettings
 from gradus.train.exchange import Exchange
 from gradus.train.muon import Muon
@@ -26,17 +27,25 @@ _MATRICES = frozenset({"matrix", "expert"})
 class AdamGroup:
     """Parameters that share an AdamW rate; moments start at zero, of the rows that are held here."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], lr: float, weight_decay: float, world: World) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        world: World,
+        settings: OptimizerSettings,
+    ) -> None:
         self.parameters = dict(parameters)
         self.lr = lr
         self.weight_decay = weight_decay
+        self.settings = settings
         self.mean = {name: torch.zeros_like(held(p.detach())) for name, p in parameters.items()}
         self.square = {name: torch.zeros_like(held(p.detach())) for name, p in parameters.items()}
         sizes = {name: float(p.numel()) for name, p in parameters.items()}
         self._exchange = Exchange({name: tuple(p.shape) for name, p in parameters.items()}, sizes, world)
 
     @torch.no_grad()
-    def step(self, count: Tensor, lr_scale: float, skip: Tensor, divisor: Tensor, settings: OptimizerSettings) -> None:
+    def step(self, count: Tensor, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
         """One update. count: () fp32, updates so far with this one; skip and divisor: () fp32."""
         parameters = [held(p) for p in self.parameters.values()]
         torch._fused_adamw_(
@@ -47,10 +56,10 @@ class AdamGroup:
             [],
             [count] * len(parameters),
             lr=self.lr * lr_scale,
-            beta1=settings.beta1,
-            beta2=settings.beta2,
+            beta1=self.settings.beta1,
+            beta2=self.settings.beta2,
             weight_decay=self.weight_decay,
-            eps=settings.eps,
+            eps=self.settings.eps,
             amsgrad=False,
             maximize=False,
             grad_scale=divisor,
@@ -95,14 +104,18 @@ class Optimizer:
             "vector": settings.vector_lr,
             "scalar": settings.scalar_lr,
         }
-        self.adam = []
+        self.groups: list[AdamGroup | AdafactorGroup] = []
         for role, rate in rates.items():
             members = {n: p for n, p in self.parameters.items() if roles[n] == role and n not in matrices}
             if members:
                 decay = settings.weight_decay if role in _MATRICES else 0.0
-                self.adam.append(AdamGroup(members, rate, decay, world))
+                kind = settings.matrix if role in _MATRICES else settings.rest
+                if kind == "adafactor":
+                    self.groups.append(AdafactorGroup(members, rate, decay, world))
+                else:
+                    self.groups.append(AdamGroup(members, rate, decay, world, settings))
         self.biases = [p for n, p in self.parameters.items() if roles[n] == "balance"]
-        self._adam_count = torch.zeros((), device=next(model.parameters()).device)
+        self._count = torch.zeros((), device=next(model.parameters()).device)
 
     def step(self, step: int, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
         """Update every parameter from its gradient.
@@ -115,14 +128,15 @@ class Optimizer:
             return
         if self.muon is not None:
             lr = self.settings.matrix_lr * lr_scale
-            # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout.
-            self.muon.step(step, lr, skip, divisor, self.model.compute_dtype)
+            # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout, and fp16 has too small a range.
+            dtype = self.model.compute_dtype
+            self.muon.step(step, lr, skip, divisor, torch.float32 if dtype == torch.float16 else dtype)
         self._move_biases(lr_scale, skip)
-        self._adam_count += ~skip
+        self._count += ~skip
         # The kernel computes with the count even where it skips; a count of zero would divide by zero.
-        count = self._adam_count.clamp(min=1)
-        for group in self.adam:
-            group.step(count, lr_scale, skip.float(), divisor, self.settings)
+        count = self._count.clamp(min=1)
+        for group in self.groups:
+            group.step(count, lr_scale, skip.float(), divisor)
 
     @torch.no_grad()
     def _move_biases(self, lr_scale: float, skip: Tensor) -> None:
@@ -153,8 +167,8 @@ class Optimizer:
 
         Of several processes each returns another part; all call it together.
         """
-        found = {"adam_count": self._adam_count} if self.world.sharer == 0 else {}
-        for group in self.adam:
+        found = {"adam_count": self._count} if self.world.sharer == 0 else {}
+        for group in self.groups:
             found |= group.state()
         return found | (self.muon.state() if self.muon is not None else {})
 
@@ -164,9 +178,9 @@ class Optimizer:
         try:
             if self.muon is not None:
                 self.muon.load_state(state)
-            for group in self.adam:
+            for group in self.groups:
                 group.load_state(state)
-            self._adam_count.copy_(state["adam_count"][...])
+            self._count.copy_(state["adam_count"][...])
         except (KeyError, RuntimeError) as error:
             raise ArtifactError(f"{where}: the optimizer state does not fit this model: {error}") from None
 

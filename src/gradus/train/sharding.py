@@ -1,9 +1,9 @@
-"""How a model is prepared for training: activation checkpointing, then sharding by rows.
+"""How a model is prepared for training: compiling, activation checkpointing, sharding by rows, in that order.
 
-Each block is wrapped by itself. Activation checkpointing (Chen et al. 2016) runs a block's forward pass again in
-the backward pass instead of keeping what it needs; selective keeps the results of products with weights and of
-fused attention, which are what costs time. Sharding is torch's FSDP2: a block's parameters are gathered before it
-runs and let go after it, gradients are summed where they are held.
+Each block is wrapped by itself; what is compiled are its parts before and after attention. Activation checkpointing
+(Chen et al. 2016) runs a block's forward pass again in the backward pass instead of keeping what it needs; selective
+keeps the results of products with weights and of fused attention, which are what costs time. Sharding is torch's
+FSDP2: a block's parameters are gathered before it runs and let go after it, gradients are summed where they are held.
 """
 
 from __future__ import annotations
@@ -27,15 +27,25 @@ _COSTLY = ("aten::mm", "aten::addmm", "aten::_grouped_mm", "aten::_scaled_dot_pr
 
 
 def prepare_model(
-    model: Transformer, world: World, *, activation_checkpointing: ActivationCheckpointing = "none"
+    model: Transformer,
+    world: World,
+    *,
+    activation_checkpointing: ActivationCheckpointing = "none",
+    compile: bool = False,
 ) -> None:
     """Make a model train as asked; best while it has shapes alone, on the meta device.
 
-    Names of parameters stay. With one process nothing is sharded.
+    Names of parameters stay. With one process nothing is sharded. Compiled layers cannot be checkpointed selectively.
     """
-    if activation_checkpointing != "none":
-        for block in model.blocks:
-            block.forward = _checkpointed(block.forward, activation_checkpointing)  # type: ignore[method-assign]
+    assert not (compile and activation_checkpointing == "selective"), "the settings refuse this"
+    for block in model.blocks:
+        pieces: Any = block
+        if compile:
+            # Attention between them goes by the documents of a batch: compiled, it would be so for each batch anew.
+            pieces.heads = torch.compile(block.heads, fullgraph=True)
+            pieces.feed_forward = torch.compile(block.feed_forward, fullgraph=True)
+        if activation_checkpointing != "none":
+            pieces.forward = _checkpointed(block.forward, activation_checkpointing)
     if world.mesh is not None:
         _shard(model, world.mesh)
 

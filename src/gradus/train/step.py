@@ -14,6 +14,7 @@ from gradus.train.guard import Guard
 from gradus.train.losses import Loss
 from gradus.train.optimizers import Optimizer, total_norm
 from gradus.train.parallel import World
+from gradus.train.precision import LossScale
 from gradus.train.sharding import idle_batch_loss, sum_gradients_after
 
 
@@ -42,10 +43,12 @@ def train_step(
     lr_scale: float,
     guard: Guard,
     world: World,
+    loss_scale: LossScale | None = None,
 ) -> StepResult:
     """Sum the loss over micro-batches and ranks, divide the gradient once, update unless the guard refuses.
 
-    step: the global step, from 0; lr_scale: share of the peak learning rates. Never waits for the device.
+    step: the global step, from 0; lr_scale: share of the peak learning rates; loss_scale: for fp16. Never waits for the
+    device.
     """
     optimizer.zero_grad()
     device = next(model.parameters()).device
@@ -58,7 +61,8 @@ def train_step(
         if world.is_sharded:
             sum_gradients_after(model, index + 1 == passes)
         batch_sum, batch_count, batch_metrics = loss(model, batch)
-        batch_sum.backward()  # type: ignore[no-untyped-call]
+        scaled = batch_sum if loss_scale is None else batch_sum * loss_scale.scale
+        scaled.backward()  # type: ignore[no-untyped-call]
         loss_sum += batch_sum.detach()
         count += batch_count
         for name, value in batch_metrics.items():
@@ -77,7 +81,11 @@ def train_step(
         square = grad_norm.square()
         world.sum_over_sharers_([square])
         grad_norm = square.sqrt()
-    grad_norm = grad_norm / divisor
+    # The loss is the mean over the count; gradients carry the loss scale besides.
+    grad_divisor = divisor if loss_scale is None else divisor * loss_scale.scale
+    grad_norm = grad_norm / grad_divisor
     skipped = guard.judge(loss_sum / divisor, grad_norm)
-    optimizer.step(step, lr_scale, skipped, divisor)
+    optimizer.step(step, lr_scale, skipped, grad_divisor)
+    if loss_scale is not None:
+        loss_scale.update(grad_norm)
     return StepResult(loss_sum, count, tokens, metrics, grad_norm, skipped)
