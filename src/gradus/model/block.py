@@ -100,8 +100,8 @@ class Block(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             norms = (self.query_norm, self.key_norm)
         elif c.qk_norm:
-            ones = torch.ones(c.head_dim, device=x.device)
-            norms = (ones, ones)
+            # Two tensors: a compiler takes no tensor twice.
+            norms = (torch.ones(c.head_dim, device=x.device), torch.ones(c.head_dim, device=x.device))
         return attention_heads(qkv, c.num_heads, norms, around.cos, around.sin, c.norm_eps)
 
     def attended(self, x: Tensor, attention_out: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ def prepare_model(
         if compile:
             # Attention between them goes by the documents of a batch: compiled, it would be so for each batch anew.
             pieces.heads = torch.compile(block.heads, fullgraph=True)
-            pieces.feed_forward = torch.compile(block.feed_forward, fullgraph=True)
+            if block.experts is None:  # tokens are sorted by expert: no two batches have the same shapes
+                pieces.feed_forward = torch.compile(block.feed_forward, fullgraph=True)
         if activation_checkpointing != "none":
             pieces.forward = _checkpointed(block.forward, activation_checkpointing)
     if world.mesh is not None:
