@@ -77,8 +77,10 @@ class Transformer(nn.Module):
         x = self._embedded(tokens, past)
         around = Surroundings(tokens, x, *self._rotation(positions), past)
         middle = None
+        # Sharded layers gather when they are called, by all processes; who decodes may do so alone, with all weights.
+        is_alone = type(past) is not FullPass
         for layer, block in enumerate(self.blocks):
-            x, routed = block(x, around)
+            x, routed = block.forward(x, around) if is_alone else block(x, around)
             if routing is not None and routed is not None:
                 routing.append(routed)
             if layer == self.config.depth // 2:
