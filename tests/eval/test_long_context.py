@@ -101,7 +101,7 @@ class Oracle:
         self._answers = {item.tokens: index in known for index, item in enumerate(items)}
         self._vocab_size = vocab_size
 
-    def __call__(self, tokens, documents):
+    def __call__(self, tokens, documents, routing=None):
         logits = torch.zeros(len(tokens), self._vocab_size)
         for begin, end in zip(documents.bounds, documents.bounds[1:], strict=False):
             if self._answers[tuple(tokens[begin:end].tolist())]:

@@ -106,7 +106,7 @@ def test_an_imported_model_is_an_artifact_that_holds_its_tokenizer(tmp_path):
         ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
         ({"attention_bias": True}, "attention_bias is True, expected False"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', expected 'silu'"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, "rope scaling is 'yarn'"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0, "rope_theta": 1e4}}, "rope scaling is 'llama3'"),
         ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight is missing"),
     ],
 )

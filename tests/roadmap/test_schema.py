@@ -66,7 +66,7 @@ not_worse_than = "later"
         'toy.toml:1: unknown key "nam"; did you mean "name"?',
         'toy.toml:2: "seed": expected a whole number, found "one"',
         'toy.toml:4: unknown key "machine.treads"; did you mean "threads"?',
-        'toy.toml:5: "machine.precision": expected one of auto, fp32, bf16, found "bf15"; '
+        'toy.toml:5: "machine.precision": expected one of auto, fp32, bf16, fp16, found "bf15"; '
         'did you mean "bf16"?',
         'toy.toml:10 stage "prose": unknown key "wrods"; did you mean "words"?',
         'toy.toml:11 stage "prose": "path": "missing.txt": no such file: missing.txt',
