@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from gradus.cli.walking import print_json
+from gradus.core.home import RUN_RECORD, RUNS
 from gradus.core.machine import machine_facts, package_version, software_versions
 from gradus.core.quantity import format_bytes
 
@@ -65,7 +66,7 @@ def _missing(extra: str) -> list[str]:
 
 
 def _runs(home: Path) -> list[str]:
-    return sorted(path.parent.name for path in (home / "runs").glob("*/roadmap.json"))
+    return sorted(path.parent.name for path in (home / RUNS).glob(f"*/{RUN_RECORD}"))
 
 
 def print_checkup(home: Path, as_json: bool) -> None:

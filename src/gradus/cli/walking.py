@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from gradus.core.errors import ConfigError, did_you_mean
-from gradus.core.home import RUN_RECORD
+from gradus.core.home import ARTIFACTS, RUN_RECORD, RUNS
 from gradus.roadmap.plan import choose_device, own_device, plan_roadmap
 from gradus.roadmap.plan_text import plan_json, plan_text
 from gradus.roadmap.schema import load_roadmap
@@ -77,7 +77,7 @@ def print_plan(
     """The plan for each device, or for this machine, as tables or as JSON."""
     roadmap = load_roadmap(file, overrides, smoke, home)
     names = devices or [own_device(roadmap.machine, home)]
-    plans = [plan_roadmap(roadmap, choose_device(name, roadmap.machine, home), home / "artifacts") for name in names]
+    plans = [plan_roadmap(roadmap, choose_device(name, roadmap.machine, home), home / ARTIFACTS) for name in names]
     if as_json:
         found = [plan_json(roadmap, plan) for plan in plans]
         typer.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1, ensure_ascii=False))
@@ -94,12 +94,12 @@ def print_report(name: str, home: Path, out: Path | None) -> None:
 
 def run_folder(name: str, home: Path) -> Path:
     """runs/<name>, or the folder itself. Errors: ConfigError with the nearest name."""
-    for folder in (home / "runs" / name, Path(name)):
+    for folder in (home / RUNS / name, Path(name)):
         if (folder / RUN_RECORD).is_file():
             return folder
-    known = sorted(path.parent.name for path in (home / "runs").glob(f"*/{RUN_RECORD}"))
+    known = sorted(path.parent.name for path in (home / RUNS).glob(f"*/{RUN_RECORD}"))
     hint = did_you_mean(name, known) or (f"; there are {', '.join(known)}" if known else "; none was walked yet")
-    raise ConfigError(f'no run "{name}" in {home / "runs"}{hint}')
+    raise ConfigError(f'no run "{name}" in {home / RUNS}{hint}')
 
 
 def print_json(data: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from gradus.core.artifact import Artifact
 from gradus.core.devices import CPU, DEVICES_FILE, Rate, known_devices
 from gradus.core.errors import ConfigError
 from gradus.core.files import write_atomic
+from gradus.core.home import ARTIFACTS
 from gradus.core.machine import gpu_names, processor_name
 from gradus.core.quantity import format_seconds
 from gradus.data.sources import SyntheticSource
@@ -61,7 +62,7 @@ def calibrate(roadmap: Roadmap, home: Path, progress: Progress) -> dict[str, Rat
     if name == CPU and roadmap.machine.device != "cpu" and gpu_names():
         raise ConfigError(f'"{gpu_names()[0]}" is in no table of devices; add it to {home / DEVICES_FILE} first')
     device = choose_device(name, roadmap.machine, home)
-    small = _small(roadmap, plan_roadmap(roadmap, device, home / "artifacts"))
+    small = _small(roadmap, plan_roadmap(roadmap, device, home / ARTIFACTS))
     try:
         home.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".calibration-", dir=home))
@@ -72,7 +73,7 @@ def calibrate(roadmap: Roadmap, home: Path, progress: Progress) -> dict[str, Rat
         if (home / DEVICES_FILE).is_file():
             shutil.copy(home / DEVICES_FILE, folder / DEVICES_FILE)
         progress.line("measuring this machine by a short run:")
-        planned = plan_roadmap(small, device, folder / "artifacts")
+        planned = plan_roadmap(small, device, folder / ARTIFACTS)
         for item in planned.stages:
             progress.line(f"  {item.stage.name}: about {format_seconds(item.estimate.seconds or 0.0)}")
         made = walk(small, folder, QuietProgress()).artifacts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, did_you_mean
-from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER, RUN_RECORD
+from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER, RUN_RECORD, RUNS
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def resolve_stage(name: str, home: Path, kind: str) -> Artifact:
 
 def _run_folder(name: str, home: Path, missing: str) -> tuple[Path, str]:
     """(the folder of a roadmap in runs/, the stage that was named or ""). Errors: ArtifactError."""
-    runs = home / "runs"
+    runs = home / RUNS
     known = sorted(p.parent.name for p in runs.glob(f"*/{RUN_RECORD}")) if runs.is_dir() else []
     roadmap, _, stage = name.partition("/")
     if roadmap not in known:
@@ -85,7 +85,7 @@ def _artifact_folder(name: str, home: Path) -> tuple[Path | None, str]:
         return None, path.name
     if (path / MODEL_FOLDER / "config.json").is_file():
         return path, path.name
-    if path.exists() and not (home / "runs" / name.partition("/")[0] / RUN_RECORD).is_file():
+    if path.exists() and not (home / RUNS / name.partition("/")[0] / RUN_RECORD).is_file():
         raise ArtifactError(f"{path}: this folder holds no model (no config.json, no {MODEL_FOLDER}/)")
     run, stage = _run_folder(name, home, "no model")
     return (_stage(run, stage), f"{run.name}/{stage}") if stage else _last_model(run)

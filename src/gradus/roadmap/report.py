@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.files import write_atomic
+from gradus.core.home import REPORT
 from gradus.roadmap.report_data import report_data
 
-REPORT = "report.html"
 ASSETS = "report_assets"
 # In the order they run; each part of ours sees what the ones before it define.
 SCRIPTS = (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradus.core.home import MODEL_FOLDER
+from gradus.core.home import LEDGER, MODEL_FOLDER
 from gradus.core.ledger import Ledger
 from gradus.core.machine import package_version
 from gradus.roadmap.place import now
@@ -32,7 +32,7 @@ def report_data(run_folder: Path) -> dict[str, Any]:
     """Everything the page shows. Errors: ArtifactError where the folder holds no walked roadmap."""
     record = run_record(run_folder)
     stages = [stage_view(run_folder, stage) for stage in record["stages"]]
-    ledger = list(Ledger(run_folder / "ledger.jsonl").records())
+    ledger = list(Ledger(run_folder / LEDGER).records())
     gates = _gates(stages, ledger)
     abilities = probe_results(stages, Path(str(record.get("path", ""))).parent)
     money_per_second = float(dict(record.get("device") or {}).get("money_per_second", 0.0))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from gradus.core.artifact import SCRATCH, Artifact, open_artifact
 from gradus.core.errors import ArtifactError
-from gradus.core.home import RUN_RECORD
+from gradus.core.home import ARTIFACTS, RUN_RECORD
 
 State = Literal["done", "working", "waiting", "damaged"]
 
@@ -64,7 +64,7 @@ def stage_view(run_folder: Path, record: Mapping[str, Any]) -> StageView:
     link = run_folder / str(record["name"])
     expected = str(record.get("artifact", ""))
     linked = link.resolve() if link.is_dir() else None
-    folder = run_folder.resolve().parent.parent / "artifacts" / expected
+    folder = run_folder.resolve().parent.parent / ARTIFACTS / expected
     if linked is not None and linked.name == expected:
         folder = linked
     if expected and folder.is_dir():

@@ -22,7 +22,7 @@ from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scra
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.files import disk_full_error, is_disk_full, write_atomic
 from gradus.core.gate import find_measure, judge, measure_names
-from gradus.core.home import RUN_RECORD
+from gradus.core.home import ARTIFACTS, LEDGER, RUN_RECORD, RUNS
 from gradus.core.ledger import Ledger
 from gradus.core.lock import exclusive_lock
 from gradus.core.machine import machine_facts, software_versions
@@ -73,11 +73,11 @@ class _Walk:
 
     @property
     def artifacts_dir(self) -> Path:
-        return self.home / "artifacts"
+        return self.home / ARTIFACTS
 
     @property
     def run_dir(self) -> Path:
-        return self.home / "runs" / self.roadmap.name
+        return self.home / RUNS / self.roadmap.name
 
 
 def walk(
@@ -88,15 +88,15 @@ def walk(
     override: a reason to go on past failed gates, kept in the ledger. Errors: GateFailedError where a gate
     fails; GradusError of any kind from a stage, with its place; KeyboardInterrupt after a word on resuming.
     """
-    run_dir = home / "runs" / roadmap.name
+    run_dir = home / RUNS / roadmap.name
     chosen = [roadmap.stage(only)] if only is not None else list(roadmap.stages)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
         with exclusive_lock(run_dir / ".lock", refusal):
             device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
-            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / "artifacts").stages}
-            walking = _Walk(roadmap, home, progress, Ledger(run_dir / "ledger.jsonl"), planned, device, override)
+            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
+            walking = _Walk(roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override)
             return _walk(walking, chosen, finish=only is None)
     except OSError as error:
         if is_disk_full(error):

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
-from gradus.model.config import ModelConfig, derived_sizes
+from gradus.model.config import WIDTH_PER_DEPTH, ModelConfig, derived_sizes
 from gradus.model.cost import multiplied_parameters
 from gradus.roadmap.estimate import steps_of
 from gradus.roadmap.training import TrainingSettings
@@ -46,7 +46,7 @@ def law_note(law: HorizonLaw) -> str:
 
 def _reference(config: ModelConfig) -> ModelConfig:
     """The dial's model at the reference depth, of the same make and vocabulary, without experts."""
-    width = 64 * REFERENCE_DEPTH
+    width = WIDTH_PER_DEPTH * REFERENCE_DEPTH
     sizes = {"depth": REFERENCE_DEPTH, "width": width} | derived_sizes(width, gated=config.is_gated)
     dense = {"num_experts": None, "expert_width": None, "shared_experts": 0, "dense_layers": 0}
     return config.model_copy(update=sizes | dense)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
-from gradus.core.home import RUN_RECORD
+from gradus.core.home import RUN_RECORD, RUNS
 from gradus.data.accounts import Whereabouts
 from gradus.data.bookmark import read_bookmark
 from gradus.data.order import RowOrder
@@ -95,7 +95,7 @@ def _first_document(corpus: Artifact, tokens: Artifact, side: str, stages: list[
 def _finished(home: Path) -> Iterator[tuple[str, Artifact]]:
     """(ROADMAP/STAGE, artifact) of every finished stage, each artifact once."""
     seen: set[str] = set()
-    for record in sorted((home / "runs").glob(f"*/{RUN_RECORD}")):
+    for record in sorted((home / RUNS).glob(f"*/{RUN_RECORD}")):
         for stage in json.loads(record.read_text(encoding="utf-8"))["stages"]:
             folder = record.parent / stage["name"]
             if (folder / MANIFEST).is_file():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field
 
 from gradus.core.files import write_atomic
+from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER
 from gradus.core.quantity import format_count
 from gradus.model.config import ModelConfig
 from gradus.model.cost import parameters
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
-MODEL = "model"
-CHECKPOINTS = "checkpoints"
 SMOKE_STEPS = 12
+# What has a model to begin from, or to ask: artifacts of these kinds.
+MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo")
 
 
 class TrainingSettings(StageSettings):
@@ -295,7 +296,7 @@ def save_final_model(
     from gradus.tokenizer.specials import END_OF_TEXT, IM_END
     from gradus.train.sharding import whole_weights
 
-    folder = place.work / MODEL
+    folder = place.work / MODEL_FOLDER
     with whole_weights(model, session.world):
         if session.world.is_main:
             folder.mkdir(parents=True, exist_ok=True)
@@ -310,7 +311,7 @@ def training_checkpoints(settings: TrainingSettings, place: Place, session: Sess
 
     # A folder of another fingerprint is refused by its identity.
     return Checkpoints(
-        place.work / CHECKPOINTS,
+        place.work / CHECKPOINTS_FOLDER,
         keep=settings.keep_checkpoints,
         identity=place.stage.fingerprint,
         protect=settings.protect,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gradus.core.artifact import open_artifact
 from gradus.core.errors import GradusError, TrainingError
+from gradus.core.home import ARTIFACTS
 from gradus.roadmap.kinds import stage_module
 from gradus.roadmap.place import Place
 from gradus.roadmap.schema import Roadmap, load_roadmap
@@ -135,7 +136,7 @@ def work(task_text: str) -> None:
         raise TrainingError("the roadmap or its files changed while the stage was starting; run again")
     by_name = {s.name: s for s in roadmap.stages}
     artifacts = {
-        name: open_artifact(artifact_path(home / "artifacts", by_name[name]), verify=False) for name in stage.parents
+        name: open_artifact(artifact_path(home / ARTIFACTS, by_name[name]), verify=False) for name in stage.parents
     }
     by_key = {key: tuple(artifacts[r.stage] for r in refs) for key, refs in stage.references.items()}
     module = stage_module(stage.kind)

@@ -60,11 +60,7 @@ def _checkpointed(forward: Callable[..., Any], kind: ActivationCheckpointing) ->
 
 
 def _keep_costly(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    name = operation.name()
-    is_costly = name.startswith(
-        ("aten::mm", "aten::addmm", "aten::_grouped_mm", "aten::_scaled_dot_product", "torch_attn::")
-    )
-    return CheckpointPolicy.MUST_SAVE if is_costly else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if operation.name().startswith(_COSTLY) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _shard(model: Transformer, mesh: Any) -> None:

@@ -7,6 +7,7 @@ passed. What cannot be read on a machine is left out; nothing here ends a run.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -95,7 +96,5 @@ def _cpu_heat() -> dict[str, float]:
 
 def _unreadable() -> tuple[type[BaseException], ...]:
     """What reading raises where a figure is not to be had; NVML's own error once its package is loaded."""
-    import sys
-
     nvml: Any = sys.modules.get("pynvml")
     return _UNREADABLE if nvml is None else (*_UNREADABLE, nvml.NVMLError)

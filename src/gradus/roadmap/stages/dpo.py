@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from gradus.core.artifact import Artifact
+from gradus.core.home import MODEL_FOLDER
 from gradus.model.config import ModelConfig
 from gradus.model.cost import mean_context
 from gradus.roadmap.estimate import training_estimate
@@ -17,7 +18,6 @@ from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
-    MODEL,
     Evaluation,
     TrainingSettings,
     follow,
@@ -98,10 +98,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
     settings: Settings = stage.settings
     parent = inputs["from"]
-    tokenizer = load_tokenizer(parent.path / MODEL)
+    tokenizer = load_tokenizer(parent.path / MODEL_FOLDER)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.path / MODEL, session.device, prepare=session.prepare)
+        model = load_model(parent.path / MODEL_FOLDER, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         rows = place.scratch / f"rows-{place.rank}"
         pairs = read_pairs(inputs["pairs"].path, "train")

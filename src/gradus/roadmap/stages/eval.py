@@ -12,6 +12,7 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.files import expand_path, write_atomic
+from gradus.core.home import MODEL_FOLDER
 from gradus.core.settings import Problem
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
@@ -20,12 +21,12 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.sources import file_sources
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
-from gradus.roadmap.training import MODEL
+from gradus.roadmap.training import MODEL_KINDS
 
 VERSION = 1
 MAKES = "eval"
 INPUTS = (
-    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
+    Input("from", MODEL_KINDS),
     Input("tokens", ("tokens",), required=False),
 )
 PROBES = "probes"
@@ -96,7 +97,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
     settings: Settings = stage.settings
     parent = inputs["from"]
-    engine = load_engine(parent.path / MODEL)
+    engine = load_engine(parent.path / MODEL_FOLDER)
     sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
     results: dict[str, Any] = {}
     (place.work / PROBES).mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.files import write_atomic
+from gradus.core.home import MODEL_FOLDER
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig
 from gradus.model.rope import RopeScaling, rescaled_base
@@ -19,7 +20,7 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import document_evaluation, refuse_other_tokenizer
 from gradus.roadmap.training import (
-    MODEL,
+    MODEL_KINDS,
     SMOKE_STEPS,
     Session,
     TrainingSettings,
@@ -40,7 +41,7 @@ VERSION = 1
 MAKES = "extend"
 INPUTS = (
     Input("tokens", ("tokens",)),
-    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
+    Input("from", MODEL_KINDS),
 )
 PARALLEL = True
 MEASURED = "measured.json"
@@ -159,7 +160,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         seed=stage.seed,
     )
     with training_session(place) as session:
-        model = load_model(inputs["from"].path / MODEL, session.device, prepare=session.prepare)
+        model = load_model(inputs["from"].path / MODEL_FOLDER, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         parent, config = model.config, extended_config(model.config, settings)
         held_back = TokenStore(source.path, "validation")

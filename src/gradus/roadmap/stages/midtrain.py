@@ -22,6 +22,7 @@ from gradus.roadmap.lineage import fine_tuned_problem
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import TextSettings, text_estimate, train_on
+from gradus.roadmap.training import MODEL_KINDS
 
 if TYPE_CHECKING:
     from gradus.conversation.formats.wire import Format
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "midtrain"
 INPUTS = (
-    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
+    Input("from", MODEL_KINDS),
     Input("tokens", ("tokens",)),
     Input("mixture[].source", ("pool",)),
 )

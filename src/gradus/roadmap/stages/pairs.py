@@ -10,11 +10,11 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
+from gradus.core.home import MODEL_FOLDER
 from gradus.model.config import ModelConfig
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
-from gradus.roadmap.training import MODEL
 
 VERSION = 1
 MAKES = "pairs"
@@ -62,7 +62,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.posttrain.pairs import PairSettings, make_pairs, prompt_from_conversation
 
     settings: Settings = stage.settings
-    engine = load_engine(inputs["from"].path / MODEL)
+    engine = load_engine(inputs["from"].path / MODEL_FOLDER)
     answered = (row for row in read_pool(inputs["prompts"].path, "train") if row.messages[-1].role == "assistant")
     pool = list(answered)
     # Evenly spread over the pool, so that every kind of row is asked.

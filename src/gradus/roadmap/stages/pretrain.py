@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
+from gradus.core.home import MODEL_FOLDER
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config, toy_model
 from gradus.roadmap.estimate import steps_of, training_estimate
@@ -19,7 +20,7 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.scaling import law_note, law_settings, stage_law
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
-    MODEL,
+    MODEL_KINDS,
     SMOKE_STEPS,
     Evaluation,
     Session,
@@ -45,7 +46,7 @@ MAKES = "pretrain"
 INPUTS = (
     Input("tokens", ("tokens",)),
     # A fine-tuned parent is refused unless it is allowed; see lineage.py.
-    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo"), required=False),
+    Input("from", MODEL_KINDS, required=False),
 )
 PARALLEL = True
 SAMPLE_TOKENS = 64
@@ -268,7 +269,7 @@ def _model(
         config = model_config(settings.model, tokenizer.vocab_size, settings.context)
         return build_model(config, generator, device, prepare=session.prepare)
     refuse_other_tokenizer(inputs["from"], tokenizer)
-    folder = inputs["from"].path / MODEL
+    folder = inputs["from"].path / MODEL_FOLDER
     if isinstance(settings, Settings) and _writes_model(stage):
         written, parent = model_config(settings.model, tokenizer.vocab_size, settings.context), load_config(folder)
         _refuse([shape_problem(parent, written, settings.allow_other_depth)])
@@ -287,7 +288,7 @@ def refuse_other_tokenizer(parent: Artifact, tokenizer: Tokenizer) -> None:
     """ConfigError where the parent's model reads other ids than the tokens are."""
     from gradus.tokenizer.loading import load_tokenizer
 
-    if load_tokenizer(parent.path / MODEL).digest != tokenizer.digest:
+    if load_tokenizer(parent.path / MODEL_FOLDER).digest != tokenizer.digest:
         raise ConfigError(
             f'the model of stage "{parent.manifest.name}" was trained with another tokenizer; '
             "tokenize the corpus with the same one"

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
+from gradus.core.home import MODEL_FOLDER
 from gradus.data.length_policy import LengthPolicy
 from gradus.data.mixture import MixtureEntry
 from gradus.model.config import ModelConfig
@@ -19,7 +20,7 @@ from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
-    MODEL,
+    MODEL_KINDS,
     SMOKE_STEPS,
     Evaluation,
     Session,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "sft"
 INPUTS = (
-    Input("from", ("pretrain", "midtrain", "import", "extend", "sft", "dpo")),
+    Input("from", MODEL_KINDS),
     Input("mixture[].source", ("pool",)),
 )
 PARALLEL = True
@@ -121,10 +122,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
     settings: Settings = stage.settings
     parent = inputs["from"]
-    tokenizer = load_tokenizer(parent.path / MODEL)
+    tokenizer = load_tokenizer(parent.path / MODEL_FOLDER)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.path / MODEL, session.device, prepare=session.prepare)
+        model = load_model(parent.path / MODEL_FOLDER, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
         store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
