@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from gradus.core.errors import DataError
 from gradus.roadmap import kinds
 from gradus.roadmap.sources import file_sources
 from gradus.roadmap.stage import Estimate, Input, StageSettings
+
+sys.path.insert(0, str(Path(__file__).parent))  # for small_stages
 
 RUNS: list[str] = []
 

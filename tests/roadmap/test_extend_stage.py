@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from small_stages import tokens_of
 
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.model.batch import Documents
@@ -18,7 +19,8 @@ from gradus.roadmap.training import StepLines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROADMAP = """\
+ROADMAP = (
+    """\
 name = "longer"
 
 [machine]
@@ -30,19 +32,9 @@ name = "prose"
 kind = "corpus"
 sources = [{ kind = "files", path = "texts/*.txt" }]
 validation_fraction = 0.3
-
-[[stage]]
-name = "bpe"
-kind = "tokenizer"
-corpus = "prose"
-vocab_size = 280
-
-[[stage]]
-name = "tokens"
-kind = "tokenize"
-corpus = "prose"
-tokenizer = "bpe"
-
+"""
+    + tokens_of(280)
+    + """
 [[stage]]
 name = "base"
 kind = "pretrain"
@@ -75,6 +67,7 @@ kind = "eval"
 from = "long"
 tokens = "tokens"
 """
+)
 
 
 @pytest.fixture

@@ -10,38 +10,21 @@ import sys
 import time
 
 import pytest
+from small_stages import PROSE, TALK, tokens_of, write_lines
 
-ROADMAP = """\
+ROADMAP = (
+    """\
 name = "killed"
 seed = 3
 
 [machine]
 threads = 1
 
-[[stage]]
-name = "prose"
-kind = "corpus"
-sources = [{ kind = "files", path = "text.txt", split = "line" }]
-validation_fraction = 0.1
-
-[[stage]]
-name = "talk"
-kind = "pool"
-sources = [{ path = "chats.jsonl" }]
-validation_fraction = 0.1
-
-[[stage]]
-name = "bpe"
-kind = "tokenizer"
-corpus = "prose"
-vocab_size = 285
-
-[[stage]]
-name = "tokens"
-kind = "tokenize"
-corpus = "prose"
-tokenizer = "bpe"
-
+"""
+    + PROSE
+    + TALK
+    + tokens_of(285)
+    + """
 [[stage]]
 name = "base"
 kind = "pretrain"
@@ -66,12 +49,12 @@ save_every = 3
 evaluate_every = 5
 log_every = 2
 """
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(400)]
-    (tmp_path / "text.txt").write_text("\n".join(lines))
+    write_lines(tmp_path, 400)
     rows = [
         {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"It is {i}."}]}
         for i in range(120)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from small_stages import PROSE, TALK, tokens_of
 
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.core.errors import ConfigError, GradusError
@@ -20,37 +21,19 @@ from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.stages import midtrain
 from gradus.tokenizer.loading import load_tokenizer
 
-HEAD = """\
+HEAD = (
+    """\
 name = "mid"
 seed = 3
 
 [machine]
 threads = 1
 
-[[stage]]
-name = "prose"
-kind = "corpus"
-sources = [{ kind = "files", path = "text.txt", split = "line" }]
-validation_fraction = 0.1
-
-[[stage]]
-name = "talk"
-kind = "pool"
-sources = [{ path = "chats.jsonl" }]
-validation_fraction = 0.1
-
-[[stage]]
-name = "bpe"
-kind = "tokenizer"
-corpus = "prose"
-vocab_size = 285
-
-[[stage]]
-name = "tokens"
-kind = "tokenize"
-corpus = "prose"
-tokenizer = "bpe"
-
+"""
+    + PROSE
+    + TALK
+    + tokens_of(285)
+    + """
 [[stage]]
 name = "base"
 kind = "pretrain"
@@ -61,6 +44,7 @@ horizon = "4 steps"
 batch_tokens = 512
 samples = []
 """
+)
 MID = """
 [[stage]]
 name = "mid"

@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+from small_stages import tokens_of, write_lines
 
 from gradus.core.errors import ConfigError, GateFailedError
 from gradus.core.secrets import redacted
@@ -152,7 +153,8 @@ def test_a_pulled_home_is_walked_on_where_the_files_of_a_finished_stage_are_miss
         run(path, "prose.words=5", home="other")
 
 
-ROADMAP = """\
+ROADMAP = (
+    """\
 name = "lost"
 seed = 3
 
@@ -168,19 +170,9 @@ name = "prose"
 kind = "corpus"
 sources = [{{ kind = "files", path = "text.txt", split = "line" }}]
 validation_fraction = 0.1
-
-[[stage]]
-name = "bpe"
-kind = "tokenizer"
-corpus = "prose"
-vocab_size = 285
-
-[[stage]]
-name = "tokens"
-kind = "tokenize"
-corpus = "prose"
-tokenizer = "bpe"
-
+"""
+    + tokens_of(285)
+    + """
 [[stage]]
 name = "base"
 kind = "pretrain"
@@ -194,6 +186,7 @@ evaluate_every = 10
 log_every = 2
 samples = ["The"]
 """
+)
 
 
 def start(folder, *arguments):
@@ -211,8 +204,7 @@ def weights(home):
 
 def test_a_machine_that_is_lost_while_training_changes_no_bit(tmp_path):
     """Killed at a random moment after the first checkpoint was sent, its home deleted, gone on from a pull."""
-    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(400)]
-    (tmp_path / "text.txt").write_text("\n".join(lines))
+    write_lines(tmp_path, 400)
     there = tmp_path / "there"
     (tmp_path / "lost.toml").write_text(ROADMAP.format(place=there.as_uri()))
     first = start(tmp_path, "run", "lost.toml", "--home", "first")

@@ -3,37 +3,24 @@
 import json
 
 import pytest
+from small_stages import PROSE, tokens_of, write_lines
 
 from gradus.data.pool import read_pool
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 
-ROADMAP = """\
-[[stage]]
-name = "prose"
-kind = "corpus"
-sources = [{ kind = "files", path = "text.txt", split = "line" }]
-validation_fraction = 0.1
-
+ROADMAP = (
+    PROSE
+    + """
 [[stage]]
 name = "talk"
 kind = "pool"
 sources = [{ path = "chats.jsonl" }]
 validation_fraction = 0.3
-
-[[stage]]
-name = "bpe"
-kind = "tokenizer"
-corpus = "prose"
-vocab_size = 280
-
-[[stage]]
-name = "tokens"
-kind = "tokenize"
-corpus = "prose"
-tokenizer = "bpe"
-
+"""
+    + tokens_of(280)
+    + """
 [[stage]]
 name = "base"
 kind = "pretrain"
@@ -52,13 +39,13 @@ mixture = [{ source = "talk" }]
 batch_tokens = 256
 evaluate_every = 2
 """
+)
 
 
 @pytest.fixture
 def train(tmp_path):
     """Walk the roadmap over these questions, each answered "Yes."."""
-    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(200)]
-    (tmp_path / "text.txt").write_text("\n".join(lines))
+    write_lines(tmp_path, 200)
     (tmp_path / "chats.toml").write_text(ROADMAP)
 
     def walked(questions):

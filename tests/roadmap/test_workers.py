@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from small_stages import PROSE, tokens_of, write_lines
 
 from gradus.core.errors import GradusError, TrainingError
 from gradus.roadmap import workers
@@ -13,29 +14,16 @@ from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.workers import worker_processes
 
-ROADMAP = """\
+ROADMAP = (
+    """\
 [machine]
 threads = 1
 precision = "fp32"
 
-[[stage]]
-name = "prose"
-kind = "corpus"
-sources = [{ kind = "files", path = "text.txt", split = "line" }]
-validation_fraction = 0.1
-
-[[stage]]
-name = "bpe"
-kind = "tokenizer"
-corpus = "prose"
-vocab_size = 280
-
-[[stage]]
-name = "tokens"
-kind = "tokenize"
-corpus = "prose"
-tokenizer = "bpe"
-
+"""
+    + PROSE
+    + tokens_of(280)
+    + """
 [[stage]]
 name = "base"
 kind = "pretrain"
@@ -48,12 +36,12 @@ log_every = 1
 evaluate_every = 6
 samples = []
 """
+)
 
 
 @pytest.fixture
 def roadmap_path(tmp_path):
-    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(300)]
-    (tmp_path / "text.txt").write_text("\n".join(lines))
+    write_lines(tmp_path, 300)
     (tmp_path / "pair.toml").write_text(ROADMAP)
     return tmp_path / "pair.toml"
 
