@@ -10,11 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from gradus.core.artifact import Artifact
-from gradus.core.home import MODEL_FOLDER
 from gradus.model.config import ModelConfig
 from gradus.model.cost import mean_context
 from gradus.roadmap.estimate import training_estimate
+from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -64,6 +65,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """The steps, and one forward pass of the reference over all pairs."""
+    refuse_warm(settings.optimizer, inputs.one("from"))
     parent, pairs = inputs.one("from").get("model"), float(inputs.one("pairs").get("pairs", 0))
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
@@ -97,11 +99,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.precision import compute_dtype
 
     settings: Settings = stage.settings
-    parent = inputs["from"]
-    tokenizer = load_tokenizer(parent.path / MODEL_FOLDER)
+    parent = input_model(stage, inputs)
+    tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.path / MODEL_FOLDER, session.device, prepare=session.prepare)
+        model = load_model(parent.folder, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         rows = place.scratch / f"rows-{place.rank}"
         pairs = read_pairs(inputs["pairs"].path, "train")
@@ -123,7 +125,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         steps = loader.order.steps_for_epochs(settings.epochs)
         loss = dpo_loss(DPOSettings(beta=settings.beta, sft_weight=settings.sft_weight))
         kept = training_checkpoints(settings, place, session)
-        reports = training_reports(model, loader.batches, loss, steps, settings, place, session, kept)
+        reports = training_reports(model, loader.batches, loss, steps, settings, place, session, kept, parent)
         meter = Meter(place, model, mean_context(store.lengths.tolist()), store.trained_fraction)
         last = follow(reports, place, session, lambda: Evaluation({}), meter=meter)
         results = training_results(place, last, model.config, meter) | dict(last.metrics)
