@@ -95,7 +95,7 @@ def reference_logps(
     model: as it is before the first step, in the dtype that training computes in. on_progress: called with
     (documents done, all documents).
     """
-    device = model.embedding.device
+    device = model.device
     found = np.zeros(store.num_documents, dtype=np.float32)
     for start in range(0, store.num_documents, documents_per_batch):
         documents = np.arange(start, min(start + documents_per_batch, store.num_documents))

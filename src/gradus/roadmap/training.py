@@ -107,6 +107,7 @@ class Session:
             self.world,
             activation_checkpointing=self.machine.activation_checkpointing,
             compile=self.machine.compile,
+            offload_from=self.device if self.machine.offload else None,
         )
 
 
@@ -127,6 +128,10 @@ def training_session(place: Place) -> Iterator[Session]:
     device = torch.device(name, place.rank) if name == "cuda" else torch.device(name)
     if name == "cuda":
         torch.cuda.set_device(device)
+    elif place.machine.offload:
+        raise TrainingError(
+            "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"
+        )
     world = join_world(device, place.machine.parallel)
     try:
         yield Session(world, device, place.machine)
