@@ -6,17 +6,16 @@ sent and put right when its answer is here; so after a kill at any moment no mor
 
 from __future__ import annotations
 
-import errno
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gradus.core.databases import database_errors
 from gradus.core.errors import EndpointError
 
 _APPLICATION = 0x67726131  # "gra1"
@@ -123,14 +122,5 @@ class Answers:
             ).fetchone()  # fmt: skip
         return Spent(int(row[0]), int(row[1]), int(row[2]), float(row[3]), float(row[4]))
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """SQLite's errors as ours: a full disk as an OSError, like any file's."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise OSError(errno.ENOSPC, "No space left on device", str(self.path)) from error
-            raise EndpointError(f"{self.path}: cannot be used ({error})") from error
-        except sqlite3.DatabaseError as error:
-            raise EndpointError(f"{self.path}: damaged ({error}); move it away, its answers are lost") from error
+    def _told(self) -> AbstractContextManager[None]:
+        return database_errors(self.path, EndpointError, "move it away; its answers are lost")
