@@ -118,12 +118,21 @@ class ChatSession:
         write_atomic(path, json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def start_chat(model: str, home: Path, options: ChatOptions, question: str | None) -> None:
-    """Answer one question and end, or hold a conversation until the input does."""
+def start_chat(model: str, home: Path, options: ChatOptions, question: str | None, index: Path | None = None) -> None:
+    """Answer one question and end, or hold a conversation until the input does.
+
+    index: what the tool web_search looks in; without one the model does not have that tool.
+    """
     found = resolve_model(model, home)
+    toolbox = None
+    if index is not None:
+        from gradus.tools.search_index import SearchIndex
+        from gradus.tools.web_search import search_toolbox
+
+        toolbox = search_toolbox(SearchIndex(index))
     from gradus.engine.load import load_engine
 
-    session = ChatSession(load_engine(found.folder, tokenizer_folder=found.tokenizer), options)
+    session = ChatSession(load_engine(found.folder, toolbox=toolbox, tokenizer_folder=found.tokenizer), options)
     on_terminal = sys.stdin.isatty()
     screen = terminal_screen() if sys.stdout.isatty() else PlainScreen(sys.stdout)
     if question is not None:

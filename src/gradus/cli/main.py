@@ -129,13 +129,41 @@ def chat(
     top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")] = 512,
+    index: Annotated[
+        Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
+    ] = None,
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
     from gradus.cli.chatting import ChatOptions, start_chat
 
     options = ChatOptions(think, tools, system, temperature, top_k, top_p, seed, max_tokens)
-    start_chat(model, home_folder(home), options, " ".join(question) if question else None)
+    start_chat(model, home_folder(home), options, " ".join(question) if question else None, index)
+
+
+@app.command()
+def index(
+    documents: Annotated[str, typer.Argument(metavar="PATH", help="A folder, file or pattern of documents.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The index to write.")] = Path("documents.index"),
+    json: Json = False,
+) -> None:
+    """Make your own documents searchable, for the tool web_search."""
+    from gradus.cli.searching import make_index
+
+    make_index(documents, out, json)
+
+
+@app.command()
+def search(
+    file: Annotated[Path, typer.Argument(metavar="INDEX", help="What gradus index wrote.")],
+    query: Annotated[list[str], typer.Argument(help="What to look for.")],
+    number: Annotated[int, typer.Option("-n", min=1, max=100, help="How many passages.")] = 4,
+    json: Json = False,
+) -> None:
+    """Show what a search in an index finds."""
+    from gradus.cli.searching import print_hits
+
+    print_hits(file, " ".join(query), number, json)
 
 
 @eval_app.command("probes")

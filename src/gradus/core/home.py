@@ -2,6 +2,7 @@
 
 ARTIFACTS = "artifacts"
 RUNS = "runs"
+ANSWERS = "answers.sqlite"  # of remote models, which cost money
 # In runs/<roadmap>/
 RUN_RECORD = "roadmap.json"
 LEDGER = "ledger.jsonl"
