@@ -2,6 +2,7 @@
 
 ARTIFACTS = "artifacts"
 RUNS = "runs"
+REFERENCE_FOLDER = "reference_logps"  # of preference optimisation, to be used again; may be deleted
 # In runs/<roadmap>/
 RUN_RECORD = "roadmap.json"
 LEDGER = "ledger.jsonl"
