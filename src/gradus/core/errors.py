@@ -5,6 +5,7 @@
     +-- DataError            text or conversations cannot be read as asked
     +-- ArtifactError        an artifact is missing, damaged or not what it is used as
     +-- TrainingError        training cannot start or go on
+    +-- GenerationError      decoding cannot go on as it was asked to
     +-- ToolError            a tool call cannot be answered (becomes result text for the model)
     +-- GateFailedError      a measured result misses its gate
     +-- MissingPackageError  an optional package is not installed
@@ -40,6 +41,10 @@ class ArtifactError(GradusError):
 
 class TrainingError(GradusError):
     """Training cannot start or cannot go on."""
+
+
+class GenerationError(GradusError):
+    """Decoding cannot go on under the constraint that a request asked for."""
 
 
 class ToolError(GradusError):
