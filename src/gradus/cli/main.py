@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 
@@ -43,6 +44,10 @@ ModelName = Annotated[
 ]
 CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="ROADMAP/STAGE, a roadmap with one corpus, or an artifact's folder.")
+]
+Constrain = Annotated[
+    Constraint | None,
+    typer.Option("--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
@@ -132,12 +137,13 @@ def chat(
     index: Annotated[
         Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
     ] = None,
+    constrain: Constrain = None,
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
     from gradus.cli.chatting import ChatOptions, start_chat
 
-    options = ChatOptions(think, tools, system, temperature, top_k, top_p, seed, max_tokens)
+    options = ChatOptions(think, tools, system, temperature, top_k, top_p, seed, max_tokens, constrain)
     start_chat(model, home_folder(home), options, " ".join(question) if question else None, index)
 
 
@@ -172,6 +178,7 @@ def eval_probes(
     suite: Annotated[Path, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml).")],
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
+    constrain: Constrain = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
     home: Home = None,
@@ -179,7 +186,7 @@ def eval_probes(
     """Ask a probe suite and judge the answers."""
     from gradus.cli.evaluating import evaluate_probes
 
-    evaluate_probes(model, suite, home_folder(home), samples, temperature, json, failures)
+    evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, json, failures)
 
 
 @data_app.command("stats")
