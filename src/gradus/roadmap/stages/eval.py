@@ -14,11 +14,11 @@ from pydantic import Field
 from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import Artifact
 from gradus.core.files import expand_path, write_atomic
-from gradus.core.home import MODEL_FOLDER
 from gradus.core.settings import Problem
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.sources import file_sources
@@ -102,8 +102,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.eval.probes import ProbeSettings, run_suite
 
     settings: Settings = stage.settings
-    parent = inputs["from"]
-    engine = load_engine(parent.path / MODEL_FOLDER)
+    parent = input_model(stage, inputs)
+    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer)
     sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
     results: dict[str, Any] = {}
     (place.work / PROBES).mkdir(exist_ok=True)
@@ -117,7 +117,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
                 engine,
                 suite,
                 ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens, constrain=settings.constrain),
-                model=parent.manifest.name,
+                model=parent.label,
                 on_progress=_shown(task),
             )
         text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"

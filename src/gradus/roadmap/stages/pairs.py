@@ -10,9 +10,9 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
-from gradus.core.home import MODEL_FOLDER
 from gradus.model.config import ModelConfig
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 
@@ -62,7 +62,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.posttrain.pairs import PairSettings, make_pairs, prompt_from_conversation
 
     settings: Settings = stage.settings
-    engine = load_engine(inputs["from"].path / MODEL_FOLDER)
+    parent = input_model(stage, inputs)
+    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer)
     answered = (row for row in read_pool(inputs["prompts"].path, "train") if row.messages[-1].role == "assistant")
     pool = list(answered)
     # Evenly spread over the pool, so that every kind of row is asked.
