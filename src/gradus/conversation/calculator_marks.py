@@ -31,6 +31,11 @@ def has_marks(answer: str) -> bool:
     return _MARK.search(answer) is not None or _FINAL.search(answer) is not None
 
 
+def without_marks(answer: str) -> str:
+    """The words of a worked answer as a reader would write them."""
+    return _MARK.sub("", answer)
+
+
 def worked_with_calls(question: str, answer: str, run_tool: RunTool | None = None) -> tuple[Message, ...]:
     """The messages of a worked answer; DataError where a mark's result is wrong.
 
