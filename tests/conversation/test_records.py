@@ -347,7 +347,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path):
         ("tool_calls/glaive_toolcall_en_demo.json", Conversation, 300, 299),
         ("tool_calls/reason_tool_use_demo_50.jsonl", Conversation, 50, 18),
         ("preference/dpo_en_demo.json", Pair, 300, 0),
-        ("gsm8k/test.jsonl", Conversation, 659, 659),
+        ("gsm8k/test.jsonl", Conversation, 660, 660),
     ],
 )
 def test_real_files_are_read(real_file: Callable[[str], Path], name: str, kind: type, count: int, sound: int):
