@@ -12,3 +12,4 @@ REPORT = "report.html"
 MODEL_FOLDER = "model"
 CHECKPOINTS_FOLDER = "checkpoints"
 WORK_SUFFIX = ".work"
+RAW = "raw"  # shards of datasets that are kept
