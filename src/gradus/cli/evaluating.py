@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gradus.cli.walking import stopping
+from gradus.conversation.constraint import Constraint
 from gradus.conversation.probes import load_suite
 from gradus.core.files import write_atomic
 from gradus.core.quantity import format_seconds
@@ -28,6 +29,7 @@ def evaluate_probes(
     home: Path,
     samples: int | None,
     temperature: float,
+    constrain: Constraint | None,
     out: Path | None,
     failures: int,
 ) -> None:
@@ -40,7 +42,7 @@ def evaluate_probes(
 
     if samples is not None and samples > 1 and temperature == 0:
         temperature = SAMPLED_TEMPERATURE
-    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature))
+    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature), constrain=constrain)
     engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
     with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
         result = run_suite(

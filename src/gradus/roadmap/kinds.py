@@ -17,6 +17,7 @@ KINDS = {
     "extend": "gradus.roadmap.stages.extend",
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",
+    "preferences": "gradus.roadmap.stages.preferences",
     "dpo": "gradus.roadmap.stages.dpo",
     "eval": "gradus.roadmap.stages.eval",
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field
 
+from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import Artifact
 from gradus.core.files import expand_path, write_atomic
 from gradus.core.settings import Problem
@@ -37,13 +39,15 @@ class Settings(StageSettings):
     """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>".
 
     at_most: probes of each suite, evenly spread; all if None. temperature: 0 takes the likeliest token, above it
-    answers are drawn with the stage's seed.
+    answers are drawn with the stage's seed. constrain: what answers are held to (see docs/constrained-calls.md); None
+    measures the model alone.
     """
 
     suites: dict[str, str] = Field(default_factory=dict)
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
+    constrain: Constraint | None = None
 
     def smoke(self) -> Self:
         """A few probes of each suite."""
@@ -53,10 +57,12 @@ class Settings(StageSettings):
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     """The suites' files, read once to report what is wrong with them before the walk."""
     from gradus.conversation.probes import load_suite
-    from gradus.core.errors import ConfigError
+    from gradus.core.errors import ConfigError, MissingPackageError
 
     found = file_sources(((("suites", name), path) for name, path in settings.suites.items()), roadmap_dir)
     problems = []
+    if settings.constrain is not None and find_spec("llguidance") is None:
+        problems.append(Problem(("constrain",), str(MissingPackageError("llguidance", "engine"))))
     for name, path in settings.suites.items():
         try:
             load_suite(expand_path(path, roadmap_dir))
@@ -110,7 +116,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             found = run_suite(
                 engine,
                 suite,
-                ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens),
+                ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens, constrain=settings.constrain),
                 model=parent.label,
                 on_progress=_shown(task),
             )
