@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from gradus.core.devices import CPU
 from gradus.core.quantity import Quantity
@@ -83,9 +84,14 @@ def training_estimate(
         mfu=flops / seconds / device.peak_flops if device.peak_flops else None,
         memory_bytes=sum(parts.values()),
         memory=parts,
-        facts={"model": config.model_dump(mode="json"), "optimizer": optimizer_facts(settings.optimizer)},
+        facts={"model": config.model_dump(mode="json"), "optimizer": _state_facts(settings)},
         notes=notes,
     )
+
+
+def _state_facts(settings: TrainingSettings) -> dict[str, Any] | None:
+    """What the kept state of the optimizer is, for stages that take it over; None where none is kept."""
+    return optimizer_facts(settings.optimizer) if settings.keep_checkpoints else None
 
 
 def _memory_of_one(
