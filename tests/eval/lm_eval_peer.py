@@ -76,7 +76,9 @@ def sets(data: Path) -> dict[str, tuple[str, list[dict[str, Any]], dict[str, Any
         kind: [lettered(row, "question") for row in json_lines(data / f"arc/arc_{kind}_test.jsonl")]
         for kind in ("easy", "challenge")
     }
-    lambada = [{"text": f"{r['context']} {r['continuation']}"} for r in json_lines(data / "lambada/lambada_openai.jsonl")]
+    lambada = [
+        {"text": f"{r['context']} {r['continuation']}"} for r in json_lines(data / "lambada/lambada_openai.jsonl")
+    ]
     openbook = [lettered(row, "question_stem") for row in json_lines(data / "core_bundle/openbook_qa.jsonl")]
     questions = mmlu(data / f"mmlu/data/test/{MMLU_SUBJECT}_test.csv")
     subject = f"mmlu/default/mmlu_{MMLU_SUBJECT}.yaml"
@@ -91,7 +93,7 @@ def sets(data: Path) -> dict[str, tuple[str, list[dict[str, Any]], dict[str, Any
         "winogrande": ("winogrande/default.yaml", json_lines(data / "winogrande/dev.jsonl"), {}),
         "mmlu": (subject, questions, {}),
         "mmlu_5shot": (subject, questions, {"num_fewshot": 5}),
-        "wikitext2": ("wikitext/wikitext.yaml", pages(data)[:4], {}),
+        "wikitext2": ("wikitext/wikitext.yaml", sorted(pages(data), key=lambda row: len(row["page"]))[:2], {}),
     }  # fmt: skip
 
 

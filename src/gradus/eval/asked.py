@@ -27,9 +27,9 @@ class Likelihood:
 class Asked:
     """One item.
 
-    id: the item's in its set; context, choices: as a reader is shown them; question: a continuation for each choice;
-    lengths: characters of each choice; gold: number of the right choice; cluster: what items that are not independent
-    share, such as a passage, "" for none.
+    id: the item's in its set; context, choices: as a reader is shown them; question: a continuation for each choice, or
+    the windows of a document; lengths: characters of each choice, or words and bytes of the document; gold: number of
+    the right choice; cluster: what items that are not independent share, such as a passage, "" for none.
     """
 
     id: str
@@ -39,3 +39,4 @@ class Asked:
     lengths: tuple[int, ...]
     gold: int
     cluster: str = ""
+    is_document: bool = False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gradus.data.benchmark_rows import BESIDE, Row
 
 _CHOICES = re.compile(r"\nChoices:\n(?=A\. )")
+_BRACKETS = re.compile(r"\[.*?\]")
 _SUBJECT = re.compile(r"\A(?P<subject>\w+)_(?:test|val|dev):\d+\Z")
 
 
@@ -42,8 +43,13 @@ def arc(row: Row) -> TextItem:
 
 
 def hellaswag(row: Row) -> TextItem:
-    """Rows in the form in which their activity and context are already joined and cleaned of brackets."""
-    return choices_item(row["query"], row["choices"], row["gold"])
+    """Rows whose activity and context are already joined; what is left of WikiHow's marks is taken out."""
+    return choices_item(_clean(row["query"]), [_clean(choice) for choice in row["choices"]], row["gold"])
+
+
+def _clean(text: str) -> str:
+    text = text.strip().replace(" [title]", ". ")
+    return _BRACKETS.sub("", text).replace("  ", " ")
 
 
 def piqa(row: Row) -> TextItem:

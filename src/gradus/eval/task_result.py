@@ -9,6 +9,7 @@ from typing import Any
 
 from gradus.core.statistics import Z95, clustered_standard_error, proportion, standard_error
 from gradus.eval.asked import Asked, Likelihood
+from gradus.eval.perplexity import perplexity_measures
 from gradus.eval.tasks import Measure
 
 
@@ -79,6 +80,8 @@ class TaskResult:
             found[name] = measure | {"items": right}
         if "perplexity" in self.wanted:
             found["perplexity"] = self._perplexity()
+        if "document_perplexity" in self.wanted:
+            found |= perplexity_measures(self.items, self.answers)
         return found
 
     def _perplexity(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gradus.core.fingerprint import digest
-from gradus.eval.asked import Asked, Likelihood
+from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import CORE, BenchmarkSettings, asked_of, check_tasks
 from gradus.eval.core_metric import core_measures
 from gradus.eval.likelihood import TOKENS_PER_BATCH, likelihoods
@@ -95,47 +95,56 @@ def answers_of(
     world: processes that share the items; each returns all. on_progress: called with (items done, items in all).
     """
     world = world or World()
+    units = _units(items)
     done: dict[int, Answers] = journal.begin() if journal is not None else {}
     # Nobody may write while another still reads what there is.
     world.all_agree(True)
     if journal is not None:
         journal.open_own()
-    todo = [number for number in range(len(items)) if number not in done][world.rank :: world.size]
-    questions = [items[number].question for number in todo]
+    todo = [number for number in range(len(units)) if number not in done][world.rank :: world.size]
     own: dict[int, Answers] = {}
     fresh: dict[int, Answers] = {}
-    for place, answers in likelihoods(model, questions, tokens_per_batch=tokens_per_batch):
+
+    def note() -> None:
+        if journal is not None:
+            journal.append(fresh)
+        fresh.clear()
+        if on_progress is not None:
+            share = min(1.0, (len(done) + len(own) * world.size) / max(1, len(units)))
+            on_progress(round(share * len(items)), len(items))
+
+    for place, answers in likelihoods(model, [units[number] for number in todo], tokens_per_batch=tokens_per_batch):
         fresh[todo[place]] = own[todo[place]] = tuple(answers)
         if len(fresh) >= _JOURNAL_EVERY:
-            if journal is not None:
-                journal.append(fresh)
-            fresh = {}
-            if on_progress is not None:
-                on_progress(min(len(items), len(done) + len(own) * world.size), len(items))
-    if journal is not None:
-        journal.append(fresh)
-    if on_progress is not None:
-        on_progress(len(items), len(items))
-    return _all(items, own | (done if world.is_main else {}), world)
+            note()
+    note()
+    found = iter(_all(units, own | (done if world.is_main else {}), world))
+    return [tuple(next(found)[0] for _ in item.question) if item.is_document else next(found) for item in items]
 
 
-def _all(items: Sequence[Asked], own: dict[int, Answers], world: World) -> list[Answers]:
+def _units(items: Sequence[Asked]) -> list[Sequence[Continuation]]:
+    """What is read at once: an item's choices, each window of a document by itself."""
+    units: list[Sequence[Continuation]] = []
+    for item in items:
+        units += [(window,) for window in item.question] if item.is_document else [item.question]
+    return units
+
+
+def _all(units: Sequence[Sequence[Continuation]], own: dict[int, Answers], world: World) -> list[Answers]:
     """Every process's answers on all of them."""
     if world.size == 1:
-        return [own[number] for number in range(len(items))]
-    table = torch.zeros(sum(len(item.question) for item in items), 3, dtype=torch.float64)
+        return [own[number] for number in range(len(units))]
+    table = torch.zeros(sum(map(len, units)), 3, dtype=torch.float64)
     row = 0
-    for number, item in enumerate(items):
+    for number, unit in enumerate(units):
         for place, answer in enumerate(own.get(number, ())):
             table[row + place] = torch.tensor([answer.logp, answer.is_greedy, answer.num_tokens], dtype=torch.float64)
-        row += len(item.question)
+        row += len(unit)
     world.sum_([table])
     rows = iter(table.tolist())
     return [
-        tuple(
-            Likelihood(logp, bool(greedy), int(tokens)) for logp, greedy, tokens in (next(rows) for _ in item.question)
-        )
-        for item in items
+        tuple(Likelihood(logp, bool(greedy), int(tokens)) for logp, greedy, tokens in (next(rows) for _ in unit))
+        for unit in units
     ]
 
 
@@ -159,7 +168,7 @@ def run_tasks(
     """
     check_tasks(names)
     for name in dict.fromkeys(names):
-        for key, wanted, items in asked_of(name, tokenizer, settings):
+        for key, wanted, items in asked_of(name, tokenizer, settings, model.config.context):
             began = time.monotonic()
             questions = questions_digest(items)
             journal = None

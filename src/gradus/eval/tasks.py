@@ -20,7 +20,7 @@ from gradus.eval.task_items import TextItem
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
 
-Measure = Literal["acc", "acc_norm", "acc_mean", "acc_greedy", "perplexity"]
+Measure = Literal["acc", "acc_norm", "acc_mean", "acc_greedy", "perplexity", "document_perplexity"]
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,17 @@ def asked(items: Sequence[tuple[str, TextItem]], tokenizer: Tokenizer, bos: bool
     Spaces at the end of a context belong to what follows. bos: begin with the end-of-text token, after which documents
     stand in training; without it only an empty context does. Source: lm-eval, `TemplateLM._encode_pair`.
     """
-    texts: list[str] = []
-    for _, item in items:
-        for context, told in item.pairs:
-            kept = context.rstrip()
-            texts += [kept, kept + context[len(kept) :] + told]
-    encoded = iter(tokenizer.encode_lists(texts))
+    pairs = [(context.rstrip(), context + told) for _, item in items for context, told in item.pairs]
+    # Choices share their context.
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    ids = dict(zip(texts, tokenizer.encode_lists(texts), strict=True))
+    encoded = iter(pairs)
     end = [tokenizer.special(END_OF_TEXT)]
     found = []
     for item_id, item in items:
         question = []
         for _ in item.pairs:
-            before, whole = next(encoded), next(encoded)
+            before, whole = (ids[text] for text in next(encoded))
             # A continuation has a token whatever its text melts into.
             cut = min(len(before), len(whole) - 1)
             first = end if bos or cut == 0 else []
