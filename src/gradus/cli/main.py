@@ -189,6 +189,29 @@ def eval_probes(
     evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, json, failures)
 
 
+@eval_app.command("tasks")
+def eval_tasks(
+    model: ModelName,
+    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Benchmarks by name, with commas.")],
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Items of each task, evenly spread [all].")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where the evaluation sets are [GRADUS_BENCHMARKS].")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="CORE's bundle [core_bundle in the folder].")] = None,
+    bos: Annotated[bool, typer.Option("--bos", help="Begin every text with the end-of-text token.")] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON; a run cut short goes on.")
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Score benchmarks by log-likelihood, as lm-eval defines them, and CORE."""
+    from gradus.cli.evaluating import evaluate_tasks
+
+    evaluate_tasks(model, tasks.split(","), home_folder(home), limit, folder, bundle, bos, json)
+
+
 @data_app.command("stats")
 def data_stats(corpus: CorpusName, home: Home = None, json: Json = False) -> None:
     """Documents and bytes by source, what was dropped and why, lengths."""
