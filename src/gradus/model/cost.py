@@ -199,20 +199,25 @@ def sharded_memory(
     micro_batches: int = 1,
     compute_bytes: int = 2,
     state_bytes: tuple[float, float] = MUON_AND_ADAMW,
+    offload: bool = False,
 ) -> TrainingMemory:
     """Memory of one process of `ranks` that hold a model by rows together, by part, at the step's worst moment.
 
     That is where the backward pass begins (all activations), where it ends (all gradients), or the optimizer's work
     (its matrices whole). Embedding and head stay gathered through both passes, and of the layers the one at work and
     the next. Gradients of several micro-batches add up whole before they are shared out. Rows are full documents.
+    offload: of its GPU alone, where weights, gradients and the optimizer's state and work are the host's.
     """
     c = config
     count = parameters(c)
     whole = training_memory(c, tokens_per_micro_batch, compute_bytes, state_bytes=state_bytes)
     matrices = count.matrix + count.expert
     root = 4 * (c.vocab_size * c.width + count.head)  # embeddings of values lie in their layers
-    held, block = 4 * count.total // ranks, (4 * (count.embed + count.head + matrices) - root) // c.depth
-    owned = 4 * matrices // ranks
+    held, block = (
+        0 if offload else 4 * count.total // ranks,
+        (4 * (count.embed + count.head + matrices) - root) // c.depth,
+    )
+    owned = 0 if offload else 4 * matrices // ranks
     per_value = tokens_per_micro_batch * compute_bytes
     copies = compute_bytes * matrices if compute_bytes < 4 else 0  # of weights, kept for the backward pass
     layer = whole.activations // c.depth
@@ -224,7 +229,7 @@ def sharded_memory(
         activations = per_value * kept + layer
     gathered = held + root + 2 * block + compute_bytes * c.vocab_size * c.width
     last = 4 * count.total if micro_batches > 1 else held + root + block
-    state = whole.optimizer // ranks
+    state = 0 if offload else whole.optimizer // ranks
     moments = [
         TrainingMemory(gathered + copies, root, state, activations, whole.logits),
         TrainingMemory(gathered + copies // c.depth, last, state, layer, 0),

@@ -106,5 +106,11 @@ def _memory_of_one(
     ranks = device.processes if is_sharded else 1
     micro_batches = max(1, settings.batch_tokens // (device.processes * micro_tokens))
     return sharded_memory(
-        config, micro_tokens, ranks, device.activation_checkpointing, micro_batches, state_bytes=state_bytes
+        config,
+        micro_tokens,
+        ranks,
+        device.activation_checkpointing,
+        micro_batches,
+        state_bytes=state_bytes,
+        offload=device.offload,
     )

@@ -8,6 +8,7 @@ drops the lines that its checkpoint does not know.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ class Session:
             self.world,
             activation_checkpointing=self.machine.activation_checkpointing,
             compile=self.machine.compile,
+            offload_from=self.device if self.machine.offload else None,
         )
 
 
@@ -120,13 +122,19 @@ def training_session(place: Place) -> Iterator[Session]:
     threads = torch.get_num_threads()
     if place.machine.threads is None and place.world_size > 1:
         # Two processes with all cores each wait for each other's threads: 25 times slower (EXPERIMENTS.md).
-        torch.set_num_threads(max(1, threads // place.world_size))
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", place.world_size))))
     name = place.machine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name, place.rank) if name == "cuda" else torch.device(name)
+    # Of several machines each counts its GPUs, and its processes, by itself.
+    local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
+    device = torch.device(name, local_rank) if name == "cuda" else torch.device(name)
     if name == "cuda":
         torch.cuda.set_device(device)
+    elif place.machine.offload:
+        raise TrainingError(
+            "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"
+        )
     world = join_world(device, place.machine.parallel)
     try:
         yield Session(world, device, place.machine)
