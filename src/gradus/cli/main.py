@@ -26,7 +26,9 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(help="Measure a model.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(eval_app, name="eval")
-data_app = typer.Typer(help="Look into a corpus.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Look into a corpus or a pool of conversations.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
 RoadmapFile = Annotated[Path, typer.Argument(metavar="FILE", help="The roadmap (.toml).")]
@@ -262,6 +264,29 @@ def data_trace(
     from gradus.cli.data import print_trace
 
     print_trace(corpus, key, home_folder(home))
+
+
+@data_app.command("preview")
+def data_preview(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="ROADMAP/STAGE of a pool, a file, folder or pattern, or preset:NAME."),
+    ],
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", "-f", help="A filter's name; several may be given [all of them].")
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=0, help="Samples of each reason.")] = 2,
+    max_rows: Annotated[int | None, typer.Option("--max-rows", min=1, help="Rows to read at most.")] = None,
+    calls_may_end: Annotated[
+        bool, typer.Option("--calls-may-end", help="Conversations may end with calls that have no results.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show what each filter would remove from conversations, without writing anything."""
+    from gradus.cli.previewing import print_preview
+
+    print_preview(source, home_folder(home), filters or [], number, max_rows, calls_may_end, json)
 
 
 @app.command()

@@ -38,7 +38,7 @@ INPUTS: tuple[Input, ...] = ()
 
 SMOKE_ROWS = 300
 _ROW_BYTES = 1500  # a usual row of JSON, for plans
-_RECORD_ENDINGS = {".json", ".jsonl", ".ndjson", ".parquet"}
+RECORD_ENDINGS = {".json", ".jsonl", ".ndjson", ".parquet"}
 
 
 class Settings(StageSettings):
@@ -150,7 +150,7 @@ def record_files(path: str, roadmap_dir: Path) -> list[Path]:
         return files
     from gradus.conversation.records import golden_answer_file
 
-    named = [file for file in files if _RECORD_ENDINGS & {suffix.lower() for suffix in file.suffixes}]
+    named = [file for file in files if RECORD_ENDINGS & {suffix.lower() for suffix in file.suffixes}]
     golden = {golden_answer_file(file) for file in named}
     return [file for file in named if file not in golden]
 
