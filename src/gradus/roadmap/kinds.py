@@ -10,6 +10,7 @@ KINDS = {
     "tokenizer": "gradus.roadmap.stages.tokenizer",
     "tokenize": "gradus.roadmap.stages.tokenize",
     "synthesize": "gradus.roadmap.stages.synthesize",
+    "distill": "gradus.roadmap.stages.distill",
     "pool": "gradus.roadmap.stages.pool",
     "import": "gradus.roadmap.stages.import_model",
     "pretrain": "gradus.roadmap.stages.pretrain",

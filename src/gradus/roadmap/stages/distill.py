@@ -1,0 +1,255 @@
+"""Stage `distill`: conversations written by a teacher behind an OpenAI-compatible API, judged, as a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from gradus.core.artifact import Artifact
+from gradus.core.errors import BudgetError, DataError, did_you_mean
+from gradus.core.files import expand_path, write_atomic
+from gradus.core.home import ANSWERS
+from gradus.core.quantity import format_count
+from gradus.core.settings import KeyPath, Problem
+from gradus.data.files import FilesSource
+from gradus.data.sources import source_digest
+from gradus.posttrain.synthesis.config import MOST_PERSONA_CHARACTERS, TASK_NEEDS
+from gradus.roadmap.place import Place
+from gradus.roadmap.sources import file_sources
+from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
+from gradus.tools.endpoint_settings import EndpointSettings
+
+if TYPE_CHECKING:
+    from gradus.data.decontaminate import Decontaminator
+    from gradus.posttrain.synthesis.material import Material
+    from gradus.posttrain.synthesis.synthesize import SynthesisResult
+    from gradus.tools.endpoint import Endpoint
+
+VERSION = 1
+MAKES = "pool"
+INPUTS: tuple[Input, ...] = ()
+
+SMOKE_ROWS = 12
+REJECTED = "rejected.jsonl"
+INDEX = "documents.index"  # in scratch
+_TOKENS_EACH = 320.0  # of a usual row, for plans
+# How fast a service is taken to be, for plans.
+_FIRST_TOKEN_SECONDS, _TOKENS_PER_SECOND = 1.0, 60.0
+
+
+class Settings(StageSettings):
+    """teacher: the model that writes. tasks: rows of each task; see docs/teacher.md for what they are.
+
+    documents: a folder, file or pattern of texts to ask about and to search in. persona: a file that says in words who
+    the assistant is. disjoint_from: probe suites; a question that has one of their probes in it is left out.
+    tries: of a row that is rejected. tools_fraction: of the rows without a call, those that declare the tools all the
+    same. validation_fraction: share of questions held back by their hash.
+    """
+
+    teacher: EndpointSettings
+    tasks: dict[str, int] = Field(min_length=1)
+    documents: str | None = None
+    persona: str | None = None
+    disjoint_from: tuple[str, ...] = ()
+    tries: int = Field(default=2, ge=1, le=8)
+    tools_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
+    validation_fraction: float = Field(default=0.05, ge=0.0, le=0.5)
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_are_known(cls, tasks: dict[str, int]) -> dict[str, int]:
+        for name, rows in tasks.items():
+            if name not in TASK_NEEDS:
+                hint = did_you_mean(name, TASK_NEEDS) or f"; tasks are {', '.join(TASK_NEEDS)}"
+                raise ValueError(f'unknown task "{name}"{hint}')
+            if rows < 1:
+                raise ValueError(f"{name}: expected at least 1 row, found {rows}")
+        return tasks
+
+    @model_validator(mode="after")
+    def _tasks_have_what_they_need(self) -> Self:
+        for name in self.tasks:
+            need = TASK_NEEDS[name]
+            if need is not None and getattr(self, need) is None:
+                raise ValueError(f'task "{name}" needs "{need}"')
+        return self
+
+    def smoke(self) -> Self:
+        """A few rows of each task; they are paid for all the same."""
+        few = {name: min(rows, SMOKE_ROWS) for name, rows in self.tasks.items()}
+        held_back = max(self.validation_fraction, 0.25) if self.validation_fraction else 0.0
+        return self.model_copy(update={"tasks": few, "validation_fraction": held_back})
+
+
+def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
+    """Documents, persona sheet and probe suites."""
+    problems: list[Problem] = []
+    files: list[tuple[KeyPath, str]] = [(("disjoint_from", i), p) for i, p in enumerate(settings.disjoint_from)]
+    if settings.persona is not None:
+        files.append((("persona",), settings.persona))
+    found: dict[str, str] = {}
+    try:
+        found = file_sources(files, roadmap_dir)
+    except SourceError as error:
+        problems += error.problems
+    if settings.documents is not None:
+        try:
+            found[settings.documents] = source_digest(FilesSource(path=settings.documents), roadmap_dir)
+        except DataError as error:
+            problems.append(Problem(("documents",), str(error)))
+    if settings.persona is not None and not problems:
+        try:
+            persona_text(settings, roadmap_dir)
+        except DataError as error:
+            problems.append(Problem(("persona",), str(error)))
+    if problems:
+        raise SourceError(problems)
+    return found
+
+
+def persona_text(settings: Settings, roadmap_dir: Path) -> str:
+    """The persona sheet, '' where there is none. Errors: DataError for one that is no text, empty, or a book."""
+    if settings.persona is None:
+        return ""
+    path = expand_path(settings.persona, roadmap_dir)
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise DataError(f"{path}: expected a text file") from None
+    if not 0 < len(text) <= MOST_PERSONA_CHARACTERS:
+        raise DataError(f"{path}: expected 1 to {MOST_PERSONA_CHARACTERS:,} characters, found {len(text):,}")
+    return text
+
+
+def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
+    """Requests, tokens and money by briefs that are drawn as for the real rows; time by an assumed speed."""
+    from gradus.posttrain.synthesis.tasks import forecast
+
+    teacher = settings.teacher
+    needs = forecast(settings.tasks, stage.seed, teacher, persona_text(settings, stage.directory))
+    working = needs.requests * _FIRST_TOKEN_SECONDS + needs.output_tokens / _TOKENS_PER_SECOND
+    facts: dict[str, Any] = {
+        "conversations": round(needs.rows * (1 - settings.validation_fraction)),
+        "tokens_per_conversation": _TOKENS_EACH,
+    }
+    unknown = ""
+    if needs.money is None:
+        unknown = "; money unknown, since teacher.input_price and teacher.output_price are not set"
+    elif teacher.budget is not None and needs.money > teacher.budget:
+        unknown = f"; more than the budget of {teacher.budget:,.2f}, at which it will stop"
+    return Estimate(
+        seconds=working / teacher.concurrency,
+        memory_bytes=1.5e8 + needs.rows * 6000,
+        fees=needs.money or 0.0,
+        facts=facts,
+        notes=(
+            f"about {format_count(round(needs.requests))} requests to {teacher.model}, "
+            f"{format_count(round(needs.input_tokens))} tokens in and {format_count(round(needs.output_tokens))} out"
+            + (f", money {needs.money:,.2f}" if needs.money is not None else "")
+            + unknown,
+        ),
+    )
+
+
+def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
+    """Ask, judge, keep what was rejected with its reason, divide, write; results tell what it took."""
+    from gradus.data.pool import write_pool
+    from gradus.posttrain.synthesis.synthesize import rejected_lines
+    from gradus.roadmap.stages.synthesize import pool_results
+    from gradus.tools.answers import Answers
+    from gradus.tools.endpoint import Endpoint
+
+    settings: Settings = stage.settings
+    with Answers(place.home / ANSWERS) as answers:
+        endpoint = Endpoint(settings.teacher, answers, stage.fingerprint, folder=place.roadmap_dir)
+        try:
+            result = asyncio.run(_ask(endpoint, _material(settings, place), _probes(settings, place), stage, place))
+        except BudgetError as error:
+            raise BudgetError(f"stopped at the budget: {error}") from None
+        spent = answers.spent(stage.fingerprint)
+    write_atomic(place.work / REJECTED, "".join(rejected_lines(result.rejected)))
+    if not result.rows:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in result.rejected_by_reason.items())
+        raise DataError(f"no row of the teacher was taken ({reasons}); see {place.work / REJECTED}")
+    counts = write_pool(place.work, result.rows, settings.validation_fraction)
+    traffic = endpoint.traffic
+    return place.commit(
+        pool_results(counts)
+        | {
+            "teacher": settings.teacher.model,
+            "fees": spent.money,
+            "unsettled_fees": spent.unsettled,
+            "requests": spent.requests,
+            "input_tokens": spent.input_tokens,
+            "output_tokens": spent.output_tokens,
+            "reused_answers": traffic.reused,
+            "uncounted_answers": traffic.usage.estimated,
+            "endpoint_faults": dict(traffic.faults),
+            "rejected": result.rejected_by_reason,
+            "rows_by_task": result.rows_by_task,
+            "attempted_by_task": dict(result.attempted),
+            "uniqueness": _uniqueness(result),
+        }
+    )
+
+
+def _material(settings: Settings, place: Place) -> Material:
+    """The documents made searchable, in scratch, and the persona sheet. Errors: DataError."""
+    from gradus.data.drops import DropLog
+    from gradus.data.titled_texts import titled_texts
+    from gradus.posttrain.synthesis.material import Material
+    from gradus.tools.search_index import SearchIndex, build_index
+    from gradus.tools.web_search import search_toolbox
+
+    persona = persona_text(settings, place.roadmap_dir)
+    if settings.documents is None:
+        return Material(persona=persona)
+    drops = DropLog()
+    facts = build_index(place.scratch / INDEX, titled_texts(settings.documents, place.roadmap_dir, drops))
+    if not facts.passages:
+        raise DataError(f'"{settings.documents}": no document has text (dropped {drops.summary()})')
+    place.progress.line(f"  {facts.documents:,} documents in {facts.passages:,} passages; dropped {drops.summary()}")
+    index = SearchIndex(place.scratch / INDEX)
+    return Material(search_toolbox(index), index, facts.passages, persona)
+
+
+def _probes(settings: Settings, place: Place) -> Decontaminator | None:
+    """What questions must not have in them: whole probes where they are short, half of one's 8-grams where long."""
+    from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
+
+    if not settings.disjoint_from:
+        return None
+    sets = tuple(str(expand_path(path, place.roadmap_dir)) for path in settings.disjoint_from)
+    looked_for = DecontaminateSettings(sets=sets, ngram=8, math_ngram=8, min_words=4, min_distinct_words=3)
+    return Decontaminator(looked_for, place.roadmap_dir)
+
+
+async def _ask(
+    endpoint: Endpoint, material: Material, probes: Decontaminator | None, stage: Stage, place: Place
+) -> SynthesisResult:
+    from gradus.posttrain.synthesis.synthesize import SynthesisSettings, synthesize
+
+    settings: Settings = stage.settings
+    asked = SynthesisSettings(settings.tasks, stage.seed, settings.tries, settings.tools_fraction)
+    with place.progress.task(f"rows by {settings.teacher.model}", sum(settings.tasks.values()), "rows") as task:
+
+        def watch(taken: int, result: SynthesisResult) -> None:
+            priced = settings.teacher.input_price is not None
+            money = f"money {endpoint.spent:,.2f}, " if priced else ""
+            rate = endpoint.traffic.answered / max(1e-3, place.seconds)
+            reused = f", {endpoint.traffic.reused:,} reused" if endpoint.traffic.reused else ""
+            info = f"{money}{len(result.rejected):,} rejected, {rate:.1f} answers/s{reused}"
+            task.update(taken, info=info)
+
+        async with endpoint:
+            return await synthesize(endpoint, material, asked, probes, watch)
+
+
+def _uniqueness(result: SynthesisResult) -> dict[str, Any]:
+    from gradus.data.synthetic.uniqueness import uniqueness
+
+    found = uniqueness(result.rows)
+    return {"questions": found.questions, "conversations": found.conversations, "by_task": found.by_category}
