@@ -12,9 +12,9 @@ import pytest
 from gradus.conversation.messages import Conversation, Message
 from gradus.conversation.validate import violations
 from gradus.core.errors import BudgetError
-from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
 from gradus.posttrain.synthesis import judge, problem_tasks
 from gradus.posttrain.synthesis.config import TASK_NEEDS
+from gradus.posttrain.synthesis.disjoint import probe_check
 from gradus.posttrain.synthesis.judge import judge_conversation
 from gradus.posttrain.synthesis.material import Material, banks
 from gradus.posttrain.synthesis.synthesize import SynthesisSettings, plain_question, synthesize
@@ -165,7 +165,6 @@ def test_questions_that_hold_a_probe_are_left_out(material, tmp_path):
              "checks": [{"kind": "stops"}]}  # fmt: skip
     suite = tmp_path / "suite.jsonl"
     suite.write_text(json.dumps(probe))
-    looked_for = DecontaminateSettings(sets=(str(suite),), ngram=8, math_ngram=8, min_words=4, min_distinct_words=3)
 
     def mind(body):
         question = (
@@ -176,7 +175,12 @@ def test_questions_that_hold_a_probe_are_left_out(material, tmp_path):
 
     with running(mind) as server:
         _, result = write(
-            server, tmp_path, material, {"tone": 3}, probes=Decontaminator(looked_for), settings={"concurrency": 1}
+            server,
+            tmp_path,
+            material,
+            {"tone": 3},
+            probes=probe_check([str(suite)], tmp_path),
+            settings={"concurrency": 1},
         )
     assert result.rejected_by_reason == {"in_probe_suite": 1}
     assert result.rejected[0].detail.endswith(": p")

@@ -6,7 +6,6 @@ interrupted anywhere asks only for what is missing, and more rows of a task leav
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections import Counter
@@ -15,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradus.conversation.messages import Conversation
-from gradus.core.errors import BudgetError
 from gradus.data.decontaminate import Decontaminator
+from gradus.posttrain.synthesis.disjoint import probes_in
+from gradus.posttrain.synthesis.in_flight import in_flight
 from gradus.posttrain.synthesis.judge import judge_conversation
 from gradus.posttrain.synthesis.material import Material
 from gradus.posttrain.synthesis.tasks import TASKS, draw_brief
@@ -87,7 +87,7 @@ class _Outcome:
 
 
 _Key = tuple[str, int]
-Watcher = Callable[[int, SynthesisResult], None]
+Watcher = Callable[[SynthesisResult], None]
 
 
 async def synthesize(
@@ -97,17 +97,21 @@ async def synthesize(
     probes: Decontaminator | None = None,
     watch: Watcher | None = None,
 ) -> SynthesisResult:
-    """Write the rows. probes: what no question may have in it. watch: called with rows taken so far, and the result.
+    """Write the rows. probes: what no question may have in it. watch: called with what there is so far.
 
     Errors: BudgetError when the money is spent, after what is on its way has arrived; EndpointError where the service
     cannot be used. What was answered is kept in either case.
     """
-    walk = _Walk(endpoint, material, settings, watch)
     outcomes: dict[_Key, _Outcome] = {}
     next_row = dict.fromkeys(settings.counts, 0)
+    seen = SynthesisResult()  # what is shown on the way
+
+    async def write(key: _Key) -> _Outcome:
+        return await _write_row(endpoint, material, settings, *key)
+
     while True:
-        wanted: list[_Key] = []
         result = _collect(settings, outcomes, probes)
+        wanted: list[_Key] = []
         for task, count in settings.counts.items():
             missing = count - result.rows_by_task.get(task, 0)
             end = min(next_row[task] + missing, round(count * _MOST_ATTEMPTS))
@@ -115,78 +119,42 @@ async def synthesize(
             next_row[task] = max(next_row[task], end)
         if not wanted:
             return result
-        outcomes |= await walk.rows(wanted, len(result.rows))
+        seen.rows, seen.rejected = list(result.rows), list(result.rejected)
+
+        def show(key: _Key, outcome: _Outcome) -> None:
+            seen.rows += [outcome.row] if outcome.row is not None else []
+            seen.rejected += outcome.rejected
+            if watch is not None:
+                watch(seen)
+
+        outcomes |= await in_flight(wanted, write, endpoint.settings.concurrency, show)
 
 
-class _Walk:
-    """Rows on their way, as many as the endpoint takes requests."""
-
-    def __init__(
-        self, endpoint: Endpoint, material: Material, settings: SynthesisSettings, watch: Watcher | None
-    ) -> None:
-        self._endpoint, self._material, self._settings, self._watch = endpoint, material, settings, watch
-        self._seen = SynthesisResult()
-        self._spent: BudgetError | None = None
-
-    async def rows(self, wanted: Sequence[_Key], taken: int) -> dict[_Key, _Outcome]:
-        """The outcome of each row. Errors: those of `synthesize`."""
-        waiting = iter(wanted)
-        outcomes: dict[_Key, _Outcome] = {}
-
-        async def work() -> None:
-            nonlocal taken
-            for key in waiting:
-                if self._spent is not None:
-                    return
-                try:
-                    outcome = await self._row(*key)
-                except BudgetError as error:
-                    # Others finish what they have paid for.
-                    self._spent = error
-                    return
-                outcomes[key] = outcome
-                taken += outcome.row is not None
-                self._seen.rejected += outcome.rejected
-                if self._watch is not None:
-                    self._watch(taken, self._seen)
-
+async def _write_row(
+    endpoint: Endpoint, material: Material, settings: SynthesisSettings, task: str, row: int
+) -> _Outcome:
+    rejected: list[RejectedTry] = []
+    for attempt in range(settings.tries):
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._endpoint.settings.concurrency, len(wanted))):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            # The first says why; the others were cancelled, or met the same.
-            raise errors.exceptions[0] from None
-        if self._spent is not None:
-            raise self._spent
-        return outcomes
+            brief = draw_brief(task, settings.seed, row, material)
+            found = await TASKS[task].write(brief, material, Teacher(endpoint, row, attempt))
+            found = _labelled(found, settings, task, row)
+            judge_conversation(found)
+            return _Outcome(found, tuple(rejected))
+        except Rejected as error:
+            rejected.append(RejectedTry(task, row, attempt, error.reason, error.detail, error.answer))
+    return _Outcome(None, tuple(rejected))
 
-    async def _row(self, task: str, row: int) -> _Outcome:
-        rejected: list[RejectedTry] = []
-        for attempt in range(self._settings.tries):
-            try:
-                brief = draw_brief(task, self._settings.seed, row, self._material)
-                teacher = Teacher(self._endpoint, row, attempt)
-                found = await TASKS[task].write(brief, self._material, teacher)
-                found = self._finished(found, task, row)
-                judge_conversation(found)
-                return _Outcome(found, tuple(rejected))
-            except Rejected as error:
-                rejected.append(RejectedTry(task, row, attempt, error.reason, error.detail, error.answer))
-        return _Outcome(None, tuple(rejected))
 
-    def _finished(self, found: Conversation, task: str, row: int) -> Conversation:
-        """With its label, and the tools it declares: all where one is called, else for some rows."""
-        calls = any(message.tool_calls for message in found.messages)
-        # Evenly among the rows, without a draw of its own.
-        share = self._settings.tools_fraction
-        declares = calls or int((row + 1) * share) > int(row * share)
-        return replace(
-            found,
-            tools=found.tools if declares else (),
-            source=f"{SOURCE}/{task}",
-            id=f"{task}-{self._settings.seed}-{row}",
-        )
+def _labelled(found: Conversation, settings: SynthesisSettings, task: str, row: int) -> Conversation:
+    """With its source and id, and the tools it declares: all where one is called, else for some rows."""
+    calls = any(message.tool_calls for message in found.messages)
+    # Evenly among the rows, without a draw of its own.
+    share = settings.tools_fraction
+    declares = calls or int((row + 1) * share) > int(row * share)
+    return replace(
+        found, tools=found.tools if declares else (), source=f"{SOURCE}/{task}", id=f"{task}-{settings.seed}-{row}"
+    )
 
 
 def _collect(
@@ -197,7 +165,7 @@ def _collect(
     seen: set[str] = set()
     keys = [key for task in settings.counts for key in sorted(k for k in outcomes if k[0] == task)]
     found = [(key, row) for key in keys if (row := outcomes[key].row) is not None]
-    contaminated = _in_probes([row for _, row in found], probes)
+    contaminated = probes_in([question_text(row) for _, row in found], probes)
     places = {key: contaminated[number] for number, (key, _) in enumerate(found)}
     for key in keys:
         outcome = outcomes[key]
@@ -218,16 +186,12 @@ def _collect(
 
 def plain_question(row: Conversation) -> str:
     """All user turns, without regard to case, punctuation and spacing."""
-    text = "\n".join(message.content for message in row.messages if message.role == "user")
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    return " ".join(re.findall(r"\w+", question_text(row).casefold()))
 
 
-def _in_probes(rows: Sequence[Conversation], probes: Decontaminator | None) -> list[str]:
-    """For each row the probe that its user turns have in them, '' where there is none."""
-    if probes is None or not rows:
-        return [""] * len(rows)
-    texts = ["\n".join(m.content for m in row.messages if m.role == "user") for row in rows]
-    return ["" if found is None else f"{found.set}: {found.item}" for found in probes.check(texts)]
+def question_text(row: Conversation) -> str:
+    """All user turns, one below the other."""
+    return "\n".join(message.content for message in row.messages if message.role == "user")
 
 
 def rejected_lines(rejected: Sequence[RejectedTry]) -> Iterator[str]:

@@ -36,17 +36,18 @@ class Rejected(GradusError):
 
 @dataclass(frozen=True)
 class Brief:
-    """What is asked first for a row. facts: what the later steps and the judge of the row need to know."""
+    """What is asked for a row. facts: what its later steps and its judge need to know; system: who the teacher is."""
 
     prompt: str
     fields: Mapping[str, str]
     facts: Mapping[str, str] = field(default_factory=dict)
+    system: str = SYSTEM
 
     def request(self, draw: int = 0) -> ChatRequest:
         """The brief as the teacher gets it."""
         listed = "\n".join(f'- "{name}": {meaning}' for name, meaning in self.fields.items())
         text = f"{self.prompt}\n\nReply with one JSON object with these keys, each with text:\n{listed}"
-        return ChatRequest((Message("system", SYSTEM), Message("user", text)), draw=draw)
+        return ChatRequest((Message("system", self.system), Message("user", text)), draw=draw)
 
 
 class Teacher:

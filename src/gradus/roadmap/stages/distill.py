@@ -157,6 +157,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Ask, judge, keep what was rejected with its reason, divide, write; results tell what it took."""
     from gradus.data.pool import write_pool
+    from gradus.posttrain.synthesis.disjoint import probe_check
     from gradus.posttrain.synthesis.synthesize import rejected_lines
     from gradus.roadmap.stages.synthesize import pool_results
     from gradus.tools.answers import Answers
@@ -166,7 +167,15 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     with Answers(place.home / ANSWERS) as answers:
         endpoint = Endpoint(settings.teacher, answers, stage.fingerprint, folder=place.roadmap_dir)
         try:
-            result = asyncio.run(_ask(endpoint, _material(settings, place), _probes(settings, place), stage, place))
+            result = asyncio.run(
+                _ask(
+                    endpoint,
+                    _material(settings, place),
+                    probe_check(settings.disjoint_from, place.roadmap_dir),
+                    stage,
+                    place,
+                )
+            )
         except BudgetError as error:
             raise BudgetError(f"stopped at the budget: {error}") from None
         spent = answers.spent(stage.fingerprint)
@@ -216,17 +225,6 @@ def _material(settings: Settings, place: Place) -> Material:
     return Material(search_toolbox(index), index, facts.passages, persona)
 
 
-def _probes(settings: Settings, place: Place) -> Decontaminator | None:
-    """What questions must not have in them: whole probes where they are short, half of one's 8-grams where long."""
-    from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
-
-    if not settings.disjoint_from:
-        return None
-    sets = tuple(str(expand_path(path, place.roadmap_dir)) for path in settings.disjoint_from)
-    looked_for = DecontaminateSettings(sets=sets, ngram=8, math_ngram=8, min_words=4, min_distinct_words=3)
-    return Decontaminator(looked_for, place.roadmap_dir)
-
-
 async def _ask(
     endpoint: Endpoint, material: Material, probes: Decontaminator | None, stage: Stage, place: Place
 ) -> SynthesisResult:
@@ -236,13 +234,13 @@ async def _ask(
     asked = SynthesisSettings(settings.tasks, stage.seed, settings.tries, settings.tools_fraction)
     with place.progress.task(f"rows by {settings.teacher.model}", sum(settings.tasks.values()), "rows") as task:
 
-        def watch(taken: int, result: SynthesisResult) -> None:
+        def watch(result: SynthesisResult) -> None:
             priced = settings.teacher.input_price is not None
             money = f"money {endpoint.spent:,.2f}, " if priced else ""
             rate = endpoint.traffic.answered / max(1e-3, place.seconds)
             reused = f", {endpoint.traffic.reused:,} reused" if endpoint.traffic.reused else ""
             info = f"{money}{len(result.rejected):,} rejected, {rate:.1f} answers/s{reused}"
-            task.update(taken, info=info)
+            task.update(len(result.rows), info=info)
 
         async with endpoint:
             return await synthesize(endpoint, material, asked, probes, watch)
