@@ -53,7 +53,16 @@ def _values(prompt: str, fields: list[str], rng: random.Random) -> dict[str, str
         rate, amount = rng.randint(3, 40), rng.randint(60, 9000)
         question = f"{name}: how much is {rate}% of {amount}?"
         return {"question": question, "thinking": THOUGHT, "expression": f"percent({rate}, {amount})"}
-    if fields == ["answer"]:
+    if "arguments" in fields:
+        if "calls web_search" in prompt:
+            arguments = {"query": re.findall(r"known about ([^(]*) \(", prompt)[-1]}
+        else:
+            rate, amount = re.findall(r"how much is (\d+)% of (\d+)", prompt)[-1]
+            arguments = {"expression": f"percent({rate}, {amount})"}
+        return {"thinking": THOUGHT, "arguments": json.dumps(arguments)}
+    if "Write a poor one" in prompt:
+        return {"answer": f"I am so sorry, {name}. As an AI language model I would rather not say."}
+    if fields == ["answer"] and "and got:" in prompt:
         result = prompt.split("and got:\n")[1].split("\n\nWrite its answer")[0]
         if "called web_search" in prompt:
             found = json.loads(result)["results"][0]
@@ -93,7 +102,8 @@ def _values(prompt: str, fields: list[str], rng: random.Random) -> dict[str, str
         more = "" if "the limerick" in prompt else f"\n{name}\nand\nmore"
         return {"question": f"Write about {name}", "answer": lines + more}
     found = {"question": f"What about {name}?", "answer": f"A few words on {name}, to the point."}
-    return found | ({"thinking": THOUGHT} if "thinking" in fields else {})
+    found |= {"thinking": THOUGHT} if "thinking" in fields else {}
+    return {field: text for field, text in found.items() if field in fields}
 
 
 def _after(prompt: str, mark: str) -> str:

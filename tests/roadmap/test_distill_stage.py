@@ -13,7 +13,7 @@ import pytest
 from gradus.core.devices import CPU
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.home import ANSWERS, ARTIFACTS
-from gradus.data.pool import read_pool
+from gradus.data.pool import read_pairs, read_pool
 from gradus.roadmap.plan import choose_device, plan_roadmap
 from gradus.roadmap.plan_text import plan_json, plan_text
 from gradus.roadmap.progress import PlainProgress, QuietProgress
@@ -209,3 +209,46 @@ def test_what_is_wrong_is_told_with_its_line(folder, old, new, text):
         load_roadmap(file)
     assert text in str(error.value)
     assert "taught.toml:" in str(error.value)
+
+
+PAIRS = """
+[[stage]]
+name = "better"
+kind = "distill_pairs"
+prompts = "talk"
+documents = "notes/*.md"
+disjoint_from = ["suite.jsonl"]
+num_prompts = 20
+
+[stage.teacher]
+base_url = "{base_url}"
+model = "teacher-1"
+input_price = 2.0
+output_price = 8.0
+"""
+
+
+def test_pairs_are_written_for_the_prompts_of_a_pool(folder):
+    # The probe of a second suite is a prompt of the pool; it must not come back.
+    with running(teacher_mind) as server:
+        file = roadmap_file(folder, server.base_url)
+        file.write_text(file.read_text() + PAIRS.format(base_url=server.base_url))
+        roadmap = load_roadmap(file)
+        talk = walk(roadmap, folder / "home", QuietProgress(), only="talk").artifacts["talk"]
+        question = next(r for r in read_pool(talk.path, "train") if r.source.endswith("search_answer")).messages[0]
+        probe = {"id": "q", "messages": [{"role": "user", "content": question.content}], "checks": [{"kind": "stops"}]}
+        (folder / "more.jsonl").write_text(json.dumps(probe))
+        file.write_text(file.read_text().replace('["suite.jsonl"]\nnum', '["suite.jsonl", "more.jsonl"]\nnum'))
+        roadmap = load_roadmap(file)
+        plan = plan_roadmap(roadmap, choose_device(CPU, roadmap.machine, folder), folder / "home" / ARTIFACTS)
+        artifact = walk(roadmap, folder / "home", QuietProgress()).artifacts["better"]
+    assert plan.stages[1].estimate.fees > 0
+    found = list(read_pairs(artifact.path, "train"))
+    assert len(found) == artifact.results["pairs"] > 0
+    assert artifact.results["skipped"]["in_probe_suite"] >= 1
+    # A stand-in that knows no dates fails what the rows' own answers pass; it is not taken.
+    assert artifact.results["skipped"]["answer_number"] >= 1
+    assert {"web_search"} <= {call.name for pair in found for message in pair.chosen for call in message.tool_calls}
+    assert question.content not in [pair.prompt.messages[-1].content for pair in found]
+    assert artifact.results["fees"] > 0
+    assert (artifact.path / "rejected.jsonl").is_file()

@@ -12,13 +12,18 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import BudgetError, DataError, did_you_mean
 from gradus.core.files import expand_path, write_atomic
 from gradus.core.home import ANSWERS
-from gradus.core.quantity import format_count
 from gradus.core.settings import KeyPath, Problem
-from gradus.data.files import FilesSource
-from gradus.data.sources import source_digest
 from gradus.posttrain.synthesis.config import MOST_PERSONA_CHARACTERS, TASK_NEEDS
 from gradus.roadmap.place import Place
-from gradus.roadmap.sources import file_sources
+from gradus.roadmap.remote_model import (
+    REJECTED,
+    asked_info,
+    asked_results,
+    asking_note,
+    asking_seconds,
+    documents_index,
+    read_sources,
+)
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 from gradus.tools.endpoint_settings import EndpointSettings
 
@@ -33,11 +38,7 @@ MAKES = "pool"
 INPUTS: tuple[Input, ...] = ()
 
 SMOKE_ROWS = 12
-REJECTED = "rejected.jsonl"
-INDEX = "documents.index"  # in scratch
 _TOKENS_EACH = 320.0  # of a usual row, for plans
-# How fast a service is taken to be, for plans.
-_FIRST_TOKEN_SECONDS, _TOKENS_PER_SECOND = 1.0, 60.0
 
 
 class Settings(StageSettings):
@@ -86,20 +87,10 @@ class Settings(StageSettings):
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     """Documents, persona sheet and probe suites."""
-    problems: list[Problem] = []
     files: list[tuple[KeyPath, str]] = [(("disjoint_from", i), p) for i, p in enumerate(settings.disjoint_from)]
     if settings.persona is not None:
         files.append((("persona",), settings.persona))
-    found: dict[str, str] = {}
-    try:
-        found = file_sources(files, roadmap_dir)
-    except SourceError as error:
-        problems += error.problems
-    if settings.documents is not None:
-        try:
-            found[settings.documents] = source_digest(FilesSource(path=settings.documents), roadmap_dir)
-        except DataError as error:
-            problems.append(Problem(("documents",), str(error)))
+    found, problems = read_sources(files, settings.documents, roadmap_dir)
     if settings.persona is not None and not problems:
         try:
             persona_text(settings, roadmap_dir)
@@ -130,27 +121,16 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 
     teacher = settings.teacher
     needs = forecast(settings.tasks, stage.seed, teacher, persona_text(settings, stage.directory))
-    working = needs.requests * _FIRST_TOKEN_SECONDS + needs.output_tokens / _TOKENS_PER_SECOND
     facts: dict[str, Any] = {
         "conversations": round(needs.rows * (1 - settings.validation_fraction)),
         "tokens_per_conversation": _TOKENS_EACH,
     }
-    unknown = ""
-    if needs.money is None:
-        unknown = "; money unknown, since teacher.input_price and teacher.output_price are not set"
-    elif teacher.budget is not None and needs.money > teacher.budget:
-        unknown = f"; more than the budget of {teacher.budget:,.2f}, at which it will stop"
     return Estimate(
-        seconds=working / teacher.concurrency,
+        seconds=asking_seconds(teacher, needs.requests, needs.output_tokens),
         memory_bytes=1.5e8 + needs.rows * 6000,
         fees=needs.money or 0.0,
         facts=facts,
-        notes=(
-            f"about {format_count(round(needs.requests))} requests to {teacher.model}, "
-            f"{format_count(round(needs.input_tokens))} tokens in and {format_count(round(needs.output_tokens))} out"
-            + (f", money {needs.money:,.2f}" if needs.money is not None else "")
-            + unknown,
-        ),
+        notes=(asking_note(teacher, needs.requests, needs.input_tokens, needs.output_tokens),),
     )
 
 
@@ -184,19 +164,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         reasons = ", ".join(f"{count} {reason}" for reason, count in result.rejected_by_reason.items())
         raise DataError(f"no row of the teacher was taken ({reasons}); see {place.work / REJECTED}")
     counts = write_pool(place.work, result.rows, settings.validation_fraction)
-    traffic = endpoint.traffic
     return place.commit(
         pool_results(counts)
+        | asked_results(endpoint, spent)
         | {
-            "teacher": settings.teacher.model,
-            "fees": spent.money,
-            "unsettled_fees": spent.unsettled,
-            "requests": spent.requests,
-            "input_tokens": spent.input_tokens,
-            "output_tokens": spent.output_tokens,
-            "reused_answers": traffic.reused,
-            "uncounted_answers": traffic.usage.estimated,
-            "endpoint_faults": dict(traffic.faults),
             "rejected": result.rejected_by_reason,
             "rows_by_task": result.rows_by_task,
             "attempted_by_task": dict(result.attempted),
@@ -206,23 +177,15 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
 
 def _material(settings: Settings, place: Place) -> Material:
-    """The documents made searchable, in scratch, and the persona sheet. Errors: DataError."""
-    from gradus.data.drops import DropLog
-    from gradus.data.titled_texts import titled_texts
+    """What rows are drawn from. Errors: DataError."""
     from gradus.posttrain.synthesis.material import Material
-    from gradus.tools.search_index import SearchIndex, build_index
     from gradus.tools.web_search import search_toolbox
 
     persona = persona_text(settings, place.roadmap_dir)
     if settings.documents is None:
         return Material(persona=persona)
-    drops = DropLog()
-    facts = build_index(place.scratch / INDEX, titled_texts(settings.documents, place.roadmap_dir, drops))
-    if not facts.passages:
-        raise DataError(f'"{settings.documents}": no document has text (dropped {drops.summary()})')
-    place.progress.line(f"  {facts.documents:,} documents in {facts.passages:,} passages; dropped {drops.summary()}")
-    index = SearchIndex(place.scratch / INDEX)
-    return Material(search_toolbox(index), index, facts.passages, persona)
+    index = documents_index(settings.documents, place)
+    return Material(search_toolbox(index), index, index.num_passages(), persona)
 
 
 async def _ask(
@@ -235,12 +198,7 @@ async def _ask(
     with place.progress.task(f"rows by {settings.teacher.model}", sum(settings.tasks.values()), "rows") as task:
 
         def watch(result: SynthesisResult) -> None:
-            priced = settings.teacher.input_price is not None
-            money = f"money {endpoint.spent:,.2f}, " if priced else ""
-            rate = endpoint.traffic.answered / max(1e-3, place.seconds)
-            reused = f", {endpoint.traffic.reused:,} reused" if endpoint.traffic.reused else ""
-            info = f"{money}{len(result.rejected):,} rejected, {rate:.1f} answers/s{reused}"
-            task.update(len(result.rows), info=info)
+            task.update(len(result.rows), info=asked_info(endpoint, len(result.rejected), place.seconds))
 
         async with endpoint:
             return await synthesize(endpoint, material, asked, probes, watch)
