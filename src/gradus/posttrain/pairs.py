@@ -141,7 +141,7 @@ def make_pairs(
     asked: list[PairPrompt] = []
     requests: list[Request] = []
     for index, prompt in enumerate(prompts):
-        drawn = [_request(prompt, settings, index, sample) for sample in range(settings.samples)]
+        drawn = [sample_request(prompt, settings, index, sample) for sample in range(settings.samples)]
         try:
             engine.check(drawn[0])
         except PromptTooLongError:
@@ -191,7 +191,8 @@ def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:
     return reasons
 
 
-def _request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:
+def sample_request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:
+    """The request for one sample of a prompt, drawn from a stream of its own."""
     stream = digest([settings.seed, index, prompt.conversation.id, sample])
     return Request(
         prompt.conversation,
