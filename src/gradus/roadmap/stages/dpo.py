@@ -180,7 +180,7 @@ def _reference(
         try:
             return np.load(file, allow_pickle=False)  # type: ignore[no-any-return]
         except (ValueError, EOFError) as error:
-            raise ArtifactError(f"{file}: damaged reference log-probabilities ({error}); delete the file") from None
+            raise ArtifactError(f"{file}: damaged reference log-probabilities; delete the file") from None
     with place.progress.task("reference log-probabilities", store.num_documents) as task:
         found = reference_logps(model, store, world=session.world, on_progress=lambda done, _: task.update(done))
     if session.world.is_main:
