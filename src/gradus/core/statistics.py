@@ -48,3 +48,11 @@ def standard_error(values: Sequence[float]) -> float:
         return 0.0
     mean = sum(values) / n
     return math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+
+
+def rule_of_three(n: int) -> float:
+    """Upper end of the 95 % interval of a proportion of which none was seen in n independent trials, 3 / n.
+
+    Source: Hanley and Lippman-Hand 1983.
+    """
+    return min(1.0, 3 / n) if n else 1.0
