@@ -214,6 +214,24 @@ def eval_tasks(
     evaluate_tasks(model, tasks.split(","), home_folder(home), limit, folder, bundle, bos, json)
 
 
+@eval_app.command("audit")
+def eval_audit(
+    model: ModelName,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to draw.")] = 100,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help="Conversations to ask from, else from templates.")
+    ] = None,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.7,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
+    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
+    home: Home = None,
+) -> None:
+    """How often its answers hold artifacts: tags, stock labels, hedges, loops, no end."""
+    from gradus.cli.evaluating import audit_model
+
+    audit_model(model, home_folder(home), samples, prompts, temperature, seed, json)
+
+
 @data_app.command("stats")
 def data_stats(corpus: CorpusName, home: Home = None, json: Json = False) -> None:
     """Documents and bytes by source, what was dropped and why, lengths."""

@@ -1,4 +1,4 @@
-"""Stage `eval`: benchmarks and probe suites on a model of an earlier stage, bits per byte where a corpus is named."""
+"""Stage `eval`: benchmarks, probe suites and the artifact audit on an earlier model, bits per byte of a corpus."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ MAKES = "eval"
 INPUTS = (
     Input("from", MODEL_KINDS),
     Input("tokens", ("tokens",), required=False),
+    Input("prompts", ("pool",), required=False),
 )
 PARALLEL = True
 PROBES = "probes"
 TASKS = "tasks"
+AUDIT = "audit"
 SMOKE_PROBES = 22
 CHARACTERS_PER_TOKEN = 4.0  # of English, about
 
@@ -55,6 +57,9 @@ class Settings(StageSettings):
     at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
     token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
     docs/constrained-calls.md); None measures the model alone.
+    audit_samples: answers that are looked through for artifacts where a pool of `prompts` is named: measures
+    "audit.clean", "audit.any" and by kind. They are drawn at audit_temperature, to its held-back questions if it has
+    any.
     """
 
     suites: dict[str, str] = Field(default_factory=dict)
@@ -66,10 +71,12 @@ class Settings(StageSettings):
     at_most: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
     constrain: Constraint | None = None
+    audit_samples: int = Field(default=100, ge=1)
+    audit_temperature: float = Field(default=0.7, ge=0.0)
 
     def smoke(self) -> Self:
         """A few probes of each suite and items of each task."""
-        return self.model_copy(update={"at_most": SMOKE_PROBES, "max_tokens": 64})
+        return self.model_copy(update={"at_most": SMOKE_PROBES, "max_tokens": 64, "audit_samples": SMOKE_PROBES})
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
@@ -109,7 +116,8 @@ def benchmark_settings(settings: Settings, roadmap_dir: Path) -> BenchmarkSettin
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Time for the tokens that are sampled, and for a pass over tasks and, where it is asked for, held-back text."""
     probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
-    tokens = probes * min(ANSWER_TOKENS, settings.max_tokens)
+    answers = probes + (settings.audit_samples if inputs.one("prompts") else 0)
+    tokens = answers * min(ANSWER_TOKENS, settings.max_tokens)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(tokens=tokens, notes=("the model is not known yet",))
@@ -154,6 +162,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             results["tokens"] = results.get("tokens", 0) + found.num_tokens
         if "tokens" in inputs:
             results |= _bits_per_byte(engine, inputs["tokens"])
+        if "prompts" in inputs:
+            results[AUDIT] = _audited(engine, inputs["prompts"], stage, place)
     return place.commit(results | tasks)
 
 
@@ -213,6 +223,30 @@ def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelR
     text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
     write_atomic(place.work / PROBES / f"{name}.json", text)
     return found
+
+
+def _audited(engine: Engine, pool: Artifact, stage: Stage, place: Place) -> dict[str, Any]:
+    """Measures of the artifact audit; every answer is in audit.json."""
+    from gradus.data.pool import read_pool
+    from gradus.engine.sampling import Sampling
+    from gradus.eval.audit import audit, questions
+
+    settings: Settings = stage.settings
+    prompts = questions(read_pool(pool.path, "validation"), settings.audit_samples)
+    prompts = prompts or questions(read_pool(pool.path, "train"), settings.audit_samples)
+    sampling = Sampling(temperature=settings.audit_temperature, seed=stage.seed)
+    with place.progress.task("audit", settings.audit_samples, "answers") as task:
+        found = audit(
+            engine,
+            prompts,
+            settings.audit_samples,
+            sampling,
+            model=stage.name,
+            max_tokens=settings.max_tokens,
+            on_progress=_shown(task),
+        )
+    write_atomic(place.work / f"{AUDIT}.json", json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n")
+    return found.measures()
 
 
 def _shown(task: Task) -> Callable[[int, int], None]:
