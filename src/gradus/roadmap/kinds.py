@@ -18,6 +18,7 @@ KINDS = {
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",
     "dpo": "gradus.roadmap.stages.dpo",
+    "grpo": "gradus.roadmap.stages.grpo",
     "eval": "gradus.roadmap.stages.eval",
 }
 

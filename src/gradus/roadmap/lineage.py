@@ -12,7 +12,7 @@ from typing import Any
 from gradus.model.config import ModelConfig
 
 # Artifact kinds of models that have learned to answer.
-FINE_TUNED = ("sft", "dpo")
+FINE_TUNED = ("sft", "dpo", "grpo")
 
 
 def fine_tuned_problem(parent: Mapping[str, Any], allowed: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -41,7 +41,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 SMOKE_STEPS = 12
 # What has a model to begin from, or to ask: artifacts of these kinds.
-MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo")
+MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
 
 class TrainingSettings(StageSettings):
@@ -330,10 +330,12 @@ def training_reports(
     place: Place,
     session: Session,
     checkpoints: Checkpoints,
+    *,
+    on_policy: bool = False,
 ) -> Iterator[StepReport]:
     """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries.
 
-    The batches of the next steps are made in the background.
+    The batches of the next steps are made in the background. on_policy: each step's are made with its own weights.
     """
     from gradus.data.prefetch import Prefetch
     from gradus.train.loop import fit
@@ -349,7 +351,7 @@ def training_reports(
         device=session.device,
         say=place.progress.line,
     )
-    with Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
+    with nullcontext(batches) if on_policy else Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,

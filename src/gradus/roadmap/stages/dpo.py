@@ -32,7 +32,7 @@ from gradus.train.config import OptimizerSettings, ScheduleSettings
 VERSION = 1
 MAKES = "dpo"
 INPUTS = (
-    Input("from", ("sft", "dpo", "import")),
+    Input("from", ("sft", "dpo", "grpo", "import")),
     Input("pairs", ("pairs",)),
 )
 PARALLEL = True
