@@ -65,12 +65,16 @@ class Reply:
 
     turn: its messages (assistant, tool, ..., assistant), what was malformed, and how it ended: "stop", by the
     model; "length", by max_tokens or the context; "calls", in calls that were not run, being beyond max_calls
-    or for tools that are not here. num_tokens: sampled ones.
+    or for tools that are not here. num_tokens: sampled ones. prompt_ids, ids: the tokens that were read and those that
+    followed, stop tokens and tool results among them; sampled: which of `ids` the model chose.
     """
 
     turn: AssistantTurn
     num_tokens: int
     num_prompt_tokens: int
+    prompt_ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()
+    sampled: tuple[bool, ...] = ()
 
     @property
     def finish_reason(self) -> str:
@@ -131,6 +135,8 @@ class Turn:
         self._opens = conversation.messages[-1].role == "user"
         self._stop_ids = frozenset(form.stop_ids)
         self._segment: list[int] = []
+        self._ids: list[int] = []  # all that followed the prompt
+        self._sampled: list[bool] = []
         self._messages: list[Message] = []
         self._problems: list[str] = []
         self._num_calls = 0
@@ -156,6 +162,8 @@ class Turn:
         self._segment.append(token)
         if self._constraint is not None:
             self._constraint.push(token)
+        self._ids.append(token)
+        self._sampled.append(True)
         self.num_sampled += 1
         if self._parser is not None:
             self._hear(self._parser.push(token))
@@ -173,7 +181,8 @@ class Turn:
         """What came of it, once finished."""
         assert self.finished
         turn = AssistantTurn(tuple(self._messages), self._finish_reason, tuple(self._problems))
-        return Reply(turn, self.num_sampled, len(self.prompt_ids))
+        prompt = tuple(self.prompt_ids)
+        return Reply(turn, self.num_sampled, len(prompt), prompt, tuple(self._ids), tuple(self._sampled))
 
     def take_events(self) -> list[StreamEvent]:
         """Events since the last call, where the turn listens."""
@@ -198,7 +207,10 @@ class Turn:
         self._num_calls = num_calls
         results = [self._toolbox.run(call) for call in calls]
         self._messages += results
-        self.forced.extend(self._form.tool_result_ids(results).tolist())
+        result_ids = self._form.tool_result_ids(results).tolist()
+        self.forced.extend(result_ids)
+        self._ids += result_ids
+        self._sampled += [False] * len(result_ids)
         if self._parser is not None:
             self._events += [ToolResult(result) for result in results]
             self._parser = self._new_parser()

@@ -21,6 +21,7 @@ KINDS = {
     "preferences": "gradus.roadmap.stages.preferences",
     "distill_pairs": "gradus.roadmap.stages.distill_pairs",
     "dpo": "gradus.roadmap.stages.dpo",
+    "grpo": "gradus.roadmap.stages.grpo",
     "eval": "gradus.roadmap.stages.eval",
 }
 

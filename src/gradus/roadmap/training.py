@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -45,7 +45,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 SMOKE_STEPS = 12
 # What has a model to begin from, or to ask: artifacts of these kinds.
-MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo")
+MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
 
 class TrainingSettings(StageSettings):
@@ -353,11 +353,13 @@ def training_reports(
     session: Session,
     checkpoints: Checkpoints,
     parent: ModelReference | None,
+    *,
+    on_policy: bool = False,
 ) -> Iterator[StepReport]:
     """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries.
 
     parent: the model that the stage began from, whose optimizer state a warm start takes over. The batches of the next
-    steps are made in the background.
+    steps are made in the background. on_policy: each step's are made with its own weights.
     """
     from gradus.data.prefetch import Prefetch
     from gradus.train.loop import fit
@@ -376,7 +378,7 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         _carry_over(optimizer, parent, place)
-    with Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
+    with nullcontext(batches) if on_policy else Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,

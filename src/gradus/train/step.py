@@ -47,6 +47,8 @@ def train_step(
 ) -> StepResult:
     """Sum the loss over micro-batches and ranks, divide the gradient once, update unless the guard refuses.
 
+    A step in which nothing counts updates nothing either: momentum alone is no reason to move.
+
     step: the global step, from 0; lr_scale: share of the peak learning rates; loss_scale: for fp16. Never waits for the
     device.
     """
@@ -84,7 +86,7 @@ def train_step(
     # The loss is the mean over the count; gradients carry the loss scale besides.
     grad_divisor = divisor if loss_scale is None else divisor * loss_scale.scale
     grad_norm = grad_norm / grad_divisor
-    skipped = guard.judge(loss_sum / divisor, grad_norm)
+    skipped = guard.judge(loss_sum / divisor, grad_norm) | (count == 0)
     optimizer.step(step, lr_scale, skipped, grad_divisor)
     if loss_scale is not None:
         loss_scale.update(grad_norm)

@@ -16,7 +16,7 @@ from typing import Any
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall, arguments_from_json
 from gradus.core.errors import DataError
-from gradus.posttrain.pairs import PairPrompt, judge
+from gradus.posttrain.prompts import PairPrompt, judge
 from gradus.posttrain.synthesis.in_flight import in_flight
 from gradus.posttrain.synthesis.judge import judge_conversation
 from gradus.posttrain.synthesis.synthesize import RejectedTry

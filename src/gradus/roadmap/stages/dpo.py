@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "dpo"
 INPUTS = (
-    Input("from", ("sft", "dpo", "import")),
+    Input("from", ("sft", "dpo", "grpo", "import")),
     Input("pairs", ("pairs",)),
 )
 PARALLEL = True

@@ -272,7 +272,7 @@ def _evaluation(
     from gradus.data.pack import pack_plan
     from gradus.engine.engine import Engine
     from gradus.engine.turn import PromptTooLongError, Request
-    from gradus.posttrain.pairs import prompt_from_conversation
+    from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.tools.toolbox import ToolBox
     from gradus.train.losses import next_token_loss
     from gradus.train.sharding import whole_weights
