@@ -92,7 +92,7 @@ def _memory_of_one(
     """Memory of one process, as `[machine]` lays the model out."""
     is_sharded = device.processes > 1 and device.parallel != "replicate"
     if not is_sharded and device.activation_checkpointing == "none":
-        return training_memory(config, micro_tokens, mean_context=mean_context, keeps_probabilities=device.name == CPU)
+        return training_memory(config, micro_tokens, mean_context=mean_context, on_cpu=device.name == CPU)
     ranks = device.processes if is_sharded else 1
     micro_batches = max(1, settings.batch_tokens // (device.processes * micro_tokens))
     return sharded_memory(config, micro_tokens, ranks, device.activation_checkpointing, micro_batches)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -86,14 +87,12 @@ class Session:
 
     def prepare(self, model: Transformer) -> None:
         """Wrap and shard a model as `[machine]` says."""
-        from gradus.train.sharding import prepare_model
+        from gradus.train.sharding import can_compile, prepare_model
 
-        prepare_model(
-            model,
-            self.world,
-            activation_checkpointing=self.machine.activation_checkpointing,
-            compile=self.machine.compile,
-        )
+        kind, compile = self.machine.activation_checkpointing, self.machine.compile
+        if compile == "auto":
+            compile = kind != "selective" and can_compile(self.device)
+        prepare_model(model, self.world, activation_checkpointing=kind, compile=compile)
 
 
 @contextmanager
@@ -349,7 +348,8 @@ def training_reports(
         device=session.device,
         say=place.progress.line,
     )
-    with Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
+    made = batches if session.device.type != "cuda" else partial(_pinned, batches)
+    with Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,
@@ -368,3 +368,8 @@ def training_reports(
             )
         finally:
             profiler.end()
+
+
+def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:
+    """A step's batches in memory that a GPU takes them from without the host waiting."""
+    return [batch.pinned() for batch in batches(step)]
