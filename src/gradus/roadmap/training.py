@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -101,13 +102,16 @@ class Session:
 
     def prepare(self, model: Transformer) -> None:
         """Wrap and shard a model as `[machine]` says."""
-        from gradus.train.sharding import prepare_model
+        from gradus.train.sharding import can_compile, prepare_model
 
+        kind, compile = self.machine.activation_checkpointing, self.machine.compile
+        if compile == "auto":
+            compile = kind != "selective" and can_compile(self.device)
         prepare_model(
             model,
             self.world,
-            activation_checkpointing=self.machine.activation_checkpointing,
-            compile=self.machine.compile,
+            activation_checkpointing=kind,
+            compile=compile,
             offload_from=self.device if self.machine.offload else None,
         )
 
@@ -378,7 +382,8 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         _carry_over(optimizer, parent, place)
-    with nullcontext(batches) if on_policy else Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
+    made = batches if session.device.type != "cuda" else partial(_pinned, batches)
+    with nullcontext(batches) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,
@@ -418,3 +423,8 @@ def _carry_over(optimizer: Optimizer, parent: ModelReference | None, place: Plac
         f"  optimizer state of {parent.label} after {checkpoint.step:,} steps taken over ({format_count(size)}B); "
         "the schedule begins anew"
     )
+
+
+def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:
+    """A step's batches in memory that a GPU takes them from without the host waiting."""
+    return [batch.pinned() for batch in batches(step)]

@@ -72,7 +72,9 @@ def train_step(
     for index in range(len(micro_batches), passes):
         sum_gradients_after(model, index + 1 == passes)
         idle_batch_loss(model).backward()  # type: ignore[no-untyped-call]
-    tokens = torch.tensor(sum(batch.num_tokens for batch in micro_batches), device=device).double()
+    # Filled on the device: torch.tensor(number, device=...) would make the host wait for a GPU.
+    num_tokens = sum(batch.num_tokens for batch in micro_batches)
+    tokens = torch.full((), num_tokens, dtype=torch.float64, device=device)
     gradients = optimizer.gradients()
     sums = [loss_sum, count, tokens, *metrics.values()]
     # Micro-batches have added up locally; ranks add up here, once. Sharded gradients have been summed on their way.
