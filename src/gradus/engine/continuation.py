@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from gradus.engine.batching import DecodeBatch
+from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling
 from gradus.model.transformer import Transformer
 from gradus.tokenizer.specials import END_OF_TEXT
@@ -21,13 +22,14 @@ class _Continuation:
         self.forced: deque[int] = deque()
         self.finished = False
         self.num_sampled = 0
+        self.num_logprobs: int | None = None
         self.ids: list[int] = []
         self._end, self._max_tokens = end, max_tokens
 
     def allowed(self) -> None:
         return None
 
-    def push(self, token: int) -> None:
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         self.num_sampled += 1
         if token != self._end:
             self.ids.append(token)
