@@ -232,6 +232,28 @@ def eval_audit(
     audit_model(model, home_folder(home), samples, prompts, temperature, seed, json)
 
 
+@eval_app.command("harness")
+def eval_harness(
+    model: ModelName,
+    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Tasks of lm-eval by name, with commas.")],
+    include: Annotated[Path | None, typer.Option("--include", help="A folder of task files (.yaml).")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first items of each task [all].")] = None,
+    shots: Annotated[int | None, typer.Option("--shots", min=0, help="Worked examples [the task's own].")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the chat template.")] = False,
+    multiturn: Annotated[bool, typer.Option("--multiturn", help="With --chat: each example is a turn.")] = False,
+    think: Annotated[bool | None, typer.Option("--think/--direct", help="With --chat: think first or not.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write what lm-eval returns.")] = None,
+    home: Home = None,
+) -> None:
+    """Run tasks of lm-eval, EleutherAI's evaluation harness, on our engine."""
+    from gradus.cli.harness import run_harness
+
+    run_harness(
+        model, tasks.split(","), home_folder(home), include=include, limit=limit, shots=shots, chat=chat,
+        multiturn=multiturn, think=think, out=json,
+    )  # fmt: skip
+
+
 @data_app.command("stats")
 def data_stats(corpus: CorpusName, home: Home = None, json: Json = False) -> None:
     """Documents and bytes by source, what was dropped and why, lengths."""

@@ -1,8 +1,8 @@
 """Perplexity of whole documents: every token is told once, in windows that the model's context holds.
 
 A document stands by itself behind the end-of-text token and is never put into a template. Windows follow one another;
-the first token of each is told from the last of the one before, those of the last from as many as the context holds.
-Words and bytes, by which a perplexity can be compared over tokenizers, are those of the text as it is published.
+the first token of each is told from the last of the one before, those of the last window from as many as the context
+holds. Words and bytes, by which a perplexity can be compared over tokenizers, are those of the text as it is published.
 Source: lm-eval, `loglikelihood_rolling` and its wikitext task.
 """
 
