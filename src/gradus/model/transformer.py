@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradus.model.batch import Documents
+from gradus.model.batch import Documents, to_device
 from gradus.model.block import Block, Surroundings
 from gradus.model.config import SMEAR_GATE_CHANNELS, ModelConfig
 from gradus.model.experts import Routing
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
         half, scaling = self.config.head_dim // 2, self.config.rope_scaling
         if scaling is not None:
             stretched = scaled_frequencies(self.config.rope_base, self.config.head_dim, scaling)
-            angles = positions[:, None].float() * torch.tensor(stretched, device=positions.device)  # (N, D/2)
+            angles = positions[:, None].float() * to_device(torch.tensor(stretched), positions.device)  # (N, D/2)
             cos, sin = angles.cos() * scaling.magnitude, angles.sin() * scaling.magnitude
             return cos[:, None].to(self.compute_dtype), sin[:, None].to(self.compute_dtype)
         steps = torch.arange(half, device=positions.device, dtype=torch.float32)

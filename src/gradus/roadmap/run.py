@@ -299,7 +299,7 @@ def _write_record(walking: _Walk) -> None:
                 "sources": dict(stage.sources),
                 "predicted": asdict(estimate)
                 | {"notes": list(estimate.notes)}
-                | {"money": (estimate.seconds or 0.0) * walking.device.money_per_second},
+                | {"money": (estimate.seconds or 0.0) * walking.device.money_per_second + estimate.fees},
             }
         )
     roadmap = walking.roadmap

@@ -189,8 +189,8 @@ class Estimate:
 
     Horizons: steps; tokens trained on; parameters in all, and scaled_parameters, those of "tokens per parameter"
     (matrices and head); flops of the whole stage; mfu: the share of the peak that its time assumes. memory_bytes: peak
-    of all processes on a processor, of one GPU elsewhere; memory: its parts by name. None where a figure means nothing
-    for the stage.
+    of all processes on a processor, of one GPU elsewhere; memory: its parts by name. fees: money besides the machine's
+    time, to others. None where a figure means nothing for the stage.
     """
 
     seconds: float | None = None
@@ -202,6 +202,7 @@ class Estimate:
     mfu: float | None = None
     memory_bytes: float | None = None
     memory: Mapping[str, float] = field(default_factory=dict)
+    fees: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

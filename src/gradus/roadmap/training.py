@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -45,7 +46,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 SMOKE_STEPS = 12
 # What has a model to begin from, or to ask: artifacts of these kinds.
-MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo")
+MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
 
 class TrainingSettings(StageSettings):
@@ -108,13 +109,16 @@ class Session:
 
     def prepare(self, model: Transformer) -> None:
         """Wrap and shard a model as `[machine]` says."""
-        from gradus.train.sharding import prepare_model
+        from gradus.train.sharding import can_compile, prepare_model
 
+        kind, compile = self.machine.activation_checkpointing, self.machine.compile
+        if compile == "auto":
+            compile = kind != "selective" and can_compile(self.device)
         prepare_model(
             model,
             self.world,
-            activation_checkpointing=self.machine.activation_checkpointing,
-            compile=self.machine.compile,
+            activation_checkpointing=kind,
+            compile=compile,
             offload_from=self.device if self.machine.offload else None,
         )
 
@@ -371,11 +375,13 @@ def training_reports(
     session: Session,
     checkpoints: Checkpoints,
     parent: ModelReference | None,
+    *,
+    on_policy: bool = False,
 ) -> Iterator[StepReport]:
     """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries.
 
     parent: the model that the stage began from, whose optimizer state a warm start takes over. The batches of the next
-    steps are made in the background.
+    steps are made in the background. on_policy: each step's are made with its own weights.
     """
     from gradus.data.prefetch import Prefetch
     from gradus.train.loop import fit
@@ -394,7 +400,8 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         _carry_over(optimizer, parent, place)
-    with Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
+    made = batches if session.device.type != "cuda" else partial(_pinned, batches)
+    with nullcontext(batches) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,
@@ -440,3 +447,8 @@ def _state_bytes(checkpoint: Path) -> int:
     from gradus.train.checkpoint import OPTIMIZER_FILE
 
     return sum(file.stat().st_size for file in checkpoint.glob(f"{Path(OPTIMIZER_FILE).stem}*.safetensors"))
+
+
+def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:
+    """A step's batches in memory that a GPU takes them from without the host waiting."""
+    return [batch.pinned() for batch in batches(step)]
