@@ -1,5 +1,6 @@
 """Processes that a launcher started: one walk, the same weights, and clear words where they cannot meet."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -163,7 +164,9 @@ def test_a_stage_that_one_process_does_alone_is_not_one_of_several(tmp_path, mon
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
-    monkeypatch.setattr("torch.distributed.rendezvous.rendezvous", lambda url: iter([("store", 0, 2)]))
+    # The package has a function of the module's name.
+    module = importlib.import_module("torch.distributed.rendezvous")
+    monkeypatch.setattr(module, "rendezvous", lambda url: iter([("store", 0, 2)]))
     monkeypatch.setattr(launched, "_agree_on_home", lambda meeting, home: None)
     meeting = join_meeting(tmp_path)
     assert not set(given) & set(os.environ)
