@@ -113,9 +113,7 @@ class Rollouts:
         sums["trained_samples"] = len(trained)
         sums["trained_tokens"] = sum(s.reply.num_tokens for s in trained)
         batches = list(self._batches(trained))
-        totals = torch.tensor(
-            [sums[name] for name in _SUMS], dtype=torch.float64, device=self.engine.model.device
-        )
+        totals = torch.tensor([sums[name] for name in _SUMS], dtype=torch.float64, device=self.engine.model.device)
         self.world.sum_([totals])
         return Rollout(batches, dict(zip(_SUMS, totals.tolist(), strict=True)), samples)
 

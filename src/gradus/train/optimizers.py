@@ -92,7 +92,7 @@ class Optimizer:
         self.settings = settings
         self.world = world = world or World()
         let_go(model, world)
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}  # others are frozen
         roles = model.roles()
         uses_muon = settings.matrix == "muon"
         matrices = {n: p for n, p in self.parameters.items() if roles[n] in _MATRICES and uses_muon}
