@@ -2,6 +2,8 @@
 
 ARTIFACTS = "artifacts"
 RUNS = "runs"
+ANSWERS = "answers.sqlite"  # of remote models, which cost money
+REFERENCE_FOLDER = "reference_logps"  # of preference optimisation, to be used again; may be deleted
 # In runs/<roadmap>/
 RUN_RECORD = "roadmap.json"
 LEDGER = "ledger.jsonl"

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
-from gradus.core.home import MODEL_FOLDER
 from gradus.core.quantity import Quantity
 from gradus.data.length_policy import LengthPolicy
 from gradus.data.mixture import (
@@ -25,7 +24,9 @@ from gradus.data.mixture import (
 )
 from gradus.model.config import ModelConfig
 from gradus.roadmap.estimate import training_estimate
+from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.preflight import larger_batch, long_conversations, said, separate_habits
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
@@ -101,6 +102,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Tokens from the pools' conversations; the head works on answers only."""
+    refuse_warm(settings.optimizer, inputs.one("from"))
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
@@ -158,11 +160,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.precision import compute_dtype
 
     settings: Settings = stage.settings
-    parent = inputs["from"]
-    tokenizer = load_tokenizer(parent.path / MODEL_FOLDER)
+    parent = input_model(stage, inputs)
+    tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.path / MODEL_FOLDER, session.device, prepare=session.prepare)
+        model = load_model(parent.folder, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
         store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
@@ -184,7 +186,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         steps = loader.order.steps_for_epochs(settings.epochs)
         steps = min(steps, settings.steps_at_most or steps)
         kept = training_checkpoints(settings, place, session)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
+        reports = training_reports(
+            model, loader.batches, next_token_loss, steps, settings, place, session, kept, parent
+        )
         evaluate = _evaluation(model, form, stage, inputs, place, session, row_length, shares)
         meter = Meter(place, model, packed.mean_context, store.trained_fraction)
         last = follow(reports, place, session, evaluate, kept, meter)
@@ -271,7 +275,7 @@ def _evaluation(
     from gradus.data.pack import pack_plan
     from gradus.engine.engine import Engine
     from gradus.engine.turn import PromptTooLongError, Request
-    from gradus.posttrain.pairs import prompt_from_conversation
+    from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.tools.toolbox import ToolBox
     from gradus.train.losses import next_token_loss
     from gradus.train.sharding import whole_weights
