@@ -57,6 +57,9 @@ class Stream:
         self.out: list[int] = []
         self.ran_out = False
 
+    def allowed(self) -> None:
+        return None
+
     def push(self, token: int) -> None:
         self.out.append(token)
         self.num_sampled += 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradus.cli.screen import PlainScreen, Screen, terminal_screen
+from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GradusError, did_you_mean
 from gradus.core.files import write_atomic
 from gradus.roadmap.models import resolve_model
@@ -35,6 +36,7 @@ class ChatOptions:
     top_p: float | None = None
     seed: int = 0
     max_tokens: int = 512
+    constrain: Constraint | None = None
 
 
 class ChatSession:
@@ -107,6 +109,7 @@ class ChatSession:
             tools=self.tool_names(),
             sampling=Sampling(temperature=temperature, top_k=o.top_k, top_p=o.top_p, seed=o.seed + self._turns),
             max_tokens=o.max_tokens,
+            constrain=o.constrain,
         )
 
     def save(self, path: Path) -> None:

@@ -7,6 +7,7 @@
     +-- TrainingError        training cannot start or go on
     +-- EndpointError        a remote model cannot be asked, or gave no usable answer
     |   +-- BudgetError      what may be spent on it is spent
+    +-- GenerationError      decoding cannot go on as it was asked to
     +-- ToolError            a tool call cannot be answered (becomes result text for the model)
     +-- GateFailedError      a measured result misses its gate
     +-- MissingPackageError  an optional package is not installed
@@ -50,6 +51,10 @@ class EndpointError(GradusError):
 
 class BudgetError(EndpointError):
     """The next request could cost more than may still be spent; what was answered so far is kept."""
+
+
+class GenerationError(GradusError):
+    """Decoding cannot go on under the constraint that a request asked for."""
 
 
 class ToolError(GradusError):

@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradus.engine.cache import SlotCache
@@ -32,6 +34,10 @@ class TokenStream(Protocol):
     """Tokens that the model reads next whatever it would have sampled."""
     finished: bool
     num_sampled: int
+
+    def allowed(self) -> NDArray[np.bool_] | None:
+        """(V,): the tokens that may be sampled next, at least one; None where all may. Not called while `forced`."""
+        ...
 
     def push(self, token: int) -> None:
         """Take a sampled token; may set `finished` or queue `forced`."""
@@ -56,7 +62,7 @@ class DecodeBatch:
         self.vocab_size = vocab_size
         self.prefix_ids = list(prefix_ids)
         self.num_slots = num_slots
-        self.device = model.embedding.device
+        self.device = model.device
         prefix = None
         if prefix_ids:
             tokens = torch.tensor(self.prefix_ids, device=self.device)
@@ -150,6 +156,7 @@ class DecodeBatch:
         if not all(stream.forced for stream in streams):
             draws = [stream.num_sampled for stream in streams]
             logits = self.model.head(hidden)[:, : self.vocab_size]
+            _forbid(logits, streams)
             sampled = sample(logits, columns, draws).tolist()
         for slot, (stream, token) in enumerate(zip(streams, sampled, strict=True), start=first):
             if stream.forced:
@@ -179,6 +186,16 @@ class DecodeBatch:
         if gone:
             self._sampling = None
         return finished
+
+
+def _forbid(logits: Tensor, streams: Sequence[TokenStream]) -> None:
+    """Set to -inf, in place, what the streams do not allow. logits: (B, V)."""
+    masks = {row: stream.allowed() for row, stream in enumerate(streams) if not stream.forced}
+    allowed = {row: mask for row, mask in masks.items() if mask is not None}
+    if allowed:
+        rows = torch.tensor(list(allowed), device=logits.device)
+        forbidden = ~torch.from_numpy(np.stack(list(allowed.values()))).to(logits.device)  # (rows, V)
+        logits[rows] = logits[rows].masked_fill(forbidden, -torch.inf)
 
 
 def _prefill_groups(streams: Sequence[TokenStream], behind: int) -> list[list[TokenStream]]:

@@ -24,6 +24,9 @@ class _Continuation:
         self.ids: list[int] = []
         self._end, self._max_tokens = end, max_tokens
 
+    def allowed(self) -> None:
+        return None
+
     def push(self, token: int) -> None:
         self.num_sampled += 1
         if token != self._end:

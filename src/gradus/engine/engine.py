@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from gradus.conversation.formats.wire import Format
 from gradus.core.errors import ConfigError
 from gradus.engine.batching import DecodeBatch, TokenStream
+from gradus.engine.constraint import Constraints
 from gradus.engine.prefixes import prefix_groups
 from gradus.engine.turn import Reply, Request, StreamEvent, Turn
 from gradus.model.cost import kv_bytes_per_token
@@ -46,6 +47,7 @@ class Engine:
         self.toolbox = toolbox
         self.max_batch = max_batch
         self.cache_bytes = cache_bytes
+        self._constraints: Constraints | None = None
 
     def generate(
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
@@ -53,7 +55,8 @@ class Engine:
         """Answer all requests, in their order; `on_reply(index, reply)` is called as each one ends.
 
         Answers do not depend on what else is asked for, up to rounding: each request has a random stream of
-        its own. PromptTooLongError where a conversation fills the context.
+        its own. PromptTooLongError where a conversation fills the context. Under a constraint: MissingPackageError
+        without llguidance, ConfigError where a declared tool's schema cannot be enforced.
         """
         turns = [self._turn(request) for request in requests]
         index_of = {id(turn): index for index, turn in enumerate(turns)}
@@ -92,7 +95,7 @@ class Engine:
             yield from turn.take_events()
 
     def check(self, request: Request) -> None:
-        """PromptTooLongError where `generate` would raise it."""
+        """What `generate` would raise for this request, before anything is generated."""
         self._turn(request)
 
     def _most_slots(self, turns: Sequence[Turn], prefix_length: int) -> int:
@@ -106,4 +109,16 @@ class Engine:
         return DecodeBatch(self.model, num_slots, self.tokenizer.vocab_size, prefix_ids)
 
     def _turn(self, request: Request, listen: bool = False) -> Turn:
-        return Turn(request, self.form, self.toolbox, self.model.config.context, listen=listen)
+        if request.constrain is not None and self._constraints is None:
+            self._constraints = Constraints(self.form)
+        turn = Turn(
+            request,
+            self.form,
+            self.toolbox,
+            self.model.config.context,
+            listen=listen,
+            constraints=self._constraints,
+        )
+        if request.constrain is not None and self._constraints is not None:
+            self._constraints.check(turn.tools)
+        return turn

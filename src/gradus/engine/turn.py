@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradus.conversation.checks import AssistantTurn
+from gradus.conversation.constraint import Constraint
 from gradus.conversation.formats.wire import (
     CallReady,
     Event,
@@ -24,6 +25,7 @@ from gradus.conversation.formats.wire import (
 )
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.core.errors import DataError
+from gradus.engine.constraint import ConstrainedSegment, Constraints, Mask
 from gradus.engine.sampling import GREEDY, Sampling
 from gradus.tools.toolbox import ToolBox
 
@@ -43,7 +45,9 @@ class Request:
     think: True opens a think block, False an empty one, None follows the conversation's own switch and, where
     that is None too, leaves it to the model. tools: names declared to the model and run when called; None
     keeps what the conversation declares. max_tokens: sampled tokens in the whole turn, tool results not
-    counted. max_calls: tool calls run at most.
+    counted. max_calls: tool calls run at most. constrain: "calls", tool calls cannot be malformed; "turn", nor can the
+    turn be against the invariants of thinking with tools; None, the model may write anything. What max_tokens cuts
+    short stays cut.
     """
 
     conversation: Conversation
@@ -52,6 +56,7 @@ class Request:
     sampling: Sampling = GREEDY
     max_tokens: int = 512
     max_calls: int = 4
+    constrain: Constraint | None = None
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,24 @@ StreamEvent = ThinkDelta | TextDelta | CallReady | Problem | ToolResult | Done
 class Turn:
     """The state of one turn; a TokenStream for the batch."""
 
-    def __init__(self, request: Request, form: Format, toolbox: ToolBox, context: int, *, listen: bool = False) -> None:
-        """listen: keep events for `take_events`. PromptTooLongError where the prompt fills the context."""
+    def __init__(
+        self,
+        request: Request,
+        form: Format,
+        toolbox: ToolBox,
+        context: int,
+        *,
+        listen: bool = False,
+        constraints: Constraints | None = None,
+    ) -> None:
+        """listen: keep events for `take_events`. constraints: needed where the request asks for one.
+
+        PromptTooLongError where the prompt fills the context.
+        """
         conversation = request.conversation
         self.think = conversation.think if request.think is None else request.think
         tools = conversation.tools if request.tools is None else toolbox.schemas(request.tools)
+        self.tools = tuple(tools)
         self.runnable = {tool.name for tool in tools} & set(toolbox.names)
         self.sampling = request.sampling
         self.forced: deque[int] = deque()
@@ -110,6 +128,7 @@ class Turn:
                 "shorten the conversation or start a new one"
             )
         self._request, self._form, self._toolbox = request, form, toolbox
+        self._opens = conversation.messages[-1].role == "user"
         self._stop_ids = frozenset(form.stop_ids)
         self._segment: list[int] = []
         self._messages: list[Message] = []
@@ -119,6 +138,8 @@ class Turn:
         self._finish_reason: FinishReason = "length"
         self._events: list[StreamEvent] = []
         self._parser: StreamParser | None = self._new_parser() if listen else None
+        self._constraints = constraints
+        self._constraint = self._new_constraint()
 
     @property
     def most_tokens(self) -> int:
@@ -126,9 +147,15 @@ class Turn:
         request = self._request
         return len(self.prompt_ids) + request.max_tokens + _RESULT_TOKENS * request.max_calls
 
+    def allowed(self) -> Mask | None:
+        """(V,) bool: the tokens that may be sampled next; None where all may."""
+        return None if self._constraint is None else self._constraint.allowed()
+
     def push(self, token: int) -> None:
         """Take a sampled token."""
         self._segment.append(token)
+        if self._constraint is not None:
+            self._constraint.push(token)
         self.num_sampled += 1
         if self._parser is not None:
             self._hear(self._parser.push(token))
@@ -175,6 +202,7 @@ class Turn:
         if self._parser is not None:
             self._events += [ToolResult(result) for result in results]
             self._parser = self._new_parser()
+        self._constraint = self._new_constraint()
 
     def _read_segment(self) -> tuple[ToolCall, ...]:
         """Read the tokens of this segment into a message. Returns its calls."""
@@ -196,8 +224,16 @@ class Turn:
 
     @property
     def _segment_think(self) -> bool | None:
-        """The think switch of the segment's prompt: only the turn's first segment has one."""
-        return self.think if not self._messages else None
+        """The think switch of the segment's prompt, which only the segment that opens the turn has."""
+        return self.think if self._opens and not self._messages else None
+
+    def _new_constraint(self) -> ConstrainedSegment | None:
+        constraint = self._request.constrain
+        if constraint is None:
+            return None
+        assert self._constraints is not None
+        opens = self._opens and not self._messages
+        return self._constraints.segment(constraint, self.tools, think=self._segment_think, opens=opens)
 
     def _new_parser(self) -> StreamParser:
         return self._form.stream_parser(self._segment_think, self._first_call + self._num_calls)

@@ -43,6 +43,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.offloaded_from: torch.device | None = None
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.blocks: list[Block] = nn.ModuleList(  # type: ignore[assignment]
             Block(config, layer) for layer in range(config.depth)
@@ -99,6 +100,15 @@ class Transformer(nn.Module):
         logits = F.linear(hidden, self.head_weight.to(hidden.dtype))
         cap = self.config.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; its weights lie there too unless they are offloaded to the host."""
+        return self.offloaded_from or self.embedding.device
+
+    def take_memory(self, device: torch.device | str) -> None:
+        """Give a model that has shapes alone the memory for its weights, uninitialised, to compute on `device`."""
+        self.to_empty(device=device if self.offloaded_from is None else "cpu")
 
     def roles(self) -> dict[str, Role]:
         """What each parameter is, by name; optimizers go by this and never by shape."""
@@ -159,7 +169,7 @@ def build_model(
         model = Transformer(config)
     if prepare is not None:
         prepare(model)
-    model.to_empty(device=device)
+    model.take_memory(device)
     init_weights(model, config, generator)
     model.compute_dtype = compute_dtype
     return model

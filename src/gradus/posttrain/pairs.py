@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field
 
+from gradus.conversation.artifacts import find_artifacts
 from gradus.conversation.checks import (
     AnswerNumber,
     AnswerRegex,
@@ -43,7 +44,10 @@ MONTHS = (
 
 
 class PairSettings(Settings):
-    """samples: answers for each prompt, drawn at `temperature` (and top_k, top_p) from `seed`."""
+    """samples: answers for each prompt, drawn at `temperature` (and top_k, top_p) from `seed`.
+
+    reject_artifacts: an answer that holds an artifact (conversation.artifacts) fails, and so does such a reference.
+    """
 
     samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.8, gt=0.0)
@@ -52,6 +56,7 @@ class PairSettings(Settings):
     seed: int = Field(default=0, ge=0)
     max_tokens: int = Field(default=512, ge=1)
     max_calls: int = Field(default=4, ge=0)
+    reject_artifacts: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,10 @@ def make_pairs(
         first = place * settings.samples
         turns = [reply.turn for reply in replies[first : first + settings.samples]]
         reasons = [judge(prompt, turn) for turn in turns]
+        if settings.reject_artifacts:
+            reasons = [found + artifact_reasons(turn.messages) for found, turn in zip(reasons, turns, strict=True)]
+            if artifact_reasons(prompt.reference):
+                prompt = replace(prompt, reference=())
         failures.update(reason for found in reasons for reason in set(found))
         counts["samples_passed"] += sum(not found for found in reasons)
         pair = _pair(prompt, turns, reasons)
@@ -189,6 +198,12 @@ def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:
     if prompt.exact and _plain(turn.answer) != _plain(AssistantTurn(prompt.reference).answer):
         reasons.append("answer_text")
     return reasons
+
+
+def artifact_reasons(turn: Sequence[Message]) -> list[str]:
+    """Names of the artifacts in an assistant turn's answers, as reasons."""
+    kinds = (item.kind for m in turn if m.role == "assistant" for item in find_artifacts(m.content))
+    return [f"artifact_{kind}" for kind in dict.fromkeys(kinds)]
 
 
 def sample_request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:

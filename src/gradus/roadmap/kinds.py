@@ -18,6 +18,7 @@ KINDS = {
     "extend": "gradus.roadmap.stages.extend",
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",
+    "preferences": "gradus.roadmap.stages.preferences",
     "distill_pairs": "gradus.roadmap.stages.distill_pairs",
     "dpo": "gradus.roadmap.stages.dpo",
     "eval": "gradus.roadmap.stages.eval",

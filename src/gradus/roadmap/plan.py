@@ -111,6 +111,7 @@ def choose_device(name: str, machine: MachineSettings, home: Path) -> Device:
         cores=cores,
         parallel=machine.parallel,
         activation_checkpointing=machine.activation_checkpointing,
+        offload=machine.offload and name != CPU,
         entry=entry,
         host=devices[CPU],
     )

@@ -138,8 +138,8 @@ class Device:
     """What a plan assumes: sustained training rate of all devices together, memory and price of one, other rates.
 
     count: how many of it, for a processor its cores; processes: data-parallel ones of a training stage; cores: of the
-    machine it is in, for work on data. parallel,
-    activation_checkpointing: as `[machine]` lays a model out. entry, host: the device's and the processor's tables.
+    machine it is in, for work on data. parallel, activation_checkpointing, offload: as `[machine]` lays a model out.
+    entry, host: the device's and the processor's tables.
     """
 
     name: str
@@ -151,6 +151,7 @@ class Device:
     cores: int = 1
     parallel: Literal["replicate", "shard", "hybrid"] = "replicate"
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    offload: bool = False
     entry: DeviceEntry | None = None
     host: DeviceEntry | None = None
 

@@ -51,7 +51,7 @@ def train_step(
     device.
     """
     optimizer.zero_grad()
-    device = next(model.parameters()).device
+    device = model.device
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     count = torch.zeros((), dtype=torch.float64, device=device)
     metrics: dict[str, Tensor] = {}
@@ -76,7 +76,7 @@ def train_step(
     # Micro-batches have added up locally; ranks add up here, once. Sharded gradients have been summed on their way.
     world.sum_(sums if world.is_sharded else [*gradients, *sums])
     divisor = count.clamp(min=1).float()
-    grad_norm = total_norm(gradients)
+    grad_norm = total_norm(gradients).to(device)  # gradients of an offloaded model are on the host
     if world.is_sharded:
         square = grad_norm.square()
         world.sum_over_sharers_([square])

@@ -4,9 +4,11 @@ const CHART_HEIGHT = 190;
 // How figures are called; besides the loss and what was evaluated, those of FIRST are shown at once.
 const TITLES = {
   tokens_per_second: "tokens per second", lr: "learning rate", bpb: "bits per byte",
-  margin: "reward margin", mfu: "MFU (share of the peak)", accuracy: "pairs told apart", grad_norm: "gradient norm", skipped: "skipped steps",
+  margin: "reward margin", mfu: "MFU (share of the peak)", accuracy: "pairs told apart",
+  chosen_change: "chosen answers against the reference (nats per token)", kl_estimate: "KL estimate (nats per answer)",
+  both_fall: "pairs where both answers became less likely (share)", grad_norm: "gradient norm", skipped: "skipped steps",
 };
-const FIRST = ["tokens_per_second", "mfu", "lr", "margin", "accuracy"];
+const FIRST = ["tokens_per_second", "mfu", "lr", "margin", "accuracy", "chosen_change", "kl_estimate"];
 // What the machine did meanwhile: its name here, and how a logged figure becomes one of the unit behind it.
 const MACHINE = {
   cpu_fraction: ["processor cores busy (%)", 100], memory_bytes: ["memory of all processes (GiB)", 2 ** -30],
