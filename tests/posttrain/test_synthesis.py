@@ -302,18 +302,25 @@ def reason_of(function, *arguments):
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("As an AI language model I think so.", "artifact"),
-        ("Certainly! Here it is.", "artifact"),
-        ("This is <b>bold</b>.", "artifact"),
-        ("Well done \U0001f600", "artifact"),
+        ("As an AI language model I think so.", "artifact_hedge"),
+        ("Certainly! Here it is.", "stock_opener"),
+        ("This is <b>bold</b>.", "artifact_html_tag"),
+        ("Well done \U0001f600\U0001f600\U0001f600", "artifact_emoji_run"),
         ("Use `<b>` in HTML.", None),
         ("Nothing is certainly known.", None),
+        ("I can't provide that.", "artifact_refusal"),
         ("It ends here.<|im_end|>", "marker_in_text"),
     ],
 )
 def test_artifacts_are_found_outside_code(answer, reason):
     row = Conversation((Message("user", "hm?"), Message("assistant", answer)))
     assert reason_of(judge_conversation, row) == reason
+
+
+def test_a_kind_no_is_allowed_where_it_is_asked_for():
+    row = Conversation((Message("user", "hm?"), Message("assistant", "I won't help you with that; ask her instead.")))
+    assert reason_of(judge_conversation, row) == "artifact_refusal"
+    assert reason_of(judge_conversation, row, TASKS["tone"].allowed) is None
 
 
 @pytest.mark.parametrize(
