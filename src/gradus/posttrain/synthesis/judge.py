@@ -13,6 +13,7 @@ from gradus.conversation.validate import violations
 from gradus.posttrain.synthesis.teacher import Rejected
 
 LEAST_THINKING = 50  # characters, as A3 of the samosa road has it
+COPIED_WORDS = 8  # in a row are no accident
 # How a teacher that wants to please begins; conversation.artifacts has what is a fault anywhere.
 _OPENER = re.compile(r"\A\W*(?:certainly|absolutely|of course|great question|sure(?: thing)?)\s*[!,.]", re.IGNORECASE)
 _CITED = re.compile(r"\[(\d+)\]")
@@ -76,22 +77,32 @@ def refuse_number(text: str, value: Fraction, given: str) -> None:
         raise Rejected("answer_in_thinking", f"{float(value):.10g} stands in the thinking before the call", text)
 
 
-def require_grounded(answer: str, ground: str) -> None:
+def require_grounded(answer: str, ground: str, reason: str = "ungrounded_number") -> None:
     """Every number of the answer, citations and the counting of lists apart, stands in what it is grounded in."""
     known = {number for number, _ in numbers(ground)}
     stated = re.sub(r"(?m)^\s*\d+[.)]\s", "", _CITED.sub("", answer))
     for number, _ in numbers(stated):
         if number not in known and number not in (1, 2, 3):
-            raise Rejected("ungrounded_number", f"{float(number):.10g} is in no source", answer)
+            raise Rejected(reason, f"{float(number):.10g} is in no source", answer)
 
 
-def require_citations(answer: str, allowed: set[int]) -> None:
-    """At least one [n], and no n but those allowed."""
+def require_citations(answer: str, available: Collection[int], fitting: Collection[int]) -> None:
+    """At least one [n] of those that fit, and none that there is not."""
     cited = {int(number) for number in _CITED.findall(answer)}
     if not cited:
         raise Rejected("no_citation", "", answer)
-    if not cited & allowed:
-        raise Rejected("wrong_citation", f"cites {sorted(cited)}, expected one of {sorted(allowed)}", answer)
+    if not cited & set(fitting) or cited - set(available):
+        raise Rejected("wrong_citation", f"cites {sorted(cited)}, expected one of {sorted(fitting)}", answer)
+
+
+def refuse_copied(text: str, source: str) -> None:
+    """What is written before a search must not have run over from the text that it is to find."""
+    known = source.casefold().split()
+    runs = {tuple(known[at : at + COPIED_WORDS]) for at in range(len(known) - COPIED_WORDS + 1)}
+    words = text.casefold().split()
+    for at in range(len(words) - COPIED_WORDS + 1):
+        if tuple(words[at : at + COPIED_WORDS]) in runs:
+            raise Rejected("copied_text", " ".join(words[at : at + COPIED_WORDS]), text)
 
 
 def require_parts(text: str, parts: list[str], reason: str) -> None:
