@@ -28,7 +28,7 @@ from teacher_server import running
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.S | re.M)
-RUN_NAMES = ("quickstart", "mytext", "clean", "taught")
+RUN_NAMES = ("quickstart", "mytext", "clean", "taught", "better")
 TEACHER = "https://api.openai.com/v1"
 TIMEOUT_SECONDS = 900
 
