@@ -9,5 +9,6 @@ LEDGER = "ledger.jsonl"
 REPORT = "report.html"
 # In an artifact, and in the work folder that becomes one
 MODEL_FOLDER = "model"
+ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
 WORK_SUFFIX = ".work"

@@ -14,7 +14,7 @@ from gradus.core.errors import DataError
 from gradus.core.home import MODEL_FOLDER
 from gradus.data.length_policy import LengthPolicy
 from gradus.data.mixture import MixtureEntry
-from gradus.model.config import ModelConfig
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.roadmap.estimate import training_estimate
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
@@ -59,6 +59,7 @@ class Settings(TrainingSettings):
     """mixture: pools with epochs and max_rows. epochs: passes over the whole mixture.
 
     row_length: tokens of a packed row, the model's context if None; a longer conversation meets length_policy.
+    lora: train adapters of this rank instead of the weights; the artifact holds them in adapter/, merged in model/.
     """
 
     mixture: tuple[MixtureEntry, ...] = Field(min_length=1)
@@ -66,6 +67,7 @@ class Settings(TrainingSettings):
     row_length: int | None = Field(default=None, ge=8)
     length_policy: LengthPolicy = "drop"
     steps_at_most: int | None = Field(default=None, ge=1)
+    lora: LoraSettings | None = None
 
     def smoke(self) -> Self:
         """A handful of steps."""
@@ -104,6 +106,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         kind=stage.kind,
         mean_context=mean,
         head_fraction=TRAINED_FRACTION,
+        lora=settings.lora,
         evaluated_tokens=(steps // settings.evaluate_every + 1) * min(EVALUATED_TOKENS, 0.01 * tokens),
     )
     return replace(estimate, seconds=(estimate.seconds or 0.0) + device.seconds("render", rows))
@@ -125,7 +128,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     tokenizer = load_tokenizer(parent.path / MODEL_FOLDER)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.path / MODEL_FOLDER, session.device, prepare=session.prepare)
+        model = load_model(
+            parent.path / MODEL_FOLDER, session.device, prepare=session.prepare, lora=settings.lora, seed=stage.seed
+        )
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
         store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
