@@ -4,11 +4,12 @@ TORCH ?= 2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart prose test test-slow test-peers lint format clean
+.PHONY: help quickstart prose rounds test test-slow test-peers lint format clean
 
 help:
 	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores)"
 	@echo "make prose        the same on real text: walk roadmaps/prose.toml, after setting GRADUS_DATA (40 minutes)"
+	@echo "make rounds       fine-tuning in rounds, from the base of prose.toml: walk roadmaps/rounds.toml"
 	@echo "make test         set up, then lint, types, import contracts and the tests"
 	@echo "make test-slow    the tests that take longer than make test allows"
 	@echo "make test-peers   the tests that need other systems (Ray, S3, TRL, PEFT), in an environment of their own"
@@ -30,6 +31,9 @@ quickstart: .venv/installed
 
 prose: .venv/installed
 	$(BIN)/gradus run roadmaps/prose.toml
+
+rounds: .venv/installed
+	$(BIN)/gradus run roadmaps/rounds.toml
 
 test: lint
 	$(BIN)/pytest -m "not slow and not gpu"
