@@ -2,6 +2,7 @@
 
 ARTIFACTS = "artifacts"
 RUNS = "runs"
+ANSWERS = "answers.sqlite"  # of remote models, which cost money
 REFERENCE_FOLDER = "reference_logps"  # of preference optimisation, to be used again; may be deleted
 # In runs/<roadmap>/
 RUN_RECORD = "roadmap.json"
@@ -12,3 +13,4 @@ MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
 WORK_SUFFIX = ".work"
+RAW = "raw"  # shards of datasets that are kept

@@ -183,7 +183,7 @@ def load_model(
         model.to(dtype)
         if prepare is not None:
             prepare(model)
-        model.to_empty(device=device)
+        model.take_memory(device)
         from_stored(model, tensors, str(folder / WEIGHTS_FILE))
     if lora is not None:
         init_adapters(model, torch.Generator().manual_seed(seed))

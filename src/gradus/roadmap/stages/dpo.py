@@ -14,13 +14,15 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ArtifactError
 from gradus.core.files import write_atomic
-from gradus.core.fingerprint import digest
-from gradus.core.home import MODEL_FOLDER, REFERENCE_FOLDER
+from gradus.core.fingerprint import digest, file_digest
+from gradus.core.home import REFERENCE_FOLDER
 from gradus.model.config import LoraSettings, ModelConfig
 from gradus.model.cost import mean_context
 from gradus.posttrain.config import DPOSettings
 from gradus.roadmap.estimate import training_estimate
+from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.models import ModelReference, input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "dpo"
 INPUTS = (
-    Input("from", ("sft", "dpo", "import")),
+    Input("from", ("sft", "dpo", "grpo", "import")),
     Input("pairs", ("pairs",)),
 )
 PARALLEL = True
@@ -89,6 +91,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """The steps, and one forward pass of the reference over all pairs."""
+    refuse_warm(settings.optimizer, inputs.one("from"))
     parent, pairs = inputs.one("from").get("model"), float(inputs.one("pairs").get("pairs", 0))
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
@@ -121,13 +124,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.precision import compute_dtype
 
     settings: Settings = stage.settings
-    parent = inputs["from"]
-    tokenizer = load_tokenizer(parent.path / MODEL_FOLDER)
+    parent = input_model(stage, inputs)
+    tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(
-            parent.path / MODEL_FOLDER, session.device, prepare=session.prepare, lora=settings.lora, seed=stage.seed
-        )
+        model = load_model(parent.folder, session.device, prepare=session.prepare, lora=settings.lora, seed=stage.seed)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         store, counts = _rendered("train", inputs["pairs"], model, form, place)
         reference = _reference(settings, parent, model, store, place, session)
@@ -147,7 +148,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         loss = dpo_loss(settings)
         kept = training_checkpoints(settings, place, session)
         evaluate = _evaluation(settings, loss, parent, inputs["pairs"], model, form, place, session)
-        reports = training_reports(model, loader.batches, loss, steps, settings, place, session, kept)
+        reports = training_reports(model, loader.batches, loss, steps, settings, place, session, kept, parent)
         meter = Meter(place, model, mean_context(store.lengths.tolist()), store.trained_fraction)
         last = follow(_watched(reports, place), place, session, evaluate, meter=meter)
         results = training_results(place, last, model.config, meter) | dict(last.metrics)
@@ -167,7 +168,7 @@ def _rendered(
 
 
 def _reference(
-    settings: Settings, parent: Artifact, model: Transformer, store: TokenStore, place: Place, session: Session
+    settings: Settings, parent: ModelReference, model: Transformer, store: TokenStore, place: Place, session: Session
 ) -> NDArray[np.float32] | None:
     """The parent's log-probability of every answer, None for a loss without it.
 
@@ -178,7 +179,8 @@ def _reference(
 
     if not settings.has_reference:
         return None
-    weights = {name: file.sha256 for name, file in parent.manifest.files.items() if name.startswith(MODEL_FOLDER)}
+    files = [f for kind in ("model", "adapter_model") for f in sorted(parent.folder.glob(f"{kind}*.safetensors"))]
+    weights = {file.name: file_digest(file) for file in files}
     belongs_to = {"weights": weights, "tokens": store.fingerprint, "computed_in": str(model.compute_dtype)}
     file = place.home / REFERENCE_FOLDER / f"{digest(belongs_to)[:32]}.npy"
     if session.world.all_agree(file.is_file()):
@@ -199,7 +201,7 @@ def _reference(
 def _evaluation(
     settings: Settings,
     loss: Loss,
-    parent: Artifact,
+    parent: ModelReference,
     pairs: Artifact,
     model: Transformer,
     form: Format,

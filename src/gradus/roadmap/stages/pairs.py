@@ -10,16 +10,16 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
-from gradus.core.home import MODEL_FOLDER
 from gradus.model.config import ModelConfig
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 
 VERSION = 1
 MAKES = "pairs"
 INPUTS = (
-    Input("from", ("sft", "dpo", "import")),
+    Input("from", ("sft", "dpo", "grpo", "import")),
     Input("prompts", ("pool",)),
 )
 PAIRED_FRACTION = 0.2  # of the prompts, those with a right and a wrong answer among their samples, for plans
@@ -63,10 +63,12 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Ask, sample, judge, pair. Results count what passed, what failed and why prompts gave no pair."""
     from gradus.data.pool import read_pool, write_pairs
     from gradus.engine.load import load_engine
-    from gradus.posttrain.pairs import PairSettings, make_pairs, prompt_from_conversation
+    from gradus.posttrain.pairs import PairSettings, make_pairs
+    from gradus.posttrain.prompts import prompt_from_conversation
 
     settings: Settings = stage.settings
-    engine = load_engine(inputs["from"].path / MODEL_FOLDER)
+    parent = input_model(stage, inputs)
+    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer)
     answered = (row for row in read_pool(inputs["prompts"].path, "train") if row.messages[-1].role == "assistant")
     pool = list(answered)
     # Evenly spread over the pool, so that every kind of row is asked.
