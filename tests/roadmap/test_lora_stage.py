@@ -151,5 +151,7 @@ def test_a_plan_counts_state_and_gradients_of_adapters_alone(folder):
 def test_settings_that_fit_no_model_are_named(folder):
     with pytest.raises(ConfigError, match="q_projj"):
         roadmap(folder, 'chat.lora.targets=["q_projj"]')
+    with pytest.raises(ConfigError, match=r"fresh adapters \(lora\) have no state to take over"):
+        planned(roadmap(folder, 'chat.optimizer="warm"'))
     with pytest.raises(ConfigError, match="rank 99 is more than the 32 channels"):
         planned(roadmap(folder, "chat.lora.rank=99"))

@@ -98,7 +98,7 @@ def test_pairs_from_files_train_with_every_row_counted_and_the_reference_is_comp
     taste, polish = first["taste"], first["polish"]
     counts = taste.results["counts"]
     assert counts["read"] == 41
-    assert counts["dropped"] == {"unreadable": 2}
+    assert counts["dropped"] == {"artifact_html_tag": 1, "conversation": 1}
     drops = (taste.path / "drops.json").read_text(encoding="utf-8")
     assert "html_tag: <b>" in drops
     assert "a conversation; preferences take pairs" in drops

@@ -91,7 +91,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """The steps, and one forward pass of the reference over all pairs."""
-    refuse_warm(settings.optimizer, inputs.one("from"))
+    refuse_warm(settings.optimizer, inputs.one("from"), settings.lora)
     parent, pairs = inputs.one("from").get("model"), float(inputs.one("pairs").get("pairs", 0))
     if parent is None:
         return Estimate(notes=("the model is not known yet",))

@@ -101,7 +101,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Tokens from the pools' conversations; the head works on answers only."""
-    refuse_warm(settings.optimizer, inputs.one("from"))
+    refuse_warm(settings.optimizer, inputs.one("from"), settings.lora)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
