@@ -109,10 +109,11 @@ def _steps(a: int, sign: str, b: int) -> str:
     (tens_a, ones_a), (tens_b, ones_b) = divmod(a, 10), divmod(b, 10)
     if sign == "+":
         ones = ones_a + ones_b
-        return f"{ones_a} + {ones_b} = {ones}. {tens_a} + {tens_b}{' + 1' if ones > 9 else ''} = {(a + b - ones % 10) // 10}."
+        carried = " + 1" if ones > 9 else ""
+        return f"{ones_a} + {ones_b} = {ones}. {tens_a} + {tens_b}{carried} = {(a + b) // 10}."
     borrows = ones_a < ones_b
-    ones = ones_a + 10 * borrows
-    return f"{ones} - {ones_b} = {ones - ones_b}. {tens_a} - {tens_b}{' - 1' if borrows else ''} = {tens_a - tens_b - borrows}."
+    ones, taken = ones_a + 10 * borrows, " - 1" if borrows else ""
+    return f"{ones} - {ones_b} = {ones - ones_b}. {tens_a} - {tens_b}{taken} = {(a - b) // 10}."
 
 
 def _task(problem: tuple[int, str, int], rng: random.Random) -> dict[str, object]:

@@ -233,6 +233,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.precision import compute_dtype
 
     settings: Settings = stage.settings
+    if settings.prompts_per_step < place.world_size:
+        raise DataError(
+            f"prompts_per_step = {settings.prompts_per_step} cannot be shared by {place.world_size} processes; "
+            "ask more prompts a step or start fewer processes"
+        )
     folder = inputs["from"].path / MODEL_FOLDER
     tokenizer = load_tokenizer(folder)
     form = HermesFormat(tokenizer)
