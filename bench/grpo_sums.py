@@ -24,7 +24,7 @@ from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 
 FOLDER = Path(__file__).resolve().parent
-SHOWN, FRESH = 1500, 500
+SHOWN, FRESH = 2500, 500
 WORDINGS = ("What is {}?", "{} = ?", "Compute {}.", "How much is {}?", "{}?", "Please work out {}.")
 
 

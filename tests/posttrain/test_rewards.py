@@ -97,7 +97,8 @@ SCHEMA = {
         (' {"name": "Ada", "age": 36}\n', 1), ('{"name": "Ada"}', 0), ('{"name": "Ada", "age": "36"}', 0),
         ('{"name": "Ada", "age": 36, "x": 1}', 0), ('{"name": "Ada", "age": -1}', 0), ("", 0), ("null", 0),
         ('Here: {"name": "Ada", "age": 36}', 0), ('{"name": "Ada", "age": 36} {"name": "Ada", "age": 36}', 0),
-        ('{"name": "Ada", "age": NaN}', 0), ("{" * 100_000, 0), ("[" * 100_000, 0), ('{"name": "Ada", "age": 1e400}', 0),
+        ('{"name": "Ada", "age": NaN}', 0), ("{" * 100_000, 0), ("[" * 100_000, 0),
+        ('{"name": "Ada", "age": 1e400}', 0),
         ('```json\n{}\n```\n```json\n{"name": "Ada", "age": 36}\n```', 0),
     ],
 )  # fmt: skip
@@ -158,8 +159,10 @@ def test_checks_are_those_of_the_task_and_of_every_turn():
     ("turn", "reward"),
     [
         (said("42.", "6 times 7 is 42."), 1), (said("42."), 0), (said("42.", ""), 0), (said("42.", "   "), 0),
-        (said("42.", "short"), 0), (said("", "6 times 7 is 42."), 0), (said("42.", "6 times 7 is 42.", finish="length"), 0),
-        (said("42. </think>", "6 times 7 is 42."), 0), (said("42.", "6 times 7 is 42.", problems=["think opened twice"]), 0),
+        (said("42.", "short"), 0), (said("", "6 times 7 is 42."), 0),
+        (said("42.", "6 times 7 is 42.", finish="length"), 0),
+        (said("42. </think>", "6 times 7 is 42."), 0),
+        (said("42.", "6 times 7 is 42.", problems=["think opened twice"]), 0),
     ],
 )  # fmt: skip
 def test_thinking_is_paid_for_where_it_is_there_and_closed(turn, reward):

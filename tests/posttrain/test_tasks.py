@@ -6,11 +6,15 @@ import pytest
 
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import ConfigError
-from gradus.data.synthetic.conversations import checked_conversations
 from gradus.data.synthetic.config import ConversationSettings
+from gradus.data.synthetic.conversations import checked_conversations
 from gradus.posttrain.tasks import load_tasks, tasks_from_generator, tasks_from_pool, with_switches
 
-ROW = {"id": "a", "messages": [{"role": "user", "content": "17 + 25?"}], "checks": [{"kind": "answer_number", "value": 42}]}
+ROW = {
+    "id": "a",
+    "messages": [{"role": "user", "content": "17 + 25?"}],
+    "checks": [{"kind": "answer_number", "value": 42}],
+}
 
 
 def written(tmp_path, *rows):
@@ -20,7 +24,12 @@ def written(tmp_path, *rows):
 
 
 def test_a_file_of_tasks_is_read(tmp_path):
-    path = written(tmp_path, ROW, "", ROW | {"id": "b", "think": True, "tools": ["calculator"], "answer": "42", "tests": "assert 1"})
+    path = written(
+        tmp_path,
+        ROW,
+        "",
+        ROW | {"id": "b", "think": True, "tools": ["calculator"], "answer": "42", "tests": "assert 1"},
+    )
     first, second = load_tasks(path, "made")
     assert (first.id, first.answer, first.tests, first.source) == ("a", "", "", "made")
     assert first.prompt.conversation.messages[-1].content == "17 + 25?"
@@ -32,7 +41,8 @@ def test_a_file_of_tasks_is_read(tmp_path):
 def test_every_problem_of_a_file_is_told_with_its_line(tmp_path):
     path = written(
         tmp_path, "{", ROW | {"checkz": []}, ROW, ROW, ROW | {"id": "c", "messages": []},
-        ROW | {"id": "d", "tools": ["calculater"]}, ROW | {"id": "e", "messages": [{"role": "assistant", "content": "x"}]}, "7",
+        ROW | {"id": "d", "tools": ["calculater"]},
+        ROW | {"id": "e", "messages": [{"role": "assistant", "content": "x"}]}, "7",
     )  # fmt: skip
     with pytest.raises(ConfigError) as raised:
         load_tasks(path, "made")
@@ -55,7 +65,12 @@ def test_an_empty_file_and_bytes_that_are_no_text_are_refused(tmp_path):
 
 def test_a_row_of_a_pool_asks_its_last_question_and_judges_by_its_answer():
     row = Conversation(
-        (Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "2 + 2?"), Message("assistant", "It is 4."))
+        (
+            Message("user", "Hi"),
+            Message("assistant", "Hello."),
+            Message("user", "2 + 2?"),
+            Message("assistant", "It is 4."),
+        )
     )
     unfinished = Conversation((Message("user", "Hi"),))
     (only,) = tasks_from_pool([row, unfinished], "talk")

@@ -121,8 +121,8 @@ def test_a_walk_learns_counts_and_shows_what_it_did(folder):
     assert [line["reward"] for line in train] == pytest.approx(
         [(rewards[i] + rewards[i + 1]) / 2 for i in range(0, 30, 2)]
     )
-    assert {"kl", "ratio", "ratio_distance", "clipped", "entropy", "truncated_fraction", "answer_tokens", "pass_rate/regex",
-            "dropped_groups_fraction", "reward_std"} <= train[0].keys()  # fmt: skip
+    assert {"kl", "ratio", "ratio_distance", "clipped", "entropy", "truncated_fraction", "answer_tokens",
+            "pass_rate/regex", "dropped_groups_fraction", "reward_std"} <= train[0].keys()  # fmt: skip
     assert train[0]["ratio"] == 1.0
     assert train[-1]["kl"] > train[0]["kl"] >= 0
     samples = lines(artifact, "samples.jsonl")
@@ -174,7 +174,8 @@ def test_two_processes_earn_and_learn_what_one_does(folder):
     assert alone[0] == together[0]
     assert [line["counts"]["samples"] for line in together] == [16, 16, 16]
     losses = [
-        [line["loss"] for line in lines(artifact, "metrics.jsonl") if line["event"] == "train"] for artifact in (one, two)
+        [line["loss"] for line in lines(artifact, "metrics.jsonl") if line["event"] == "train"]
+        for artifact in (one, two)
     ]
     assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-4)
 
@@ -209,13 +210,21 @@ def test_what_is_written_wrong_is_told_with_its_line(folder):
     for old, new, expected in (
         ('source = "talk"', 'source = "tolk"', 'did you mean "talk"'),
         ('source = "talk"', 'source = "files:nothing.jsonl"', "no such file"),
-        ('source = "talk"', 'source = "files:tasks.jsonl"', 'tasks.jsonl:1: "answr"'),
+        ('source = "talk"', 'source = "files:tasks.jsonl"', 'tasks.jsonl:1: unknown key "answr"'),
         ('source = "talk"', 'source = "synthetic:arithmetick"', 'did you mean "arithmetic"'),
         ('kind = "regex", pattern = "[02468].$"', 'kind = "regexp"', "regex"),
         ('pattern = "[02468].$"', 'pattern = "("', "not a regular expression"),
-        ("save_every = 2", "save_every = 3\ninner_epochs = 2", "save_every must be a multiple of inner_epochs (2), found 3"),
+        (
+            "save_every = 2",
+            "save_every = 3\ninner_epochs = 2",
+            "save_every must be a multiple of inner_epochs (2), found 3",
+        ),
         ("group_size = 4", "group_size = 1", "group_size"),
-        ('pattern = "[02468].$" }', 'pattern = "x" }, { kind = "regex", pattern = "y" }', 'reward "regex" is given twice'),
+        (
+            'pattern = "[02468].$" }',
+            'pattern = "x" }, { kind = "regex", pattern = "y" }',
+            'reward "regex" is given twice',
+        ),
     ):
         assert old in PRACTICE
         (folder / "rl.toml").write_text(CHAT + PRACTICE.replace(old, new))

