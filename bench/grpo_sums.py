@@ -1,6 +1,10 @@
 """Does GRPO teach sums in the head? A quickstart-size model on 500 fresh two-digit sums and its tool probes, before
 and after; exact McNemar on the same items.
 
+The model is shown sums that were worked digit by digit in its thinking, and more that were answered at once. It can do
+the former and hardly the latter, but answers at once by habit. No reward says how to answer: that the answer be right
+is all that is paid.
+
     python bench/grpo_sums.py --home HOME [--write-only] [--out bench/results/grpo_sums.json]
 
 Writes bench/.work/sums/ (worked sums, tasks, probes; no problem is in two of them), walks roadmaps/sums.toml in HOME,
@@ -24,7 +28,7 @@ from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 
 FOLDER = Path(__file__).resolve().parent
-SHOWN, FRESH = 2500, 500
+WORKED, ANSWERED, FRESH = 2500, 3000, 500
 WORDINGS = ("What is {}?", "{} = ?", "Compute {}.", "How much is {}?", "{}?", "Please work out {}.")
 
 
@@ -81,8 +85,9 @@ def write_files(folder: Path) -> dict[str, int]:
     train = [p for p in problems if side_of(f"sums|{p}") == "train"]
     fresh = [p for p in problems if side_of(f"sums|{p}") == "probe"][:FRESH]
     parts = {
-        "shown": [_worked(p, rng) for p in train[:SHOWN]],
-        "tasks": [_task(p, rng) for p in train[SHOWN:]],
+        "worked": [_shown(p, rng, _steps(*p)) for p in train[:WORKED]],
+        "answered": [_shown(p, rng, None) for p in train[WORKED : WORKED + ANSWERED]],
+        "tasks": [_task(p, rng) for p in train[WORKED + ANSWERED :]],
         "fresh": [_task(p, rng) | {"category": "sums"} for p in fresh],
     }
     for name, rows in parts.items():
@@ -99,9 +104,11 @@ def _value(problem: tuple[int, str, int]) -> int:
     return a + b if sign == "+" else a - b
 
 
-def _worked(problem: tuple[int, str, int], rng: random.Random) -> dict[str, object]:
-    answer = {"role": "assistant", "reasoning_content": _steps(*problem), "content": f"{_value(problem)}."}
-    return {"messages": [_asked(problem, rng), answer], "think": True, "id": "{}{}{}".format(*problem)}
+def _shown(problem: tuple[int, str, int], rng: random.Random, thinking: str | None) -> dict[str, object]:
+    answer = {"role": "assistant", "content": f"{_value(problem)}."}
+    if thinking is not None:
+        answer["reasoning_content"] = thinking
+    return {"messages": [_asked(problem, rng), answer], "id": "{}{}{}".format(*problem)}
 
 
 def _steps(a: int, sign: str, b: int) -> str:
@@ -119,7 +126,7 @@ def _steps(a: int, sign: str, b: int) -> str:
 def _task(problem: tuple[int, str, int], rng: random.Random) -> dict[str, object]:
     checks = [{"kind": "answer_number", "value": _value(problem)}, {"kind": "stops"}, {"kind": "calls_none"}]
     return {
-        "id": "{}{}{}".format(*problem), "messages": [_asked(problem, rng)], "think": True, "tools": [],
+        "id": "{}{}{}".format(*problem), "messages": [_asked(problem, rng)], "tools": [],
         "checks": checks,
     }  # fmt: skip
 

@@ -183,7 +183,12 @@ def test_two_processes_earn_and_learn_what_one_does(folder):
 def test_groups_that_all_fail_change_no_weights_and_are_counted(folder):
     text = CHAT + PRACTICE.replace("[02468].$", "never said")
     (folder / "rl.toml").write_text(text)
-    artifact = practised(folder, "practice.steps=3")
+    said = []
+    progress = QuietProgress()
+    progress.line = said.append
+    roadmap = load_roadmap(folder / "rl.toml", ["practice.steps=3"])
+    artifact = walk(roadmap, folder / "home", progress).artifacts["practice"]
+    assert sum("first 3 rollouts earned the same (0% pass)" in line for line in said) == 1
     parent = next((folder / "home" / "artifacts").glob("sft-*"))
     assert artifact.results["counts"]["same_reward"] == artifact.results["counts"]["groups"] == 12
     assert artifact.results["counts"]["trained_samples"] == 0
@@ -243,6 +248,13 @@ def test_a_reward_that_its_tasks_cannot_pay_is_refused_before_sampling(folder):
 def test_more_processes_than_prompts_are_refused(folder):
     with pytest.raises(GradusError, match="prompts_per_step = 1 cannot be shared by 2 processes"):
         practised(folder, "practice.prompts_per_step=1", "machine.processes=2")
+
+
+def test_questions_that_fill_the_context_are_an_error(folder):
+    task = {"id": "long", "messages": [{"role": "user", "content": "word " * 500}]}
+    (folder / "tasks.jsonl").write_text(json.dumps(task))
+    text = PRACTICE.replace('source = "talk"', 'source = "files:tasks.jsonl"')
+    assert "no prompt of a rollout leaves room for an answer" in refused(folder, text)
 
 
 def test_the_plan_knows_what_a_rollout_takes(folder):
