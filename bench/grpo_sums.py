@@ -5,10 +5,11 @@ The model is shown sums that were worked digit by digit in its thinking, and mor
 the former and hardly the latter, but answers at once by habit. No reward says how to answer: that the answer be right
 is all that is paid.
 
+    gradus run roadmaps/quickstart.toml --home HOME
     python bench/grpo_sums.py --home HOME [--write-only] [--out bench/results/grpo_sums.json]
 
-Writes bench/.work/sums/ (worked sums, tasks, probes; no problem is in two of them), walks roadmaps/sums.toml in HOME,
-whose artifacts of quickstart are reused where they are there, and records the comparison.
+Writes bench/.work/sums/ (worked sums, tasks, probes; no problem is in two of them), walks the stages that
+roadmaps/sums.toml has beyond quickstart, and records the comparison.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gradus.roadmap.schema import load_roadmap
 
 FOLDER = Path(__file__).resolve().parent
 WORKED, ANSWERED, FRESH = 2500, 3000, 500
+STAGES = ("worked", "answered", "direct", "before", "practice", "after")
 WORDINGS = ("What is {}?", "{} = ?", "Compute {}.", "How much is {}?", "{}?", "Please work out {}.")
 
 
@@ -43,7 +45,9 @@ def main() -> None:
     if options.write_only:
         return
     began = time.monotonic()
-    result = walk(load_roadmap(FOLDER.parent / "roadmaps" / "sums.toml"), options.home, live_progress())
+    roadmap = load_roadmap(FOLDER.parent / "roadmaps" / "sums.toml", ["machine.processes=1"])
+    for stage in STAGES:
+        result = walk(roadmap, options.home, live_progress(), only=stage)
     before, after = (result.artifacts[name].results["probes"] for name in ("before", "after"))
     practice = result.artifacts["practice"]
     write_result(
