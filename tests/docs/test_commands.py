@@ -170,3 +170,15 @@ def test_the_probes_page_lists_every_check():
         kinds - {"judge"}
         == {k for row in re.findall(r"^\| (`.*?) \|", text, re.M) for k in re.findall(r"`(\w+)`", row)} & kinds
     )
+
+
+def test_the_page_on_reinforcement_lists_every_reward_and_its_tasks_can_be_read(tmp_path):
+    from gradus.posttrain.rewards import REWARD_KINDS
+    from gradus.posttrain.tasks import load_tasks
+
+    page = ROOT / "docs" / "reinforcement.md"
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == set(REWARD_KINDS)
+    (tasks,) = (block["text"] for block in blocks(page) if block["mark"] == "file: tasks.jsonl")
+    (tmp_path / "tasks.jsonl").write_text(tasks, encoding="utf-8")
+    assert [task.id for task in load_tasks(tmp_path / "tasks.jsonl", "page")] == ["sum-1", "box-1", "code-1"]
