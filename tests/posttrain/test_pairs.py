@@ -12,14 +12,8 @@ from gradus.core.errors import DataError
 from gradus.core.settings import load_settings
 from gradus.engine.engine import Engine
 from gradus.engine.turn import Reply
-from gradus.posttrain.pairs import (
-    PairPrompt,
-    PairSettings,
-    judge,
-    make_pairs,
-    prompt_from_conversation,
-    prompt_from_probe,
-)
+from gradus.posttrain.pairs import PairSettings, make_pairs
+from gradus.posttrain.prompts import PairPrompt, judge, prompt_from_conversation, prompt_from_probe
 from gradus.tools.toolbox import ToolBox
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -149,8 +149,9 @@ def _answer_fault(thinking: str, answer: str, index: int) -> Violation | None:
     if not marks:
         return None
     marked = marks[-1]
-    result = next(group for group in marked.groups() if group is not None)
-    if _plain(result) and _plain(result) not in _plain(text):
+    result = _plain(next(group for group in marked.groups() if group is not None))
+    # Thinking about the form that was asked for quotes it: \boxed{ANSWER}.
+    if result not in ("", "answer", "youranswer") and result not in _plain(text):
         return _violation("answer_inside_thinking", index, _around(thinking, *marked.span()))
     return None
 

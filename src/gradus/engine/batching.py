@@ -66,7 +66,7 @@ class DecodeBatch:
         self.vocab_size = vocab_size
         self.prefix_ids = list(prefix_ids)
         self.num_slots = num_slots
-        self.device = model.embedding.device
+        self.device = model.device
         prefix = None
         if prefix_ids:
             tokens = torch.tensor(self.prefix_ids, device=self.device)

@@ -79,13 +79,17 @@ class Reply:
 
     turn: its messages (assistant, tool, ..., assistant), what was malformed, and how it ended: "stop", by the
     model or a stop string; "length", by max_tokens or the context; "calls", in calls that were not run, being beyond
-    max_calls or for tools that are not here; "cancelled". num_tokens: sampled ones. logprobs: of each of those, where
-    they were asked for.
+    max_calls or for tools that are not here; "cancelled". num_tokens: sampled ones. prompt_ids, ids: the tokens that
+    were read and those that followed, stop tokens and tool results among them; sampled: which of `ids` the model chose.
+    logprobs: of each of those, where they were asked for.
     """
 
     turn: AssistantTurn
     num_tokens: int
     num_prompt_tokens: int
+    prompt_ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()
+    sampled: tuple[bool, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] = ()
 
     @property
@@ -147,6 +151,8 @@ class Turn:
         self._opens = conversation.messages[-1].role == "user"
         self._stop_ids = frozenset(form.stop_ids)
         self._segment: list[int] = []
+        self._ids: list[int] = []  # all that followed the prompt
+        self._sampled: list[bool] = []
         self._messages: list[Message] = []
         self._problems: list[str] = []
         self._num_calls = 0
@@ -179,7 +185,7 @@ class Turn:
         if logprobs is not None:
             self._logprobs.append(logprobs)
         self._num_thought += self._parser is not None and self._parser.in_think
-        self._take(token)
+        self._take(token, sampled=True)
         if self._stop.found:
             self._finish("stop")
         elif token in self._stop_ids:
@@ -195,9 +201,11 @@ class Turn:
             self.forced.clear()
             self._finish("cancelled")
 
-    def _take(self, token: int) -> None:
+    def _take(self, token: int, *, sampled: bool) -> None:
         """A token of the assistant's own, sampled or forced."""
         self._segment.append(token)
+        self._ids.append(token)
+        self._sampled.append(sampled)
         if self._constraint is not None:
             self._constraint.push(token)
         if self._parser is not None:
@@ -210,7 +218,7 @@ class Turn:
             closing = self._form.think_end_ids()
             self.forced.extend(closing)
             for token in closing:
-                self._take(token)
+                self._take(token, sampled=False)
 
     def run_out(self) -> None:
         """The context is full."""
@@ -221,7 +229,8 @@ class Turn:
         """What came of it, once finished."""
         assert self.finished
         turn = AssistantTurn(tuple(self._messages), self._finish_reason, tuple(self._problems))
-        return Reply(turn, self.num_sampled, len(self.prompt_ids), tuple(self._logprobs))
+        prompt, ids, sampled = tuple(self.prompt_ids), tuple(self._ids), tuple(self._sampled)
+        return Reply(turn, self.num_sampled, len(prompt), prompt, ids, sampled, tuple(self._logprobs))
 
     def take_events(self) -> list[StreamEvent]:
         """Events since the last call, where the turn listens."""
@@ -246,7 +255,10 @@ class Turn:
         self._num_calls = num_calls
         results = [self._toolbox.run(call) for call in calls]
         self._messages += results
-        self.forced.extend(self._form.tool_result_ids(results).tolist())
+        result_ids = self._form.tool_result_ids(results).tolist()
+        self.forced.extend(result_ids)
+        self._ids += result_ids
+        self._sampled += [False] * len(result_ids)
         self._tell([ToolResult(result) for result in results])
         self._parser = self._new_parser()
         self._constraint = self._new_constraint()

@@ -144,7 +144,7 @@ def reference_logps(
     together and share the work, unless the model is sharded. on_progress: called with (documents done, all documents).
     """
     world = world or World()
-    device = model.embedding.device
+    device = model.device
     found = torch.zeros(store.num_documents, dtype=torch.float32)
     # A sharded model is gathered for every pass by all processes.
     rank, size = (0, 1) if world.is_sharded else (world.rank, world.size)

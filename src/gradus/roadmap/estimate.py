@@ -97,14 +97,16 @@ def _memory_of_one(
     is_sharded = device.processes > 1 and device.parallel != "replicate"
     if not is_sharded and device.activation_checkpointing == "none":
         return training_memory(
-            config,
-            micro_tokens,
-            mean_context=mean_context,
-            keeps_probabilities=device.name == CPU,
-            state_bytes=state_bytes,
+            config, micro_tokens, mean_context=mean_context, on_cpu=device.name == CPU, state_bytes=state_bytes
         )
     ranks = device.processes if is_sharded else 1
     micro_batches = max(1, settings.batch_tokens // (device.processes * micro_tokens))
     return sharded_memory(
-        config, micro_tokens, ranks, device.activation_checkpointing, micro_batches, state_bytes=state_bytes
+        config,
+        micro_tokens,
+        ranks,
+        device.activation_checkpointing,
+        micro_batches,
+        state_bytes=state_bytes,
+        offload=device.offload,
     )

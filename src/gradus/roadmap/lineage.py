@@ -14,7 +14,7 @@ from gradus.model.config import ModelConfig
 from gradus.train.config import OptimizerSettings
 
 # Artifact kinds of models that have learned to answer.
-FINE_TUNED = ("sft", "dpo")
+FINE_TUNED = ("sft", "dpo", "grpo")
 
 
 def fine_tuned_problem(parent: Mapping[str, Any], allowed: bool) -> str:

@@ -8,9 +8,11 @@ drops the lines that its checkpoint does not know.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,7 +46,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 SMOKE_STEPS = 12
 # What has a model to begin from, or to ask: artifacts of these kinds.
-MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo")
+MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
 
 class TrainingSettings(StageSettings):
@@ -100,13 +102,17 @@ class Session:
 
     def prepare(self, model: Transformer) -> None:
         """Wrap and shard a model as `[machine]` says."""
-        from gradus.train.sharding import prepare_model
+        from gradus.train.sharding import can_compile, prepare_model
 
+        kind, compile = self.machine.activation_checkpointing, self.machine.compile
+        if compile == "auto":
+            compile = kind != "selective" and can_compile(self.device)
         prepare_model(
             model,
             self.world,
-            activation_checkpointing=self.machine.activation_checkpointing,
-            compile=self.machine.compile,
+            activation_checkpointing=kind,
+            compile=compile,
+            offload_from=self.device if self.machine.offload else None,
         )
 
 
@@ -120,13 +126,19 @@ def training_session(place: Place) -> Iterator[Session]:
     threads = torch.get_num_threads()
     if place.machine.threads is None and place.world_size > 1:
         # Two processes with all cores each wait for each other's threads: 25 times slower (EXPERIMENTS.md).
-        torch.set_num_threads(max(1, threads // place.world_size))
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", place.world_size))))
     name = place.machine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name, place.rank) if name == "cuda" else torch.device(name)
+    # Of several machines each counts its GPUs, and its processes, by itself.
+    local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
+    device = torch.device(name, local_rank) if name == "cuda" else torch.device(name)
     if name == "cuda":
         torch.cuda.set_device(device)
+    elif place.machine.offload:
+        raise TrainingError(
+            "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"
+        )
     world = join_world(device, place.machine.parallel)
     try:
         yield Session(world, device, place.machine)
@@ -345,11 +357,13 @@ def training_reports(
     session: Session,
     checkpoints: Checkpoints,
     parent: ModelReference | None,
+    *,
+    on_policy: bool = False,
 ) -> Iterator[StepReport]:
     """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries.
 
     parent: the model that the stage began from, whose optimizer state a warm start takes over. The batches of the next
-    steps are made in the background.
+    steps are made in the background. on_policy: each step's are made with its own weights.
     """
     from gradus.data.prefetch import Prefetch
     from gradus.train.loop import fit
@@ -368,7 +382,8 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         _carry_over(optimizer, parent, place)
-    with Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
+    made = batches if session.device.type != "cuda" else partial(_pinned, batches)
+    with nullcontext(batches) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,
@@ -408,3 +423,8 @@ def _carry_over(optimizer: Optimizer, parent: ModelReference | None, place: Plac
         f"  optimizer state of {parent.label} after {checkpoint.step:,} steps taken over ({format_count(size)}B); "
         "the schedule begins anew"
     )
+
+
+def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:
+    """A step's batches in memory that a GPU takes them from without the host waiting."""
+    return [batch.pinned() for batch in batches(step)]

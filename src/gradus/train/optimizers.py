@@ -126,8 +126,9 @@ class Optimizer:
 
         step: the global step, from 0; lr_scale: the schedule's share of the peak rates; divisor: () fp32 that
         gradients are divided by; skip: () bool, True leaves weights and state as they are. Nothing here waits
-        for the device.
+        for the device, unless weights are offloaded from it.
         """
+        skip, divisor = skip.to(self._count.device), divisor.to(self._count.device)
         if skip.device.type == "cpu" and bool(skip):  # reading it is free here
             return
         if self.muon is not None:

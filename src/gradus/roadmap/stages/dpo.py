@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAKES = "dpo"
 INPUTS = (
-    Input("from", ("sft", "dpo", "import")),
+    Input("from", ("sft", "dpo", "grpo", "import")),
     Input("pairs", ("pairs",)),
 )
 PARALLEL = True
@@ -182,8 +182,8 @@ def _reference(
     if session.world.all_agree(file.is_file()):
         try:
             return np.load(file, allow_pickle=False)  # type: ignore[no-any-return]
-        except (ValueError, EOFError) as error:
-            raise ArtifactError(f"{file}: damaged reference log-probabilities ({error}); delete the file") from None
+        except (ValueError, EOFError):
+            raise ArtifactError(f"{file}: damaged reference log-probabilities; delete the file") from None
     with place.progress.task("reference log-probabilities", store.num_documents) as task:
         found = reference_logps(model, store, world=session.world, on_progress=lambda done, _: task.update(done))
     if session.world.is_main:

@@ -30,7 +30,7 @@ from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Sour
 
 if TYPE_CHECKING:
     from gradus.conversation.messages import Conversation
-    from gradus.conversation.records import Quarantined
+    from gradus.conversation.records import Imported, Quarantined
 
 VERSION = 2
 MAKES = "pool"
@@ -38,7 +38,7 @@ INPUTS: tuple[Input, ...] = ()
 
 SMOKE_ROWS = 300
 _ROW_BYTES = 1500  # a usual row of JSON, for plans
-_RECORD_ENDINGS = {".json", ".jsonl", ".ndjson", ".parquet"}
+RECORD_ENDINGS = {".json", ".jsonl", ".ndjson", ".parquet"}
 
 
 class Settings(StageSettings):
@@ -72,19 +72,36 @@ class Settings(StageSettings):
 
     def smoke(self) -> Self:
         """A few hundred rows of each source, enough of them held back."""
-        few = tuple(
-            source.model_copy(update={"max_rows": min(source.max_rows or SMOKE_ROWS, SMOKE_ROWS)})
-            for source in self.sources
-        )
+        few = few_rows(self.sources)
         return self.model_copy(update={"sources": few, "validation_fraction": max(self.validation_fraction, 0.05)})
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     """One digest for each path, dataset and filter from outside."""
+    problems: list[Problem] = []
+    found: dict[str, str] = {}
+    try:
+        found |= source_digests(settings.sources, roadmap_dir)
+    except SourceError as error:
+        problems += error.problems
+    try:
+        found |= outside_fingerprints(settings.filters, roadmap_dir)
+    except ConfigError as error:
+        problems.append(Problem(("filters",), str(error)))
+    if problems:
+        raise SourceError(problems)
+    return found
+
+
+def few_rows(found: tuple[AnyPoolSource, ...]) -> tuple[AnyPoolSource, ...]:
+    """The same sources with a few hundred rows each, for a smoke walk."""
+    return tuple(s.model_copy(update={"max_rows": min(s.max_rows or SMOKE_ROWS, SMOKE_ROWS)}) for s in found)
+
+
+def source_digests(sources: tuple[AnyPoolSource, ...], roadmap_dir: Path) -> dict[str, str]:
+    """One digest for each path and dataset. Errors: SourceError with all that cannot be read."""
     entries = [
-        (("sources", i, "path"), source.path)
-        for i, source in enumerate(settings.sources)
-        if isinstance(source, PoolFiles)
+        (("sources", i, "path"), source.path) for i, source in enumerate(sources) if isinstance(source, PoolFiles)
     ]
     problems: list[Problem] = []
     found: dict[str, str] = {}
@@ -92,7 +109,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
         found |= file_sources(entries, roadmap_dir)
     except SourceError as error:
         problems += error.problems
-    for index, source in enumerate(settings.sources):
+    for index, source in enumerate(sources):
         try:
             if not isinstance(source, PoolFiles):
                 found[f"sources[{index}]"] = _dataset_digest(source, roadmap_dir)
@@ -101,10 +118,6 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
         except DataError as error:
             key = "name" if isinstance(source, PoolPreset) else "repo"
             problems.append(Problem(("sources", index, key), str(error)))
-    try:
-        found |= outside_fingerprints(settings.filters, roadmap_dir)
-    except ConfigError as error:
-        problems.append(Problem(("filters",), str(error)))
     if problems:
         raise SourceError(problems)
     return found
@@ -137,7 +150,7 @@ def record_files(path: str, roadmap_dir: Path) -> list[Path]:
         return files
     from gradus.conversation.records import golden_answer_file
 
-    named = [file for file in files if _RECORD_ENDINGS & {suffix.lower() for suffix in file.suffixes}]
+    named = [file for file in files if RECORD_ENDINGS & {suffix.lower() for suffix in file.suffixes}]
     golden = {golden_answer_file(file) for file in named}
     return [file for file in named if file not in golden]
 
@@ -147,7 +160,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     size, rows = 0.0, 0.0
     notes: list[str] = []
     for source in settings.sources:
-        in_source = _source_bytes(source, stage, notes)
+        in_source = source_bytes(source, stage, notes)
         taken = min(in_source / _ROW_BYTES, source.max_rows or float("inf"))
         size += taken * _ROW_BYTES
         rows += taken
@@ -157,7 +170,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     return Estimate(seconds=seconds, memory_bytes=1.5e8 + rows * 100, facts=facts, notes=tuple(notes))
 
 
-def _source_bytes(source: AnyPoolSource, stage: Stage, notes: list[str]) -> float:
+def source_bytes(source: AnyPoolSource, stage: Stage, notes: list[str]) -> float:
     """About how many bytes of JSON a source is."""
     if isinstance(source, PoolFiles):
         return sum(
@@ -193,10 +206,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             filters=[judge for _, judge in filters],
             calls_may_end=settings.calls_may_end,
         )
-    return place.commit(pool_results(counts) | {"commits": _commits(settings.sources)})
+    return place.commit(pool_results(counts) | {"commits": commits(settings.sources)})
 
 
-def _commits(found: tuple[AnyPoolSource, ...]) -> dict[str, str]:
+def commits(found: tuple[AnyPoolSource, ...]) -> dict[str, str]:
     """The commit that was read of each dataset."""
     from gradus.data.hub import hub_listing
 
@@ -207,17 +220,25 @@ def _commits(found: tuple[AnyPoolSource, ...]) -> dict[str, str]:
 def pool_rows(
     found: tuple[AnyPoolSource, ...], roadmap_dir: Path, seed: int = 0, raw_dir: Path | None = None
 ) -> Iterator[Conversation | Quarantined]:
-    """The rows of some sources, in their order; preference pairs are quarantined."""
+    """The conversations of some sources, in their order; preference pairs are quarantined."""
     from gradus.conversation.messages import Pair
     from gradus.conversation.records import Quarantined
+
+    for row in source_rows(found, roadmap_dir, seed, raw_dir):
+        if isinstance(row, Pair):
+            detail = "a preference pair; a pool takes conversations"
+            yield Quarantined(row.id, 0, detail, "preference_pair", row.source)
+        else:
+            yield row
+
+
+def source_rows(
+    found: tuple[AnyPoolSource, ...], roadmap_dir: Path, seed: int = 0, raw_dir: Path | None = None
+) -> Iterator[Imported]:
+    """All rows of some sources, in their order: conversations, preference pairs, and what cannot be read."""
     from gradus.tools.toolbox import ToolBox
 
     toolbox = ToolBox()
     for source in found:
         files = record_files(source.path, roadmap_dir) if isinstance(source, PoolFiles) else []
-        for row in read_pool_source(source, files, seed, toolbox.run, raw_dir):
-            if isinstance(row, Pair):
-                detail = "a preference pair; a pool takes conversations"
-                yield Quarantined(row.id, 0, detail, "preference_pair", row.source)
-            else:
-                yield row
+        yield from read_pool_source(source, files, seed, toolbox.run, raw_dir)
