@@ -252,6 +252,19 @@ def data_trace(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="ROADMAP/STAGE of an eval stage, or a file of --json.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Say of each measure whether B is better than A, worse, or not resolved."""
+    from gradus.cli import comparing
+
+    comparing.compare(first, second, home_folder(home), json)
+
+
+@app.command()
 def report(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
     out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,

@@ -66,7 +66,7 @@ class TaskResult:
         }
 
     def measures(self) -> dict[str, Any]:
-        """What a gate can name: "acc", "acc_norm" with 0 or 1 by item id for paired tests, "perplexity"."""
+        """What a gate can name: "acc", "acc_norm" with 0 or 1 by item id for paired tests, "perplexity" with nats."""
         found: dict[str, Any] = {}
         for name, right in self.verdicts().items():
             measure: dict[str, Any] = proportion(sum(right.values()), len(right))
@@ -87,6 +87,7 @@ class TaskResult:
     def _perplexity(self) -> dict[str, Any]:
         """exp of the mean nats of an item, as lm-eval has it; the interval is that of the mean."""
         nats = [-answers[0].logp for answers in self.answers]
+        items = {item.id: value for item, value in zip(self.items, nats, strict=True)}
         mean, error = sum(nats) / len(nats), standard_error(nats)
         value = math.exp(mean)
         return {
@@ -95,6 +96,8 @@ class TaskResult:
             "lower": math.exp(mean - Z95 * error),
             "upper": math.exp(mean + Z95 * error),
             "standard_error": value * error,
+            "lower_is_better": True,
+            "items": items,
         }
 
     def to_json(self) -> dict[str, Any]:
