@@ -1,9 +1,10 @@
-"""Claim: log-likelihood tasks against lm-eval's own transformers backend: same folder, items, threads; sides alternating.
+"""Claim: log-likelihood tasks against lm-eval's own transformers backend, same folder, items, threads, sides in turn.
 
-A fresh `--depth` model of the portable family with a tokenizer of `--vocab-size` ids, trained on `--texts`, is saved once
-and loaded by both. Each side is asked the first `--items` items of each task (lm-eval by its own task files over the
-local data sets, in batches of `--batch-size`); its figure is items a second, from texts to log-likelihoods, without
-loading. The log-likelihoods of both are compared too.
+A fresh `--depth` model of the portable family and a tokenizer trained on WikiText-2 are saved once and loaded by both.
+Each side is asked the first `--items` items of each task, lm-eval by its own task files over the local data sets, once
+for each of `--batch-sizes` (its default is 1). A side's figure is items a second of processor time, from texts to
+log-likelihoods and without loading, so that what else the machine does counts for neither. The log-likelihoods of both
+are compared too.
 
     python bench/lm_eval_throughput.py --peer-python PEER/bin/python --data ../shared/data
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import statistics
 import tempfile
 import time
@@ -51,9 +51,9 @@ def prepare(folder: Path, args: argparse.Namespace) -> None:
 def ours(engine: Any, task: str, args: argparse.Namespace) -> tuple[float, list[list[float]]]:
     """(seconds, log-likelihoods) of one task."""
     texts = [pair for pair in task_items_of(task, args.data) if task != "mmlu" or SUBJECT in pair[0]][: args.items]
-    began = time.perf_counter()
+    began = time.process_time()
     answers = answers_of(engine.model, asked(texts, engine.tokenizer))
-    return time.perf_counter() - began, [[answer.logp for answer in found] for found in answers]
+    return time.process_time() - began, [[answer.logp for answer in found] for found in answers]
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--context", type=int, default=1024)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE / "results/lm_eval_throughput.json")
     args = parser.parse_args()
@@ -76,34 +76,35 @@ def main() -> None:
         prepare(Path(name), args)
         engine = load_engine(name)
         peer = Peer(
-            args.peer_python, "lm_eval_throughput_peer.py", name, args.data.resolve(), args.items, args.batch_size,
-            args.threads, environment={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(args.threads)},
+            args.peer_python, "lm_eval_throughput_peer.py", name, args.data.resolve(), args.items, args.threads,
+            environment={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(args.threads)},
         )  # fmt: skip
         tasks: dict[str, Any] = {}
         for task in TASKS:
-            rounds = []
+            own, logp = [], []
+            theirs: dict[int, list[float]] = {size: [] for size in args.batch_sizes}
+            most = 0.0
             for _ in range(args.rounds):
                 seconds, logp = ours(engine, task, args)
-                theirs = peer.ask(task=task)
-                apart = [
-                    abs(a - b) for x, y in zip(logp, theirs["logp"], strict=True) for a, b in zip(x, y, strict=True)
-                ]
-                rounds.append((len(logp) / seconds, len(logp) / theirs["seconds"], max(apart)))
-                print(task, *(f"{value:.3g}" for value in rounds[-1]), flush=True)
-            own, other, apart_most = (statistics.median(column) for column in zip(*rounds, strict=True))
+                own.append(len(logp) / seconds)
+                for size in args.batch_sizes:
+                    answer = peer.ask(task=task, batch_size=size)
+                    theirs[size].append(len(logp) / answer["seconds"])
+                    most = max(most, *(abs(a - b) for x, y in zip(logp, answer["logp"], strict=True)
+                                       for a, b in zip(x, y, strict=True)))  # fmt: skip
+            rate = statistics.median(own)
+            rates = {size: statistics.median(found) for size, found in theirs.items()}
             tasks[task] = {
-                "items": args.items, "gradus_items_per_second": own, "lm_eval_items_per_second": other,
-                "times": own / other, "greatest_difference_nats": apart_most,
+                "gradus_items_per_second": rate, "greatest_difference_nats": most,
+                "lm_eval": {size: {"items_per_second": other, "times": rate / other} for size, other in rates.items()},
             }  # fmt: skip
+            print(task, tasks[task], flush=True)
         result = machine() | {
             "peer": peer.ready, "idle_fraction_after": idle_fraction(), "tasks": tasks,
-            "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()
-                         if k in ("items", "rounds", "depth", "vocab_size", "context", "batch_size", "threads")},
-            "times_geometric_mean": statistics.geometric_mean(entry["times"] for entry in tasks.values()),
+            "settings": {k: getattr(args, k) for k in ("items", "rounds", "depth", "vocab_size", "context", "threads")},
         }  # fmt: skip
         peer.close()
     write_result(args.out, result)
-    print(json.dumps({task: round(entry["times"], 2) for task, entry in tasks.items()}))
 
 
 if __name__ == "__main__":

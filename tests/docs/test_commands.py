@@ -3,11 +3,12 @@
 A command is a line of a ```sh block. What is changed on the way, for all commands alike and nothing else:
 `gradus run` gets `--smoke`, so runs are called NAME-smoke and later commands mean those; `make TARGET` is asked
 what it would do (`make -n`), since this test is itself part of `make test`; the place `file:///backup` is a folder of
-the test. Blocks after `<!-- file: NAME -->`
+the test, and `sets` one of a few rows of benchmarks. Blocks after `<!-- file: NAME -->`
 are written to that file first. Any other command or mark fails the test.
 """
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -69,9 +70,22 @@ def sandbox(tmp_path_factory):
             if block["mark"] and block["mark"].startswith("file: "):
                 (folder / block["mark"].removeprefix("file: ")).write_text(block["text"], encoding="utf-8")
     (folder / "texts").mkdir()
+    write_evaluation_sets(folder / "sets")
     prose = "\n\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     (folder / "texts" / "pages.txt").write_text(prose, encoding="utf-8")
     return folder
+
+
+def write_evaluation_sets(folder):
+    """A few rows of the benchmarks that the pages ask, where a reader has the published files."""
+    choices = ["a red ball", "four", "the old house"]
+    rows = [{"id": f"q{n}", "question": f"What is {n} and {n}?", "choices": choices, "gold": n % 3} for n in range(12)]
+    passages = [{"context": f"He had {n} cats and each of the {n} was his", "continuation": "cat"} for n in range(6)]
+    files = {"arc/arc_easy_test": rows, "arc/arc_easy_val": [], "lambada/lambada_openai": passages}
+    for name, found in files.items():
+        file = folder / f"{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
 
 
 def run_in(folder, words):
@@ -157,3 +171,11 @@ def test_the_probes_page_lists_every_check():
         kinds - {"judge"}
         == {k for row in re.findall(r"^\| (`.*?) \|", text, re.M) for k in re.findall(r"`(\w+)`", row)} & kinds
     )
+
+
+def test_the_benchmarks_page_lists_every_task():
+    from gradus.eval.benchmarks import KNOWN
+
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    table = [row.split("|")[1] for row in re.findall(r"^\| `.*$", text, re.M)]
+    assert {name for cell in table for name in re.findall(r"`(\w+)`", cell)} == set(KNOWN)

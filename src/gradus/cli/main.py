@@ -166,6 +166,9 @@ def eval_tasks(
     ] = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="CORE's bundle [core_bundle in the folder].")] = None,
     bos: Annotated[bool, typer.Option("--bos", help="Begin every text with the end-of-text token.")] = False,
+    corpus: Annotated[
+        str | None, typer.Option("--corpus", help="ROADMAP/STAGE of a corpus to look for the items in.")
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON; a run cut short goes on.")
     ] = None,
@@ -173,8 +176,12 @@ def eval_tasks(
 ) -> None:
     """Score benchmarks by log-likelihood, as lm-eval defines them, and CORE."""
     from gradus.cli.evaluating import evaluate_tasks
+    from gradus.data.benchmarks import benchmarks_folder
+    from gradus.eval.benchmarks import BenchmarkSettings
 
-    evaluate_tasks(model, tasks.split(","), home_folder(home), limit, folder, bundle, bos, json)
+    place = benchmarks_folder(str(folder) if folder else None, Path())
+    settings = BenchmarkSettings(place, bundle, limit, bos)
+    evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 
 
 @eval_app.command("harness")

@@ -45,7 +45,10 @@ _RIGHT: dict[Measure, tuple[str, Callable[[Asked, Sequence[Likelihood]], bool]]]
 
 @dataclass(frozen=True)
 class TaskResult:
-    """All items of one task on one model. digest: of what was asked; settings: how, for the record."""
+    """All items of one task on one model. digest: of what was asked; settings: how, for the record.
+
+    contaminated: ids of the items that stand in the training corpus; None where none was looked through.
+    """
 
     task: str
     model: str
@@ -55,6 +58,7 @@ class TaskResult:
     digest: str
     seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
+    contaminated: frozenset[str] | None = None
 
     def verdicts(self) -> dict[str, dict[str, int]]:
         """For each accuracy 1 or 0 by item id."""
@@ -77,6 +81,10 @@ class TaskResult:
                 spread = Z95 * measure["standard_error"]
                 measure["lower"] = max(0.0, measure["value"] - spread)
                 measure["upper"] = min(1.0, measure["value"] + spread)
+            if self.contaminated is not None:
+                clean = [value for key, value in right.items() if key not in self.contaminated]
+                measure["contaminated"] = len(right) - len(clean)
+                measure["clean"] = proportion(sum(clean), len(clean))
             found[name] = measure | {"items": right}
         if "perplexity" in self.wanted:
             found["perplexity"] = self._perplexity()
@@ -111,6 +119,8 @@ class TaskResult:
                 entry["gold"] = item.gold
             entry["logp"] = [answer.logp for answer in answers]
             entry["tokens"] = [answer.num_tokens for answer in answers]
+            if self.contaminated is not None:
+                entry["contaminated"] = item.id in self.contaminated
             items.append(entry | {name: right[item.id] for name, right in verdicts.items()})
         return {
             "task": self.task,
