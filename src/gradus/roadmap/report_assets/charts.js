@@ -7,8 +7,12 @@ const TITLES = {
   margin: "reward margin", mfu: "MFU (share of the peak)", accuracy: "pairs told apart",
   chosen_change: "chosen answers against the reference (nats per token)", kl_estimate: "KL estimate (nats per answer)",
   both_fall: "pairs where both answers became less likely (share)", grad_norm: "gradient norm", skipped: "skipped steps",
+  reward: "reward of sampled answers", pass_rate: "answers that pass", kl: "divergence from the start (nats per token)",
 };
-const FIRST = ["tokens_per_second", "mfu", "lr", "margin", "accuracy", "chosen_change", "kl_estimate"];
+const LOSSES = { dpo: "loss (nats per pair)", grpo: "loss (advantage per token)" };
+const FIRST = [
+  "tokens_per_second", "mfu", "lr", "margin", "accuracy", "chosen_change", "kl_estimate", "reward", "pass_rate", "kl",
+];
 // What the machine did meanwhile: its name here, and how a logged figure becomes one of the unit behind it.
 const MACHINE = {
   cpu_fraction: ["processor cores busy (%)", 100], memory_bytes: ["memory of all processes (GiB)", 2 ** -30],
@@ -43,7 +47,7 @@ function stageCharts(entry, axis) {
   const train = Object.keys(entry.train).filter((name) => !NOT_DRAWN.has(name) && changes(entry.train[name]));
   const one = (name) => ({ title: TITLES[name] || words(name), names: [name], columns: entry.train });
   const panels = [
-    ...(entry.train.loss ? [{ ...one("loss"), title: `loss (nats per ${stage.kind === "dpo" ? "pair" : "token"})`, wide: true, smooth: true, passedOver: entry.passed_over }] : []),
+    ...(entry.train.loss ? [{ ...one("loss"), title: LOSSES[stage.kind] || "loss (nats per token)", wide: true, smooth: true, passedOver: entry.passed_over }] : []),
     ...evaluatedPanels(entry.evaluate),
     ...FIRST.filter((name) => train.includes(name)).map(one),
   ];
