@@ -10,6 +10,7 @@ KINDS = {
     "tokenizer": "gradus.roadmap.stages.tokenizer",
     "tokenize": "gradus.roadmap.stages.tokenize",
     "synthesize": "gradus.roadmap.stages.synthesize",
+    "distill": "gradus.roadmap.stages.distill",
     "pool": "gradus.roadmap.stages.pool",
     "import": "gradus.roadmap.stages.import_model",
     "pretrain": "gradus.roadmap.stages.pretrain",
@@ -18,7 +19,10 @@ KINDS = {
     "extend": "gradus.roadmap.stages.extend",
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",
+    "preferences": "gradus.roadmap.stages.preferences",
+    "distill_pairs": "gradus.roadmap.stages.distill_pairs",
     "dpo": "gradus.roadmap.stages.dpo",
+    "grpo": "gradus.roadmap.stages.grpo",
     "eval": "gradus.roadmap.stages.eval",
 }
 

@@ -43,13 +43,14 @@ def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, d
     return total + (extra - extra.detach()), count, {name: count * value for name, value in metrics.items()}
 
 
-def token_logp(model: Transformer, batch: Batch) -> Tensor:
+def token_logp(model: Transformer, batch: Batch, temperature: float = 1.0) -> Tensor:
     """Log-probability of every supervised target, (M,) fp32 in nats, differentiable, in token order.
 
-    `batch.supervised` are their places and `batch.documents.index[batch.supervised]` their documents.
+    `batch.supervised` are their places and `batch.documents.index[batch.supervised]` their documents. temperature: by
+    which logits are divided, as in sampling.
     """
     hidden, targets = supervised_hidden(model, batch)
-    return target_logp(hidden, model.head_weight, targets, model.config.softcap)
+    return target_logp(hidden, model.head_weight, targets, model.config.softcap, temperature)
 
 
 def supervised_hidden(model: Transformer, batch: Batch, routing: list[Routing] | None = None) -> tuple[Tensor, Tensor]:
@@ -70,9 +71,22 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: 
     return -target_logp(hidden, weight, targets, softcap).sum()
 
 
-def target_logp(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
-    """log softmax(logits)[target] per token, (M,) fp32; the backward recomputes the logits."""
-    return _TargetLogp.apply(hidden, weight, targets, softcap)  # type: ignore[no-any-return,no-untyped-call]
+def target_logp(
+    hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None, temperature: float = 1.0
+) -> Tensor:
+    """log softmax(logits / temperature)[target] per token, (M,) fp32; the backward recomputes the logits."""
+    return _TargetLogp.apply(hidden, weight, targets, softcap, temperature)  # type: ignore[no-any-return,no-untyped-call]
+
+
+@torch.no_grad()
+def token_entropy(hidden: Tensor, weight: Tensor, softcap: float | None = None, temperature: float = 1.0) -> Tensor:
+    """Entropy of softmax(logits / temperature) per token, (M,) fp32 in nats."""
+    cast = weight.to(hidden.dtype)
+    out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+    for rows in _blocks(hidden, weight):
+        logp = torch.log_softmax(_capped(F.linear(hidden[rows], cast).float(), softcap)[0] / temperature, -1)
+        out[rows] = -(logp.exp() * logp).sum(-1)
+    return out
 
 
 def _capped(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
@@ -95,7 +109,9 @@ class _CrossEntropySum(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
         cast = weight.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        is_head_trained = ctx.needs_input_grad[1]
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if is_head_trained else None
         places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), softcap)
@@ -107,45 +123,51 @@ class _CrossEntropySum(torch.autograd.Function):
             if slope is not None:
                 probabilities *= slope
             torch.mm(probabilities, cast, out=grad_hidden[rows])
-            grad_weight += probabilities.T @ hidden[rows]
+            if grad_weight is not None:
+                grad_weight += probabilities.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         if grad.device.type == "cpu" and float(grad) == 1.0:  # a plain sum, the usual case; reading it is free here
             return grad_hidden, grad_weight, None, None
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None, None
+        scaled_weight = None if grad_weight is None else grad_weight * grad
+        return grad_hidden * grad.to(grad_hidden.dtype), scaled_weight, None, None
 
 
 class _TargetLogp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, temperature: float
+    ) -> Tensor:
         cast = weight.to(hidden.dtype)
         out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         for rows in _blocks(hidden, weight):
-            logits = _capped(F.linear(hidden[rows], cast).float(), softcap)[0]
+            logits = _capped(F.linear(hidden[rows], cast).float(), softcap)[0] / temperature
             out[rows] = logits.gather(1, targets[rows, None])[:, 0] - logits.logsumexp(-1)
         ctx.save_for_backward(hidden, weight, targets)
-        ctx.softcap = softcap
+        ctx.softcap, ctx.temperature = softcap, temperature
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         hidden, weight, targets = ctx.saved_tensors
         cast = weight.to(hidden.dtype)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), ctx.softcap)
-            d_logits = torch.softmax(logits, -1)
+            d_logits = torch.softmax(logits / ctx.temperature, -1)
             d_logits[places[: len(d_logits)], targets[rows]] -= 1
             if slope is not None:
                 d_logits *= slope
-            d_logits *= -grad[rows, None].to(hidden.dtype)
+            d_logits *= (-grad[rows, None] / ctx.temperature).to(hidden.dtype)
             torch.mm(d_logits, cast, out=grad_hidden[rows])
-            grad_weight += d_logits.T @ hidden[rows]
-        return grad_hidden, grad_weight, None, None
+            if grad_weight is not None:
+                grad_weight += d_logits.T @ hidden[rows]
+        return grad_hidden, grad_weight, None, None, None

@@ -35,10 +35,13 @@ def prepare_model(
     *,
     activation_checkpointing: ActivationCheckpointing = "none",
     compile: bool = False,
+    offload_from: torch.device | None = None,
 ) -> None:
     """Make a model train as asked; best while it has shapes alone, on the meta device.
 
     Names of parameters stay. With one process nothing is sharded. Compiled layers cannot be checkpointed selectively.
+    offload_from: the device that computes where weights, gradients and the optimizer's work are the host's; a sharded
+    model only.
     """
     assert not (compile and activation_checkpointing == "selective"), "the settings refuse this"
     for block in model.blocks:
@@ -51,7 +54,8 @@ def prepare_model(
         if activation_checkpointing != "none":
             pieces.forward = _checkpointed(block.forward, activation_checkpointing)
     if world.mesh is not None:
-        _shard(model, world.mesh)
+        model.offloaded_from = offload_from
+        _shard(model, world.mesh, offload_from)
 
 
 def can_compile(device: torch.device) -> bool:
@@ -82,14 +86,17 @@ def _keep_costly(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Che
     return CheckpointPolicy.MUST_SAVE if operation.name().startswith(_COSTLY) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _shard(model: Transformer, mesh: Any) -> None:
-    from torch.distributed.fsdp import FSDPModule, fully_shard
+def _shard(model: Transformer, mesh: Any, offload_from: torch.device | None) -> None:
+    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
+    policy = OffloadPolicy()
+    if offload_from is not None:
+        policy = CPUOffloadPolicy(pin_memory=offload_from.type == "cuda")
     for block in model.blocks:
-        fully_shard(block, mesh=mesh)
+        fully_shard(block, mesh=mesh, offload_policy=policy)
     # The loss multiplies by the head after the model has returned, so embedding and head stay gathered till the
     # backward pass is through.
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False, offload_policy=policy)
     for module in (*model.blocks, model):
         assert isinstance(module, FSDPModule)
         # Gradients are sums: the count of all processes divides them once, in the step.
@@ -111,7 +118,7 @@ def sum_gradients_after(model: Transformer, is_last: bool) -> None:
 
 def idle_batch_loss(model: Transformer) -> Tensor:
     """A loss of zero that takes part in every gathering and summing, for a process that has fewer micro-batches."""
-    token = torch.zeros(1, dtype=torch.int64, device=model.embedding.device)
+    token = torch.zeros(1, dtype=torch.int64, device=model.device)
     return next_token_loss(model, Batch(token, token, Documents([0, 1], token)))[0] * 0.0
 
 

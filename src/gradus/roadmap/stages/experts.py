@@ -22,6 +22,7 @@ from gradus.core.files import write_atomic
 from gradus.core.quantity import format_count
 from gradus.model.config import ModelConfig, model_config, toy_model
 from gradus.roadmap.estimate import steps_of
+from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
@@ -84,6 +85,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     """As so many dense pretraining stages. Errors: ConfigError for a model whose experts cannot be trained alone."""
     from gradus.model.expert_files import single_expert_config
 
+    refuse_warm(settings.optimizer, {})
     tokens = inputs.one("tokens")
     config = model_config(settings.model, int(tokens.get("vocab_size", 8192)), settings.context)
     one = text_estimate(single_expert_config(config), settings, tokens, device, stage.kind)
@@ -248,7 +250,7 @@ def _reports(work: _Work, index: int) -> Iterator[StepReport]:
     )
     batches = partial(_batches, work.loader, index * work.steps)
     return training_reports(
-        work.model, batches, next_token_loss, work.steps, work.settings, place, work.session, checkpoints
+        work.model, batches, next_token_loss, work.steps, work.settings, place, work.session, checkpoints, None
     )
 
 
