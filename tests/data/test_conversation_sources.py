@@ -293,3 +293,21 @@ def test_a_change_on_the_hub_makes_the_pool_anew_and_a_new_card_does_not(
     first = fingerprint({"limo.jsonl": rows})
     assert fingerprint({"limo.jsonl": rows, "README.md": "a card"}) == first
     assert fingerprint({"limo.jsonl": rows + rows}) != first
+
+
+def test_a_limit_takes_from_everywhere_in_a_long_file(hub: HubServer) -> None:
+    rows = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(400)]  # in row groups of two
+    hub.dataset("a/b", {"data/train-00000-of-00001.parquet": parquet(rows)})
+
+    def questions(**settings: object) -> list[int]:
+        found = rows_of(PoolHub(repo="a/b", **settings))  # type: ignore[arg-type]
+        return [int(f.messages[0].content[1:]) for f in found if isinstance(f, Conversation)]
+
+    assert questions(shuffle=False, max_rows=20) == list(range(20))
+    spread = questions(max_rows=20)
+    assert len(set(spread)) == 20
+    assert max(spread) - min(spread) > 200
+    assert sorted(questions()) == list(range(400))
+    assert [f.id for f in rows_of(PoolHub(repo="a/b")) if isinstance(f, Conversation)][:2] == [
+        f"train-00000-of-00001-{number + 1}" for number in questions()[:2]
+    ]
