@@ -72,6 +72,13 @@ def test_many_repeats_warn_by_their_share_of_tokens_and_not_by_their_number(stor
     assert mixture_warnings(mixture_documents(store, rare, 1)[1]) == []
 
 
+def test_passes_over_the_mixture_repeat_its_sources(store: TokenStore) -> None:
+    shares = mixture_documents(store, [MixtureEntry(source="small"), MixtureEntry(source="large", epochs=2)], 1)[1]
+    assert mixture_warnings(shares, passes=2) == []
+    (warning,) = mixture_warnings(shares, passes=2.5)
+    assert warning.startswith('mixture: "large" is repeated 5 times and is 94% of the tokens')
+
+
 def test_unknown_and_repeated_sources_are_refused(store: TokenStore) -> None:
     with pytest.raises(DataError, match=r'source "lage" has no documents .*; did you mean "large"'):
         mixture_documents(store, [MixtureEntry(source="lage")], 1)

@@ -215,12 +215,15 @@ def validation_documents(store: TokenStore, shares: Sequence[MixtureShare], most
     return np.concatenate(chosen)
 
 
-def mixture_warnings(shares: Sequence[MixtureShare]) -> list[str]:
-    """A line for each source that is repeated so often, at so large a share, that it may do harm."""
+def mixture_warnings(shares: Sequence[MixtureShare], passes: float = 1.0) -> list[str]:
+    """A line for each source that is repeated so often, at so large a share, that it may do harm.
+
+    passes: how often the whole mixture is seen, which repeats every source.
+    """
     return [
-        f'mixture: "{share.source}" is repeated {share.epochs:.3g} times and is {share.token_fraction:.0%} of '
+        f'mixture: "{share.source}" is repeated {share.epochs * passes:.3g} times and is {share.token_fraction:.0%} of '
         f"the tokens; more than {MANY_EPOCHS:g} repeats of a large share tend to be learned by heart: "
         "use fewer epochs or more different rows"
         for share in shares
-        if share.epochs > MANY_EPOCHS and share.token_fraction > LARGE_FRACTION
+        if share.epochs * passes > MANY_EPOCHS and share.token_fraction > LARGE_FRACTION
     ]
