@@ -79,8 +79,8 @@ class MixtureShare:
 
     def __str__(self) -> str:
         return (
-            f"{self.source}: {format_count(self.documents)} conversations x {self.epochs:.3g} = "
-            f"{format_count(self.tokens)} tokens, {self.token_fraction:.1%}"
+            f"{self.source}: {format_count(self.rows)} conversations ({format_count(self.documents)} different, "
+            f"{self.epochs:.3g} epochs), {format_count(self.tokens)} tokens, {self.token_fraction:.1%}"
         )
 
 
@@ -194,7 +194,7 @@ def expected_shares(
     epochs = mixture_epochs(entries, available, size.value if size is not None else None)
     tokens = [part * times for part, times in zip(in_tokens, epochs, strict=True)]
     return [
-        MixtureShare(entry.source, round(n), round(n * times), times, round(part), part / sum(tokens))
+        MixtureShare(entry.source, round(n * min(1.0, times)), round(n * times), times, round(part), part / sum(tokens))
         for entry, n, times, part in zip(entries, rows, epochs, tokens, strict=True)
     ]
 
