@@ -379,10 +379,10 @@ def test_what_is_well_formed_anyway_comes_out_the_same_under_a_constraint(memori
 def test_hot_answers_are_sound_in_a_batch_and_equal_to_those_alone(memorised: Memory) -> None:
     engine, known = memorised
     ask = replace(known["product"], messages=known["product"].messages[:1], think=None)
-    asked = [replace(ask, tools=TOOLS if i % 2 else (), think=(None, True, False)[i % 3]) for i in range(40)]
-    rules = [Sampling(temperature=2.0, seed=i, top_p=0.95 if i % 5 else None) for i in range(40)]
+    asked = [replace(ask, tools=TOOLS if i % 2 else (), think=(None, True, False)[i % 3]) for i in range(24)]
+    rules = [Sampling(temperature=2.0, seed=i, top_p=0.95 if i % 5 else None) for i in range(24)]
     requests = [
-        Request(conversation, sampling=rule, max_tokens=80, max_calls=0, constrain="turn" if i % 4 else "calls")
+        Request(conversation, sampling=rule, max_tokens=60, max_calls=0, constrain="turn" if i % 4 else "calls")
         for i, (conversation, rule) in enumerate(zip(asked, rules, strict=True))
     ]
     replies = engine.generate(requests)
@@ -392,7 +392,7 @@ def test_hot_answers_are_sound_in_a_batch_and_equal_to_those_alone(memorised: Me
             assert call_faults(call, declared) == []
         if request.constrain == "turn" and reply.finish_reason != "length":
             assert reply.turn.problems == ()
-    assert sum(len(reply.turn.calls) for reply in replies) > 3
+    assert sum(len(reply.turn.calls) for reply in replies) > 1
     for index in (1, 2, 4, 7):
         assert engine.generate([requests[index]]) == [replies[index]]
 

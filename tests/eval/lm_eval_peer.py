@@ -76,9 +76,9 @@ def sets(data: Path) -> dict[str, tuple[str, list[dict[str, Any]], dict[str, Any
         kind: [lettered(row, "question") for row in json_lines(data / f"arc/arc_{kind}_test.jsonl")]
         for kind in ("easy", "challenge")
     }
-    lambada = [
-        {"text": f"{r['context']} {r['continuation']}"} for r in json_lines(data / "lambada/lambada_openai.jsonl")
-    ]
+    passages = json_lines(data / "lambada/lambada_openai.jsonl")
+    lambada = [{"text": f"{row['context']} {row['continuation']}"} for row in passages]
+    contexts = json_lines(data / "hellaswag/hellaswag_val.jsonl")
     openbook = [lettered(row, "question_stem") for row in json_lines(data / "core_bundle/openbook_qa.jsonl")]
     questions = mmlu(data / f"mmlu/data/test/{MMLU_SUBJECT}_test.csv")
     subject = f"mmlu/default/mmlu_{MMLU_SUBJECT}.yaml"
@@ -86,7 +86,7 @@ def sets(data: Path) -> dict[str, tuple[str, list[dict[str, Any]], dict[str, Any
         "arc_easy": ("arc/arc_easy.yaml", arc["easy"], {}),
         "arc_challenge": ("arc/arc_challenge.yaml", arc["challenge"], {}),
         "boolq": ("super_glue/boolq/default.yaml", [*map(boolq, json_lines(data / "core_bundle/boolq.jsonl"))], {}),
-        "hellaswag": ("hellaswag/hellaswag.yaml", [*map(hellaswag, json_lines(data / "hellaswag/hellaswag_val.jsonl"))], {}),
+        "hellaswag": ("hellaswag/hellaswag.yaml", [*map(hellaswag, contexts)], {}),
         "lambada_openai": ("lambada/lambada_openai.yaml", lambada, {}),
         "openbookqa": ("openbookqa/openbookqa.yaml", openbook, {}),
         "piqa": ("piqa/piqa.yaml", piqa, {}),

@@ -10,7 +10,7 @@ import pytest
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.conversation.validate import turn_violations
-from gradus.posttrain.pairs import prompt_from_conversation
+from gradus.posttrain.prompts import prompt_from_conversation
 from gradus.posttrain.synthesis.contrast import contrast
 from gradus.tools.answers import Answers
 from gradus.tools.endpoint import Endpoint

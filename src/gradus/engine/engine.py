@@ -6,18 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gradus.conversation.formats.wire import Format
 from gradus.core.errors import ConfigError
-from gradus.engine.batching import DecodeBatch, TokenStream
+from gradus.engine.batching import DecodeBatch
 from gradus.engine.constraint import Constraints
-from gradus.engine.prefixes import prefix_groups
+from gradus.engine.decoding import CACHE_BYTES, MAX_BATCH, decode_streams
 from gradus.engine.turn import Reply, Request, StreamEvent, Turn
-from gradus.model.cost import kv_bytes_per_token
 from gradus.model.transformer import Transformer
 from gradus.tokenizer.tokenizer import Tokenizer
 from gradus.tools.toolbox import ToolBox
-
-MAX_BATCH = 128
-CACHE_BYTES = 2**29
-_JOIN_SHARE = 16  # wait until 1/16 of the slots are free: a prefill costs about a step however small it is
 
 
 class Engine:
@@ -61,33 +56,19 @@ class Engine:
         turns = [self._turn(request) for request in requests]
         index_of = {id(turn): index for index, turn in enumerate(turns)}
         replies: dict[int, Reply] = {}
-        groups = [(0, list(range(len(turns))))]
-        if self.model.config.attends_to_all_alone:
-            groups = prefix_groups([turn.prompt_ids for turn in turns])
-        for prefix_length, members in groups:
-            group = [turns[index] for index in members]
-            for turn in self._run(group, group[0].prompt_ids[:prefix_length]):
-                index = index_of[id(turn)]
-                replies[index] = turns[index].reply()
-                if on_reply is not None:
-                    on_reply(index, replies[index])
+        for turn in decode_streams(
+            self.model, turns, self.tokenizer.vocab_size, max_batch=self.max_batch, cache_bytes=self.cache_bytes
+        ):
+            index = index_of[id(turn)]
+            replies[index] = turns[index].reply()
+            if on_reply is not None:
+                on_reply(index, replies[index])
         return [replies[index] for index in range(len(turns))]
-
-    def _run(self, turns: Sequence[Turn], prefix_ids: Sequence[int]) -> Iterator[TokenStream]:
-        """Decode turns whose prompts all begin with `prefix_ids`; hands out each as it ends."""
-        # Longest first, so that neighbours in the cache are about equally long.
-        waiting = sorted(turns, key=lambda turn: len(turn.prompt_ids))
-        batch = self._batch(min(self._most_slots(turns, len(prefix_ids)), len(turns)), prefix_ids)
-        join_at = max(1, batch.num_slots // _JOIN_SHARE)
-        while waiting or batch.num_live:
-            if waiting and (batch.num_free >= join_at or not batch.num_live):
-                yield from batch.join([waiting.pop() for _ in range(min(batch.num_free, len(waiting)))])
-            yield from batch.step()
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Answer one request as typed events, `Done` last. Text never cuts a character; close it to stop."""
         turn = self._turn(request, listen=True)
-        batch = self._batch(1)
+        batch = DecodeBatch(self.model, 1, self.tokenizer.vocab_size)
         batch.join([turn])
         yield from turn.take_events()
         while not turn.finished:
@@ -97,16 +78,6 @@ class Engine:
     def check(self, request: Request) -> None:
         """What `generate` would raise for this request, before anything is generated."""
         self._turn(request)
-
-    def _most_slots(self, turns: Sequence[Turn], prefix_length: int) -> int:
-        """How many slots keep to max_batch and cache_bytes, if every slot grew to the longest turn; at least 1."""
-        model = self.model
-        longest = min(model.config.context, max(turn.most_tokens for turn in turns)) - prefix_length
-        slot_bytes = longest * kv_bytes_per_token(model.config, model.compute_dtype.itemsize)
-        return max(1, min(self.max_batch, self.cache_bytes // slot_bytes))
-
-    def _batch(self, num_slots: int, prefix_ids: Sequence[int] = ()) -> DecodeBatch:
-        return DecodeBatch(self.model, num_slots, self.tokenizer.vocab_size, prefix_ids)
 
     def _turn(self, request: Request, listen: bool = False) -> Turn:
         if request.constrain is not None and self._constraints is None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gradus.core.errors import ConfigError
 from gradus.model.config import (
     KEPT_LENGTH,
+    LOGITS_ON_CPU,
+    LOGITS_ON_GPU,
     QUERY_BLOCK,
     SMEAR_GATE_CHANNELS,
     VALUE_GATE_CHANNELS,
+    LoraSettings,
     ModelConfig,
 )
 
@@ -70,6 +74,36 @@ def parameters(config: ModelConfig) -> ParameterCount:
         active_expert=num_sparse * c.experts_per_token * per_expert,
         balance=num_sparse * experts if c.has_router_bias else 0,
     )
+
+
+def projection_sizes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """(in, out) of each of the Hub's modules that can have an adapter."""
+    c = config
+    return {
+        "q_proj": (c.width, c.query_width),
+        "k_proj": (c.width, c.kv_width),
+        "v_proj": (c.width, c.kv_width),
+        "o_proj": (c.query_width, c.width),
+        "gate_proj": (c.width, c.mlp_width),
+        "up_proj": (c.width, c.mlp_width),
+        "down_proj": (c.mlp_width, c.width),
+    }
+
+
+def adapter_parameters(config: ModelConfig, lora: LoraSettings) -> int:
+    """Parameters of the adapters of all layers."""
+    sizes = projection_sizes(config)
+    return config.depth * lora.rank * sum(sum(sizes[target]) for target in lora.targets)
+
+
+def check_adapters(config: ModelConfig, settings: LoraSettings) -> None:
+    """ConfigError where this model cannot have these adapters."""
+    if config.family != "portable" or config.num_experts is not None:
+        kind = "experts" if config.num_experts is not None else f'family "{config.family}"'
+        raise ConfigError(f'lora is for models of family "portable" without experts, found {kind}; leave lora out')
+    smallest = min(min(projection_sizes(config)[target]) for target in settings.targets)
+    if settings.rank > smallest:
+        raise ConfigError(f"lora: rank {settings.rank} is more than the {smallest} channels of the smallest projection")
 
 
 def _value_gates(config: ModelConfig) -> int:
@@ -153,9 +187,8 @@ def training_memory(
     config: ModelConfig,
     tokens_per_micro_batch: int,
     compute_bytes: int = 2,
-    logit_chunk: int = 1024,
     mean_context: float | None = None,
-    keeps_probabilities: bool = True,
+    on_cpu: bool = True,
     state_bytes: tuple[float, float] = MUON_AND_ADAMW,
 ) -> TrainingMemory:
     """Memory of one training step of one process, by part.
@@ -163,15 +196,15 @@ def training_memory(
     Weights and gradients are fp32. state_bytes: what the optimizer keeps for a value of a matrix, and of the rest.
     Activations are what the
     backward pass keeps of each block; logits exist one chunk of tokens at a time. mean_context: positions a
-    token attends to on average, None for rows that are one full document each. keeps_probabilities: whether attention
-    keeps those of short documents for the backward pass, as it does on a CPU.
+    token attends to on average, None for rows that are one full document each. on_cpu: whether the step runs on one,
+    where attention keeps its probabilities of short documents for the backward pass and logits are fewer at a time.
     """
     c = config
     count = parameters(c)
     if mean_context is None:
         mean_context = (c.context + 1) / 2
     heads = 2 * c.query_width + 2 * c.kv_width + c.query_width  # normalised q and k, all heads, attention out
-    kept = keeps_probabilities and c.context <= KEPT_LENGTH
+    kept = on_cpu and c.context <= KEPT_LENGTH
     probabilities = c.num_heads * (mean_context + QUERY_BLOCK / 2) if kept else 0.0
     # Two normalised inputs and the attention's part, in each layer.
     per_layer = 2 * c.width + heads + c.kv_width + probabilities
@@ -181,13 +214,14 @@ def training_memory(
     multiplied = count.matrix + count.expert + c.vocab_size * c.width
     compute_copy = compute_bytes * multiplied if compute_bytes < 4 else 0
     matrices = count.matrix + count.expert
+    logits = min(LOGITS_ON_CPU if on_cpu else LOGITS_ON_GPU, tokens_per_micro_batch * c.vocab_size)
     return TrainingMemory(
         weights=4 * count.total + compute_copy,
         gradients=4 * count.total,
         optimizer=round(state_bytes[0] * matrices + state_bytes[1] * (count.total - matrices - count.balance)),
         # The last layer's input to the head counts twice.
         activations=round(tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + others + 2 * c.width)),
-        logits=min(logit_chunk, tokens_per_micro_batch) * c.vocab_size * (2 * compute_bytes),
+        logits=logits * 2 * compute_bytes,
     )
 
 

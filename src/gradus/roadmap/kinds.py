@@ -15,12 +15,14 @@ KINDS = {
     "import": "gradus.roadmap.stages.import_model",
     "pretrain": "gradus.roadmap.stages.pretrain",
     "midtrain": "gradus.roadmap.stages.midtrain",
+    "experts": "gradus.roadmap.stages.experts",
     "extend": "gradus.roadmap.stages.extend",
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",
     "preferences": "gradus.roadmap.stages.preferences",
     "distill_pairs": "gradus.roadmap.stages.distill_pairs",
     "dpo": "gradus.roadmap.stages.dpo",
+    "grpo": "gradus.roadmap.stages.grpo",
     "eval": "gradus.roadmap.stages.eval",
 }
 

@@ -8,6 +8,9 @@ FSDP2: a block's parameters are gathered before it runs and let go after it, gra
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -45,14 +48,30 @@ def prepare_model(
         pieces: Any = block
         if compile:
             # Attention between them goes by the documents of a batch: compiled, it would be so for each batch anew.
-            pieces.heads = torch.compile(block.heads, fullgraph=True)
+            pieces.heads = _compiled(block.heads)
             if block.experts is None:  # tokens are sorted by expert: no two batches have the same shapes
-                pieces.feed_forward = torch.compile(block.feed_forward, fullgraph=True)
+                pieces.feed_forward = _compiled(block.feed_forward)
         if activation_checkpointing != "none":
             pieces.forward = _checkpointed(block.forward, activation_checkpointing)
     if world.mesh is not None:
         model.offloaded_from = offload_from
         _shard(model, world.mesh, offload_from)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether compiling is worth its time on a device and what it needs is there: CUDA, Triton and a C compiler."""
+    compiler = os.environ.get("CC") or "gcc"
+    has_compiler = any(shutil.which(name) for name in (compiler, "cc", "clang"))
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None and has_compiler
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled for training alone.
+
+    Evaluation and decoding come with other numbers of tokens every time, and would be compiled for many of them.
+    """
+    fast = torch.compile(function, fullgraph=True)
+    return lambda *inputs: (fast if torch.is_grad_enabled() else function)(*inputs)
 
 
 def _checkpointed(forward: Callable[..., Any], kind: ActivationCheckpointing) -> Callable[..., Any]:

@@ -247,7 +247,11 @@ class HermesFormat:
         """A parser that is fed ids one at a time and hands out events."""
         return HermesParser(self.tokenizer, self.stop_ids, think is True, first_call)
 
-    # --- constraining
+    # --- steering
+
+    def think_end_ids(self) -> list[int]:
+        """What closes a think block whatever stands in it, as between thinking and an answer."""
+        return [*self._newline, *self._think_end, *self._blank_line]
 
     def rules(self, constraint: Constraint, *, think: bool | None, tools: bool, opens: bool) -> HermesRules:
         """What may be written from the end of a prompt on, or behind tool results (`opens` false).

@@ -75,6 +75,11 @@ Event = ThinkDelta | TextDelta | CallReady | Problem | Stop
 class StreamParser(Protocol):
     """Reads generated ids one at a time."""
 
+    @property
+    def in_think(self) -> bool:
+        """Whether a think block is open."""
+        ...
+
     def push(self, token_id: int) -> list[Event]: ...
 
     def finish(self) -> list[Event]:
@@ -122,6 +127,10 @@ class Format(Protocol):
     def parse(self, ids: Iterable[int], think: bool | None = None, first_call: int = 1) -> Parsed: ...
 
     def stream_parser(self, think: bool | None = None, first_call: int = 1) -> StreamParser: ...
+
+    def think_end_ids(self) -> list[int]:
+        """What closes a think block whatever stands in it."""
+        ...
 
     def rules(self, constraint: Constraint, *, think: bool | None, tools: bool, opens: bool) -> Rules: ...
 

@@ -17,7 +17,7 @@ from gradus.conversation.checks import AnswerNumber, AssistantTurn, Check, Citat
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall, arguments_from_json
 from gradus.conversation.validate import violations
 from gradus.core.errors import DataError
-from gradus.posttrain.pairs import PairPrompt, artifact_reasons, judge
+from gradus.posttrain.prompts import PairPrompt, artifact_reasons, judge
 from gradus.posttrain.synthesis.in_flight import in_flight
 from gradus.posttrain.synthesis.judge import refuse_artifacts
 from gradus.posttrain.synthesis.synthesize import RejectedTry

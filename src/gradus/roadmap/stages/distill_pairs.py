@@ -34,7 +34,7 @@ from gradus.tools.endpoint_settings import EndpointSettings
 if TYPE_CHECKING:
     from gradus.conversation.checks import AssistantTurn
     from gradus.engine.turn import Reply
-    from gradus.posttrain.pairs import PairPrompt
+    from gradus.posttrain.prompts import PairPrompt
     from gradus.posttrain.synthesis.contrast import Contrast
     from gradus.tools.endpoint import Endpoint
     from gradus.tools.toolbox import ToolBox
@@ -156,7 +156,7 @@ def _prompts(
 ) -> tuple[list[PairPrompt], Counter[str]]:
     """Prompts evenly spread over the pool's training side, so that every kind of row is asked; why others are not."""
     from gradus.data.pool import read_pool
-    from gradus.posttrain.pairs import prompt_from_conversation
+    from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.posttrain.synthesis.disjoint import probe_check, probes_in
     from gradus.posttrain.synthesis.synthesize import question_text
 

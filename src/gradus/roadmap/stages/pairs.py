@@ -19,7 +19,7 @@ from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stag
 VERSION = 1
 MAKES = "pairs"
 INPUTS = (
-    Input("from", ("sft", "dpo", "import")),
+    Input("from", ("sft", "dpo", "grpo", "import")),
     Input("prompts", ("pool",)),
 )
 PAIRED_FRACTION = 0.2  # of the prompts, those with a right and a wrong answer among their samples, for plans
@@ -63,7 +63,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Ask, sample, judge, pair. Results count what passed, what failed and why prompts gave no pair."""
     from gradus.data.pool import read_pool, write_pairs
     from gradus.engine.load import load_engine
-    from gradus.posttrain.pairs import PairSettings, make_pairs, prompt_from_conversation
+    from gradus.posttrain.pairs import PairSettings, make_pairs
+    from gradus.posttrain.prompts import prompt_from_conversation
 
     settings: Settings = stage.settings
     parent = input_model(stage, inputs)
