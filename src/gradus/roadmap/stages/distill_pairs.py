@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -223,10 +224,11 @@ async def _ask(
 ) -> Contrast:
     from gradus.posttrain.synthesis.contrast import contrast
 
+    began = time.monotonic()
     with place.progress.task(f"pairs by {settings.teacher.model}", len(prompts), "prompts") as task:
 
         def watch(done: int, rejected: int) -> None:
-            task.update(done, info=asked_info(endpoint, rejected, place.seconds))
+            task.update(done, info=asked_info(endpoint, rejected, time.monotonic() - began))
 
         async with endpoint:
             return await contrast(endpoint, toolbox, prompts, own, settings.tries, watch)
