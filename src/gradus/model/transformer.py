@@ -17,6 +17,7 @@ from gradus.model.batch import Documents, to_device
 from gradus.model.block import Block, Surroundings
 from gradus.model.config import SMEAR_GATE_CHANNELS, LoraSettings, ModelConfig
 from gradus.model.experts import Routing
+from gradus.model.frozen import Product
 from gradus.model.initial import init_weights
 from gradus.model.kernels import rms_norm
 from gradus.model.lora import is_adapter
@@ -45,6 +46,7 @@ class Transformer(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.lora: LoraSettings | None = None  # see lora.add_adapters
+        self.frozen_head: Product | None = None
         self.offloaded_from: torch.device | None = None
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.blocks: list[Block] = nn.ModuleList(  # type: ignore[assignment]
@@ -99,7 +101,10 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, vocabulary) of hidden states (N, width)."""
-        logits = F.linear(hidden, self.head_weight.to(hidden.dtype))
+        if self.frozen_head is not None:
+            logits = self.frozen_head(hidden)
+        else:
+            logits = F.linear(hidden, self.head_weight.to(hidden.dtype))
         cap = self.config.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

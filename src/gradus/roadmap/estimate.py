@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 from gradus.core.devices import CPU
 from gradus.core.quantity import Quantity
@@ -77,7 +78,8 @@ def training_estimate(
     micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens // device.processes)
     memory = _memory_of_one(config, settings, micro_tokens, mean_context, device)
     if lora is not None:
-        memory = _with_adapters(memory, adapter_parameters(config, lora), device)
+        state = STATE_BYTES[settings.optimizer.rest]
+        memory = _with_adapters(memory, adapter_parameters(config, lora), state, device)
     copies = device.processes if on_cpu else 1
     parts = {"program": PROGRAM_BYTES + (copies - 1) * WORKER_BYTES} if on_cpu else {}
     count = parameters(config)
@@ -93,16 +95,21 @@ def training_estimate(
         mfu=flops / seconds / device.peak_flops if device.peak_flops else None,
         memory_bytes=sum(parts.values()),
         memory=parts,
-        facts={"model": config.model_dump(mode="json"), "optimizer": optimizer_facts(settings.optimizer)},
+        facts={"model": config.model_dump(mode="json"), "optimizer": _state_facts(settings)},
         notes=notes,
     )
 
 
-def _with_adapters(memory: TrainingMemory, count: int, device: Device) -> TrainingMemory:
-    """Gradients and optimizer state of so many adapter parameters alone, which are trained with AdamW."""
+def _state_facts(settings: TrainingSettings) -> dict[str, Any] | None:
+    """What the kept state of the optimizer is, for stages that take it over; None where none is kept."""
+    return optimizer_facts(settings.optimizer) if settings.keep_checkpoints else None
+
+
+def _with_adapters(memory: TrainingMemory, count: int, state_bytes: float, device: Device) -> TrainingMemory:
+    """Gradients and optimizer state, of so many bytes a value, of so many adapter parameters alone."""
     ranks = device.processes if device.parallel != "replicate" else 1
     held = count // ranks
-    return replace(memory, weights=memory.weights + 4 * held, gradients=4 * held, optimizer=8 * held)
+    return replace(memory, weights=memory.weights + 4 * held, gradients=4 * held, optimizer=round(state_bytes * held))
 
 
 def _memory_of_one(

@@ -67,9 +67,14 @@ def refuse_warm(settings: OptimizerSettings, parent: Mapping[str, Any], lora: Lo
         raise ConfigError(f'optimizer = "warm": a model that was imported comes without optimizer state; {fix}')
     if lora is not None:
         raise ConfigError(f'optimizer = "warm": fresh adapters (lora) have no state to take over; {fix}')
-    kept, wanted = parent.get("optimizer"), optimizer_facts(settings)
-    if kept is None:
+    if "optimizer" not in parent:
         return  # the parent is not planned yet; its checkpoint tells
+    kept, wanted = parent["optimizer"], optimizer_facts(settings)
+    if kept is None:
+        raise ConfigError(
+            'optimizer = "warm": the stage of `from` keeps no checkpoint (keep_checkpoints = 0), and so no state; '
+            f"{fix}, or let it keep one"
+        )
     if wanted["matrix"] != "muon" or kept["matrix"] != "muon":
         kept, wanted = ({k: v for k, v in facts.items() if k != "variance"} for facts in (kept, wanted))
     if kept != wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -72,6 +72,8 @@ class Settings(TrainingSettings):
     or "20_000 documents" by rows); as large as it can be without repeating a source if None.
 
     row_length: tokens of a packed row, the model's context if None; a longer conversation meets length_policy.
+    packing: "whole" places conversations longest first, each where it fits best; "tight" searches on where that leaves
+    rows with room, at row lengths up to 1,024.
     lora: train adapters of this rank instead of the weights; the artifact holds them in adapter/, merged in model/.
     """
 
@@ -81,6 +83,7 @@ class Settings(TrainingSettings):
     mixture_size: Quantity | None = None
     row_length: int | None = Field(default=None, ge=8)
     length_policy: LengthPolicy = "drop"
+    packing: Literal["whole", "tight"] = "whole"
     steps_at_most: int | None = Field(default=None, ge=1)
     lora: LoraSettings | None = None
 
@@ -173,7 +176,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         for line in [*(f"  {share}" for share in shares), *_warnings(stage, inputs, shares, counts, row_length)]:
             place.progress.line(line)
-        packed = pack_plan(store.lengths, row_length, mode="whole", documents=documents)
+        packed = pack_plan(store.lengths, row_length, mode=settings.packing, documents=documents)
         loader = RowLoader(
             store,
             packed,
