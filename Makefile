@@ -11,7 +11,7 @@ help:
 	@echo "make prose        the same on real text: walk roadmaps/prose.toml, after setting GRADUS_DATA (40 minutes)"
 	@echo "make test         set up, then lint, types, import contracts and the tests"
 	@echo "make test-slow    the tests that take longer than make test allows"
-	@echo "make test-peers   the tests that need other systems (Ray, S3), in an environment of their own"
+	@echo "make test-peers   the tests that need other systems (Ray, S3, TRL, lm-eval), in an environment of their own"
 	@echo "make lint         ruff, mypy and the import contracts alone"
 
 # torch comes first and by itself: another package would pull its CUDA build.
@@ -40,11 +40,11 @@ test-slow: .venv/installed-dev
 .venv-peers/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH)
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,ray,s3]' 'moto[server,s3]'
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,ray,s3,lmeval]' 'moto[server,s3]' 'trl==1.16.0'
 	@touch $@
 
 test-peers: .venv-peers/installed
-	.venv-peers/bin/pytest tests/data/test_on_ray.py tests/release/test_s3.py
+	.venv-peers/bin/pytest tests/data/test_on_ray.py tests/release/test_s3.py tests/posttrain/test_trl.py tests/eval/test_harness.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

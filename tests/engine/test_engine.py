@@ -9,10 +9,12 @@ import torch
 from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import ConfigError
+from gradus.engine import decoding
 from gradus.engine.batching import DecodeBatch
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Done, PromptTooLongError, Request, StreamEvent, ToolResult
+from gradus.model.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -150,13 +152,12 @@ def test_a_small_cache_means_fewer_at_once_and_the_same_answers(
 ) -> None:
     engine, known = memorised
     slots: list[int] = []
-    make = Engine._batch
 
-    def spy(self: Engine, num_slots: int, prefix_ids: Sequence[int] = ()) -> DecodeBatch:
+    def spy(model: Transformer, num_slots: int, vocab_size: int, prefix_ids: Sequence[int] = ()) -> DecodeBatch:
         slots.append(num_slots)
-        return make(self, num_slots, prefix_ids)
+        return DecodeBatch(model, num_slots, vocab_size, prefix_ids)
 
-    monkeypatch.setattr(Engine, "_batch", spy)
+    monkeypatch.setattr(decoding, "DecodeBatch", spy)
     requests = [question(conversation, max_tokens=60) for conversation in known.values()] * 2
     # A slot takes 512 positions x 2 layers x 1 head x 32 x keys and values x 4 bytes.
     tight = Engine(engine.model, engine.tokenizer, engine.form, engine.toolbox, cache_bytes=3 * 512 * 512)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gradus.core.gate import Gate, judge
-from gradus.eval.result import ItemResult, SampleResult, SuiteResult, failure_counts, proportion
+from gradus.eval.result import ItemResult, SampleResult, SuiteResult, failure_counts, passed_measure
 
 
 def sample(*reasons: str, answer: str = "x") -> SampleResult:
@@ -20,7 +20,7 @@ def items(category: str, outcomes: list[bool]) -> tuple[ItemResult, ...]:
 
 
 def test_wilson_bounds_of_32_in_33_are_the_published_ones() -> None:
-    found = proportion(items("a", [True] * 32 + [False]))
+    found = passed_measure(items("a", [True] * 32 + [False]))
     assert (found["n"], found["successes"]) == (33, 32)
     assert found["value"] == pytest.approx(32 / 33)
     assert (round(found["lower"], 3), round(found["upper"], 3)) == (0.847, 0.995)
@@ -29,7 +29,7 @@ def test_wilson_bounds_of_32_in_33_are_the_published_ones() -> None:
 
 
 def test_a_suite_without_items_proves_nothing() -> None:
-    assert proportion(()) == {
+    assert passed_measure(()) == {
         "value": 0.0,
         "n": 0,
         "successes": 0,

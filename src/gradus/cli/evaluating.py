@@ -1,25 +1,36 @@
-"""`gradus eval probes`: ask a suite, show the table by category, write the result."""
+"""`gradus eval`: ask a probe suite or benchmarks or look for artifacts, show a table, write the result."""
 
 from __future__ import annotations
 
 import json as json_format
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from gradus.cli.walking import stopping
+from gradus.conversation.constraint import Constraint
 from gradus.conversation.probes import load_suite
 from gradus.core.files import write_atomic
+from gradus.core.fingerprint import digest
+from gradus.core.gate import find_measure, measure_names
+from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
-from gradus.roadmap.models import resolve_model
+from gradus.data.benchmarks import benchmarks_folder
+from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of
+from gradus.roadmap.models import ModelReference, resolve_model
 from gradus.roadmap.progress import live_progress
 from gradus.roadmap.table import text_table
 
 if TYPE_CHECKING:
+    from gradus.eval.audit import AuditResult
     from gradus.eval.result import SuiteResult
+    from gradus.eval.task_result import TaskResult
 
 SAMPLED_TEMPERATURE = 0.7
+SHOWN_SAMPLES = 5
 
 
 def evaluate_probes(
@@ -28,6 +39,7 @@ def evaluate_probes(
     home: Path,
     samples: int | None,
     temperature: float,
+    constrain: Constraint | None,
     out: Path | None,
     failures: int,
 ) -> None:
@@ -40,7 +52,7 @@ def evaluate_probes(
 
     if samples is not None and samples > 1 and temperature == 0:
         temperature = SAMPLED_TEMPERATURE
-    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature))
+    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature), constrain=constrain)
     engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
     with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
         result = run_suite(
@@ -55,6 +67,58 @@ def evaluate_probes(
         text = json_format.dumps(result.to_json(), indent=1, ensure_ascii=False)
         write_atomic(out, text + "\n")
         typer.echo(f"written to {out}")
+
+
+def audit_model(
+    model: str, home: Path, samples: int, prompts: Path | None, temperature: float, seed: int, out: Path | None
+) -> None:
+    """Draw answers, print the rate of each artifact and the first answers with one.
+
+    prompts: a file of conversations in any shape that pools take; None asks questions from the templates.
+    """
+    from gradus.conversation.messages import Conversation
+    from gradus.conversation.records import import_records
+    from gradus.data.synthetic.config import ConversationSettings
+    from gradus.data.synthetic.conversations import conversations
+
+    if prompts is None:
+        rows: list[Conversation] = list(conversations(ConversationSettings(rows=samples), seed, "probe"))
+    else:
+        rows = [row for row in import_records(prompts) if isinstance(row, Conversation)]
+    found = resolve_model(model, home)
+    from gradus.engine.load import load_engine
+    from gradus.engine.sampling import Sampling
+    from gradus.eval.audit import audit, questions
+
+    asked = questions(rows, samples)
+    sampling = Sampling(temperature=temperature, seed=seed)
+    engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
+    with stopping(), live_progress().task("audit", samples, "answers") as task:
+        result = audit(
+            engine, asked, samples, sampling, model=found.label, on_progress=lambda done, _: task.update(done)
+        )
+    typer.echo(audit_text(result))
+    if out is not None:
+        write_atomic(out, json_format.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n")
+        typer.echo(f"written to {out}")
+
+
+def audit_text(result: AuditResult) -> str:
+    """The rate of each kind with its upper bound, and the first answers with an artifact."""
+    measures = result.measures()
+    rows = [
+        [name, f"{measure['successes']}/{measure['n']}", f"{measure['value']:.1%}", f"{measure['upper']:.1%}"]
+        for name, measure in measures.items()
+        if name != "clean"
+    ]
+    lines = [
+        f"artifacts in {len(result.samples)} answers of {result.model} in {format_seconds(result.seconds)}",
+        "",
+        text_table(["artifact", "answers", "share", "95 % upper bound"], rows, right=(1, 2, 3)),
+    ]
+    for sample in [sample for sample in result.samples if sample.kinds][:SHOWN_SAMPLES]:
+        lines += ["", f"{sample.id}: {', '.join(sample.kinds)}: {sample.excerpt!r}", f"  answer: {sample.answer}"]
+    return "\n".join(lines)
 
 
 def result_text(result: SuiteResult, failures: int) -> str:
@@ -75,3 +139,72 @@ def result_text(result: SuiteResult, failures: int) -> str:
     if len(failed) > failures:
         lines += ["", f"and {len(failed) - failures} more failed (--failures {len(failed)} shows all)"]
     return "\n".join(lines)
+
+
+def evaluate_tasks(
+    model: str,
+    names: Sequence[str],
+    home: Path,
+    limit: int | None,
+    folder: Path | None,
+    bundle: Path | None,
+    bos: bool,
+    out: Path | None,
+) -> None:
+    """Score benchmarks and print the table; what is done is kept beside `out` until all is."""
+    names = [name.strip() for name in names]
+    check_tasks(names)
+    settings = BenchmarkSettings(benchmarks_folder(str(folder) if folder else None, Path()), bundle, limit, bos)
+    for name in names:
+        files_of(name, settings)
+    found = resolve_model(model, home)
+    from gradus.engine.load import load_engine
+    from gradus.eval.task_run import gathered, run_tasks
+
+    engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
+    journals = out.with_name(f".{out.name}.part") if out is not None else None
+    with stopping(), live_progress().task("tasks", None, "items") as task:
+        asked = run_tasks(
+            engine.model,
+            engine.tokenizer,
+            names,
+            settings,
+            label=found.label,
+            identity=_model_identity(found),
+            journals=journals,
+            on_progress=lambda name, done, total: task.update(done, total=total, info=name),
+        )
+        results = dict(asked)
+    measures = gathered(results)
+    typer.echo(task_text(found.label, measures, results))
+    if out is not None and journals is not None:
+        record = {
+            "model": found.label,
+            "measures": measures,
+            "tasks": {name: result.to_json() for name, result in results.items()},
+            "machine": machine_facts(),
+            "software": software_versions(),
+        }
+        write_atomic(out, json_format.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        shutil.rmtree(journals)
+        typer.echo(f"written to {out}")
+
+
+def _model_identity(found: ModelReference) -> str:
+    """Where the weights lie and when they were written: enough to tell whether an interrupted run can go on."""
+    files = sorted(path for path in found.folder.iterdir() if path.is_file())
+    return digest([[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+
+
+def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, TaskResult]) -> str:
+    """Every measure with its interval, a line each."""
+    rows = []
+    for name in measure_names(measures):
+        measure = find_measure(measures, name)
+        shown = f"{measure['value']:.4g}" if "successes" not in measure else f"{measure['value']:.1%}"
+        low, high = ((f"{measure[end]:.1%}" if "successes" in measure else f"{measure[end]:.4g}")
+                     for end in ("lower", "upper"))  # fmt: skip
+        rows.append([name, f"{measure['n']:,}", shown, f"[{low}, {high}]"])
+    seconds = sum(result.seconds for result in results.values())
+    table = text_table(["measure", "items", "value", "95 % interval"], rows, right=(1, 2))
+    return f"{model}, {format_seconds(seconds)}\n\n{table}"

@@ -164,6 +164,12 @@ def schema_faults(value: Any, schema: JsonObject) -> list[tuple[str, str]]:
     return [("bad_arguments", f"{_place(error)}{error.message[:200]}") for error in errors]
 
 
+def schema_fault(tool: ToolSchema) -> str | None:
+    """What makes a tool's parameters no JSON schema, None where they are one."""
+    validator = _validator(json.dumps(tool.parameters, sort_keys=True))
+    return validator if isinstance(validator, str) else None
+
+
 def _place(error: Any) -> str:
     path = ".".join(map(str, error.absolute_path))
     return f"{path}: " if path else ""

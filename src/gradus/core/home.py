@@ -2,6 +2,8 @@
 
 ARTIFACTS = "artifacts"
 RUNS = "runs"
+ANSWERS = "answers.sqlite"  # of remote models, which cost money
+REFERENCE_FOLDER = "reference_logps"  # of preference optimisation, to be used again; may be deleted
 # In runs/<roadmap>/
 RUN_RECORD = "roadmap.json"
 LEDGER = "ledger.jsonl"
@@ -10,3 +12,4 @@ REPORT = "report.html"
 MODEL_FOLDER = "model"
 CHECKPOINTS_FOLDER = "checkpoints"
 WORK_SUFFIX = ".work"
+RAW = "raw"  # shards of datasets that are kept

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+
+Z95 = 1.96  # standard errors to either side of a mean that hold 95 % of a normal distribution
 
 
-def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
     """Wilson score interval of a proportion, (low, high) in [0, 1]; (0, 1) where n is 0.
 
     Source: Wilson 1927; Brown, Cai and DasGupta 2001, eq. 4.
@@ -22,6 +24,23 @@ def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
     low = 0.0 if successes == 0 else max(0.0, (centre - spread) / scale)
     high = 1.0 if successes == n else min(1.0, (centre + spread) / scale)
     return low, high
+
+
+def proportion(successes: int, n: int) -> dict[str, float | int]:
+    """`{"value", "n", "successes", "lower", "upper", "standard_error"}` of n items of which so many are right.
+
+    lower, upper: 95 % Wilson interval. standard_error: of a proportion, sqrt(p (1 - p) / n).
+    """
+    value = successes / n if n else 0.0
+    lower, upper = wilson(successes, n)
+    return {
+        "value": value,
+        "n": n,
+        "successes": successes,
+        "lower": lower,
+        "upper": upper,
+        "standard_error": math.sqrt(value * (1 - value) / n) if n else 0.0,
+    }
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -48,3 +67,27 @@ def standard_error(values: Sequence[float]) -> float:
         return 0.0
     mean = sum(values) / n
     return math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+
+
+def clustered_standard_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Standard error of the mean of values that are alike within a cluster, such as questions on one passage.
+
+    Each value alone in its cluster gives the plain one, without its correction for small n. Source: Miller 2024,
+    "Adding Error Bars to Evals", eq. 4.
+    """
+    n = len(values)
+    if n < 2:
+        return 0.0
+    mean = sum(values) / n
+    residuals: dict[Hashable, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        residuals[cluster] = residuals.get(cluster, 0.0) + value - mean
+    return math.sqrt(sum(residual**2 for residual in residuals.values())) / n
+
+
+def rule_of_three(n: int) -> float:
+    """Upper end of the 95 % interval of a proportion of which none was seen in n independent trials, 3 / n.
+
+    Source: Hanley and Lippman-Hand 1983.
+    """
+    return min(1.0, 3 / n) if n else 1.0

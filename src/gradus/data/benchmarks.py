@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gradus.conversation.checks import AnswerContains, AnswerNumber, ExactlyOneOf
 from gradus.conversation.probes import Probe, load_suite
@@ -27,6 +27,7 @@ from gradus.data import benchmark_rows as rows
 
 FOLDER_VARIABLE = "GRADUS_BENCHMARKS"
 _PATH_SUFFIXES = (".jsonl", ".jsonl.gz", ".toml")
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,15 @@ class BenchmarkItem:
     def text(self) -> str:
         """Both, one after the other."""
         return f"{self.question}\n{self.answer}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRow:
+    """One row. id: of its item; place: file and line or number of the row, for messages."""
+
+    id: str
+    place: str
+    row: rows.Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +154,18 @@ def benchmark_items(name: str, folder: Path | None, roadmap_dir: Path = Path()) 
     if name not in BENCHMARKS:
         yield from _items_of_file(roadmap_dir / Path(name).expanduser())
         return
+    for found in benchmark_rows(name, folder):
+        question, answer = read_row(name, found, BENCHMARKS[name].row)
+        if question or answer:
+            yield BenchmarkItem(found.id, question, answer)
+
+
+def benchmark_rows(name: str, folder: Path | None, pattern: str | None = None) -> Iterator[BenchmarkRow]:
+    """The rows of a known set as they stand in its files, with the ids of its items.
+
+    pattern: of the set's files only these, such as "arc/arc_easy_test.jsonl"; None reads all. Errors: DataError for a
+    missing folder or file.
+    """
     if folder is None:
         raise DataError(
             f'evaluation set "{name}": no benchmarks folder is set; set {FOLDER_VARIABLE} or the key "folder" to the '
@@ -151,22 +173,31 @@ def benchmark_items(name: str, folder: Path | None, roadmap_dir: Path = Path()) 
         )
     benchmark = BENCHMARKS[name]
     many = len(benchmark.files) > 1 or "*" in benchmark.files[0]
-    for pattern in benchmark.files:
-        for path in _paths(folder, pattern, name):
+    for one in benchmark.files if pattern is None else (pattern,):
+        for path in _paths(folder, one, name):
             stem = path.name.split(".")[0]
             for number, row in _records(path, benchmark):
-                try:
-                    question, answer = benchmark.row(row)
-                except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-                    raise DataError(
-                        f'{path}:{number}: not a row of "{name}" as it is published ({type(error).__name__}: {error}); '
-                        "fetch the file again"
-                    ) from error
-                if question or answer:
-                    label = str(row[benchmark.id_key]) if benchmark.id_key is not None else str(number)
-                    if many and benchmark.id_key is None:
-                        label = f"{stem}:{number}"
-                    yield BenchmarkItem(label, question, answer)
+                label = str(number)
+                if benchmark.id_key is not None:
+                    # A row without its id is no row of the set; whoever reads it says so.
+                    label = str(row.get(benchmark.id_key))
+                elif many:
+                    label = f"{stem}:{number}"
+                yield BenchmarkRow(label, f"{path}:{number}", row)
+
+
+def read_row(name: str, found: BenchmarkRow, read: Callable[[rows.Row], Read]) -> Read:
+    """What a function makes of a row. Errors: DataError with the row's place where it is not as it is published."""
+    try:
+        benchmark = BENCHMARKS[name]
+        if benchmark.id_key is not None:
+            found.row[benchmark.id_key]
+        return read(found.row)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f'{found.place}: not a row of "{name}" as it is published ({type(error).__name__}: {error}); '
+            "fetch the file again"
+        ) from error
 
 
 def benchmarks_folder(folder: str | None, roadmap_dir: Path) -> Path | None:
@@ -179,12 +210,18 @@ def benchmark_files(name: str, folder: Path | None, roadmap_dir: Path = Path()) 
     """The files that a set's items are read from, for digests. Errors: as `benchmark_items`."""
     if name not in BENCHMARKS:
         return [roadmap_dir / Path(name).expanduser()]
+    return row_files(name, folder)
+
+
+def row_files(name: str, folder: Path | None, pattern: str | None = None) -> list[Path]:
+    """The files that `benchmark_rows` reads, those beside them included. Errors: DataError."""
     if folder is None:
         raise DataError(f'evaluation set "{name}": no benchmarks folder is set; set {FOLDER_VARIABLE}')
-    found = [path for pattern in BENCHMARKS[name].files for path in _paths(folder, pattern, name)]
-    beside = BENCHMARKS[name].beside
-    if beside is not None:
-        places = {path.parent / beside for path in found}
+    benchmark = BENCHMARKS[name]
+    patterns = benchmark.files if pattern is None else (pattern,)
+    found = [path for one in patterns for path in _paths(folder, one, name)]
+    if benchmark.beside is not None:
+        places = {path.parent / benchmark.beside for path in found}
         found += sorted(file for place in places for file in (place.rglob("*") if place.is_dir() else [place]))
     return [path for path in found if path.is_file()]
 
@@ -235,7 +272,7 @@ def _records(path: Path, benchmark: Benchmark) -> Iterator[tuple[int, rows.Row]]
             yield number, {"cells": cells}
     else:
         more = _rows_beside(path, benchmark) if benchmark.beside is not None else None
-        for number, row in _json_rows(path):
+        for number, row in json_rows(path):
             if more is not None:
                 row[rows.BESIDE] = more.get(row.get("id", number))
             yield number, row
@@ -246,13 +283,14 @@ def _rows_beside(path: Path, benchmark: Benchmark) -> dict[object, Any]:
     if not place.suffix:
         stem = path.name.removesuffix(".gz")
         chosen = next((place / name for name in (stem, stem + ".gz") if (place / name).is_file()), None)
-        return {row.get("id"): row for _, row in _json_rows(chosen)} if chosen is not None else {}
+        return {row.get("id"): row for _, row in json_rows(chosen)} if chosen is not None else {}
     if not place.is_file():
         raise DataError(f"{place}: no such file, which belongs to {path.name}; fetch it again")
     return dict(enumerate(_text(place).splitlines(), start=1))
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, rows.Row]]:
+def json_rows(path: Path) -> Iterator[tuple[int, rows.Row]]:
+    """(line, row) of JSON lines, or (number, row) of one array; also compressed by gzip. Errors: DataError."""
     text = _text(path)
     if text.lstrip().startswith("["):
         # One array: rows are numbered, not lines.
@@ -294,7 +332,7 @@ def _text(path: Path) -> str:
 
 def _items_of_file(path: Path) -> Iterator[BenchmarkItem]:
     if path.suffix != ".toml":
-        found = list(_json_rows(path))
+        found = list(json_rows(path))
         if not found or all("checks" not in row for _, row in found):
             yield from _text_items(path, found)
             return

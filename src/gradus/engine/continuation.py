@@ -4,34 +4,71 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gradus.engine.batching import DecodeBatch
+from gradus.engine.decoding import decode_streams
+from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling
+from gradus.engine.stop_strings import StopStrings
 from gradus.model.transformer import Transformer
 from gradus.tokenizer.specials import END_OF_TEXT
+from gradus.tokenizer.streaming import StreamDecoder
 from gradus.tokenizer.tokenizer import Tokenizer
 
 
-class _Continuation:
-    """A TokenStream that ends at the end-of-text token or after `max_tokens`."""
+@dataclass(frozen=True)
+class Beginning:
+    """Tokens to go on from, at least one. until: texts before which it ends; stops: control tokens at which it does."""
 
-    def __init__(self, prompt_ids: list[int], end: int, sampling: Sampling, max_tokens: int) -> None:
-        self.prompt_ids: Sequence[int] = prompt_ids
-        self.sampling = sampling
+    ids: Sequence[int]
+    sampling: Sampling
+    max_tokens: int
+    until: tuple[str, ...] = ()
+    stops: tuple[str, ...] = (END_OF_TEXT,)
+
+
+class _Continuation:
+    """A TokenStream that ends at a stop token, before one of the texts, or after `max_tokens`."""
+
+    def __init__(self, beginning: Beginning, tokenizer: Tokenizer) -> None:
+        self.prompt_ids: Sequence[int] = list(beginning.ids)
+        self.sampling = beginning.sampling
         self.forced: deque[int] = deque()
         self.finished = False
         self.num_sampled = 0
-        self.ids: list[int] = []
-        self._end, self._max_tokens = end, max_tokens
+        self.num_logprobs: int | None = None
+        self.text = ""  # what was said
+        self._decoder = StreamDecoder(tokenizer)
+        self._until = StopStrings([text for text in beginning.until if text])
+        self._stops = {tokenizer.special(name) for name in beginning.stops}
+        self._max_tokens = beginning.max_tokens
 
-    def push(self, token: int) -> None:
+    @property
+    def most_tokens(self) -> int:
+        return len(self.prompt_ids) + self._max_tokens
+
+    def allowed(self) -> None:
+        return None
+
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         self.num_sampled += 1
-        if token != self._end:
-            self.ids.append(token)
-        self.finished = token == self._end or self.num_sampled >= self._max_tokens
+        ends = token in self._stops
+        if not ends:
+            self.text += self._until.push(self._decoder.push(token))
+        if ends or self._until.found or self.num_sampled >= self._max_tokens:
+            self.run_out()
 
     def run_out(self) -> None:
+        self.text += self._until.push(self._decoder.finish()) + self._until.finish()
         self.finished = True
+
+
+def continue_all(model: Transformer, tokenizer: Tokenizer, beginnings: Sequence[Beginning]) -> list[str]:
+    """The model's continuation of each beginning, decoded together."""
+    streams = [_Continuation(beginning, tokenizer) for beginning in beginnings]
+    for _ in decode_streams(model, streams, tokenizer.vocab_size):
+        pass
+    return [stream.text for stream in streams]
 
 
 def continue_texts(
@@ -40,9 +77,5 @@ def continue_texts(
     """The model's continuation of each beginning, decoded together. A beginning may be empty."""
     end = tokenizer.special(END_OF_TEXT)
     # A document follows the end-of-text token, in training and here.
-    streams = [_Continuation([end, *tokenizer.encode(text)], end, sampling, max_tokens) for text in texts]
-    batch = DecodeBatch(model, max(1, len(streams)), tokenizer.vocab_size)
-    batch.join(streams)
-    while batch.num_live:
-        batch.step()
-    return [tokenizer.decode(stream.ids) for stream in streams]
+    beginnings = [Beginning([end, *tokenizer.encode(text)], sampling, max_tokens) for text in texts]
+    return continue_all(model, tokenizer, beginnings)

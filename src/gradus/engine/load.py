@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from gradus.conversation.formats.table import conversation_format
-from gradus.engine.engine import MAX_BATCH, Engine
+from gradus.engine.decoding import MAX_BATCH
+from gradus.engine.engine import Engine
 from gradus.model.weights import load_model
 from gradus.tokenizer.loading import load_tokenizer
 from gradus.tools.toolbox import ToolBox

@@ -6,12 +6,11 @@ Wilson interval holds: samples of one item are not independent trials.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradus.core.statistics import wilson
+from gradus.core.statistics import proportion
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ class SuiteResult:
         return {
             "suite": self.suite,
             "model": self.model,
-            "total": proportion(self.items),
-            "categories": {name: proportion(items) for name, items in self.by_category().items()},
+            "total": passed_measure(self.items),
+            "categories": {name: passed_measure(items) for name, items in self.by_category().items()},
             "items": [item.to_json() for item in self.items],
         }
 
@@ -105,27 +104,14 @@ class SuiteResult:
         """What a gate can name: "total" and each category, with 0 or 1 by item id for paired tests."""
         groups = {"total": self.items} | self.by_category()
         return {
-            name: proportion(items) | {"items": {item.id: int(item.passed) for item in items}}
+            name: passed_measure(items) | {"items": {item.id: int(item.passed) for item in items}}
             for name, items in groups.items()
         }
 
 
-def proportion(items: Sequence[ItemResult]) -> dict[str, float | int]:
-    """`{"value", "n", "successes", "lower", "upper", "standard_error"}` of the items that passed.
-
-    lower, upper: 95 % Wilson interval. standard_error: of a proportion, sqrt(p (1 - p) / n).
-    """
-    n, successes = len(items), sum(item.passed for item in items)
-    value = successes / n if n else 0.0
-    lower, upper = wilson(successes, n)
-    return {
-        "value": value,
-        "n": n,
-        "successes": successes,
-        "lower": lower,
-        "upper": upper,
-        "standard_error": math.sqrt(value * (1 - value) / n) if n else 0.0,
-    }
+def passed_measure(items: Sequence[ItemResult]) -> dict[str, float | int]:
+    """The share of items that passed, as `core.statistics.proportion`."""
+    return proportion(sum(item.passed for item in items), len(items))
 
 
 def failure_counts(items: Iterable[ItemResult]) -> dict[str, int]:

@@ -26,6 +26,9 @@ NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 wher
 # for the backward pass; longer ones would cost too much memory and are worked out again.
 QUERY_BLOCK = 128
 KEPT_LENGTH = 1024
+# Logits that the loss has in memory at a time. A GPU wants large products, and between two of them the gradient of the
+# whole head is read and written; on a CPU smaller ones stay near its caches.
+LOGITS_ON_CPU, LOGITS_ON_GPU = 2**23, 2**27
 VALUE_GATE_CHANNELS = 12  # of a layer's normalised input, that say how much of its value embedding comes in
 SMEAR_GATE_CHANNELS = 24  # of the embedding, that say how much of the one before is mixed in
 _SIZES = frozenset({

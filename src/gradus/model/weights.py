@@ -146,7 +146,7 @@ def load_model(
         model.to(dtype)
         if prepare is not None:
             prepare(model)
-        model.to_empty(device=device)
+        model.take_memory(device)
         from_stored(model, tensors, str(folder / WEIGHTS_FILE))
     model.compute_dtype = dtype
     return model

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -20,11 +20,14 @@ from gradus.core.settings import Settings
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
-from gradus.posttrain.prompts import PairPrompt, judge
+from gradus.posttrain.prompts import PairPrompt, artifact_reasons, judge
 
 
 class PairSettings(Settings):
-    """samples: answers for each prompt, drawn at `temperature` (and top_k, top_p) from `seed`."""
+    """samples: answers for each prompt, drawn at `temperature` (and top_k, top_p) from `seed`.
+
+    reject_artifacts: an answer that holds an artifact (conversation.artifacts) fails, and so does such a reference.
+    """
 
     samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.8, gt=0.0)
@@ -33,6 +36,7 @@ class PairSettings(Settings):
     seed: int = Field(default=0, ge=0)
     max_tokens: int = Field(default=512, ge=1)
     max_calls: int = Field(default=4, ge=0)
+    reject_artifacts: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def make_pairs(
     asked: list[PairPrompt] = []
     requests: list[Request] = []
     for index, prompt in enumerate(prompts):
-        drawn = [_request(prompt, settings, index, sample) for sample in range(settings.samples)]
+        drawn = [sample_request(prompt, settings, index, sample) for sample in range(settings.samples)]
         try:
             engine.check(drawn[0])
         except PromptTooLongError:
@@ -85,6 +89,10 @@ def make_pairs(
         first = place * settings.samples
         turns = [reply.turn for reply in replies[first : first + settings.samples]]
         reasons = [judge(prompt, turn) for turn in turns]
+        if settings.reject_artifacts:
+            reasons = [found + artifact_reasons(turn.messages) for found, turn in zip(reasons, turns, strict=True)]
+            if artifact_reasons(prompt.reference):
+                prompt = replace(prompt, reference=())
         failures.update(reason for found in reasons for reason in set(found))
         counts["samples_passed"] += sum(not found for found in reasons)
         pair = _pair(prompt, turns, reasons)
@@ -98,7 +106,8 @@ def make_pairs(
     return PairResult(tuple(pairs), {name: counts[name] for name in names}, _by_count(failures), _by_count(skipped))
 
 
-def _request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:
+def sample_request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:
+    """The request for one sample of a prompt, drawn from a stream of its own."""
     stream = digest([settings.seed, index, prompt.conversation.id, sample])
     return Request(
         prompt.conversation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from gradus.core.devices import CPU
 from gradus.core.quantity import Quantity
@@ -16,8 +17,10 @@ from gradus.model.cost import (
     training_memory,
 )
 from gradus.roadmap.horizon import horizon_steps
+from gradus.roadmap.lineage import optimizer_facts
 from gradus.roadmap.stage import Device, Estimate
 from gradus.roadmap.training import TrainingSettings
+from gradus.train.config import STATE_BYTES
 
 # A small model on a GPU waits for its kernels to be launched: a layer's, forward and backward. Assumed, not measured.
 GPU_LAYER_SECONDS = 1e-3
@@ -81,18 +84,35 @@ def training_estimate(
         mfu=flops / seconds / device.peak_flops if device.peak_flops else None,
         memory_bytes=sum(parts.values()),
         memory=parts,
-        facts={"model": config.model_dump(mode="json")},
+        facts={"model": config.model_dump(mode="json"), "optimizer": _state_facts(settings)},
         notes=notes,
     )
+
+
+def _state_facts(settings: TrainingSettings) -> dict[str, Any] | None:
+    """What the kept state of the optimizer is, for stages that take it over; None where none is kept."""
+    return optimizer_facts(settings.optimizer) if settings.keep_checkpoints else None
 
 
 def _memory_of_one(
     config: ModelConfig, settings: TrainingSettings, micro_tokens: int, mean_context: float, device: Device
 ) -> TrainingMemory:
     """Memory of one process, as `[machine]` lays the model out."""
+    optimizer = settings.optimizer
+    state_bytes = STATE_BYTES[optimizer.matrix], STATE_BYTES[optimizer.rest]
     is_sharded = device.processes > 1 and device.parallel != "replicate"
     if not is_sharded and device.activation_checkpointing == "none":
-        return training_memory(config, micro_tokens, mean_context=mean_context, keeps_probabilities=device.name == CPU)
+        return training_memory(
+            config, micro_tokens, mean_context=mean_context, on_cpu=device.name == CPU, state_bytes=state_bytes
+        )
     ranks = device.processes if is_sharded else 1
     micro_batches = max(1, settings.batch_tokens // (device.processes * micro_tokens))
-    return sharded_memory(config, micro_tokens, ranks, device.activation_checkpointing, micro_batches)
+    return sharded_memory(
+        config,
+        micro_tokens,
+        ranks,
+        device.activation_checkpointing,
+        micro_batches,
+        state_bytes=state_bytes,
+        offload=device.offload,
+    )

@@ -67,6 +67,11 @@ class Checkpoint:
         with TensorFiles(self.path, OPTIMIZER_FILE) as tensors:
             optimizer.load_state(tensors, str(self.path / OPTIMIZER_FILE))
 
+    def carry_over(self, optimizer: Optimizer) -> None:
+        """Let a new run begin with this one's optimizer state, as far as it is held here."""
+        with TensorFiles(self.path, OPTIMIZER_FILE) as tensors:
+            optimizer.carry_over(tensors, self.step, str(self.path / OPTIMIZER_FILE))
+
     def extra(self) -> dict[str, Tensor]:
         """The tensors saved beside weights and optimizer."""
         with TensorFiles(self.path, EXTRA_FILE) as tensors:

@@ -109,7 +109,7 @@ class _Run:
         self.optimizer = optimizer
         self.checkpoints = checkpoints
         self.world = world
-        self.device = next(model.parameters()).device
+        self.device = model.device
         self.guard = Guard(guard, self.device)
         self.tally = _Tally(self.device)
         self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)

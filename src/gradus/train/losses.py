@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gradus.model.batch import Batch
+from gradus.model.config import LOGITS_ON_CPU, LOGITS_ON_GPU
 from gradus.model.experts import Routing, balance
 from gradus.model.transformer import Transformer
 
 Loss = Callable[[Transformer, Batch], tuple[Tensor, Tensor, dict[str, Tensor]]]
 
-_BLOCK_ELEMENTS = 2**23  # logits held at a time
 _LEAST_PROBABILITY = 1e-37  # a token that is less likely counts as 85 nats
 
 
@@ -35,7 +35,7 @@ def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, d
     routing: list[Routing] = []
     hidden, targets = supervised_hidden(model, batch, routing)
     total = cross_entropy_sum(hidden, model.head_weight, targets, model.config.softcap)
-    count = torch.tensor(targets.shape[0], device=total.device)
+    count = torch.full((), targets.shape[0], dtype=torch.int64, device=total.device)
     if not routing or not torch.is_grad_enabled():
         return total, count, {}
     auxiliary, push, metrics = balance(model.config, routing, batch.num_tokens)
@@ -83,7 +83,7 @@ def token_entropy(hidden: Tensor, weight: Tensor, softcap: float | None = None, 
     """Entropy of softmax(logits / temperature) per token, (M,) fp32 in nats."""
     cast = weight.to(hidden.dtype)
     out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-    for rows in _blocks(hidden.shape[0], weight.shape[0]):
+    for rows in _blocks(hidden, weight):
         logp = torch.log_softmax(_capped(F.linear(hidden[rows], cast).float(), softcap)[0] / temperature, -1)
         out[rows] = -(logp.exp() * logp).sum(-1)
     return out
@@ -97,8 +97,10 @@ def _capped(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | Non
     return softcap * bent, 1 - bent.square()
 
 
-def _blocks(num_tokens: int, vocab_size: int) -> list[slice]:
-    rows = max(1, _BLOCK_ELEMENTS // vocab_size)
+def _blocks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    """The rows of hidden (M, D) whose logits, of weight (V, D), are in memory at a time."""
+    num_tokens = hidden.shape[0]
+    rows = max(1, (LOGITS_ON_CPU if hidden.device.type == "cpu" else LOGITS_ON_GPU) // weight.shape[0])
     return [slice(start, min(start + rows, num_tokens)) for start in range(0, num_tokens, rows)]
 
 
@@ -109,7 +111,7 @@ class _CrossEntropySum(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         places = torch.arange(hidden.shape[0], device=hidden.device)
-        for rows in _blocks(hidden.shape[0], weight.shape[0]):
+        for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), softcap)
             probabilities = torch.softmax(logits, -1)
             here = places[: len(probabilities)], targets[rows]
@@ -139,7 +141,7 @@ class _TargetLogp(torch.autograd.Function):
     ) -> Tensor:
         cast = weight.to(hidden.dtype)
         out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-        for rows in _blocks(hidden.shape[0], weight.shape[0]):
+        for rows in _blocks(hidden, weight):
             logits = _capped(F.linear(hidden[rows], cast).float(), softcap)[0] / temperature
             out[rows] = logits.gather(1, targets[rows, None])[:, 0] - logits.logsumexp(-1)
         ctx.save_for_backward(hidden, weight, targets)
@@ -153,7 +155,7 @@ class _TargetLogp(torch.autograd.Function):
         cast = weight.to(hidden.dtype)
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         places = torch.arange(hidden.shape[0], device=hidden.device)
-        for rows in _blocks(hidden.shape[0], weight.shape[0]):
+        for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), ctx.softcap)
             d_logits = torch.softmax(logits / ctx.temperature, -1)
             d_logits[places[: len(d_logits)], targets[rows]] -= 1

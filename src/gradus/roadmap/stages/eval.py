@@ -1,83 +1,130 @@
-"""Stage `eval`: probe suites on a model of an earlier stage, and bits per byte where a corpus is named."""
+"""Stage `eval`: benchmarks, probe suites and the artifact audit on an earlier model, bits per byte of a corpus."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
+from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import Artifact
+from gradus.core.errors import DataError
 from gradus.core.files import expand_path, write_atomic
-from gradus.core.home import MODEL_FOLDER
+from gradus.core.fingerprint import digest, file_digest
 from gradus.core.settings import Problem
+from gradus.data.benchmarks import benchmarks_folder
+from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_characters
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
+from gradus.roadmap.models import ModelReference, input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.sources import file_sources
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
-from gradus.roadmap.training import MODEL_KINDS
+from gradus.roadmap.training import MODEL_KINDS, Session, training_session
+
+if TYPE_CHECKING:
+    from gradus.engine.engine import Engine
+    from gradus.eval.result import SuiteResult
 
 VERSION = 1
 MAKES = "eval"
 INPUTS = (
     Input("from", MODEL_KINDS),
     Input("tokens", ("tokens",), required=False),
+    Input("prompts", ("pool",), required=False),
 )
+PARALLEL = True
 PROBES = "probes"
+TASKS = "tasks"
+AUDIT = "audit"
 SMOKE_PROBES = 22
+CHARACTERS_PER_TOKEN = 4.0  # of English, about
 
 
 class Settings(StageSettings):
     """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>".
 
-    at_most: probes of each suite, evenly spread; all if None. temperature: 0 takes the likeliest token, above it
-    answers are drawn with the stage's seed.
+    tasks: benchmarks by name, measures "tasks.<name>.acc" and others. benchmarks: the folder of evaluation sets, None
+    for that in GRADUS_BENCHMARKS; core_bundle: the folder of CORE's bundle, None for core_bundle in it. bos: begin
+    every text of a task with the end-of-text token, as documents in training; None of the published scores has it.
+    at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
+    token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
+    docs/constrained-calls.md); None measures the model alone.
+    audit_samples: answers that are looked through for artifacts where a pool of `prompts` is named: measures
+    "audit.clean", "audit.any" and by kind. They are drawn at audit_temperature, to its held-back questions if it has
+    any.
     """
 
     suites: dict[str, str] = Field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    benchmarks: str | None = None
+    core_bundle: str | None = None
+    bos: bool = False
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
+    constrain: Constraint | None = None
+    audit_samples: int = Field(default=100, ge=1)
+    audit_temperature: float = Field(default=0.7, ge=0.0)
 
     def smoke(self) -> Self:
-        """A few probes of each suite."""
-        return self.model_copy(update={"at_most": SMOKE_PROBES, "max_tokens": 64})
+        """A few probes of each suite and items of each task."""
+        return self.model_copy(update={"at_most": SMOKE_PROBES, "max_tokens": 64, "audit_samples": SMOKE_PROBES})
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
-    """The suites' files, read once to report what is wrong with them before the walk."""
+    """The files of suites and tasks; suites are read once to report what is wrong with them before the walk."""
     from gradus.conversation.probes import load_suite
-    from gradus.core.errors import ConfigError
+    from gradus.core.errors import ConfigError, MissingPackageError
 
     found = file_sources(((("suites", name), path) for name, path in settings.suites.items()), roadmap_dir)
     problems = []
+    if settings.constrain is not None and find_spec("llguidance") is None:
+        problems.append(Problem(("constrain",), str(MissingPackageError("llguidance", "engine"))))
     for name, path in settings.suites.items():
         try:
             load_suite(expand_path(path, roadmap_dir))
         except ConfigError as error:
             problems.append(Problem(("suites", name), str(error)))
+    if settings.tasks:
+        asked = benchmark_settings(settings, roadmap_dir)
+        for name in settings.tasks:
+            try:
+                check_tasks([name])
+                found[f"task {name}"] = digest([file_digest(path) for path in files_of(name, asked)])
+            except (ConfigError, DataError) as error:
+                problems.append(Problem(("tasks",), str(error)))
     if problems:
         raise SourceError(problems)
     return found
 
 
+def benchmark_settings(settings: Settings, roadmap_dir: Path) -> BenchmarkSettings:
+    """Where the tasks' files lie and how they are asked."""
+    bundle = expand_path(settings.core_bundle, roadmap_dir) if settings.core_bundle is not None else None
+    folder = benchmarks_folder(settings.benchmarks, roadmap_dir)
+    return BenchmarkSettings(folder, bundle, settings.at_most, settings.bos)
+
+
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
-    """Time for the tokens that are sampled, and for a pass over the held-back text where it is asked for."""
+    """Time for the tokens that are sampled, and for a pass over tasks and, where it is asked for, held-back text."""
     probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
-    tokens = probes * min(ANSWER_TOKENS, settings.max_tokens)
+    answers = probes + (settings.audit_samples if inputs.one("prompts") else 0)
+    tokens = answers * min(ANSWER_TOKENS, settings.max_tokens)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(tokens=tokens, notes=("the model is not known yet",))
     config = ModelConfig(**parent)
     estimate = decoding_estimate(config, tokens, device, {})
-    held_back = float(inputs.one("tokens").get("validation_tokens", 0))
-    passed = held_back * forward_flops_per_token(config, config.context / 4)
+    read = float(inputs.one("tokens").get("validation_tokens", 0)) + _task_tokens(settings, stage)
+    passed = read * forward_flops_per_token(config, config.context / 4)
     return replace(estimate, seconds=(estimate.seconds or 0.0) + passed / device.training("pretrain", config.width)[0])
 
 
@@ -88,40 +135,118 @@ def _num_probes(path: Path, at_most: int | None) -> int:
     return number if at_most is None else min(number, at_most)
 
 
+def _task_tokens(settings: Settings, stage: Stage) -> float:
+    """About how many tokens the tasks have a model read."""
+    asked = benchmark_settings(settings, stage.directory)
+    return sum(num_characters(name, asked) for name in settings.tasks) / CHARACTERS_PER_TOKEN
+
+
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
-    """Ask every probe of every suite; one results file each, measures in the results."""
-    from gradus.conversation.probes import load_suite
+    """Ask every item of every task and every probe of every suite; one results file each, measures in the results.
+
+    Several processes share the items of tasks; the rest is done by the first of them.
+    """
+    settings: Settings = stage.settings
+    tasks: dict[str, Any] = {}
+    with training_session(place) as session:
+        model = input_model(stage, inputs)
+        engine = _engine(model, session)
+        if settings.tasks:
+            tasks = _ask_tasks(settings, engine, model, inputs["from"], place, session)
+    results: dict[str, Any] = {}
+    if place.rank == 0:
+        for name, path in settings.suites.items():
+            found = _ask_suite(name, path, engine, stage, model, place)
+            results.setdefault(PROBES, {})[name] = found.measures()
+            results.setdefault("seconds", {})[name] = round(found.seconds, 2)
+            results["tokens"] = results.get("tokens", 0) + found.num_tokens
+        if "tokens" in inputs:
+            results |= _bits_per_byte(engine, inputs["tokens"])
+        if "prompts" in inputs:
+            results[AUDIT] = _audited(engine, inputs["prompts"], stage, place)
+    return place.commit(results | tasks)
+
+
+def _engine(model: ModelReference, session: Session) -> Engine:
     from gradus.engine.load import load_engine
+
+    return load_engine(model.folder, tokenizer_folder=model.tokenizer, device=session.device)
+
+
+def _ask_tasks(
+    settings: Settings, engine: Engine, model: ModelReference, parent: Artifact, place: Place, session: Session
+) -> dict[str, Any]:
+    """{"tasks": measures by name}; items that an interrupted walk has asked are not asked again."""
+    from gradus.eval.task_run import gathered, run_tasks
+
+    results = {}
+    with place.progress.task("tasks", None, "items") as task:
+        for name, found in run_tasks(
+            engine.model,
+            engine.tokenizer,
+            settings.tasks,
+            benchmark_settings(settings, place.roadmap_dir),
+            label=model.label,
+            identity=f"{parent.fingerprint} {model.label}",
+            journals=place.scratch / TASKS,
+            world=session.world,
+            on_progress=lambda name, done, total: task.update(done, total=total, info=name),
+        ):
+            results[name] = found
+            if place.rank == 0:
+                (place.work / TASKS).mkdir(exist_ok=True)
+                text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
+                write_atomic(place.work / TASKS / f"{name}.json", text)
+    return {TASKS: gathered(results)}
+
+
+def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelReference, place: Place) -> SuiteResult:
+    from gradus.conversation.probes import load_suite
     from gradus.engine.sampling import Sampling
     from gradus.eval.probes import ProbeSettings, run_suite
 
     settings: Settings = stage.settings
-    parent = inputs["from"]
-    engine = load_engine(parent.path / MODEL_FOLDER)
+    suite = load_suite(expand_path(path, place.roadmap_dir))
+    if settings.at_most is not None:
+        step = max(1, len(suite.probes) // settings.at_most)
+        suite = replace(suite, probes=suite.probes[::step][: settings.at_most])
     sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
-    results: dict[str, Any] = {}
+    with place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
+        found = run_suite(
+            engine,
+            suite,
+            ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens, constrain=settings.constrain),
+            model=model.label,
+            on_progress=_shown(task),
+        )
     (place.work / PROBES).mkdir(exist_ok=True)
-    for name, path in settings.suites.items():
-        suite = load_suite(expand_path(path, place.roadmap_dir))
-        if settings.at_most is not None:
-            step = max(1, len(suite.probes) // settings.at_most)
-            suite = replace(suite, probes=suite.probes[::step][: settings.at_most])
-        with place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
-            found = run_suite(
-                engine,
-                suite,
-                ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens),
-                model=parent.manifest.name,
-                on_progress=_shown(task),
-            )
-        text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
-        write_atomic(place.work / PROBES / f"{name}.json", text)
-        results.setdefault(PROBES, {})[name] = found.measures()
-        results.setdefault("seconds", {})[name] = round(found.seconds, 2)
-        results["tokens"] = results.get("tokens", 0) + found.num_tokens
-    if "tokens" in inputs:
-        results |= _bits_per_byte(engine, inputs["tokens"])
-    return place.commit(results)
+    text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
+    write_atomic(place.work / PROBES / f"{name}.json", text)
+    return found
+
+
+def _audited(engine: Engine, pool: Artifact, stage: Stage, place: Place) -> dict[str, Any]:
+    """Measures of the artifact audit; every answer is in audit.json."""
+    from gradus.data.pool import read_pool
+    from gradus.engine.sampling import Sampling
+    from gradus.eval.audit import audit, questions
+
+    settings: Settings = stage.settings
+    prompts = questions(read_pool(pool.path, "validation"), settings.audit_samples)
+    prompts = prompts or questions(read_pool(pool.path, "train"), settings.audit_samples)
+    sampling = Sampling(temperature=settings.audit_temperature, seed=stage.seed)
+    with place.progress.task("audit", settings.audit_samples, "answers") as task:
+        found = audit(
+            engine,
+            prompts,
+            settings.audit_samples,
+            sampling,
+            model=stage.name,
+            max_tokens=settings.max_tokens,
+            on_progress=_shown(task),
+        )
+    write_atomic(place.work / f"{AUDIT}.json", json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n")
+    return found.measures()
 
 
 def _shown(task: Task) -> Callable[[int, int], None]:

@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError, did_you_mean
 from gradus.core.files import expand_path
-from gradus.core.home import MODEL_FOLDER
 from gradus.core.settings import Problem
 from gradus.core.settings import Settings as Table
 from gradus.data.sources import SyntheticSource, source_digest
@@ -23,7 +22,9 @@ from gradus.model.cost import parameters
 from gradus.posttrain.rewards import Reward
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.estimate import training_estimate
+from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.sources import file_sources
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage
@@ -195,6 +196,7 @@ def _outside(source: str) -> str | None:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Answers are sampled, then pass the model once forward, the reference once, and the updates."""
+    refuse_warm(settings.optimizer, inputs.one("from"))
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(steps=settings.steps, notes=("the model is not known yet",))
@@ -239,15 +241,15 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             f"prompts_per_step = {settings.prompts_per_step} cannot be shared by {place.world_size} processes; "
             "ask more prompts a step or start fewer processes"
         )
-    folder = inputs["from"].path / MODEL_FOLDER
-    tokenizer = load_tokenizer(folder)
+    parent = input_model(stage, inputs)
+    tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
     trained = [Source(_tasks(e, stage, inputs, place, "train"), e.rewards) for e in settings.prompts]
     held_back = [Source(_tasks(e, stage, inputs, place, "validation"), e.rewards) for e in settings.prompts]
     for source in trained:
         _check(source, settings)
     with training_session(place) as session:
-        model, reference = (load_model(folder, session.device, prepare=session.prepare) for _ in range(2))
+        model, reference = (load_model(parent.folder, session.device, prepare=session.prepare) for _ in range(2))
         for each in (model, reference):
             each.compute_dtype = compute_dtype(place.machine.precision, session.device)
         reference.requires_grad_(False)
@@ -265,7 +267,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             )
         )
         kept = training_checkpoints(settings, place, session)
-        reports = training_reports(model, batches, loss, settings.steps, settings, place, session, kept, on_policy=True)
+        reports = training_reports(
+            model, batches, loss, settings.steps, settings, place, session, kept, parent, on_policy=True
+        )
         meter = _RolloutMeter(place, model, (PROMPT_TOKENS + ANSWER_TOKENS) / 2, batches)
         evaluate = _evaluation(engine, held_back, settings, stage, session, batches)
         last = follow(reports, place, session, evaluate, kept, meter)
@@ -383,7 +387,6 @@ class _OnPolicy:
         if number == ROLLOUTS_JUDGED - 1:
             self._warn_of_idle_rollouts()
         self.samples.extend(samples[:: max(1, len(samples) // SAMPLES_SHOWN)][:SAMPLES_SHOWN])
-
 
     def _warn_of_idle_rollouts(self) -> None:
         """Say so where the first rollouts taught nothing: every group earned alike."""

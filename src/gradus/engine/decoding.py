@@ -1,0 +1,61 @@
+"""Decoding many streams to their ends: in as few batches as memory allows, common beginnings read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from gradus.engine.batching import DecodeBatch, TokenStream
+from gradus.engine.prefixes import prefix_groups
+from gradus.model.cost import kv_bytes_per_token
+from gradus.model.transformer import Transformer
+
+MAX_BATCH = 128
+CACHE_BYTES = 2**29
+_JOIN_SHARE = 16  # wait until 1/16 of the slots are free: a prefill costs about a step however small it is
+
+
+class BoundedStream(TokenStream, Protocol):
+    """A stream that knows how long it may get."""
+
+    @property
+    def most_tokens(self) -> int:
+        """About how many positions prompt and output may take together."""
+        ...
+
+
+def decode_streams(
+    model: Transformer,
+    streams: Sequence[BoundedStream],
+    vocab_size: int,
+    *,
+    max_batch: int = MAX_BATCH,
+    cache_bytes: int = CACHE_BYTES,
+) -> Iterator[TokenStream]:
+    """Hands out each stream as it ends. What a stream samples depends on no other, up to rounding.
+
+    max_batch: streams decoded at once, fewer where their keys and values would outgrow cache_bytes.
+    """
+    groups = [(0, list(range(len(streams))))]
+    if model.config.attends_to_all_alone:
+        groups = prefix_groups([stream.prompt_ids for stream in streams])
+    for shared, members in groups:
+        group = [streams[index] for index in members]
+        slots = min(_most_slots(model, group, shared, max_batch, cache_bytes), len(group))
+        batch = DecodeBatch(model, slots, vocab_size, group[0].prompt_ids[:shared])
+        # Longest first, so that neighbours in the cache are about equally long.
+        waiting = sorted(group, key=lambda stream: len(stream.prompt_ids))
+        join_at = max(1, batch.num_slots // _JOIN_SHARE)
+        while waiting or batch.num_live:
+            if waiting and (batch.num_free >= join_at or not batch.num_live):
+                yield from batch.join([waiting.pop() for _ in range(min(batch.num_free, len(waiting)))])
+            yield from batch.step()
+
+
+def _most_slots(
+    model: Transformer, streams: Sequence[BoundedStream], shared: int, max_batch: int, cache_bytes: int
+) -> int:
+    """How many slots keep to max_batch and cache_bytes, if every slot grew to the longest stream; at least 1."""
+    longest = min(model.config.context, max(stream.most_tokens for stream in streams)) - shared
+    slot_bytes = longest * kv_bytes_per_token(model.config, model.compute_dtype.itemsize)
+    return max(1, min(max_batch, cache_bytes // slot_bytes))

@@ -1,0 +1,110 @@
+"""Benchmarks by name: where their files lie and how their items are asked. Without torch; `task_run` asks a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradus.core.errors import ConfigError, DataError, did_you_mean
+from gradus.data.benchmarks import benchmark_rows, json_rows, row_files
+from gradus.eval.asked import Asked
+from gradus.eval.core_metric import CORE_TASKS, core_asked, core_file
+from gradus.eval.perplexity import asked_documents
+from gradus.eval.task_items import wikitext_pages, wikitext_text
+from gradus.eval.tasks import TASKS, Measure, asked, evenly_spread, task_files, task_items_of
+from gradus.tokenizer.tokenizer import Tokenizer
+
+CORE = "core"
+BUNDLE = "core_bundle"
+_WIKITEXT_FILE = "wikitext2/test.txt"
+WIKITEXT = "wikitext2"
+KNOWN = (*TASKS, CORE, WIKITEXT)
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """How tasks are asked. folder: of evaluation sets; bundle: CORE's, None for `core_bundle` in it.
+
+    limit: items of each task, None for all. bos: begin every text with the end-of-text token, as in training; CORE
+    always does.
+    """
+
+    folder: Path | None = None
+    bundle: Path | None = None
+    limit: int | None = None
+    bos: bool = False
+
+
+def check_tasks(names: Sequence[str]) -> None:
+    """Errors: ConfigError naming every unknown task."""
+    problems = [
+        f'unknown task "{name}"{did_you_mean(name, KNOWN)} (known: {", ".join(KNOWN)})'
+        for name in names
+        if name not in KNOWN
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def files_of(name: str, settings: BenchmarkSettings) -> list[Path]:
+    """What a task reads. Errors: DataError for what is missing."""
+    if name == WIKITEXT:
+        return row_files(WIKITEXT, settings.folder, _WIKITEXT_FILE)
+    if name != CORE:
+        return task_files(name, settings.folder)
+    return list(dict.fromkeys(core_file(task, _bundle(settings)) for task in CORE_TASKS))
+
+
+def _bundle(settings: BenchmarkSettings) -> Path:
+    if settings.bundle is not None:
+        return settings.bundle
+    if settings.folder is None:
+        raise DataError(
+            "CORE: no bundle is set; give its folder (core_bundle, --bundle) or a folder of evaluation sets "
+            f"that holds {BUNDLE}"
+        )
+    return settings.folder / BUNDLE
+
+
+def asked_of(
+    name: str, tokenizer: Tokenizer, settings: BenchmarkSettings, context: int
+) -> Iterator[tuple[str, tuple[Measure, ...], list[Asked]]]:
+    """(name, what is measured, items) of a task; of CORE those of its 22 tasks as "core.<task>". Errors: DataError."""
+    if name == WIKITEXT:
+        yield name, ("document_perplexity",), asked_documents(_wikitext(settings), tokenizer, context)
+        return
+    if name != CORE:
+        items = task_items_of(name, settings.folder, settings.limit)
+        yield name, TASKS[name].measures, asked(items, tokenizer, settings.bos)
+        return
+    bundle = _bundle(settings)
+    for task in CORE_TASKS:
+        rows = [row for _, row in json_rows(core_file(task, bundle))]
+        items_of_core = core_asked(task, rows, tokenizer, settings.limit)
+        wanted: Measure = "acc_greedy" if len(items_of_core[0].question) == 1 else "acc_mean"
+        yield f"{CORE}.{task}", (wanted,), items_of_core
+
+
+def _wikitext(settings: BenchmarkSettings) -> list[tuple[str, str, str]]:
+    """(id, text as it was written, text as it is published) of the articles of the test side."""
+    lines = [found.row["text"] for found in benchmark_rows(WIKITEXT, settings.folder, _WIKITEXT_FILE)]
+    pages = wikitext_pages("\n".join(lines) + "\n")
+    chosen = evenly_spread(len(pages), settings.limit)
+    return [(str(number + 1), wikitext_text(pages[number]), pages[number]) for number in chosen]
+
+
+def num_characters(name: str, settings: BenchmarkSettings) -> float:
+    """About how many characters a task has a model read, for plans. Errors: DataError."""
+    if name == WIKITEXT:
+        return float(sum(len(told) for _, told, _ in _wikitext(settings)))
+    if name != CORE:
+        items = task_items_of(name, settings.folder, settings.limit)
+        return float(sum(len(item.pairs[0][0]) + sum(len(told) for _, told in item.pairs) for _, item in items))
+    total = 0.0
+    for task, entry in CORE_TASKS.items():
+        rows = [row for _, row in json_rows(core_file(task, _bundle(settings)))]
+        mean = sum(len(str(row)) for row in rows) / max(1, len(rows))
+        asked = len(rows) if settings.limit is None else min(len(rows), settings.limit)
+        total += asked * mean * (1 + entry.shots)
+    return total

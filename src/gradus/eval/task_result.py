@@ -1,0 +1,121 @@
+"""What a task measured: a verdict on each item, measures that gates read, and one record with all of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradus.core.statistics import Z95, clustered_standard_error, proportion, standard_error
+from gradus.eval.asked import Asked, Likelihood
+from gradus.eval.perplexity import perplexity_measures
+from gradus.eval.tasks import Measure
+
+
+def _first_of_the_highest(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=lambda place: (values[place], -place))
+
+
+def _acc(item: Asked, answers: Sequence[Likelihood]) -> bool:
+    return _first_of_the_highest([a.logp for a in answers]) == item.gold
+
+
+def _acc_norm(item: Asked, answers: Sequence[Likelihood]) -> bool:
+    scores = [a.logp / length for a, length in zip(answers, item.lengths, strict=True)]
+    return _first_of_the_highest(scores) == item.gold
+
+
+def _acc_mean(item: Asked, answers: Sequence[Likelihood]) -> bool:
+    return _first_of_the_highest([a.logp / a.num_tokens for a in answers]) == item.gold
+
+
+def _acc_greedy(_: Asked, answers: Sequence[Likelihood]) -> bool:
+    return answers[0].is_greedy
+
+
+# Each by the name that measures go by: of one task only one is called acc.
+_RIGHT: dict[Measure, tuple[str, Callable[[Asked, Sequence[Likelihood]], bool]]] = {
+    "acc": ("acc", _acc),
+    "acc_norm": ("acc_norm", _acc_norm),
+    "acc_mean": ("acc", _acc_mean),
+    "acc_greedy": ("acc", _acc_greedy),
+}
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """All items of one task on one model. digest: of what was asked; settings: how, for the record."""
+
+    task: str
+    model: str
+    wanted: tuple[Measure, ...]
+    items: tuple[Asked, ...]
+    answers: tuple[tuple[Likelihood, ...], ...]
+    digest: str
+    seconds: float = 0.0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def verdicts(self) -> dict[str, dict[str, int]]:
+        """For each accuracy 1 or 0 by item id."""
+        pairs = list(zip(self.items, self.answers, strict=True))
+        return {
+            _RIGHT[name][0]: {item.id: int(_RIGHT[name][1](item, answers)) for item, answers in pairs}
+            for name in self.wanted
+            if name in _RIGHT
+        }
+
+    def measures(self) -> dict[str, Any]:
+        """What a gate can name: "acc", "acc_norm" with 0 or 1 by item id for paired tests, "perplexity"."""
+        found: dict[str, Any] = {}
+        for name, right in self.verdicts().items():
+            measure: dict[str, Any] = proportion(sum(right.values()), len(right))
+            clusters = [item.cluster or item.id for item in self.items]
+            if len(set(clusters)) < len(clusters):
+                measure["standard_error"] = clustered_standard_error(list(right.values()), clusters)
+                measure["clusters"] = len(set(clusters))
+                spread = Z95 * measure["standard_error"]
+                measure["lower"] = max(0.0, measure["value"] - spread)
+                measure["upper"] = min(1.0, measure["value"] + spread)
+            found[name] = measure | {"items": right}
+        if "perplexity" in self.wanted:
+            found["perplexity"] = self._perplexity()
+        if "document_perplexity" in self.wanted:
+            found |= perplexity_measures(self.items, self.answers)
+        return found
+
+    def _perplexity(self) -> dict[str, Any]:
+        """exp of the mean nats of an item, as lm-eval has it; the interval is that of the mean."""
+        nats = [-answers[0].logp for answers in self.answers]
+        mean, error = sum(nats) / len(nats), standard_error(nats)
+        value = math.exp(mean)
+        return {
+            "value": value,
+            "n": len(nats),
+            "lower": math.exp(mean - Z95 * error),
+            "upper": math.exp(mean + Z95 * error),
+            "standard_error": value * error,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"task", "model", "n", "measures", "items", ...}`."""
+        measures = {name: {k: v for k, v in m.items() if k != "items"} for name, m in self.measures().items()}
+        verdicts = self.verdicts()
+        items = []
+        for item, answers in zip(self.items, self.answers, strict=True):
+            entry: dict[str, Any] = {"id": item.id, "context": item.context, "choices": list(item.choices)}
+            if len(item.choices) > 1:
+                entry["gold"] = item.gold
+            entry["logp"] = [answer.logp for answer in answers]
+            entry["tokens"] = [answer.num_tokens for answer in answers]
+            items.append(entry | {name: right[item.id] for name, right in verdicts.items()})
+        return {
+            "task": self.task,
+            "model": self.model,
+            "n": len(self.items),
+            "questions": self.digest,
+            "settings": self.settings,
+            "seconds": self.seconds,
+            "measures": measures,
+            "items": items,
+        }

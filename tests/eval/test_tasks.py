@@ -1,0 +1,194 @@
+"""Tasks scored by log-likelihood: wording, verdicts, resuming, sharing, and what is said of mistakes."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+from seeded_bundle import write_seeded_bundle
+
+from gradus.core.errors import ConfigError, DataError
+from gradus.core.gate import find_measure, measure_names
+from gradus.engine.engine import Engine
+from gradus.engine.load import load_engine
+from gradus.eval import task_items, task_run
+from gradus.eval.asked import Asked, Continuation, Likelihood
+from gradus.eval.benchmarks import BenchmarkSettings, asked_of, files_of
+from gradus.eval.perplexity import document_windows, perplexity_measures
+from gradus.eval.task_result import TaskResult
+from gradus.eval.task_run import Journal, answers_of, gathered, run_tasks
+from gradus.eval.tasks import asked, evenly_spread
+from gradus.train.parallel import World
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = tmp_path_factory.mktemp("seeded")
+    write_seeded_bundle(folder)
+    return load_engine(folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A benchmarks folder with a few small sets."""
+    draw = random.Random(1)
+    words = ["the", "cat", "sat", "on", "a", "mat", "and", "he", "was", "not", "all", "but", "had"]
+
+    def text(count: int) -> str:
+        return " ".join(draw.choice(words) for _ in range(count))
+
+    rows = [
+        {"id": f"q{n}", "question": text(8), "choices": [text(3), text(1), text(5)], "gold": n % 3} for n in range(20)
+    ]
+    passages = [{"context": text(9), "continuation": "cat"} for _ in range(9)]
+    for name, found in {"arc/arc_easy_test": rows, "lambada/lambada_openai": passages}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    (tmp_path / "wikitext2").mkdir()
+    pages = [f" \n = Page {n} = \n \n {text(30)} @-@ {text(700)} . \n" for n in range(3)]
+    (tmp_path / "wikitext2/test.txt").write_text("".join(pages))
+    return tmp_path
+
+
+def test_wordings_are_those_of_the_harness() -> None:
+    row = {"sentence": "Ann saw Eve so _ fled.", "option1": "Ann", "option2": "Eve", "answer": "2"}
+    one = task_items.winogrande(row)
+    assert one.pairs == (("Ann saw Eve so Ann", " fled."), ("Ann saw Eve so Eve", " fled."))
+    assert one.gold == 1
+    asked = {"query": "Passage: It rained.\nQuestion: did it rain?\n", "choices": ["no", "yes"], "gold": 1}
+    assert task_items.boolq(asked).pairs[1] == ("It rained.\nQuestion: did it rain?\nAnswer:", " yes")
+    one = task_items.mmlu({"cells": [" Which? ", "a", "b", "c", "d", "C"]})
+    assert one.pairs[2] == ("Which?\nA. a\nB. b\nC. c\nD. d\nAnswer:", " C")
+    assert (one.gold, one.choices) == (2, ("A", "B", "C", "D"))
+    listed = {"query": "Question: Who?\nChoices:\nA. he\nB. she\nAnswer:", "choices": ["A", "B"], "gold": 0}
+    assert task_items.commonsense_qa(listed).pairs[0] == ("Question: Who?\nA. he\nB. she\nAnswer:", " A")
+    cooking = {"query": "How to cook [title] Boil  it. [step] Then", "choices": ["eat."], "gold": 0}
+    assert task_items.hellaswag(cooking).pairs[0] == ("How to cook. Boil it. Then", " eat.")
+    assert task_items.mmlu_subject("us_foreign_policy_test:12") == "us_foreign_policy"
+    assert task_items.wikitext_text("a @-@ b , c ( d ) \n = = E = = \n") == "a-b, c (d)\n== E ==\n"
+
+
+def verdicts(item: Asked, *logp: float) -> dict[str, dict[str, int]]:
+    answers = tuple(Likelihood(value, False, 1) for value in logp)
+    return TaskResult("t", "m", ("acc", "acc_norm"), (item,), (answers,), "").verdicts()
+
+
+def test_the_highest_wins_as_it_is_and_by_the_character_and_the_first_of_equals() -> None:
+    one = Continuation([1], [2])
+    item = Asked("x", "", ("yes", "certainly"), (one, one), (3, 9), gold=1)
+    assert verdicts(item, -3.0, -6.0) == {"acc": {"x": 0}, "acc_norm": {"x": 1}}
+    assert verdicts(item, -3.0, -9.0) == {"acc": {"x": 0}, "acc_norm": {"x": 0}}
+    assert verdicts(item, -3.0, -2.0) == {"acc": {"x": 1}, "acc_norm": {"x": 1}}
+
+
+def test_a_context_is_cut_where_it_ends_and_its_last_spaces_belong_to_what_follows(engine: Engine) -> None:
+    item = task_items.TextItem((("the cat ", " sat"), ("", "sat")), (" sat", "sat"))
+    (found,) = asked([("x", item)], engine.tokenizer)
+    end = engine.tokenizer.special("<|endoftext|>")
+    assert engine.tokenizer.decode(found.question[0].context) == "the cat"
+    assert engine.tokenizer.decode(found.question[0].tokens) == "  sat"
+    assert list(found.question[1].context) == [end]
+    (begun,) = asked([("x", item)], engine.tokenizer, bos=True)
+    assert list(begun.question[0].context) == [end, *found.question[0].context]
+    assert begun.question[1] == found.question[1]
+
+
+def test_a_limit_takes_items_from_everywhere() -> None:
+    assert evenly_spread(10, None) == list(range(10))
+    assert evenly_spread(10, 4) == [0, 2, 5, 7]
+    assert evenly_spread(3, 9) == [0, 1, 2]
+
+
+def test_windows_tell_every_token_once() -> None:
+    tokens = list(range(100, 111))
+    windows = document_windows(tokens, 1, 4)
+    assert [token for window in windows for token in window.tokens] == tokens
+    assert [list(window.context) for window in windows] == [[1], [103], [106, 107]]
+    assert [len(window.context) + len(window.tokens) - 1 for window in windows] == [4, 4, 4]
+
+
+def test_perplexities_are_over_all_documents() -> None:
+    one = Continuation([1], [2])
+    items = [Asked(str(n), "", (), (one,), (words, 4 * words), 0, is_document=True) for n, words in enumerate((2, 6))]
+    found = perplexity_measures(items, [[Likelihood(-8.0, False, 3)], [Likelihood(-16.0, False, 9)]])
+    assert found["word_perplexity"]["value"] == pytest.approx(math.exp(24 / 8))
+    assert found["bits_per_byte"]["value"] == pytest.approx(24 / 32 / math.log(2))
+    assert found["token_perplexity"]["value"] == pytest.approx(math.exp(24 / 12))
+    # Residuals of words: 8 - 3 x 2 and 16 - 3 x 6.
+    assert found["word_perplexity"]["standard_error"] == pytest.approx(math.exp(3) * math.sqrt(8 * 2) / 8)
+
+
+def test_measures_can_be_named_by_gates(engine: Engine, folder: Path) -> None:
+    tasks = ["arc_easy", "lambada_openai", "wikitext2"]
+    found = dict(run_tasks(engine.model, engine.tokenizer, tasks, BenchmarkSettings(folder)))
+    measures = {"tasks": gathered(found)}
+    assert measure_names(measures) == [
+        "tasks.arc_easy.acc", "tasks.arc_easy.acc_norm", "tasks.lambada_openai.acc", "tasks.lambada_openai.perplexity",
+        "tasks.wikitext2.word_perplexity", "tasks.wikitext2.byte_perplexity", "tasks.wikitext2.token_perplexity",
+        "tasks.wikitext2.bits_per_byte",
+    ]  # fmt: skip
+    acc = find_measure(measures, "tasks.arc_easy.acc")
+    assert set(acc["items"]) == {f"q{n}" for n in range(20)}
+    assert acc["lower"] < acc["value"] < acc["upper"]
+    entry = found["arc_easy"].to_json()["items"][0]
+    assert set(entry) == {"id", "context", "choices", "gold", "logp", "tokens", "acc", "acc_norm"}
+
+
+def test_what_was_scored_before_an_interruption_is_not_scored_again(
+    engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((_, _, items),) = asked_of("arc_easy", engine.tokenizer, BenchmarkSettings(folder), 512)
+    whole = answers_of(engine.model, items)
+    read: list[int] = []
+    plain = task_run.likelihoods
+
+    def stopping(model, questions, **options):  # type: ignore[no-untyped-def]
+        for number, found in enumerate(plain(model, questions, **options)):
+            if len(read) < 2 and number == 17:
+                raise KeyboardInterrupt
+            yield found
+        read.append(len(questions))
+
+    monkeypatch.setattr(task_run, "likelihoods", stopping)
+    journal = folder / "journal"
+    with pytest.raises(KeyboardInterrupt):
+        answers_of(engine.model, items, journal=Journal(journal, "one"))
+    file = journal / "0.jsonl"
+    file.write_text(file.read_text() + "[99, [[1.0, tr")  # a line torn by a kill
+    resumed = answers_of(engine.model, items, journal=Journal(journal, "one"))
+    assert read == [4]
+    assert [[a.logp for a in item] for item in resumed] == [pytest.approx([a.logp for a in item]) for item in whole]
+    # Of another model nothing is taken.
+    assert Journal(journal, "two").begin() == {}
+
+
+def test_processes_share_the_items(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of three worlds in turn; what they would sum is added up by hand."""
+    ((_, _, items),) = asked_of("arc_easy", engine.tokenizer, BenchmarkSettings(folder), 512)
+    whole = answers_of(engine.model, items)
+    tables = []
+    monkeypatch.setattr(World, "sum_", lambda self, found: tables.append(found[0].clone()))
+    monkeypatch.setattr(World, "all_agree", lambda self, ok: ok)
+    for rank in range(3):
+        answers_of(engine.model, items, world=World(rank, 3))
+    rows = iter(sum(tables[1:], tables[0]).tolist())
+    assert [[next(rows)[0] for _ in item] for item in whole] == [
+        pytest.approx([a.logp for a in item]) for item in whole
+    ]
+
+
+def test_mistakes_name_the_task_and_the_file(engine: Engine, folder: Path) -> None:
+    with pytest.raises(ConfigError, match='unknown task "helaswag"; did you mean "hellaswag"'):
+        list(run_tasks(engine.model, engine.tokenizer, ["helaswag"], BenchmarkSettings(folder)))
+    with pytest.raises(DataError, match=r"no file piqa/valid\.jsonl \(or \.gz\)"):
+        files_of("piqa", BenchmarkSettings(folder))
+    with pytest.raises(DataError, match="no benchmarks folder is set; set GRADUS_BENCHMARKS"):
+        files_of("piqa", BenchmarkSettings())
+    with pytest.raises(DataError, match="CORE: no bundle is set"):
+        files_of("core", BenchmarkSettings())
+    (folder / "arc/arc_easy_test.jsonl").write_text('{"id": "a", "question": "?", "choices": ["x"], "gold": 4}\n')
+    with pytest.raises(DataError, match=r"arc_easy_test\.jsonl:1: not a row of \"arc_easy\" .*answer 4 of 1 choices"):
+        list(run_tasks(engine.model, engine.tokenizer, ["arc_easy"], BenchmarkSettings(folder)))
