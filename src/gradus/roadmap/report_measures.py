@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gradus.conversation.probes import Probe, load_suite
+from gradus.core.comparison import paired_test
 from gradus.core.errors import GradusError
 from gradus.core.files import expand_path
-from gradus.core.statistics import mcnemar_exact
 from gradus.roadmap.report_stages import StageView
 from gradus.roadmap.sources import file_sources
 
@@ -82,13 +82,12 @@ def pairings(stages: Sequence[StageView]) -> list[dict[str, Any]]:
                 continue
             if suite in before:
                 model, old = before[suite]
-                shared = set(items) & set(old)
-                won = sum(1 for key in shared if items[key] and not old[key])
-                lost = sum(1 for key in shared if old[key] and not items[key])
-                found.append(
-                    {"suite": suite, "before": model, "after": _evaluated(view), "won": won, "lost": lost,
-                     "shared": len(shared), "p": mcnemar_exact(lost, won)}
-                )  # fmt: skip
+                paired = paired_test(old, items)
+                if paired is not None:
+                    found.append(
+                        {"suite": suite, "before": model, "after": _evaluated(view), "won": paired.won,
+                         "lost": paired.lost, "shared": paired.shared, "p": paired.p}
+                    )  # fmt: skip
             before[suite] = (_evaluated(view), items)
     return found
 

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gradus.core.errors import ArtifactError, ConfigError, TrainingError
 from gradus.core.files import write_atomic
-from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER
+from gradus.core.home import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, MODEL_FOLDER
 from gradus.core.quantity import format_count
 from gradus.model.config import ModelConfig
 from gradus.model.cost import parameters
@@ -326,19 +326,23 @@ def save_final_model(
 ) -> None:
     """The artifact's model/ folder: weights, config and tokenizer, complete for chat and for the Hub.
 
+    Of a model with adapters the weights are merged, and adapter/ holds the adapters alone, as PEFT reads them.
     All processes call it; the main one writes. Checkpoints that are not to stay are laid aside.
     """
-    from gradus.model.weights import save_model
+    from gradus.model.weights import save_adapter, save_model
     from gradus.tokenizer.specials import END_OF_TEXT, IM_END
     from gradus.train.sharding import whole_weights
 
-    folder = place.work / MODEL_FOLDER
+    folder, beside = place.work / MODEL_FOLDER, place.work / ADAPTER_FOLDER
     with whole_weights(model, session.world):
         if session.world.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             ends = tokenizer.special(IM_END)
             save_model(folder, model, token_ids={"eos_token_id": ends, "pad_token_id": tokenizer.special(END_OF_TEXT)})
             tokenizer.save(folder, chat_template=chat_template)
+            if model.lora is not None:
+                beside.mkdir(exist_ok=True)
+                save_adapter(beside, model)
             settings = place.stage.settings
             if isinstance(settings, TrainingSettings) and settings.keep_checkpoints == 0:
                 # Into what the commit deletes; until then a killed walk still finds them there.

@@ -10,7 +10,9 @@ const TITLES = {
   reward: "reward of sampled answers", pass_rate: "answers that pass", kl: "divergence from the start (nats per token)",
 };
 const LOSSES = { dpo: "loss (nats per pair)", grpo: "loss (advantage per token)" };
-const FIRST = ["tokens_per_second", "mfu", "lr", "margin", "accuracy", "chosen_change", "kl_estimate", "reward", "pass_rate", "kl"];
+const FIRST = [
+  "tokens_per_second", "mfu", "lr", "margin", "accuracy", "chosen_change", "kl_estimate", "reward", "pass_rate", "kl",
+];
 // What the machine did meanwhile: its name here, and how a logged figure becomes one of the unit behind it.
 const MACHINE = {
   cpu_fraction: ["processor cores busy (%)", 100], memory_bytes: ["memory of all processes (GiB)", 2 ** -30],

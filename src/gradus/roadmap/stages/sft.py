@@ -22,7 +22,7 @@ from gradus.data.mixture import (
     mixture_warnings,
     validation_documents,
 )
-from gradus.model.config import ModelConfig
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.roadmap.estimate import training_estimate
 from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
@@ -74,6 +74,7 @@ class Settings(TrainingSettings):
     row_length: tokens of a packed row, the model's context if None; a longer conversation meets length_policy.
     packing: "whole" places conversations longest first, each where it fits best; "tight" searches on where that leaves
     rows with room, at row lengths up to 1,024.
+    lora: train adapters of this rank instead of the weights; the artifact holds them in adapter/, merged in model/.
     """
 
     mixture: tuple[MixtureEntry, ...] = Field(min_length=1)
@@ -84,6 +85,7 @@ class Settings(TrainingSettings):
     length_policy: LengthPolicy = "drop"
     packing: Literal["whole", "tight"] = "whole"
     steps_at_most: int | None = Field(default=None, ge=1)
+    lora: LoraSettings | None = None
 
     @model_validator(mode="after")
     def _mixture_goes_together(self) -> Settings:
@@ -102,7 +104,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Tokens from the pools' conversations; the head works on answers only."""
-    refuse_warm(settings.optimizer, inputs.one("from"))
+    refuse_warm(settings.optimizer, inputs.one("from"), settings.lora)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
@@ -123,6 +125,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         kind=stage.kind,
         mean_context=mean,
         head_fraction=TRAINED_FRACTION,
+        lora=settings.lora,
         evaluated_tokens=(steps // settings.evaluate_every + 1) * min(EVALUATED_TOKENS, 0.01 * tokens),
     )
     return replace(
@@ -164,7 +167,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.folder, session.device, prepare=session.prepare)
+        model = load_model(parent.folder, session.device, prepare=session.prepare, lora=settings.lora, seed=stage.seed)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
         store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
