@@ -253,7 +253,7 @@ def test_linked_messages_become_their_best_paths(tmp_path: Path):
     first, second = found
     assert isinstance(first, Conversation)
     assert [m.content for m in first.messages] == ["q1", "a1", "q3", "a3"]
-    assert second == Quarantined(str(tmp_path / "rows.jsonl"), 2, "the tree holds no answer")
+    assert second == Quarantined(str(tmp_path / "rows.jsonl"), 2, "the tree holds no answer", source="rows.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -303,10 +303,12 @@ def test_a_cut_list_gives_its_whole_rows(tmp_path: Path):
     assert isinstance(found[2], Quarantined)
     assert found[2].line == 4
     path.write_text(f"[\n  {GOOD}\n")
-    assert list(import_records(path))[1] == Quarantined(str(path), 3, "the list is not closed: the file is cut short")
+    assert list(import_records(path))[1] == Quarantined(
+        str(path), 3, "the list is not closed: the file is cut short", source="rows.json"
+    )
     path.write_text(f"[{GOOD}\n {GOOD}]")
     assert list(import_records(path))[1] == Quarantined(
-        str(path), 2, "expected , or ] after this row; the rest is not read"
+        str(path), 2, "expected , or ] after this row; the rest is not read", source="rows.json"
     )
     path.write_text(GOOD)
     assert len(list(import_records(path))) == 1
@@ -345,7 +347,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path):
         ("tool_calls/glaive_toolcall_en_demo.json", Conversation, 300, 299),
         ("tool_calls/reason_tool_use_demo_50.jsonl", Conversation, 50, 18),
         ("preference/dpo_en_demo.json", Pair, 300, 0),
-        ("gsm8k/test.jsonl", Conversation, 659, 659),
+        ("gsm8k/test.jsonl", Conversation, 660, 660),
     ],
 )
 def test_real_files_are_read(real_file: Callable[[str], Path], name: str, kind: type, count: int, sound: int):

@@ -68,7 +68,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So small that a little file takes many answers."""
     monkeypatch.setattr(remote, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(remote, "_PIECE_BYTES", 1000)
-    monkeypatch.setattr("gradus.data.readers._PARQUET_BUFFER_BYTES", 1000)
+    monkeypatch.setattr("gradus.data.readers.PARQUET_BUFFER_BYTES", 1000)
 
 
 @pytest.mark.parametrize("raw", RAW)

@@ -3,7 +3,8 @@
 A command is a line of a ```sh block. What is changed on the way, for all commands alike and nothing else:
 `gradus run` gets `--smoke`, so runs are called NAME-smoke and later commands mean those; `make TARGET` is asked
 what it would do (`make -n`), since this test is itself part of `make test`; the place `file:///backup` is a folder of
-the test, and `sets` one of a few rows of benchmarks. Blocks after `<!-- file: NAME -->`
+the test; the teacher at `https://api.openai.com/v1` is a stand-in on this machine, and `sets` a folder of a few rows of
+benchmarks. Blocks after `<!-- file: NAME -->`
 are written to that file first. Any other command or mark fails the test.
 """
 
@@ -22,10 +23,15 @@ import pytest
 from gradus.roadmap.schema import load_roadmap
 from gradus.tools.calculator import calculate
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from teacher_mind import teacher_mind
+from teacher_server import running
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.S | re.M)
-RUN_NAMES = ("quickstart", "mytext", "clean")
+RUN_NAMES = ("quickstart", "mytext", "clean", "taught", "better")
+TEACHER = "https://api.openai.com/v1"
 TIMEOUT_SECONDS = 900
 
 
@@ -65,15 +71,22 @@ def sandbox(tmp_path_factory):
     """A folder as a reader has it: the roadmaps, the files that the pages show, some text; nothing walked yet."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "roadmaps", folder / "roadmaps")
+    with running(teacher_mind) as teacher:
+        write_files(folder, teacher.base_url)
+        yield folder
+
+
+def write_files(folder, teacher):
+    """What the pages show as files, and a folder of texts."""
     for page in PAGES:
         for block in blocks(page):
             if block["mark"] and block["mark"].startswith("file: "):
-                (folder / block["mark"].removeprefix("file: ")).write_text(block["text"], encoding="utf-8")
+                text = block["text"].replace(TEACHER, teacher)
+                (folder / block["mark"].removeprefix("file: ")).write_text(text, encoding="utf-8")
     (folder / "texts").mkdir()
     write_evaluation_sets(folder / "sets")
     prose = "\n\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     (folder / "texts" / "pages.txt").write_text(prose, encoding="utf-8")
-    return folder
 
 
 def write_evaluation_sets(folder):
@@ -93,6 +106,7 @@ def run_in(folder, words):
     environment.pop("GRADUS_HOME", None)
     # At toy size a second thread only waits for the first.
     environment["OMP_NUM_THREADS"] = "1"
+    environment["OPENAI_API_KEY"] = "no-key-of-anybody"
     at = ROOT if words[0] == "make" else folder
     return subprocess.run(
         words, cwd=at, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
@@ -114,13 +128,13 @@ def test_marks_are_ones_that_this_test_knows():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_roadmap_shown_is_a_valid_one(page, tmp_path):
+def test_every_roadmap_shown_is_a_valid_one(page, sandbox, tmp_path):
     for number, block in enumerate(b for b in blocks(page) if b["kind"] == "toml"):
         text = block["text"]
         named = set(re.findall(r'^name = "([\w.]+)"', text, re.M))
         # A block that goes on from something outside it is no roadmap by itself.
         if "[[stage]]" in text and named.issuperset(re.findall(r'^extends = "([\w.]+)"', text, re.M)):
-            file = tmp_path / f"{number}.toml"
+            file = sandbox / f"shown-{page.stem}-{number}.toml"
             (tmp_path / "a.txt").write_text("text")
             file.write_text(re.sub(r'path = "[^"]*"', f'path = "{tmp_path}/a.txt"', text))
             assert load_roadmap(file).stages
@@ -171,6 +185,18 @@ def test_the_probes_page_lists_every_check():
         kinds - {"judge"}
         == {k for row in re.findall(r"^\| (`.*?) \|", text, re.M) for k in re.findall(r"`(\w+)`", row)} & kinds
     )
+
+
+def test_the_page_on_reinforcement_lists_every_reward_and_its_tasks_can_be_read(tmp_path):
+    from gradus.posttrain.rewards import REWARD_KINDS
+    from gradus.posttrain.tasks import load_tasks
+
+    page = ROOT / "docs" / "reinforcement.md"
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == set(REWARD_KINDS)
+    (tasks,) = (block["text"] for block in blocks(page) if block["mark"] == "file: tasks.jsonl")
+    (tmp_path / "tasks.jsonl").write_text(tasks, encoding="utf-8")
+    assert [task.id for task in load_tasks(tmp_path / "tasks.jsonl", "page")] == ["sum-1", "box-1", "code-1"]
 
 
 def test_the_benchmarks_page_lists_every_task():

@@ -4,8 +4,10 @@ from collections import deque
 
 import pytest
 import torch
+from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from gradus.engine.batching import DecodeBatch
+from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling, sample, sampling_batch
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
@@ -56,8 +58,14 @@ class Stream:
         self.num_sampled = 0
         self.out: list[int] = []
         self.ran_out = False
+        self.num_logprobs: int | None = None
+        self.logprobs: list[TokenLogprobs | None] = []
 
-    def push(self, token: int) -> None:
+    def allowed(self) -> None:
+        return None
+
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
+        self.logprobs.append(logprobs)
         self.out.append(token)
         self.num_sampled += 1
         self.forced.extend(self.plan.get(self.num_sampled, []))
@@ -149,6 +157,61 @@ def test_long_prompts_are_prefilled_in_groups(monkeypatch: pytest.MonkeyPatch) -
     streams = mixed_streams()
     run(model, streams, 11)
     for stream in streams:
+        assert stream.out == slow_tokens(model, stream)
+
+
+def test_repetition_is_penalised_as_over_the_whole_sequence() -> None:
+    """Against a full pass for each token and transformers' processor over prompt, forced and sampled tokens."""
+    model = small_model()
+    for rule in (Sampling(repetition_penalty=1.6), Sampling(temperature=1.0, repetition_penalty=1.6, seed=4)):
+        stream = Stream([3, 1, 4, 1, 5], 20, rule, forced={2: [9, 9, 8]})
+        run(model, [Stream([7, 7], 9), stream, Stream([1, 2, 3], 30)], num_slots=2)
+        sequence, out = [3, 1, 4, 1, 5], []
+        while len(out) < 20:
+            with torch.no_grad():
+                logits = model.head(model(torch.tensor(sequence), Documents.of_lengths([len(sequence)]))[-1:])
+            logits = RepetitionPenaltyLogitsProcessor(1.6)(torch.tensor([sequence]), logits)
+            out.append(int(sample(logits, sampling_batch([rule], VOCAB, logits.device), [len(out)])))
+            sequence += [out[-1], *stream.plan.get(len(out), [])]
+        assert stream.out == out
+
+
+def test_log_probabilities_are_those_of_the_model_itself() -> None:
+    model = small_model()
+    heat = Sampling(temperature=2.0, top_k=5, repetition_penalty=1.3, seed=1)
+    streams = [Stream([1, 2, 3], 6, heat, forced={2: [5, 6]}), Stream([4], 6), Stream([9, 8], 6)]
+    streams[0].num_logprobs, streams[2].num_logprobs = 3, 0
+    run(model, streams, num_slots=3)
+    assert streams[1].logprobs == [None] * 6
+    sequence = [1, 2, 3]
+    for number, (token, told) in enumerate(zip(streams[0].out, streams[0].logprobs, strict=True), start=1):
+        with torch.no_grad():
+            hidden = model(torch.tensor(sequence), Documents.of_lengths([len(sequence)]))
+            expected = torch.log_softmax(model.head(hidden[-1:])[0], dim=-1)
+        assert told is not None
+        assert told.token == token
+        assert told.logprob == pytest.approx(float(expected[token]), abs=1e-4)
+        best = expected.topk(3)
+        assert [token for token, _ in told.top] == best.indices.tolist()
+        assert [logprob for _, logprob in told.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+        sequence += [token, *streams[0].plan.get(number, [])]
+    assert all(told is not None and told.top == () for told in streams[2].logprobs)
+
+
+def test_a_cancelled_stream_leaves_its_slot_and_disturbs_nobody() -> None:
+    model = small_model()
+    first, second, later = Stream([1, 2, 3], 12), Stream([4, 5], 12), Stream([6], 5)
+    batch = DecodeBatch(model, 2, VOCAB)
+    batch.join([first, second])
+    batch.step()
+    first.finished = True
+    assert batch.step() == [first]
+    assert len(first.out) == 2
+    assert batch.num_free == 1
+    batch.join([later])
+    while batch.num_live:
+        batch.step()
+    for stream in (second, later):
         assert stream.out == slow_tokens(model, stream)
 
 

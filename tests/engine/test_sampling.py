@@ -8,8 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from gradus.engine.sampling import Sampling, sample, sampling_batch, uniforms
+from gradus.engine.sampling import Sampling, penalise, sample, sampling_batch, uniforms
 
 CPU = torch.device("cpu")
 MASK = 2**64 - 1
@@ -118,6 +125,43 @@ def test_limited_sampling_equals_a_loop_over_one_row(
     rule = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     draws = uniforms(np.full(5, seed, dtype=np.uint64), np.arange(5, dtype=np.uint64))
     assert draw_many(logits, rule, 5).tolist() == [slow_choice(logits, rule, float(u)) for u in draws]
+
+
+def transformers_probabilities(logits: torch.Tensor, rule: Sampling, seen: list[int]) -> torch.Tensor:
+    """What transformers would draw from, its processors in the order in which `generate` has them."""
+    processors: list[object] = [RepetitionPenaltyLogitsProcessor(rule.repetition_penalty)]
+    processors.append(TemperatureLogitsWarper(rule.temperature))
+    processors += [TopKLogitsWarper(rule.top_k)] if rule.top_k else []
+    processors += [TopPLogitsWarper(rule.top_p)] if rule.top_p else []
+    processors += [MinPLogitsWarper(rule.min_p)] if rule.min_p else []
+    scores = logits[None].clone()
+    for processor in processors:
+        scores = processor(torch.tensor([seen]), scores)  # type: ignore[operator]
+    return torch.softmax(scores[0].double(), dim=-1)
+
+
+@pytest.mark.parametrize("top_k", [None, 9])
+@pytest.mark.parametrize("top_p", [None, 0.8])
+@pytest.mark.parametrize("min_p", [None, 0.07, 1.0])
+@pytest.mark.parametrize("penalty", [1.0, 1.7, 0.6])
+def test_draws_invert_the_distribution_that_transformers_makes(
+    top_k: int | None, top_p: float | None, min_p: float | None, penalty: float
+) -> None:
+    logits = torch.randn(40, generator=torch.Generator().manual_seed(int(10 * penalty))) * 2
+    rule = Sampling(temperature=0.8, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty, seed=5)
+    seen = torch.zeros(40, dtype=torch.bool)
+    seen[[1, 2, 3, 30]] = True
+    expected = transformers_probabilities(logits, rule, seen.nonzero()[:, 0].tolist())
+    penalised = penalise(logits, seen, penalty)
+    got = draw_many(penalised.tolist(), rule, 200)
+    assert set(got.tolist()) <= set(expected.nonzero()[:, 0].tolist())
+    # Limited rows go through the tokens by falling probability, whole ones by id.
+    is_limited = any(limit is not None for limit in (top_k, top_p, min_p))
+    order = torch.sort(penalised, descending=True, stable=True).indices if is_limited else torch.arange(40)
+    cumulative = expected[order].cumsum(0)
+    numbers = uniforms(np.full(200, 5, dtype=np.uint64), np.arange(200, dtype=np.uint64))
+    wanted = order[torch.searchsorted(cumulative, torch.from_numpy(numbers), right=True).clamp(max=39)]
+    assert (torch.from_numpy(got) == wanted).float().mean() > 0.98  # transformers' softmax is in single precision
 
 
 def test_a_row_draws_the_same_alone_and_among_others() -> None:

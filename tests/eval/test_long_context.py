@@ -97,7 +97,7 @@ class Oracle:
     """A stand-in for a model that knows some answers: its "hidden states" are logits already."""
 
     def __init__(self, items, known, vocab_size):
-        self.embedding = torch.zeros(1)
+        self.device = torch.device("cpu")
         self._answers = {item.tokens: index in known for index, item in enumerate(items)}
         self._vocab_size = vocab_size
 

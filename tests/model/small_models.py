@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gradus.engine.batching import DecodeBatch
+from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig, model_config
@@ -48,8 +49,12 @@ class Forced:
         self.prompt_ids, self.forced = tokens[:3], deque(tokens[3:])
         self.sampling, self.finished, self.num_sampled = Sampling(), False, 0
         self.place = 3
+        self.num_logprobs: int | None = None
 
-    def push(self, token: int) -> None:
+    def allowed(self) -> None:
+        return None
+
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         self.finished = True
 
     def run_out(self) -> None:

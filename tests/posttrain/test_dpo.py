@@ -19,7 +19,8 @@ from gradus.engine.engine import Engine
 from gradus.model.batch import IGNORE, Batch, Documents
 from gradus.model.config import model_config
 from gradus.model.transformer import Transformer, build_model
-from gradus.posttrain.dpo import DPOSettings, answer_logps, dpo_loss, preference_loss, reference_logps
+from gradus.posttrain.config import DPOSettings
+from gradus.posttrain.dpo import answer_logps, dpo_loss, preference_loss, reference_logps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,8 +73,8 @@ def published_loss(
 def test_one_pair_by_hand() -> None:
     policy, reference = torch.tensor([-3.0, -5.0]), torch.tensor([-4.0, -4.5])
     # beta x ((-3 + 4) - (-5 + 4.5)) = 0.2 x 1.5 = 0.3; -ln sigmoid(0.3) = ln(1 + e^-0.3)
-    losses, margin = preference_loss(policy, reference, beta=0.2)
-    assert margin.tolist() == pytest.approx([0.3])
+    losses, rewards = preference_loss(DPOSettings(beta=0.2), policy, reference, torch.tensor([3, 4]))
+    assert rewards.tolist() == pytest.approx([0.2, -0.1])
     assert losses.tolist() == pytest.approx([math.log1p(math.exp(-0.3))])
     assert losses.tolist() == pytest.approx([0.554355], abs=1e-6)
 
@@ -81,7 +82,7 @@ def test_one_pair_by_hand() -> None:
 def test_it_is_the_published_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     policy, reference = torch.randn(2, 20, generator=generator, dtype=torch.float64) * 30
-    losses, _ = preference_loss(policy, reference, beta=0.1)
+    losses, _ = preference_loss(DPOSettings(beta=0.1), policy, reference, torch.ones(20))
     expected = published_loss(policy[0::2], policy[1::2], reference[0::2], reference[1::2], 0.1)
     torch.testing.assert_close(losses, expected)
 

@@ -1,6 +1,9 @@
-"""Stages that many small roadmaps begin with, as their authors write them, and the text that they read."""
+"""Stages that many small roadmaps begin with, the text that they read, and a walk that is stopped."""
 
+from contextlib import contextmanager
 from pathlib import Path
+
+from gradus.roadmap.progress import QuietProgress
 
 PROSE = """\
 [[stage]]
@@ -40,3 +43,27 @@ def write_lines(folder: Path, count: int) -> None:
     """What stage "prose" reads: so many documents of one line."""
     lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(count)]
     (folder / "text.txt").write_text("\n".join(lines))
+
+
+class Stopping(QuietProgress):
+    """Stops the walk, as Ctrl-C does, when training has come to a number of tokens."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.tokens = tokens
+
+    def task(self, description, total=None, unit=""):
+        @contextmanager
+        def watched():
+            with super(Stopping, self).task(description, total, unit) as task:
+                before = task.update
+
+                def update(done=None, **more):
+                    before(done, **more)
+                    if description == "training" and done is not None and done >= self.tokens:
+                        raise KeyboardInterrupt
+
+                task.update = update
+                yield task
+
+        return watched()

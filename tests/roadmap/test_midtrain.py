@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_stages import PROSE, TALK, tokens_of
+from small_stages import PROSE, TALK, Stopping, tokens_of
 
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.core.errors import ConfigError, GradusError
@@ -149,32 +149,6 @@ def test_pools_share_by_their_weights(folder):
     shares = {share["source"]: share["token_fraction"] for share in results["mixture"]}
     assert shares["more"] / shares["talk"] == pytest.approx(3, rel=0.15)
     assert shares["more"] + shares["talk"] == pytest.approx(0.5, abs=0.05)
-
-
-class Stopping(QuietProgress):
-    """Stops the walk, as Ctrl-C does, when training has come to a number of tokens."""
-
-    def __init__(self, tokens):
-        super().__init__()
-        self.tokens = tokens
-
-    def task(self, description, total=None, unit=""):
-        from contextlib import contextmanager
-
-        @contextmanager
-        def watched():
-            with super(Stopping, self).task(description, total, unit) as task:
-                before = task.update
-
-                def update(done=None, **more):
-                    before(done, **more)
-                    if description == "training" and done is not None and done >= self.tokens:
-                        raise KeyboardInterrupt
-
-                task.update = update
-                yield task
-
-        return watched()
 
 
 def test_an_interrupted_midtraining_ends_with_the_same_weights(folder):

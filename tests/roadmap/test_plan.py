@@ -160,6 +160,19 @@ def test_memory_of_a_sharded_model_is_that_of_one_gpu_of_them(file, tmp_path):
     assert memory("machine.parallel=shard", "machine.activation_checkpointing=full").memory_bytes < sharded.memory_bytes
 
 
+def test_memory_follows_the_kind_of_optimizer(file, tmp_path):
+    def kept(*overrides):
+        roadmap = load_roadmap(file, overrides)
+        device = choose_device("h100", roadmap.machine, tmp_path)
+        return plan_roadmap(roadmap, device, tmp_path / "artifacts").stages[4].estimate
+
+    full = kept('base.optimizer.matrix="adamw"')
+    eight = kept('base.optimizer.matrix="adamw8bit"', 'base.optimizer.rest="adamw8bit"')
+    assert full.memory["optimizer"] == 8 * full.parameters
+    assert eight.memory["optimizer"] == pytest.approx(full.memory["optimizer"] * 2.03125 / 8, abs=1)
+    assert kept().memory["optimizer"] < full.memory["optimizer"]
+
+
 def test_several_devices_stand_beside_each_other(file, tmp_path):
     roadmap = load_roadmap(file)
     plans = [

@@ -3,6 +3,7 @@
 import pytest
 
 from gradus.core.errors import ConfigError
+from gradus.roadmap.kinds import KINDS
 from gradus.roadmap.schema import load_roadmap
 
 
@@ -86,8 +87,7 @@ def test_missing_keys_name_the_stage_line(roadmap_file):
     text += '[[stage]]\nname = "chat"\nkind = "sft"\nmixture = [{}]\n'
     assert problems(roadmap_file, text) == [
         'toy.toml:1: missing key "name"',
-        'toy.toml:3 stage "x": missing key "kind"; kinds are corpus, tokenizer, tokenize, synthesize, pool, '
-        "import, pretrain, midtrain, extend, sft, pairs, dpo, eval",
+        f'toy.toml:3 stage "x": missing key "kind"; kinds are {", ".join(KINDS)}',
         'toy.toml:5 stage "chat": missing key "corpus", the name of an earlier stage that makes a corpus artifact',
         'toy.toml:8 stage "chat": missing key "mixture[0].source"',
     ]

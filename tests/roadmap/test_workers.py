@@ -7,12 +7,11 @@ import sys
 import pytest
 from small_stages import PROSE, tokens_of, write_lines
 
-from gradus.core.errors import GradusError, TrainingError
+from gradus.core.errors import GradusError
 from gradus.roadmap import workers
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
-from gradus.roadmap.workers import worker_processes
 
 ROADMAP = (
     """\
@@ -62,16 +61,6 @@ def test_two_processes_give_the_losses_of_one(roadmap_path):
     together = losses(result)
     assert len(alone) == len(together) == 12
     assert together == pytest.approx(alone, abs=1e-4)
-
-
-def test_a_launcher_beside_ours_is_refused(roadmap_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    roadmap = load_roadmap(roadmap_path, ["machine.processes=2"])
-    with (
-        pytest.raises(TrainingError, match=r"start gradus once and set \[machine\] processes"),
-        worker_processes(roadmap, roadmap.stages[-1], None),
-    ):
-        pass
 
 
 def test_a_process_that_cannot_start_ends_the_stage_at_once_with_its_last_words(roadmap_path, monkeypatch):

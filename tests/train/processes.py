@@ -2,7 +2,8 @@
 
 kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times.
 ranks FOLDER SIZE STOP MODE [KIND]: train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP, with
-optimizers such as "rest=adafactor", and with "nan=24:27" a loss that is NaN in these data steps on the last rank.
+optimizers such as "rest=adafactor", of another "width=128", with "offload=yes", and with "nan=24:27" a loss that is NaN
+in these data steps on the last rank.
 full FOLDER RANK: save on two ranks, one of them with a full disk. Each prints JSON.
 """
 
@@ -142,7 +143,9 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, kinds: 
         return [tiny.batch(documents[:1])] if rank == 0 else [tiny.batch(documents[1:3]), tiny.batch(documents[3:])]
 
     bad = range(*map(int, kinds.get("nan", "0:0").split(":")))
-    kinds = {name: kind for name, kind in kinds.items() if name != "nan"}
+    width = int(kinds.get("width", 32))
+    wrapping = {"offload_from": torch.device("cpu")} if "offload" in kinds else None
+    kinds = {name: kind for name, kind in kinds.items() if name not in {"nan", "width", "offload"}}
     data_step = 0
 
     def share_noted(step: int) -> list:
@@ -155,7 +158,7 @@ def train_rank(folder: Path, size: int, rank: int, stop: int, mode: str, kinds: 
         is_bad = rank == size - 1 and data_step in bad
         return total * (torch.nan if is_bad else 1.0), count, metrics
 
-    model, optimizer = tiny.model_and_optimizer(world=world, **kinds)
+    model, optimizer = tiny.model_and_optimizer(world=world, width=width, wrapping=wrapping, **kinds)
     # What a forward pass without a backward pass leaves behind must not be taken for the parameters.
     with torch.no_grad():
         next_token_loss(model, tiny.batch(tiny.documents_of_step(0)))

@@ -38,7 +38,7 @@ def batch_of(lengths: list[int], supervised_fraction: float, seed: int = 0) -> B
 
 @pytest.mark.parametrize("block", [1, 200, 2**23])
 def test_chunked_cross_entropy_equals_the_naive_one(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(losses, "LOGITS_ON_CPU", block)
     hidden, weight, targets = inputs(37, 61, 16, torch.float32)
     ours = cross_entropy_sum(hidden, weight, targets)
     naive = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
@@ -62,7 +62,7 @@ def test_in_bf16_the_sum_is_within_a_thousandth_and_the_gradient_within_a_hundre
 
 @pytest.mark.parametrize("block", [100, 2**23])
 def test_target_logp_equals_log_softmax_for_any_upstream_gradient(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(losses, "LOGITS_ON_CPU", block)
     hidden, weight, targets = inputs(23, 41, 16, torch.float32)
     upstream = torch.randn(23, generator=torch.Generator().manual_seed(1))
     ours = target_logp(hidden, weight, targets)

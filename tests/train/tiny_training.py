@@ -19,13 +19,19 @@ VOCAB = 40
 
 
 def model_and_optimizer(
-    seed: int = 0, *, world: World | None = None, wrapping: dict[str, object] | None = None, **changes: object
+    seed: int = 0,
+    *,
+    world: World | None = None,
+    wrapping: dict[str, object] | None = None,
+    width: int = 32,
+    device: torch.device | str = "cpu",
+    **changes: object,
 ) -> tuple[Transformer, Optimizer]:
-    """wrapping: what `prepare_model` is asked for."""
+    """wrapping: what `prepare_model` is asked for. changes: of the optimizer's settings."""
     world = world or World()
-    config = model_config({"depth": 1, "width": 32, "head_dim": 16}, vocab_size=VOCAB, context=64)
+    config = model_config({"depth": 1, "width": width, "head_dim": 16}, vocab_size=VOCAB, context=64)
     prepare = partial(prepare_model, world=world, **(wrapping or {}))
-    model = build_model(config, torch.Generator().manual_seed(seed), prepare=prepare)
+    model = build_model(config, torch.Generator().manual_seed(seed), device, prepare=prepare)
     settings = {"weight_decay": 0.1, "momentum_warmup_steps": 20} | changes
     return model, build_optimizer(model, OptimizerSettings(**settings), world)
 

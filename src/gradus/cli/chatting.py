@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradus.cli.screen import PlainScreen, Screen, terminal_screen
+from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GradusError, did_you_mean
 from gradus.core.files import write_atomic
 from gradus.roadmap.models import resolve_model
@@ -35,6 +36,7 @@ class ChatOptions:
     top_p: float | None = None
     seed: int = 0
     max_tokens: int = 512
+    constrain: Constraint | None = None
 
 
 class ChatSession:
@@ -107,6 +109,7 @@ class ChatSession:
             tools=self.tool_names(),
             sampling=Sampling(temperature=temperature, top_k=o.top_k, top_p=o.top_p, seed=o.seed + self._turns),
             max_tokens=o.max_tokens,
+            constrain=o.constrain,
         )
 
     def save(self, path: Path) -> None:
@@ -118,12 +121,21 @@ class ChatSession:
         write_atomic(path, json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def start_chat(model: str, home: Path, options: ChatOptions, question: str | None) -> None:
-    """Answer one question and end, or hold a conversation until the input does."""
+def start_chat(model: str, home: Path, options: ChatOptions, question: str | None, index: Path | None = None) -> None:
+    """Answer one question and end, or hold a conversation until the input does.
+
+    index: what the tool web_search looks in; without one the model does not have that tool.
+    """
     found = resolve_model(model, home)
+    toolbox = None
+    if index is not None:
+        from gradus.tools.search_index import SearchIndex
+        from gradus.tools.web_search import search_toolbox
+
+        toolbox = search_toolbox(SearchIndex(index))
     from gradus.engine.load import load_engine
 
-    session = ChatSession(load_engine(found.folder, tokenizer_folder=found.tokenizer), options)
+    session = ChatSession(load_engine(found.folder, toolbox=toolbox, tokenizer_folder=found.tokenizer), options)
     on_terminal = sys.stdin.isatty()
     screen = terminal_screen() if sys.stdout.isatty() else PlainScreen(sys.stdout)
     if question is not None:

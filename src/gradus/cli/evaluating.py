@@ -1,4 +1,4 @@
-"""`gradus eval`: ask a probe suite or benchmarks, show what came of it as a table, write the result."""
+"""`gradus eval`: ask a probe suite or benchmarks or look for artifacts, show a table, write the result."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gradus.cli.walking import stopping
+from gradus.conversation.constraint import Constraint
 from gradus.conversation.probes import load_suite
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
@@ -23,10 +24,12 @@ from gradus.roadmap.progress import live_progress
 from gradus.roadmap.table import text_table
 
 if TYPE_CHECKING:
+    from gradus.eval.audit import AuditResult
     from gradus.eval.result import SuiteResult
     from gradus.eval.task_result import TaskResult
 
 SAMPLED_TEMPERATURE = 0.7
+SHOWN_SAMPLES = 5
 
 
 def evaluate_probes(
@@ -35,6 +38,7 @@ def evaluate_probes(
     home: Path,
     samples: int | None,
     temperature: float,
+    constrain: Constraint | None,
     out: Path | None,
     failures: int,
 ) -> None:
@@ -47,7 +51,7 @@ def evaluate_probes(
 
     if samples is not None and samples > 1 and temperature == 0:
         temperature = SAMPLED_TEMPERATURE
-    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature))
+    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature), constrain=constrain)
     engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
     with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
         result = run_suite(
@@ -62,6 +66,58 @@ def evaluate_probes(
         text = json_format.dumps(result.to_json(), indent=1, ensure_ascii=False)
         write_atomic(out, text + "\n")
         typer.echo(f"written to {out}")
+
+
+def audit_model(
+    model: str, home: Path, samples: int, prompts: Path | None, temperature: float, seed: int, out: Path | None
+) -> None:
+    """Draw answers, print the rate of each artifact and the first answers with one.
+
+    prompts: a file of conversations in any shape that pools take; None asks questions from the templates.
+    """
+    from gradus.conversation.messages import Conversation
+    from gradus.conversation.records import import_records
+    from gradus.data.synthetic.config import ConversationSettings
+    from gradus.data.synthetic.conversations import conversations
+
+    if prompts is None:
+        rows: list[Conversation] = list(conversations(ConversationSettings(rows=samples), seed, "probe"))
+    else:
+        rows = [row for row in import_records(prompts) if isinstance(row, Conversation)]
+    found = resolve_model(model, home)
+    from gradus.engine.load import load_engine
+    from gradus.engine.sampling import Sampling
+    from gradus.eval.audit import audit, questions
+
+    asked = questions(rows, samples)
+    sampling = Sampling(temperature=temperature, seed=seed)
+    engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
+    with stopping(), live_progress().task("audit", samples, "answers") as task:
+        result = audit(
+            engine, asked, samples, sampling, model=found.label, on_progress=lambda done, _: task.update(done)
+        )
+    typer.echo(audit_text(result))
+    if out is not None:
+        write_atomic(out, json_format.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n")
+        typer.echo(f"written to {out}")
+
+
+def audit_text(result: AuditResult) -> str:
+    """The rate of each kind with its upper bound, and the first answers with an artifact."""
+    measures = result.measures()
+    rows = [
+        [name, f"{measure['successes']}/{measure['n']}", f"{measure['value']:.1%}", f"{measure['upper']:.1%}"]
+        for name, measure in measures.items()
+        if name != "clean"
+    ]
+    lines = [
+        f"artifacts in {len(result.samples)} answers of {result.model} in {format_seconds(result.seconds)}",
+        "",
+        text_table(["artifact", "answers", "share", "95 % upper bound"], rows, right=(1, 2, 3)),
+    ]
+    for sample in [sample for sample in result.samples if sample.kinds][:SHOWN_SAMPLES]:
+        lines += ["", f"{sample.id}: {', '.join(sample.kinds)}: {sample.excerpt!r}", f"  answer: {sample.answer}"]
+    return "\n".join(lines)
 
 
 def result_text(result: SuiteResult, failures: int) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 
@@ -25,7 +26,9 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(help="Measure a model.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(eval_app, name="eval")
-data_app = typer.Typer(help="Look into a corpus.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Look into a corpus or a pool of conversations.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
 RoadmapFile = Annotated[Path, typer.Argument(metavar="FILE", help="The roadmap (.toml).")]
@@ -43,6 +46,10 @@ ModelName = Annotated[
 ]
 CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="ROADMAP/STAGE, a roadmap with one corpus, or an artifact's folder.")
+]
+Constrain = Annotated[
+    Constraint | None,
+    typer.Option("--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
@@ -129,13 +136,42 @@ def chat(
     top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")] = 512,
+    index: Annotated[
+        Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
+    ] = None,
+    constrain: Constrain = None,
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
     from gradus.cli.chatting import ChatOptions, start_chat
 
-    options = ChatOptions(think, tools, system, temperature, top_k, top_p, seed, max_tokens)
-    start_chat(model, home_folder(home), options, " ".join(question) if question else None)
+    options = ChatOptions(think, tools, system, temperature, top_k, top_p, seed, max_tokens, constrain)
+    start_chat(model, home_folder(home), options, " ".join(question) if question else None, index)
+
+
+@app.command()
+def index(
+    documents: Annotated[str, typer.Argument(metavar="PATH", help="A folder, file or pattern of documents.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The index to write.")] = Path("documents.index"),
+    json: Json = False,
+) -> None:
+    """Make your own documents searchable, for the tool web_search."""
+    from gradus.cli.searching import make_index
+
+    make_index(documents, out, json)
+
+
+@app.command()
+def search(
+    file: Annotated[Path, typer.Argument(metavar="INDEX", help="What gradus index wrote.")],
+    query: Annotated[list[str], typer.Argument(help="What to look for.")],
+    number: Annotated[int, typer.Option("-n", min=1, max=100, help="How many passages.")] = 4,
+    json: Json = False,
+) -> None:
+    """Show what a search in an index finds."""
+    from gradus.cli.searching import print_hits
+
+    print_hits(file, " ".join(query), number, json)
 
 
 @eval_app.command("probes")
@@ -144,6 +180,7 @@ def eval_probes(
     suite: Annotated[Path, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml).")],
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
+    constrain: Constrain = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
     home: Home = None,
@@ -151,7 +188,7 @@ def eval_probes(
     """Ask a probe suite and judge the answers."""
     from gradus.cli.evaluating import evaluate_probes
 
-    evaluate_probes(model, suite, home_folder(home), samples, temperature, json, failures)
+    evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, json, failures)
 
 
 @eval_app.command("tasks")
@@ -182,6 +219,24 @@ def eval_tasks(
     place = benchmarks_folder(str(folder) if folder else None, Path())
     settings = BenchmarkSettings(place, bundle, limit, bos)
     evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
+
+
+@eval_app.command("audit")
+def eval_audit(
+    model: ModelName,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to draw.")] = 100,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help="Conversations to ask from, else from templates.")
+    ] = None,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.7,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
+    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
+    home: Home = None,
+) -> None:
+    """How often its answers hold artifacts: tags, stock labels, hedges, loops, no end."""
+    from gradus.cli.evaluating import audit_model
+
+    audit_model(model, home_folder(home), samples, prompts, temperature, seed, json)
 
 
 @eval_app.command("harness")
@@ -256,6 +311,29 @@ def data_trace(
     from gradus.cli.data import print_trace
 
     print_trace(corpus, key, home_folder(home))
+
+
+@data_app.command("preview")
+def data_preview(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="ROADMAP/STAGE of a pool, a file, folder or pattern, or preset:NAME."),
+    ],
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", "-f", help="A filter's name; several may be given [all of them].")
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=0, help="Samples of each reason.")] = 2,
+    max_rows: Annotated[int | None, typer.Option("--max-rows", min=1, help="Rows to read at most.")] = None,
+    calls_may_end: Annotated[
+        bool, typer.Option("--calls-may-end", help="Conversations may end with calls that have no results.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show what each filter would remove from conversations, without writing anything."""
+    from gradus.cli.previewing import print_preview
+
+    print_preview(source, home_folder(home), filters or [], number, max_rows, calls_may_end, json)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,13 +32,22 @@ def run_roadmap(
     reason: str | None,
     as_json: bool,
 ) -> None:
-    """Load and walk; exits with 130 where the user stops it."""
+    """Load and walk, or follow the process that does; exits with 130 where the user stops it."""
+    from gradus.roadmap.launched import follow_walk, is_launched, join_meeting, launched_overrides, leading
     from gradus.roadmap.progress import QuietProgress, live_progress
     from gradus.roadmap.run import walk
 
-    roadmap = load_roadmap(file, overrides, smoke, home)
-    with stopping():
-        result = walk(roadmap, home, QuietProgress() if as_json else live_progress(), only, reason)
+    with stopping(), ExitStack() as stack:
+        meeting = None
+        if is_launched():
+            overrides = launched_overrides(file, overrides)
+            meeting = join_meeting(home)
+            if not meeting.is_main:
+                follow_walk(meeting, file, home)
+                return
+            stack.enter_context(leading(meeting))
+        roadmap = load_roadmap(file, overrides, smoke, home)
+        result = walk(roadmap, home, QuietProgress() if as_json else live_progress(), only, reason, meeting)
     if as_json:
         print_json(
             {

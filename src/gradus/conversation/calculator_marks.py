@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from gradus.conversation.messages import Message, ToolCall, ToolSchema
-from gradus.core.errors import DataError
+from gradus.conversation.record_values import RowError
 
 RunTool = Callable[[ToolCall], Message]
 
@@ -31,8 +31,13 @@ def has_marks(answer: str) -> bool:
     return _MARK.search(answer) is not None or _FINAL.search(answer) is not None
 
 
+def without_marks(answer: str) -> str:
+    """The words of a worked answer as a reader would write them."""
+    return _MARK.sub("", answer)
+
+
 def worked_with_calls(question: str, answer: str, run_tool: RunTool | None = None) -> tuple[Message, ...]:
-    """The messages of a worked answer; DataError where a mark's result is wrong.
+    """The messages of a worked answer; RowError where a mark's result is wrong.
 
     run_tool: computes results; without it the marks' own results stand.
     """
@@ -47,7 +52,8 @@ def worked_with_calls(question: str, answer: str, run_tool: RunTool | None = Non
         call = ToolCall(f"call_{number}", CALCULATOR.name, {"expression": expression})
         result = Message("tool", stated, tool_call_id=call.id) if run_tool is None else run_tool(call)
         if not _same_number(result.content, stated):
-            raise DataError(f"a calculator mark is wrong: {mark[0]} but {expression} is {result.content}")
+            detail = f"a calculator mark is wrong: {mark[0]} but {expression} is {result.content}"
+            raise RowError("wrong_calculator_mark", detail)
         before = (respelled + text[start : mark.start()]).strip()
         messages += [Message("assistant", before, tool_calls=(call,)), result]
         start, respelled = mark.end(), ""
@@ -60,7 +66,13 @@ def worked_with_calls(question: str, answer: str, run_tool: RunTool | None = Non
 def _same_number(one: str, other: str) -> bool:
     """Whether two figures agree to the digits that a hand-written result has."""
     try:
-        first, second = float(one.replace(",", "")), float(other.replace(",", "").replace("$", ""))
-    except ValueError:
+        first, second = _number(one), _number(other)
+    except (ValueError, ZeroDivisionError):
         return False
     return abs(first - second) <= max(0.01, 0.005 * abs(first))
+
+
+def _number(text: str) -> float:
+    """The value of a figure as answers write it: "1,200", "$5", "3/4"."""
+    above, _, below = text.replace(",", "").replace("$", "").partition("/")
+    return float(above) / float(below) if below else float(above)

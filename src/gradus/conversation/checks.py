@@ -7,7 +7,7 @@ nothing where it passes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Literal
@@ -276,15 +276,20 @@ _NUMBER = re.compile(
 )
 
 
+def numbers(text: str) -> Iterator[tuple[Fraction, int]]:
+    """Each number written in figures, with the decimal places it shows; see `last_number`."""
+    for match in _NUMBER.finditer(text):
+        digits = match["digits"].replace(",", "")
+        value = Fraction(digits + (match["power"] or ""))
+        yield -value if match["sign"] else value, len(digits.partition(".")[2])
+
+
 def last_number(text: str) -> Fraction | None:
     """The last number written in figures: 1,234.50, -3, $.75, 12%, 1e21; ordinals like 3rd do not count."""
     last = None
-    for match in _NUMBER.finditer(text):
-        last = match
-    if last is None:
-        return None
-    value = Fraction(last["digits"].replace(",", "") + (last["power"] or ""))
-    return -value if last["sign"] else value
+    for value, _ in numbers(text):
+        last = value
+    return last
 
 
 def contains(text: str, needle: str) -> bool:

@@ -1,58 +1,109 @@
 """One row of a data set in any of the known shapes, as conversations or a preference pair.
 
-A shape is known by its keys; the first match of SHAPES is taken. A converter raises DataError with the reason
-where a row cannot be used.
+A shape is known by its keys; the first match of SHAPES is taken, or the one that is named. A converter raises DataError
+with the reason where a row cannot be used, and gives RowError for a part of a row that cannot.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
-from gradus.conversation.calculator_marks import CALCULATOR, RunTool, has_marks, worked_with_calls
+from gradus.conversation.calculator_marks import CALCULATOR, RunTool
 from gradus.conversation.message_trees import best_path_of_tree
-from gradus.conversation.messages import (
-    Conversation,
-    JsonObject,
-    Message,
-    Pair,
-    ToolSchema,
-    arguments_from_json,
-    messages_from_json,
-    tools_from_json,
+from gradus.conversation.messages import Conversation, JsonObject, Pair, arguments_from_json, messages_from_json
+from gradus.conversation.preference_shapes import (
+    from_asked_preference,
+    from_judged_solutions,
+    from_preference,
+    from_whole_sides,
+    pair,
+)
+from gradus.conversation.reasoning_shapes import (
+    from_choices,
+    from_long_solution,
+    from_question,
+    from_reasoning,
+    from_solution,
+    from_thinking_apart,
+)
+from gradus.conversation.record_values import (
+    Row,
+    RowError,
+    answer_of,
+    declared_tools,
+    exchange,
+    json_of,
+    text_of,
+    with_thinking_apart,
+)
+from gradus.conversation.tool_shapes import (
+    from_bfcl,
+    from_glaive_text,
+    from_golden_calls,
+    from_schema_guided,
+    from_taskmaster,
+    from_tool_alpaca,
+    from_tool_use,
 )
 from gradus.core.errors import DataError
 
-Row = Mapping[str, Any]
-Converted = Conversation | Pair
+Converted = Conversation | Pair | RowError
 
 
-def convert_row(row: Row, run_tool: RunTool | None = None) -> Iterator[Converted]:
-    """The conversations or the pair in a row; DataError where its shape is unknown or it cannot be used."""
-    for keys, convert in SHAPES:
-        if all(key in row for key in keys):
-            for item in convert(row, run_tool):
-                _check_usable(item)
-                yield item
+@dataclass(frozen=True)
+class Shape:
+    """A layout of rows: its name, the keys by which it is known, and what makes conversations of it."""
+
+    name: str
+    keys: tuple[str, ...]
+    convert: Callable[[Row, RunTool | None], Iterator[Converted]]
+
+
+def convert_row(row: Row, run_tool: RunTool | None = None, shape: str | None = None) -> Iterator[Converted]:
+    """The conversations or the pair in a row, and a RowError for each part that cannot be used.
+
+    shape: its name, where the keys do not tell. Errors: DataError where the shape is unknown or the row cannot be used.
+    """
+    for known in SHAPES:
+        if known.name == shape if shape else all(row.get(key) is not None for key in known.keys):
+            missing = [key for key in known.keys if row.get(key) is None]
+            if missing:
+                raise RowError("other_shape", f"shape {known.name} wants {', '.join(missing)}; keys {_keys(row)}")
+            for item in known.convert(row, run_tool):
+                yield _checked(item)
             return
-    raise DataError(f"unknown shape: keys {', '.join(map(str, row)) or 'none'}")
+    raise RowError("unknown_shape", f"unknown shape: keys {_keys(row)}")
 
 
-def _check_usable(item: Converted) -> None:
+def _keys(row: Row) -> str:
+    return ", ".join(map(str, row)) or "none"
+
+
+def _checked(item: Converted) -> Converted:
     if isinstance(item, Pair):
         if not any(m.content.strip() or m.tool_calls for m in item.chosen):
-            raise DataError("the chosen side is empty")
+            raise RowError("no_answer", "the chosen side is empty")
         if item.chosen == item.rejected:
-            raise DataError("chosen and rejected are the same")
-        return
-    users = [m for m in item.messages if m.role == "user"]
-    answers = [m for m in item.messages if m.role == "assistant"]
-    if not users or not all(m.content.strip() for m in users):
-        raise DataError("a user message is missing or empty")
-    if not answers or not all(m.content.strip() or m.tool_calls for m in answers):
-        raise DataError("an answer is missing or empty")
+            raise RowError("same_answers", "chosen and rejected are the same")
+    elif isinstance(item, Conversation):
+        users = [m for m in item.messages if m.role == "user"]
+        answers = [m for m in item.messages if m.role == "assistant"]
+        if not users or not all(m.content.strip() for m in users):
+            raise RowError("no_question", "a user message is missing or empty")
+        if not answers or not all(m.content.strip() or m.tool_calls for m in answers):
+            raise RowError("no_answer", "an answer is missing or empty")
+    return item
+
+
+def _refused(reason: str, detail: str) -> Callable[[Row, RunTool | None], Iterator[Converted]]:
+    """For layouts that are known to hold no conversation."""
+
+    def convert(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
+        yield RowError(reason, detail)
+
+    return convert
 
 
 # --- {messages}: OpenAI, ours, typed parts, KTO labels
@@ -60,23 +111,23 @@ def _check_usable(item: Converted) -> None:
 
 def _from_messages(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
     if row.get("label") is False:
-        raise DataError("labelled as an undesirable answer (label: false)")
+        raise RowError("undesirable_answer", "labelled as an undesirable answer (label: false)")
     messages = row["messages"]
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise DataError("messages: expected a list")
     plain: list[JsonObject] = []
     for index, message in enumerate(messages):
         plain += _plain_messages(message, f"messages[{index}]")
-    tools = _tools(row)
-    calls = {call["name"] for message in plain for call in message.get("tool_calls", ()) if "name" in call}
+    tools = declared_tools(row.get("tools"))
+    calls = {call["name"] for message in plain for call in message.get("tool_calls") or () if "name" in call}
     if not tools and CALCULATOR.name in calls:
         tools = (CALCULATOR,)
     think = row.get("think")
     yield Conversation(
-        messages_from_json(plain, "messages"),
+        with_thinking_apart(messages_from_json(plain, "messages")),
         tools,
-        source=_string(row.get("source")),
-        id=_string(row.get("id")),
+        source=text_of(row.get("source")),
+        id=text_of(row.get("id")),
         think=think if isinstance(think, bool) else None,
     )
 
@@ -110,40 +161,6 @@ def _plain_messages(message: object, where: str) -> list[JsonObject]:
     return [*out, now]
 
 
-_TYPE_NAMES = {
-    "dict": "object",
-    "str": "string",
-    "int": "integer",
-    "float": "number",
-    "bool": "boolean",
-    "list": "array",
-    "tuple": "array",
-}
-
-
-def _tools(row: Row) -> tuple[ToolSchema, ...]:
-    """The row's declared tools, with Python's type names (as in BFCL) put into JSON schema's."""
-    tools = row.get("tools")
-    if isinstance(tools, str) and tools:
-        tools = _json_value(tools, "tools")
-    return tools_from_json([_json_types(tool) for tool in tools] if isinstance(tools, list) else tools)
-
-
-def _json_types(schema: object) -> object:
-    if isinstance(schema, list):
-        return [_json_types(part) for part in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    out: JsonObject = {key: _json_types(value) for key, value in schema.items()}
-    name = out.get("type")
-    if isinstance(name, str):
-        if name.lower() == "any":
-            del out["type"]
-        else:
-            out["type"] = _TYPE_NAMES.get(name, name)
-    return out
-
-
 # --- ShareGPT
 
 
@@ -154,13 +171,15 @@ def _from_sharegpt(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
     rows = [_sharegpt_message(turn, f"conversations[{index}]") for index, turn in enumerate(turns)]
     if system := row.get("system"):
         rows.insert(0, {"role": "system", "content": system})
-    tools = _tools(row)
-    conversation = Conversation(messages_from_json(rows, "conversations"), tools, id=_string(row.get("id")))
-    if "chosen" in row and "rejected" in row:
-        sides = [messages_from_json([_sharegpt_message(row[k], k)], k) for k in ("chosen", "rejected")]
+    messages = messages_from_json(rows, "conversations")
+    conversation = Conversation(messages, declared_tools(row.get("tools")), id=text_of(row.get("id")))
+    if row.get("chosen") is not None and row.get("rejected") is not None:
+        sides = [
+            with_thinking_apart(messages_from_json([_sharegpt_message(row[k], k)], k)) for k in ("chosen", "rejected")
+        ]
         yield Pair(conversation, sides[0], sides[1], id=conversation.id)
     else:
-        yield conversation
+        yield replace(conversation, messages=with_thinking_apart(messages))
 
 
 _SHAREGPT_ROLES = {
@@ -179,11 +198,13 @@ _SHAREGPT_ROLES = {
 
 
 def _sharegpt_message(turn: object, where: str) -> JsonObject:
-    if not isinstance(turn, Mapping) or not isinstance(turn.get("value"), str):
+    if not isinstance(turn, Mapping):
         raise DataError(f"{where}: expected an object with from and value")
-    speaker, value = turn.get("from"), turn["value"]
+    speaker, value = turn.get("from"), turn.get("value", turn.get("markdown"))
+    if not isinstance(value, str):
+        raise DataError(f"{where}: expected an object with from and value")
     if speaker == "function_call":
-        calls = _json_value(value, where)
+        calls = json_of(value, where)
         return {
             "role": "assistant",
             "content": "",
@@ -199,12 +220,13 @@ def _sharegpt_message(turn: object, where: str) -> JsonObject:
 
 
 def _from_instruction(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
-    question = _asked(row["instruction"], row.get("input"))
-    if "chosen" in row and "rejected" in row:
-        yield _pair(question, row["chosen"], row["rejected"], row)
+    """{instruction, input or context, output or response}, or a chosen and a rejected answer."""
+    question = _asked(row["instruction"], row.get("input") or row.get("context"))
+    if row.get("chosen") is not None and row.get("rejected") is not None:
+        yield pair(question, row["chosen"], row["rejected"], row)
         return
     answer = next((row[key] for key in ("output", "response") if key in row), None)
-    yield _exchange(question, _answer(answer), row)
+    yield exchange(question, answer_of(text_of(answer)), row)
 
 
 def _from_instances(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
@@ -216,24 +238,13 @@ def _from_instances(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
         if not isinstance(instance, Mapping):
             raise DataError("instances: expected objects with input and output")
         question = _asked(row["instruction"], instance.get("input"))
-        yield _exchange(question, _answer(instance.get("output")), row)
+        yield exchange(question, answer_of(text_of(instance.get("output"))), row)
 
 
 def _asked(instruction: object, given: object) -> str:
     """Instruction and input as one message, as their data sets mean them."""
-    text, extra = _string(instruction).strip(), _string(given).strip()
+    text, extra = text_of(instruction).strip(), text_of(given).strip()
     return text if extra.lower() in ("", "<noinput>", "nan") else f"{text}\n\n{extra}"
-
-
-_TAGGED = re.compile(r"\s*<Thought>(.*?)</Thought>\s*<Output>(.*?)(?:</Output>)?\s*", re.DOTALL)
-
-
-def _answer(text: object) -> Message:
-    """An answer, with thinking where tags set it apart (Marco-o1)."""
-    content = _string(text)
-    if tagged := _TAGGED.fullmatch(content):
-        return Message("assistant", tagged[2].strip(), tagged[1].strip())
-    return Message("assistant", content)
 
 
 _ALPACA_PROMPT = re.compile(
@@ -247,80 +258,14 @@ def _from_prompt(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
     answer = next((row[key] for key in ("answer", "completion", "response", "output") if key in row), None)
     if answer is None:
         raise DataError("a prompt without an answer")
-    prompt = _string(row["prompt"])
+    prompt = text_of(row["prompt"])
     framed = _ALPACA_PROMPT.fullmatch(prompt)
-    yield _exchange(_asked(framed[1], framed[2]) if framed else prompt, _answer(answer), row)
+    yield exchange(_asked(framed[1], framed[2]) if framed else prompt, answer_of(text_of(answer)), row)
 
 
-# --- preferences
-
-
-def _from_preference(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
-    prompt = row["prompt"]
-    if isinstance(prompt, Mapping):
-        yield Pair.from_json(row)
-    elif isinstance(prompt, list):
-        conversation = Conversation(messages_from_json(prompt, "prompt"), tools_from_json(row.get("tools")))
-        chosen, rejected = (_side(row[key], key) for key in ("chosen", "rejected"))
-        yield Pair(conversation, chosen, rejected, id=_string(row.get("id")))
-    else:
-        yield _pair(_string(prompt), row["chosen"], row["rejected"], row)
-
-
-def _pair(question: str, chosen: object, rejected: object, row: Row) -> Pair:
-    prompt = Conversation((Message("user", question),))
-    return Pair(prompt, _side(chosen, "chosen"), _side(rejected, "rejected"), id=_string(row.get("id")))
-
-
-def _side(value: object, where: str) -> tuple[Message, ...]:
-    """A continuation given as text, as a message, or as messages (whose prompt part is dropped)."""
-    if isinstance(value, str):
-        return (Message("assistant", value),)
-    messages = messages_from_json([value] if isinstance(value, Mapping) else value, where)
-    last_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
-    return messages[last_user + 1 :]
-
-
-# --- questions with worked answers
-
-
-def _from_reasoning(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
-    answer = Message("assistant", _string(row["answer"]), _string(row["reasoning"]) or None)
-    yield _exchange(_string(row["question"]), answer, row)
-
-
-def _from_question(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
-    """{question, answer}, with calculator marks as calls (GSM8K)."""
-    question, answer = _string(row["question"]), _string(row["answer"])
-    if has_marks(answer):
-        messages = worked_with_calls(question, answer, run_tool)
-        yield Conversation(messages, (CALCULATOR,), id=_string(row.get("id")))
-    else:
-        yield _exchange(question, Message("assistant", answer), row)
-
-
-# --- tool use by parts
-
-
-def _from_tool_use(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
-    calls, results = row.get("tool_calls") or [], row.get("tool_results") or []
-    if not isinstance(calls, list) or not isinstance(results, list) or len(calls) != len(results):
-        raise DataError("tool_calls and tool_results: expected two lists of one length")
-    thinking = row.get("reasoning", row.get("thinking"))
-    messages: list[JsonObject] = [{"role": "user", "content": row["user_message"]}]
-    if calls:
-        messages.append({"role": "assistant", "content": "", "tool_calls": calls, "reasoning_content": thinking})
-        messages += [{"role": "tool", "content": _result_text(result)} for result in results]
-        thinking = None
-    final = {"role": "assistant", "content": row["assistant_response"], "reasoning_content": thinking}
-    tools = _tools(row)
-    yield Conversation(messages_from_json([*messages, final], "messages"), tools, id=_string(row.get("id")))
-
-
-def _result_text(result: object) -> str:
-    if isinstance(result, Mapping):
-        result = next((result[key] for key in ("content", "result", "output") if key in result), result)
-    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+def _from_question_response(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
+    """{system_prompt, question, response} (OpenOrca)."""
+    yield exchange(text_of(row["question"]), answer_of(text_of(row["response"])), row)
 
 
 # --- OASST
@@ -330,41 +275,47 @@ def _from_tree(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
     yield best_path_of_tree(row)
 
 
-# --- small things
+_NO_ANSWER = _refused("no_answer", "questions without answers")
+_NO_QUESTION = _refused("no_question", "answers without their questions")
+_NO_CONVERSATION = _refused("not_a_conversation", "a declaration or a golden answer, which others refer to")
 
-
-def _exchange(question: str, answer: Message, row: Row) -> Conversation:
-    return Conversation((Message("user", question), answer), id=_string(row.get("id")))
-
-
-def _string(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(f"expected text, found {type(value).__name__}")
-
-
-def _json_value(text: str, where: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: expected JSON ({error})") from error
-
-
-SHAPES: tuple[tuple[tuple[str, ...], Callable[[Row, RunTool | None], Iterator[Converted]]], ...] = (
-    (("messages",), _from_messages),
-    (("conversations",), _from_sharegpt),
-    (("prompt", "message_tree_id"), _from_tree),
-    (("prompt", "chosen", "rejected"), _from_preference),
-    (("instruction", "instances"), _from_instances),
-    (("instruction", "output"), _from_instruction),
-    (("instruction", "response"), _from_instruction),
-    (("instruction", "chosen", "rejected"), _from_instruction),
-    (("question", "reasoning", "answer"), _from_reasoning),
-    (("user_message", "assistant_response"), _from_tool_use),
-    (("question", "answer"), _from_question),
-    (("prompt",), _from_prompt),
+# Preferences before what they may hold besides; the more keys the earlier.
+SHAPES: tuple[Shape, ...] = (
+    Shape("sharegpt", ("conversations",), _from_sharegpt),
+    Shape("tree", ("prompt", "message_tree_id"), _from_tree),
+    Shape("preference", ("prompt", "chosen", "rejected"), from_preference),
+    Shape("instruction_preference", ("instruction", "chosen", "rejected"), _from_instruction),
+    Shape("question_preference", ("question", "chosen", "rejected"), from_asked_preference),
+    Shape("input_preference", ("input", "chosen", "rejected"), from_asked_preference),
+    Shape("whole_preference", ("chosen", "rejected"), from_whole_sides),
+    Shape("judged_solutions", ("question", "ground_truth", "175b_verification"), from_judged_solutions),
+    Shape("messages", ("messages",), _from_messages),
+    Shape("instances", ("instruction", "instances"), _from_instances),
+    Shape("instruction", ("instruction", "output"), _from_instruction),
+    Shape("instruction_response", ("instruction", "response"), _from_instruction),
+    Shape("reasoning", ("question", "reasoning", "answer"), from_reasoning),
+    Shape("ollama_thinking", ("problem", "message_thinking", "message_content"), from_thinking_apart),
+    Shape("deepseek_thinking", ("problem", "deepseek_reasoning", "deepseek_solution"), from_thinking_apart),
+    Shape("tool_use", ("user_message", "assistant_response"), from_tool_use),
+    Shape("glaive", ("system", "chat"), from_glaive_text),
+    Shape("schema_guided", ("dialogue_id", "turns"), from_schema_guided),
+    Shape("taskmaster", ("conversation_id", "utterances"), from_taskmaster),
+    Shape("tool_alpaca", ("Function_Description", "Instructions", "Golden_Answers"), from_tool_alpaca),
+    Shape("golden_calls", ("query", "tools", "answers"), from_golden_calls),
+    Shape("bfcl", ("id", "question", "function"), from_bfcl),
+    Shape("bfcl_simulated", ("id", "question", "involved_classes"), from_bfcl),
+    Shape("choices", ("question", "options", "rationale", "correct"), from_choices),
+    Shape("generated_solution", ("problem", "generated_solution"), from_solution),
+    Shape("problem_solution", ("problem", "solution"), from_solution),
+    Shape("question_solution", ("question", "solution"), from_solution),
+    Shape("long_solution", ("question", "solution", "answer"), from_long_solution),
+    Shape("question", ("question", "answer"), from_question),
+    Shape("problem", ("problem", "answer"), from_question),
+    Shape("question_response", ("question", "response"), _from_question_response),
+    Shape("prompt", ("prompt",), _from_prompt),
+    Shape("questions_alone", ("question_id", "turns"), _NO_ANSWER),
+    Shape("answers_alone", ("question_id", "choices"), _NO_QUESTION),
+    Shape("declaration", ("name", "description", "parameters"), _NO_CONVERSATION),
+    Shape("golden_answers", ("id", "ground_truth"), _NO_CONVERSATION),
 )
+SHAPE_NAMES = tuple(shape.name for shape in SHAPES)

@@ -1,79 +1,134 @@
 """Reading conversations from files in the shapes that the field uses; what cannot be read is handed back.
 
-Files: .json (a list, or one object) and .jsonl, each also as .gz or .zst. Rows: see record_shapes.py.
+Files: .json (a list, or one object) and .jsonl, each also as .gz or .zst; a list is read row by row, in bounded memory.
+Rows that come another way (parquet, the Hub) go through `imported_rows`. Shapes: see record_shapes.py.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
+import codecs
 import json
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
-
-import zstandard
 
 from gradus.conversation.calculator_marks import RunTool
 from gradus.conversation.message_trees import message_forest
 from gradus.conversation.messages import Conversation, Pair
 from gradus.conversation.record_shapes import convert_row
+from gradus.conversation.record_values import RowError
+from gradus.core.compression import COMPRESSION_DAMAGE, decompressed
 from gradus.core.errors import DataError
+
+# A row of a JSON list that is longer than this is taken for a list that is not one.
+_MOST_ROW_CHARACTERS = 1 << 26
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A row that could not be read: where it stands and why. line counts from 1."""
+    """A row that could not be read: where it stands, why in a sentence, and why in a word to count by.
+
+    line counts from 1; source: the label that the row would have had.
+    """
 
     file: str
     line: int
     reason: str
+    kind: str = "unreadable"
+    source: str = ""
 
 
 Imported = Conversation | Pair | Quarantined
+Row = tuple[int, Mapping[str, Any] | RowError | str]
+"""A row's line, and the row or what is wrong there."""
 
 
-def import_records(path: Path | str, source: str = "", run_tool: RunTool | None = None) -> Iterator[Imported]:
+def import_records(
+    path: Path | str, source: str = "", run_tool: RunTool | None = None, shape: str | None = None
+) -> Iterator[Imported]:
     """Conversations, pairs, and rows that could not be read, in the order of the file.
 
     source: recorded in each row (default: the file's name). run_tool: recomputes the results of calculator
-    marks (GSM8K) by the tool that will be in use; without it the file's own results stand. DataError where
-    there is no such file; faults inside it are Quarantined.
+    marks (GSM8K) by the tool that will be in use; without it the file's own results stand. shape: the name of the rows'
+    layout, where their keys do not tell. DataError where there is no such file; faults inside it are Quarantined.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    source = source or path.name
-    rows = _rows(path)
-    forest = _Forest(path, source)
-    count = 0
+    golden = _GoldenAnswers(path)
+    rows = ((line, row if isinstance(row, str | RowError) else golden.joined(row)) for line, row in _rows(path))
+    return imported_rows(rows, str(path), source or path.name, run_tool, shape)
+
+
+def imported_rows(
+    rows: Iterable[Row], file: str, source: str, run_tool: RunTool | None = None, shape: str | None = None
+) -> Iterator[Imported]:
+    """As `import_records`, of rows that were read already. file: their place, for messages and ids."""
+    forest = _Forest(file, source)
+    stem = Path(file).name.split(".")[0]
     for line, row in rows:
-        if isinstance(row, str):
-            yield Quarantined(str(path), line, row)
+        if isinstance(row, str | RowError):
+            yield _quarantined(file, line, row, source)
             continue
-        if forest.takes(row):
+        if shape is None and forest.takes(row):
             forest.add(line, row)
             continue
         try:
-            found = list(convert_row(row, run_tool))
+            found = list(convert_row(row, run_tool, shape))
         except DataError as error:
-            yield Quarantined(str(path), line, str(error))
+            yield _quarantined(file, line, error, source)
             continue
         for index, item in enumerate(found):
-            count += 1
+            if isinstance(item, RowError):
+                yield _quarantined(file, line, item, source)
+                continue
             suffix = f"-{index}" if len(found) > 1 else ""
-            name = item.id + suffix if item.id else f"{path.name.split('.')[0]}-{line}{suffix}"
+            name = item.id + suffix if item.id else f"{stem}-{line}{suffix}"
             yield replace(item, source=item.source or source, id=name)
     yield from forest.conversations()
+
+
+def _quarantined(file: str, line: int, error: DataError | str, source: str) -> Quarantined:
+    kind = error.reason if isinstance(error, RowError) else "unreadable"
+    return Quarantined(file, line, str(error), kind, source)
+
+
+# --- golden answers that stand in a file of their own (BFCL)
+
+_GOLDEN_FOLDER = "possible_answer"
+
+
+def golden_answer_file(path: Path) -> Path | None:
+    """The file with the answers to the questions of this one, by the layout of BFCL; None where there is none."""
+    plain = path.name.removesuffix(".gz")
+    found = (path.parent / _GOLDEN_FOLDER / name for name in (plain, f"{plain}.gz"))
+    return next((file for file in found if file.is_file()), None)
+
+
+class _GoldenAnswers:
+    """Answers by the ids of their questions, read when the first question asks for one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._answers: dict[str, object] | None = None
+
+    def joined(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not {"id", "question", "function"} <= row.keys() or "ground_truth" in row:
+            return row
+        if self._answers is None:
+            file = golden_answer_file(self._path)
+            read = _rows(file) if file is not None else ()
+            self._answers = {str(r.get("id")): r.get("ground_truth") for _, r in read if isinstance(r, Mapping)}
+        return {**row, "ground_truth": self._answers.get(str(row["id"]))}
 
 
 class _Forest:
     """Messages that stand in rows of their own, linked by the ids of their parents (OASST's flat layout)."""
 
-    def __init__(self, path: Path, source: str) -> None:
-        self._path, self._source = path, source
+    def __init__(self, file: str, source: str) -> None:
+        self._file, self._source = file, source
         self._rows: list[tuple[int, Mapping[str, Any]]] = []
 
     def takes(self, row: Mapping[str, Any]) -> bool:
@@ -85,38 +140,28 @@ class _Forest:
     def conversations(self) -> Iterator[Imported]:
         for line, found in message_forest(self._rows):
             if isinstance(found, str):
-                yield Quarantined(str(self._path), line, found)
+                yield Quarantined(self._file, line, found, source=self._source)
             else:
-                name = found.id or f"{self._path.name.split('.')[0]}-{line}"
+                name = found.id or f"{Path(self._file).name.split('.')[0]}-{line}"
                 yield replace(found, source=self._source, id=name)
 
 
-_Row = tuple[int, Mapping[str, Any] | str]
-
-
-def _rows(path: Path) -> Iterator[_Row]:
+def _rows(path: Path) -> Iterator[Row]:
     """(line, row, or what is wrong there) of a file, whatever its compression."""
     names = path.name.lower().split(".")
     try:
-        with _opened(path, names[-1]) as stream:
-            if "jsonl" in names or "ndjson" in names:
-                yield from _json_lines(stream)
-            else:
-                yield from _json_document(stream.read())
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        with path.open("rb") as raw, decompressed(raw, path.name) as stream:
+            yield from json_rows(stream, is_lines="jsonl" in names or "ndjson" in names)
+    except COMPRESSION_DAMAGE as error:
         yield 0, f"compressed data is damaged or cut short ({error})"
 
 
-def _opened(path: Path, ending: str) -> IO[bytes] | gzip.GzipFile:
-    if ending == "gz":
-        return gzip.open(path, "rb")
-    if ending == "zst":
-        raw = open(path, "rb")  # noqa: SIM115  (closed with the reader)
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, closefd=True))
-    return open(path, "rb")
+def json_rows(stream: IO[bytes], is_lines: bool) -> Iterator[Row]:
+    """The rows of plain JSON lines, or of a JSON list (or one object after another)."""
+    return _json_lines(stream) if is_lines else _json_document(stream)
 
 
-def _json_lines(stream: IO[bytes] | gzip.GzipFile) -> Iterator[_Row]:
+def _json_lines(stream: IO[bytes]) -> Iterator[Row]:
     for number, raw in enumerate(stream, start=1):
         if not raw.strip():
             continue
@@ -131,42 +176,79 @@ def _json_lines(stream: IO[bytes] | gzip.GzipFile) -> Iterator[_Row]:
             yield number, f"not a line of JSON ({error})"
 
 
-def _json_document(raw: bytes) -> Iterator[_Row]:
+class _Text:
+    """The text of a stream as far as it was read, its beginning given up as it is passed."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self.text, self.at, self.line, self.is_whole = "", 0, 1, False
+
+    def more(self) -> bool:
+        """Read on; False at the end. Errors: UnicodeDecodeError."""
+        if self.is_whole:
+            return False
+        # A row longer than a piece takes more and more of them, so that it is not begun again for each.
+        piece = self._stream.read(max(_PIECE_BYTES, len(self.text) - self.at))
+        self.is_whole = not piece
+        self.line += self.text.count("\n", 0, self.at)
+        self.text = self.text[self.at :] + self._decoder.decode(piece, final=self.is_whole)
+        self.at = 0
+        return True
+
+    def skip_space(self) -> str:
+        """Go to the next character that is no white space; that character, '' at the end."""
+        while True:
+            while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
+                self.at += 1
+            if self.at < len(self.text) or not self.more():
+                return self.text[self.at : self.at + 1]
+
+    @property
+    def line_here(self) -> int:
+        return self.line + self.text.count("\n", 0, self.at)
+
+
+def _json_document(stream: IO[bytes]) -> Iterator[Row]:
     """Rows of a JSON list, read one after another so that a cut file still gives its whole rows."""
+    read = _Text(stream)
     try:
-        text = raw.decode("utf-8-sig")
+        is_list = read.skip_space() == "["
+        read.at += is_list
+        while (first := read.skip_space()) and not (is_list and first == "]"):
+            line = read.line_here
+            value, problem = _json_value(read)
+            if problem:
+                yield line, problem
+                return
+            yield line, _as_object(value)
+            behind = read.skip_space()
+            if is_list and behind == ",":
+                read.at += 1
+            elif is_list and behind and behind != "]":
+                yield read.line_here, "expected , or ] after this row; the rest is not read"
+                return
+        if is_list and not first:
+            yield read.line_here, "the list is not closed: the file is cut short"
     except UnicodeDecodeError as error:
-        yield raw.count(b"\n", 0, error.start) + 1, f"not UTF-8 text ({error.reason} at byte {error.start})"
-        return
+        yield read.line_here, f"not UTF-8 text ({error.reason}); the rest of the file is not read"
+
+
+def _json_value(read: _Text) -> tuple[object, str]:
+    """The value that begins here, or what is wrong with it; more is read while it may only be cut short."""
     decoder = json.JSONDecoder()
-    at, line, counted = _skip(text, 0), 1, 0
-    is_list = text[at : at + 1] == "["
-    at = _skip(text, at + 1) if is_list else at
-    while at < len(text):
-        if is_list and text[at] == "]":
-            return
-        line, counted = line + text.count("\n", counted, at), at
+    while True:
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, end = decoder.raw_decode(read.text, read.at)
         except (ValueError, RecursionError) as error:
-            yield line, f"not JSON ({error}); the rest of the file is not read"
-            return
-        yield line, _as_object(value)
-        at = _skip(text, at)
-        if is_list and text[at : at + 1] == ",":
-            at = _skip(text, at + 1)
-        elif is_list and at < len(text) and text[at] != "]":
-            yield line + text.count("\n", counted, at), "expected , or ] after this row; the rest is not read"
-            return
-    if is_list:
-        yield line + text.count("\n", counted), "the list is not closed: the file is cut short"
-
-
-def _skip(text: str, at: int) -> int:
-    """The next place that is no white space."""
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+            if isinstance(error, ValueError) and len(read.text) - read.at < _MOST_ROW_CHARACTERS and read.more():
+                continue
+            return None, f"not JSON ({error}); the rest of the file is not read"
+        # A number may go on in what is not read yet.
+        if end == len(read.text) and not read.is_whole and read.more():
+            continue
+        read.at = end
+        return value, ""
 
 
 def _as_object(value: object) -> Mapping[str, Any] | str:

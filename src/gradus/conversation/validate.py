@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from gradus.conversation.messages import Conversation, Message, ToolCall, ToolSchema
+from gradus.conversation.messages import Conversation, JsonObject, Message, ToolCall, ToolSchema
 from gradus.tokenizer.specials import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
@@ -147,16 +147,27 @@ def call_faults(call: ToolCall, declared: dict[str, ToolSchema]) -> list[tuple[s
     if tool is None:
         known = ", ".join(declared) or "none"
         return [("unknown_tool", f"{call.name!r} is not declared (declared: {known})")]
-    validator = _validator(json.dumps(tool.parameters, sort_keys=True))
+    return [(reason, f"{call.name}: {detail}") for reason, detail in schema_faults(call.arguments, tool.parameters)]
+
+
+def schema_faults(value: Any, schema: JsonObject) -> list[tuple[str, str]]:
+    """Where a JSON value breaks a JSON schema, as (reason, detail); bad_schema where the schema is none."""
+    validator = _validator(json.dumps(schema, sort_keys=True))
     if isinstance(validator, str):
-        return [("bad_schema", f"{call.name}: {validator}")]
+        return [("bad_schema", validator)]
     from referencing.exceptions import Unresolvable
 
     try:
-        errors = list(validator.iter_errors(call.arguments))
+        errors = list(validator.iter_errors(value))
     except Unresolvable as error:
-        return [("bad_schema", f"{call.name}: {error}")]
-    return [("bad_arguments", f"{call.name}: {_place(error)}{error.message[:200]}") for error in errors]
+        return [("bad_schema", str(error))]
+    return [("bad_arguments", f"{_place(error)}{error.message[:200]}") for error in errors]
+
+
+def schema_fault(tool: ToolSchema) -> str | None:
+    """What makes a tool's parameters no JSON schema, None where they are one."""
+    validator = _validator(json.dumps(tool.parameters, sort_keys=True))
+    return validator if isinstance(validator, str) else None
 
 
 def _place(error: Any) -> str:

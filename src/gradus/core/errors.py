@@ -5,6 +5,9 @@
     +-- DataError            text or conversations cannot be read as asked
     +-- ArtifactError        an artifact is missing, damaged or not what it is used as
     +-- TrainingError        training cannot start or go on
+    +-- EndpointError        a remote model cannot be asked, or gave no usable answer
+    |   +-- BudgetError      what may be spent on it is spent
+    +-- GenerationError      decoding cannot go on as it was asked to
     +-- ToolError            a tool call cannot be answered (becomes result text for the model)
     +-- GateFailedError      a measured result misses its gate
     +-- MissingPackageError  an optional package is not installed
@@ -40,6 +43,18 @@ class ArtifactError(GradusError):
 
 class TrainingError(GradusError):
     """Training cannot start or cannot go on."""
+
+
+class EndpointError(GradusError):
+    """A remote model cannot be asked, or gave no usable answer; what was answered so far is kept."""
+
+
+class BudgetError(EndpointError):
+    """The next request could cost more than may still be spent; what was answered so far is kept."""
+
+
+class GenerationError(GradusError):
+    """Decoding cannot go on under the constraint that a request asked for."""
 
 
 class ToolError(GradusError):

@@ -2,11 +2,15 @@
 
 ARTIFACTS = "artifacts"
 RUNS = "runs"
+ANSWERS = "answers.sqlite"  # of remote models, which cost money
+REFERENCE_FOLDER = "reference_logps"  # of preference optimisation, to be used again; may be deleted
 # In runs/<roadmap>/
 RUN_RECORD = "roadmap.json"
 LEDGER = "ledger.jsonl"
 REPORT = "report.html"
 # In an artifact, and in the work folder that becomes one
 MODEL_FOLDER = "model"
+ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
 WORK_SUFFIX = ".work"
+RAW = "raw"  # shards of datasets that are kept

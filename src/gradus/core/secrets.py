@@ -7,6 +7,8 @@ import re
 import stat
 from pathlib import Path
 
+from gradus.core.errors import ConfigError
+
 # Variables whose values are secrets wherever they turn up.
 VARIABLES = (
     "HF_TOKEN",
@@ -16,10 +18,13 @@ VARIABLES = (
     "AWS_SESSION_TOKEN",
 )
 HIDDEN = "[hidden]"
+# Values read by `read_secret` in this process, whatever their variable or file is called.
+_READ: set[str] = set()
+_KEY = re.compile(r"[!-~]+")  # what a header can carry
 _LEAST_CHARACTERS = 6  # a shorter value would hide half the words of a message
 # Forms that services give out, and what follows such names in addresses and headers.
 _FORMS = re.compile(
-    r"\bhf_[A-Za-z0-9]{8,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+    r"\bsk-[A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{8,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
     r"|(?<=Bearer )[^\s'\"]+"
     r"|(?<=Signature=)[^&\s'\"]+|(?<=Credential=)[^&\s'\"]+|(?<=Security-Token=)[^&\s'\"]+"
     r"|(?<=://)[^/@\s]+:[^/@\s]+(?=@)"
@@ -32,7 +37,41 @@ def redacted(text: str) -> str:
         value = os.environ.get(name, "").strip()
         if len(value) >= _LEAST_CHARACTERS:
             text = text.replace(value, HIDDEN)
-    return _FORMS.sub(HIDDEN, text)
+    return _FORMS.sub(HIDDEN, without_read_secrets(text))
+
+
+def without_read_secrets(text: str) -> str:
+    """The text without the values that `read_secret` gave out; nothing else in it is touched."""
+    # The longest first: one key may begin as another does.
+    for value in sorted(_READ, key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    return text
+
+
+def read_secret(variable: str | None, file: Path | None) -> str | None:
+    """A key from an environment variable, or from a file that only its owner can read; None where neither is named.
+
+    From then on `redacted` hides it. Errors: ConfigError where it is not there, can be read by others, or is no key.
+    """
+    if variable is not None:
+        value, place = os.environ.get(variable, ""), f"the environment variable {variable}"
+        if not value.strip():
+            raise ConfigError(f"{place} is not set; export {variable}=... before you run this again")
+    elif file is not None:
+        if fault := exposure(file):
+            raise ConfigError(fault)
+        try:
+            value, place = file.read_text(encoding="utf-8"), str(file)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise ConfigError(f"{file}: the key cannot be read ({reason})") from None
+    else:
+        return None
+    value = value.strip()
+    if len(value) < _LEAST_CHARACTERS or not _KEY.fullmatch(value):
+        raise ConfigError(f"{place} holds no key: expected one word of at least {_LEAST_CHARACTERS} plain characters")
+    _READ.add(value)
+    return value
 
 
 def exposure(path: Path) -> str:

@@ -136,7 +136,7 @@ def _choice_text(name: str, detail: ErrorDetails, found: str) -> str:
     if detail["type"] == "union_tag_invalid":
         options = [o.strip().strip("'") for o in str(context["expected_tags"]).split(",")]
         value = str(context["tag"])
-        key = str(context["discriminator"]).strip("'")
+        key = str(context["discriminator"]).strip("'").removesuffix("()")
         name, found = (f"{name}.{key}" if name else key), _found(value)
     else:
         listed = str(context["expected"]).replace(" or ", ", ")

@@ -85,6 +85,14 @@ def clustered_standard_error(values: Sequence[float], clusters: Sequence[Hashabl
     return math.sqrt(sum(residual**2 for residual in residuals.values())) / n
 
 
+def rule_of_three(n: int) -> float:
+    """Upper end of the 95 % interval of a proportion of which none was seen in n independent trials, 3 / n.
+
+    Source: Hanley and Lippman-Hand 1983.
+    """
+    return min(1.0, 3 / n) if n else 1.0
+
+
 def normal_p(z: float) -> float:
     """Two-sided p-value of a standard normal deviate."""
     return math.erfc(abs(z) / math.sqrt(2))

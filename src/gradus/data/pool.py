@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gradus.conversation.messages import Conversation, JsonObject, Pair
+from gradus.conversation.messages import Conversation, JsonObject, Message, Pair
 from gradus.conversation.records import Quarantined
 from gradus.conversation.validate import Violation, violations
 from gradus.core.errors import DataError
 from gradus.core.files import fsync_file, write_atomic
 from gradus.core.fingerprint import digest
+from gradus.data.conversation_filters import Judge
 from gradus.data.corpus import SPLITS, Split
 from gradus.data.drops import DropLog, Dropped
 from gradus.data.holdout import holdout_position
@@ -35,13 +36,33 @@ def write_pool(
     validation_fraction: float = 0.01,
     *,
     dedup: bool = True,
+    filters: Sequence[Judge] = (),
+    calls_may_end: bool = False,
 ) -> dict[str, Any]:
     """Write the valid conversations into `folder`; returns the counts (also in `pool.json`).
 
-    Left out and counted: rows that could not be read, rows that break an invariant (by its reason), exact
-    duplicates (the first stays). Errors: DataError where a side would be empty.
+    Left out and counted: rows that could not be read, rows that break an invariant (by its reason), rows that a filter
+    names a reason for, exact duplicates (the first stays). calls_may_end: a conversation may end with calls that have
+    no results. Errors: DataError where a side would be empty.
     """
-    return _write(folder, conversations, validation_fraction, dedup, violations, _conversation_content)
+
+    def faults(conversation: Conversation) -> list[Violation]:
+        return conversation_faults(conversation, filters, calls_may_end)
+
+    return _write(folder, conversations, validation_fraction, dedup, faults, _conversation_content)
+
+
+def conversation_faults(
+    conversation: Conversation, filters: Sequence[Judge] = (), calls_may_end: bool = False
+) -> list[Violation]:
+    """Every broken rule of a conversation; of a sound one, what the first filter that rejects it found."""
+    found = violations(conversation)
+    if calls_may_end and conversation.messages and conversation.messages[-1].tool_calls:
+        found = [violation for violation in found if violation.reason != "unfinished"]
+    if not found:
+        first = next((fault for judge in filters if (fault := judge(conversation)) is not None), None)
+        found = [first] if first is not None else []
+    return found
 
 
 def read_pool(folder: Path, split: Split) -> Iterator[Conversation]:
@@ -101,7 +122,7 @@ def _write(
             num_read += 1
             dropped = _fault_of(row, num_read, faults)
             if dropped is not None or isinstance(row, Quarantined):
-                source = row.file if isinstance(row, Quarantined) else row.source
+                source = row.source or row.file if isinstance(row, Quarantined) else row.source
                 drops.add(source, dropped or Dropped("unreadable", source))
                 continue
             identity = bytes.fromhex(digest(content(row))[:32])
@@ -122,6 +143,7 @@ def _write(
         "read": num_read,
         "kept": sum(side.rows for side in sides.values()),
         "dropped": dict(sorted(drops.by_reason.items())),
+        "dropped_by_source": {s: dict(sorted(c.items())) for s, c in sorted(drops.by_source.items())},
         **{split: side.counts() for split, side in sides.items()},
     }
     drops.write(folder / "drops.json")
@@ -132,7 +154,7 @@ def _write(
 def _fault_of(row: Row | Quarantined, number: int, faults: Callable[[Row], list[Violation]]) -> Dropped | None:
     """Why a row is left out, by its first fault; None for a sound one."""
     if isinstance(row, Quarantined):
-        return Dropped("unreadable", f"{row.file}:{row.line}", row.reason)
+        return Dropped(row.kind, f"{row.file}:{row.line}", row.reason)
     found = faults(row)
     if not found:
         return None
@@ -217,6 +239,7 @@ class _Side:
         self._kinds["messages"] += len(messages)
         self._kinds["with_thinking"] += any(m.reasoning_content for m in messages)
         self._kinds["with_calls"] += any(m.tool_calls for m in messages)
+        self._kinds["with_thinking_and_calls"] += _thinks_and_calls(messages)
 
     def counts(self) -> dict[str, Any]:
         return {
@@ -224,10 +247,23 @@ class _Side:
             "messages": self._kinds["messages"],
             "with_thinking": self._kinds["with_thinking"],
             "with_calls": self._kinds["with_calls"],
+            "with_thinking_and_calls": self._kinds["with_thinking_and_calls"],
             "different_questions": len(self._questions),
             "turns": length_statistics(self._turns),
             "by_source": dict(sorted(self._by_source.items())),
         }
+
+
+def _thinks_and_calls(messages: Sequence[Message]) -> bool:
+    """Whether thinking and a call share one turn of the assistant."""
+    thinks = False
+    for message in messages:
+        if message.role == "user":
+            thinks = False
+        thinks = thinks or bool(message.reasoning_content)
+        if thinks and message.tool_calls:
+            return True
+    return False
 
 
 def _read(folder: Path, split: Split, from_json: Callable[[Any], Row]) -> Iterator[Row]:

@@ -8,22 +8,19 @@ DataError.
 from __future__ import annotations
 
 import functools
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import zstandard
 
+from gradus.core.compression import COMPRESSION_DAMAGE, decompressed
 from gradus.core.errors import DataError
 from gradus.core.files import is_disk_full
 from gradus.core.quantity import format_bytes
@@ -33,10 +30,7 @@ from gradus.data.records import missing_column, not_selected, texts_of_records
 
 # A column without one value has no type.
 _TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-# A zstandard member or a gzip block may stand for tens of kilobytes a byte: the output is what is bounded.
-_BUFFER_BYTES = 1 << 20
-_PARQUET_BUFFER_BYTES = 1 << 20
-_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+PARQUET_BUFFER_BYTES = 1 << 20
 
 
 def read_file(
@@ -63,7 +57,7 @@ def read_file(
         raise DataError(f"{file}: the file vanished while the corpus was being built") from None
     except PermissionError:
         raise DataError(f"{file}: this user may not read the file") from None
-    except (*_DAMAGE, pa.ArrowException, OSError) as error:
+    except (*COMPRESSION_DAMAGE, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and is_disk_full(error):
             raise
         detail = f"{type(error).__name__}: {error}"
@@ -87,7 +81,7 @@ class _Passed:
 
 
 def _read_text(file: ReadableFile, options: ReadOptions) -> Iterator[FoundText | Dropped]:
-    with _open_bytes(file) as stream:
+    with open_bytes(file) as stream:
         if options.split == "file":
             yield _whole_text(file, stream, options)
             return
@@ -134,7 +128,7 @@ def _whole_text(file: ReadableFile, stream: BinaryIO, options: ReadOptions) -> F
 
 
 def _read_jsonl(file: ReadableFile, options: ReadOptions) -> Iterator[FoundText | Dropped]:
-    with _open_bytes(file) as stream:
+    with open_bytes(file) as stream:
         yield from texts_of_records(file, _parsed_lines(file, _decoded_lines(file, stream, options)), options)
 
 
@@ -148,7 +142,7 @@ def _parsed_lines(file: ReadableFile, lines: Iterator[tuple[int, str | Dropped]]
 
 def _read_json(file: ReadableFile, options: ReadOptions) -> Iterator[FoundText | Dropped]:
     """A list of records; or, where the file does not begin with "[", JSON lines under the name .json."""
-    with _open_bytes(file) as stream:
+    with open_bytes(file) as stream:
         head = stream.peek(4096)[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
         if not head.startswith(b"["):
             lines = _parsed_lines(file, _decoded_lines(file, stream, options))
@@ -179,8 +173,8 @@ def _read_parquet(
     """Row groups before `start_row` are not read at all."""
     # pyarrow's own choice is to read all row groups ahead; a buffer bounds what is held, however large they are.
     with (
-        _opened_parts(file) as parts,
-        pq.ParquetFile(parts, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False) as parquet,
+        opened_parts(file) as parts,
+        pq.ParquetFile(parts, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False) as parquet,
     ):
         columns = _parquet_columns(file, parquet.schema_arrow, options)
         groups = list(range(parquet.num_row_groups))
@@ -190,14 +184,14 @@ def _read_parquet(
             return
         for batch in parquet.iter_batches(batch_size=256, row_groups=groups, columns=columns):
             first = passed.rows
-            for found in texts_of_records(file, _rows(file, batch, first, options), options):
+            for found in texts_of_records(file, selected_rows(file, batch, first, options), options):
                 passed.rows += 1
                 if passed.rows > start_row:
                     yield found
 
 
 @contextmanager
-def _opened_parts(file: ReadableFile) -> Iterator[str | BinaryIO]:
+def opened_parts(file: ReadableFile) -> Iterator[str | BinaryIO]:
     """What pyarrow reads parts of; a stream is closed, which pyarrow leaves to its owner."""
     parts = file.random_access()
     try:
@@ -225,7 +219,7 @@ def _parquet_columns(file: ReadableFile, schema: pa.Schema, options: ReadOptions
     return [f.name for f in schema if f.name in roots or not pa.types.is_nested(f.type)]
 
 
-def _rows(
+def selected_rows(
     file: ReadableFile, batch: pa.RecordBatch, start: int, options: ReadOptions
 ) -> Iterator[tuple[int, dict[str, Any] | Dropped]]:
     """(row number, row); rows that `where` leaves out are never turned into Python texts."""
@@ -257,69 +251,10 @@ def _parse(text: str, place: str) -> Any:
 
 
 @contextmanager
-def _open_bytes(file: ReadableFile) -> Iterator[io.BufferedReader]:
+def open_bytes(file: ReadableFile) -> Iterator[io.BufferedReader]:
     """The file's bytes, decompressed by its name."""
-    suffix = PurePosixPath(file.name).suffix.lower()
-    with file.open() as raw:
-        if suffix == ".gz":
-            with gzip.GzipFile(fileobj=raw) as unzipped:
-                yield io.BufferedReader(_GzipStream(unzipped), _BUFFER_BYTES)
-        elif suffix == ".zst":
-            yield io.BufferedReader(_ZstandardStream(raw), _BUFFER_BYTES)
-        elif isinstance(raw, io.BufferedReader):
-            yield raw
-        else:
-            yield io.BufferedReader(cast("io.RawIOBase", raw), _BUFFER_BYTES)
-
-
-class _GzipStream(io.RawIOBase):
-    """Decompressed gzip in pieces as they come, so that what stands before damage is given."""
-
-    def __init__(self, unzipped: gzip.GzipFile) -> None:
-        self._unzipped = unzipped
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self._unzipped.read1(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
-class _ZstandardStream(io.RawIOBase):
-    """Decompressed zstandard that, unlike the package's own reader, raises EOFError on a file cut short."""
-
-    # Small, since one byte of input may stand for tens of kilobytes of output.
-    _INPUT_BYTES = 4096
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._frame: Any = None
-        self._input = b""
-        self._output = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._output:
-            if not self._input:
-                self._input = self._file.read(self._INPUT_BYTES)
-                if not self._input:
-                    if self._frame is not None:
-                        raise EOFError("the file ends inside a zstandard frame")
-                    return 0
-            if self._frame is None:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-            self._output = memoryview(self._frame.decompress(self._input))
-            self._input = b""
-            if self._frame.eof:
-                self._input, self._frame = self._frame.unused_data, None
-        size = min(len(buffer), len(self._output))
-        buffer[:size] = self._output[:size]
-        self._output = self._output[size:]
-        return size
+    with file.open() as raw, decompressed(raw, file.name) as stream:
+        yield stream
 
 
 def _decoded_lines(file: ReadableFile, stream: BinaryIO, options: ReadOptions) -> Iterator[tuple[int, str | Dropped]]:

@@ -14,6 +14,7 @@ from gradus.conversation.formats.wire import Format, Rendered
 from gradus.conversation.messages import Conversation, Message, Pair
 from gradus.data.drops import DropLog, Dropped
 from gradus.data.length_policy import LengthPolicy, fit_conversation
+from gradus.data.lengths import length_statistics
 from gradus.data.shards import TokenStore
 from gradus.data.token_writer import TokenWriter
 
@@ -33,7 +34,8 @@ def render_pool(
     """Render conversations into `out`/`split` in the "documents" layout; the store and the counts.
 
     No document of the store is longer than `row_length`, and each has a trained token. The counts are the
-    store's (documents, tokens, by_source, document_tokens) with conversations, trained_tokens, too_long
+    store's (documents, tokens, by_source, document_tokens) with conversations, whole_tokens (their lengths before the
+    policy), trained_tokens, too_long
     (conversations that the policy was applied to), split, truncated, lost_turns (left out of split or
     truncated conversations), and dropped by reason; samples of the drops are in `<split>.drops.json`. check is
     shown each batch of conversations as rendered, before the policy, and raises where they may not be used.
@@ -42,6 +44,7 @@ def render_pool(
     drops = DropLog()
     names = ("conversations", "trained_tokens", "too_long", "split", "truncated", "lost_turns")
     tally = dict.fromkeys(names, 0)
+    lengths: list[int] = []
     waiting = iter(conversations)
     while batch := list(islice(waiting, _BATCH_CONVERSATIONS)):
         tally["conversations"] += len(batch)
@@ -49,6 +52,7 @@ def render_pool(
         whole = format.render_many(batch)
         if check is not None:
             check(batch, whole)
+        lengths += [len(rendered.ids) for rendered in whole]
         for conversation, rendered in zip(batch, whole, strict=True):
             parts = [rendered]
             if len(rendered.ids) > row_length:
@@ -60,7 +64,12 @@ def render_pool(
                 else:
                     drops.add(conversation.source, Dropped("nothing_trained", conversation.id))
         tally["trained_tokens"] += _add(writer, format, kept)
-    counts = {**writer.close(), **tally, "dropped": dict(sorted(drops.by_reason.items()))}
+    counts = {
+        **writer.close(),
+        **tally,
+        "whole_tokens": length_statistics(lengths),
+        "dropped": dict(sorted(drops.by_reason.items())),
+    }
     drops.write(out / f"{split}.drops.json")
     return TokenStore(out, split), counts
 

@@ -40,7 +40,7 @@ def read_shard(task: ShardTask, start_row: int = 0, raw_dir: Path | None = None)
             yield RawText(document.text, document.source or task.label, document.id, dict(document.meta))
         return
     try:
-        with _file_of(task, raw_dir) as file, closing(_rows(task, file, start_row)) as rows:
+        with shard_file(task, raw_dir) as file, closing(_rows(task, file, start_row)) as rows:
             for found in rows:
                 if isinstance(found, Dropped):
                     # Kept in artifacts, which should not tell where on a disk the files stood.
@@ -67,7 +67,7 @@ def _located(found: FoundText, task: ShardTask) -> RawText:
 
 
 @contextmanager
-def _file_of(task: ShardTask, raw_dir: Path | None) -> Iterator[ReadableFile]:
+def shard_file(task: ShardTask, raw_dir: Path | None) -> Iterator[ReadableFile]:
     """The task's bytes as a file. A stored shard is removed when it was read to its end or is wanted no further."""
     if task.place == "local":
         yield LocalFile(Path(task.location))

@@ -11,11 +11,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradus.engine.cache import SlotCache
-from gradus.engine.sampling import Sampling, SamplingBatch, sample, sampling_batch
+from gradus.engine.logprobs import TokenLogprobs, token_logprobs
+from gradus.engine.sampling import Sampling, SamplingBatch, penalise, sample, sampling_batch
 from gradus.model.batch import Documents
 from gradus.model.transformer import Transformer
 
@@ -31,10 +34,17 @@ class TokenStream(Protocol):
     forced: deque[int]
     """Tokens that the model reads next whatever it would have sampled."""
     finished: bool
+    """Set by `push`, or by who no longer wants the rest."""
     num_sampled: int
+    num_logprobs: int | None
+    """How many likeliest tokens to tell with each sampled one's log-probability; None for neither."""
 
-    def push(self, token: int) -> None:
-        """Take a sampled token; may set `finished` or queue `forced`."""
+    def allowed(self) -> NDArray[np.bool_] | None:
+        """(V,): the tokens that may be sampled next, at least one; None where all may. Not called while `forced`."""
+        ...
+
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
+        """Take a sampled token; may set `finished` or queue `forced`. logprobs: where they were asked for."""
         ...
 
     def run_out(self) -> None:
@@ -56,7 +66,7 @@ class DecodeBatch:
         self.vocab_size = vocab_size
         self.prefix_ids = list(prefix_ids)
         self.num_slots = num_slots
-        self.device = model.embedding.device
+        self.device = model.device
         prefix = None
         if prefix_ids:
             tokens = torch.tensor(self.prefix_ids, device=self.device)
@@ -77,6 +87,7 @@ class DecodeBatch:
         self._streams: list[TokenStream] = []
         self._lengths: list[int] = []  # positions stored so far, behind the common beginning
         self._next: list[int] = []  # the token to feed at that position
+        self._seen: list[Tensor | None] = []  # (V,) bool: tokens of prompt and reply, where they are penalised
         self._sampling: SamplingBatch | None = None  # of all live streams, until the batch changes
 
     @property
@@ -101,8 +112,9 @@ class DecodeBatch:
     @torch.inference_mode()
     def step(self) -> list[TokenStream]:
         """Feed one token to every live stream and take the next. Returns the streams that finished."""
+        cancelled = self._drop_finished()
         if not self._streams:
-            return []
+            return cancelled
         tokens = torch.tensor(self._next, device=self.device)
         positions = torch.tensor(self._lengths, device=self.device) + len(self.prefix_ids)
         self.cache.begin_step(self._lengths)
@@ -112,7 +124,7 @@ class DecodeBatch:
             rules = [stream.sampling for stream in self._streams]
             self._sampling = sampling_batch(rules, self.vocab_size, self.device)
         self._advance(0, hidden, self._sampling)
-        return self._drop_finished()
+        return cancelled + self._drop_finished()
 
     def _prefill(self, streams: Sequence[TokenStream]) -> None:
         first = len(self._streams)
@@ -134,6 +146,7 @@ class DecodeBatch:
         self._streams += streams
         self._lengths += lengths
         self._next += [0] * len(streams)
+        self._seen += [self._prompt_tokens(stream) for stream in streams]
         self._sampling = None
         last = torch.tensor(documents.bounds[1:], device=self.device) - 1
         rules = [stream.sampling for stream in streams]
@@ -147,22 +160,41 @@ class DecodeBatch:
         """
         streams = self._streams[first:]
         sampled: Sequence[int | None] = [None] * len(streams)
+        told: list[TokenLogprobs | None] = [None] * len(streams)
         if not all(stream.forced for stream in streams):
             draws = [stream.num_sampled for stream in streams]
             logits = self.model.head(hidden)[:, : self.vocab_size]
+            asked = [None if stream.forced else stream.num_logprobs for stream in streams]
+            free = logits if all(number is None for number in asked) else logits.clone()
+            for row, (stream, seen) in enumerate(zip(streams, self._seen[first:], strict=True)):
+                if seen is not None:
+                    logits[row] = penalise(logits[row], seen, stream.sampling.repetition_penalty)
+            _forbid(logits, streams)
             sampled = sample(logits, columns, draws).tolist()
+            told = token_logprobs(free, sampled, asked)
         for slot, (stream, token) in enumerate(zip(streams, sampled, strict=True), start=first):
             if stream.forced:
                 token = stream.forced.popleft()
             else:
                 assert token is not None
-                stream.push(token)
+                stream.push(token, told[slot - first])
                 if stream.finished:
                     continue
+            seen = self._seen[slot]
+            if seen is not None:
+                seen[token] = True
             if self._lengths[slot] >= self.cache.limit:
                 stream.run_out()
                 continue
             self._next[slot] = token
+
+    def _prompt_tokens(self, stream: TokenStream) -> Tensor | None:
+        """(V,) bool: the tokens of its prompt, where repetition is penalised."""
+        if stream.sampling.repetition_penalty == 1.0:
+            return None
+        seen = torch.zeros(self.vocab_size, dtype=torch.bool, device=self.device)
+        seen[torch.tensor(stream.prompt_ids, device=self.device)] = True
+        return seen
 
     def _drop_finished(self) -> list[TokenStream]:
         """Free the slots of finished streams; the last live one moves into each hole."""
@@ -175,10 +207,21 @@ class DecodeBatch:
             self._streams[slot] = self._streams[-1]
             self._lengths[slot] = self._lengths[-1]
             self._next[slot] = self._next[-1]
-            del self._streams[-1], self._lengths[-1], self._next[-1]
+            self._seen[slot] = self._seen[-1]
+            del self._streams[-1], self._lengths[-1], self._next[-1], self._seen[-1]
         if gone:
             self._sampling = None
         return finished
+
+
+def _forbid(logits: Tensor, streams: Sequence[TokenStream]) -> None:
+    """Set to -inf, in place, what the streams do not allow. logits: (B, V)."""
+    masks = {row: stream.allowed() for row, stream in enumerate(streams) if not stream.forced}
+    allowed = {row: mask for row, mask in masks.items() if mask is not None}
+    if allowed:
+        rows = torch.tensor(list(allowed), device=logits.device)
+        forbidden = ~torch.from_numpy(np.stack(list(allowed.values()))).to(logits.device)  # (rows, V)
+        logits[rows] = logits[rows].masked_fill(forbidden, -torch.inf)
 
 
 def _prefill_groups(streams: Sequence[TokenStream], behind: int) -> list[list[TokenStream]]:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradus.engine.decoding import decode_streams
+from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling
+from gradus.engine.stop_strings import StopStrings
 from gradus.model.transformer import Transformer
 from gradus.tokenizer.specials import END_OF_TEXT
+from gradus.tokenizer.streaming import StreamDecoder
 from gradus.tokenizer.tokenizer import Tokenizer
 
 
@@ -33,35 +36,30 @@ class _Continuation:
         self.forced: deque[int] = deque()
         self.finished = False
         self.num_sampled = 0
-        self._tokenizer = tokenizer
+        self.num_logprobs: int | None = None
+        self.text = ""  # what was said
+        self._decoder = StreamDecoder(tokenizer)
+        self._until = StopStrings([text for text in beginning.until if text])
         self._stops = {tokenizer.special(name) for name in beginning.stops}
-        self._until = [text.encode() for text in beginning.until if text]
-        self._longest = max(map(len, self._until), default=0)
         self._max_tokens = beginning.max_tokens
-        self._bytes = bytearray()
 
     @property
     def most_tokens(self) -> int:
         return len(self.prompt_ids) + self._max_tokens
 
-    @property
-    def text(self) -> str:
-        """What was said."""
-        return self._bytes.decode("utf-8", errors="replace")
+    def allowed(self) -> None:
+        return None
 
-    def push(self, token: int) -> None:
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         self.num_sampled += 1
-        if token in self._stops:
-            self.finished = True
-            return
-        from_here = max(0, len(self._bytes) - self._longest)
-        self._bytes += self._tokenizer.decode_bytes([token])
-        ends = [end for text in self._until if (end := self._bytes.find(text, from_here)) >= 0]
-        if ends:
-            del self._bytes[min(ends) :]
-        self.finished = bool(ends) or self.num_sampled >= self._max_tokens
+        ends = token in self._stops
+        if not ends:
+            self.text += self._until.push(self._decoder.push(token))
+        if ends or self._until.found or self.num_sampled >= self._max_tokens:
+            self.run_out()
 
     def run_out(self) -> None:
+        self.text += self._until.push(self._decoder.finish()) + self._until.finish()
         self.finished = True
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from gradus.conversation.formats.wire import Format
 from gradus.core.errors import ConfigError
 from gradus.engine.batching import DecodeBatch
+from gradus.engine.constraint import Constraints
 from gradus.engine.decoding import CACHE_BYTES, MAX_BATCH, decode_streams
 from gradus.engine.turn import Reply, Request, StreamEvent, Turn
 from gradus.model.transformer import Transformer
@@ -41,6 +42,7 @@ class Engine:
         self.toolbox = toolbox
         self.max_batch = max_batch
         self.cache_bytes = cache_bytes
+        self._constraints: Constraints | None = None
 
     def generate(
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
@@ -48,7 +50,8 @@ class Engine:
         """Answer all requests, in their order; `on_reply(index, reply)` is called as each one ends.
 
         Answers do not depend on what else is asked for, up to rounding: each request has a random stream of
-        its own. PromptTooLongError where a conversation fills the context.
+        its own. PromptTooLongError where a conversation fills the context. Under a constraint: MissingPackageError
+        without llguidance, ConfigError where a declared tool's schema cannot be enforced.
         """
         turns = [self._turn(request) for request in requests]
         index_of = {id(turn): index for index, turn in enumerate(turns)}
@@ -73,8 +76,20 @@ class Engine:
             yield from turn.take_events()
 
     def check(self, request: Request) -> None:
-        """PromptTooLongError where `generate` would raise it."""
+        """What `generate` would raise for this request, before anything is generated."""
         self._turn(request)
 
     def _turn(self, request: Request, listen: bool = False) -> Turn:
-        return Turn(request, self.form, self.toolbox, self.model.config.context, listen=listen)
+        if request.constrain is not None and self._constraints is None:
+            self._constraints = Constraints(self.form)
+        turn = Turn(
+            request,
+            self.form,
+            self.toolbox,
+            self.model.config.context,
+            listen=listen,
+            constraints=self._constraints,
+        )
+        if request.constrain is not None and self._constraints is not None:
+            self._constraints.check(turn.tools)
+        return turn

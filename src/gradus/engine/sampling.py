@@ -1,4 +1,4 @@
-"""Choosing the next token of every row at once: greedy, temperature, top-k, top-p.
+"""Choosing the next token of every row at once: greedy, temperature, top-k, top-p, min-p, repetition penalty.
 
 Each request draws from a random stream of its own: draw number i of seed s is a hash of (s, i), SplitMix64
 (Steele, Lea and Flood 2014). No generator state exists, so what a request draws does not depend on who shares
@@ -23,13 +23,18 @@ _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Sampling(Settings):
-    """How one request chooses its tokens. Temperature 0 is argmax, whatever the rest says."""
+    """How one request chooses its tokens. Temperature 0 is argmax, whatever top-k, top-p and min-p say."""
 
     temperature: float = Field(default=0.0, ge=0.0)
     top_k: int | None = Field(default=None, ge=1)
     """Only the k most likely tokens; None: all."""
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     """Only the smallest set of most likely tokens that holds this probability; None: all."""
+    min_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Only tokens at least so likely as this share of the likeliest; None: all. Source: Nguyen et al. 2024."""
+    repetition_penalty: float = Field(default=1.0, gt=0.0)
+    """Divides positive logits of tokens in prompt and reply, and multiplies negative ones. Source: CTRL, Keskar et al.
+    2019, section 4.1."""
     seed: int = Field(default=0, ge=0, lt=2**64)
 
 
@@ -46,7 +51,7 @@ class SamplingBatch:
     whole: SampledRows | None
     """Rows that draw from the whole vocabulary."""
     limited: SampledRows | None
-    """Rows limited by top-k or top-p, which need a sort."""
+    """Rows limited by top-k, top-p or min-p, which need a sort."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class SampledRows:
     """(S, 1) int64; the vocabulary size where unlimited."""
     top_p: Tensor
     """(S, 1) float64; 2 where unlimited, above any sum of probabilities."""
+    min_p: Tensor
+    """(S, 1) float64; 0 where unlimited."""
     seeds: NDArray[np.uint64]
     """(S,)."""
 
@@ -91,8 +98,13 @@ def sample(logits: Tensor, batch: SamplingBatch, draws: Sequence[int]) -> Tensor
     return tokens
 
 
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """One row's logits (V,) with a repetition penalty on the tokens in seen, (V,) bool. Returns (V,)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
 def _is_limited(row: Sampling) -> bool:
-    return row.top_k is not None or row.top_p is not None
+    return row.top_k is not None or row.top_p is not None or row.min_p is not None
 
 
 def _columns(rows: Sequence[Sampling], chosen: Sequence[int], vocab_size: int, device: torch.device) -> SampledRows:
@@ -102,6 +114,7 @@ def _columns(rows: Sequence[Sampling], chosen: Sequence[int], vocab_size: int, d
         temperature=torch.tensor([[s.temperature] for s in settings], dtype=torch.float32, device=device),
         top_k=torch.tensor([[s.top_k or vocab_size] for s in settings], dtype=torch.int64, device=device),
         top_p=torch.tensor([[s.top_p or 2.0] for s in settings], dtype=torch.float64, device=device),
+        min_p=torch.tensor([[s.min_p or 0.0] for s in settings], dtype=torch.float64, device=device),
         seeds=np.array([s.seed for s in settings], dtype=np.uint64),
     )
 
@@ -131,13 +144,14 @@ def _choose_whole(logits: Tensor, group: SampledRows, uniform: Tensor) -> Tensor
 
 
 def _choose_limited(logits: Tensor, group: SampledRows, uniform: Tensor) -> Tensor:
-    """As `_choose_whole`, over the tokens that top-k, then top-p, leave."""
+    """As `_choose_whole`, over the tokens that top-k, then top-p, then min-p leave."""
     # Stable, so that ties fall to the lower token id, as argmax has it.
     ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)  # (S, V)
     ranks = torch.arange(logits.shape[-1], device=logits.device)
     probability = torch.softmax(ordered.masked_fill(ranks >= group.top_k, -torch.inf), dim=-1, dtype=torch.float64)
     before = probability.cumsum(dim=-1) - probability
     probability = probability.masked_fill(before >= group.top_p, 0.0)  # nothing stands before the first
+    probability = probability.masked_fill(probability < group.min_p * probability[:, :1], 0.0)
     place = _first_above(probability.cumsum(dim=-1), uniform)
     return order.gather(-1, place[:, None]).squeeze(-1)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradus.conversation.checks import AssistantTurn
+from gradus.conversation.constraint import Constraint
 from gradus.conversation.formats.wire import (
     CallReady,
     Event,
@@ -23,13 +24,16 @@ from gradus.conversation.formats.wire import (
     ThinkDelta,
 )
 from gradus.conversation.messages import Conversation, Message, ToolCall
-from gradus.core.errors import DataError
+from gradus.core.errors import ConfigError, DataError
+from gradus.engine.constraint import ConstrainedSegment, Constraints, Mask
+from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import GREEDY, Sampling
+from gradus.engine.stop_strings import StopStrings
 from gradus.tools.toolbox import ToolBox
 
 _RESULT_TOKENS = 48  # of a usual tool result with its headers
 
-FinishReason = Literal["stop", "length", "calls"]
+FinishReason = Literal["stop", "length", "calls", "cancelled"]
 
 
 class PromptTooLongError(DataError):
@@ -43,7 +47,11 @@ class Request:
     think: True opens a think block, False an empty one, None follows the conversation's own switch and, where
     that is None too, leaves it to the model. tools: names declared to the model and run when called; None
     keeps what the conversation declares. max_tokens: sampled tokens in the whole turn, tool results not
-    counted. max_calls: tool calls run at most.
+    counted. max_calls: tool calls run at most. constrain: "calls", tool calls cannot be malformed; "turn", nor can the
+    turn be against the invariants of thinking with tools; None, the model may write anything. What max_tokens cuts
+    short stays cut. stop: strings at which the answer ends; they are not part of it, and those in thinking or calls
+    do not count. think_budget: sampled tokens of thinking after which it is closed. logprobs: how many likeliest
+    tokens to tell with the log-probability of each sampled one; None for neither.
     """
 
     conversation: Conversation
@@ -52,6 +60,17 @@ class Request:
     sampling: Sampling = GREEDY
     max_tokens: int = 512
     max_calls: int = 4
+    constrain: Constraint | None = None
+    stop: tuple[str, ...] = ()
+    think_budget: int | None = None
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not all(self.stop):
+            raise ConfigError("stop: an empty string would end every answer before it begins; leave it out")
+        for name, number in (("think_budget", self.think_budget), ("logprobs", self.logprobs)):
+            if number is not None and number < 0:
+                raise ConfigError(f"{name}: expected a number from 0, found {number}")
 
 
 @dataclass(frozen=True)
@@ -59,13 +78,19 @@ class Reply:
     """What came of a request.
 
     turn: its messages (assistant, tool, ..., assistant), what was malformed, and how it ended: "stop", by the
-    model; "length", by max_tokens or the context; "calls", in calls that were not run, being beyond max_calls
-    or for tools that are not here. num_tokens: sampled ones.
+    model or a stop string; "length", by max_tokens or the context; "calls", in calls that were not run, being beyond
+    max_calls or for tools that are not here; "cancelled". num_tokens: sampled ones. prompt_ids, ids: the tokens that
+    were read and those that followed, stop tokens and tool results among them; sampled: which of `ids` the model chose.
+    logprobs: of each of those, where they were asked for.
     """
 
     turn: AssistantTurn
     num_tokens: int
     num_prompt_tokens: int
+    prompt_ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()
+    sampled: tuple[bool, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
     @property
     def finish_reason(self) -> str:
@@ -92,11 +117,24 @@ StreamEvent = ThinkDelta | TextDelta | CallReady | Problem | ToolResult | Done
 class Turn:
     """The state of one turn; a TokenStream for the batch."""
 
-    def __init__(self, request: Request, form: Format, toolbox: ToolBox, context: int, *, listen: bool = False) -> None:
-        """listen: keep events for `take_events`. PromptTooLongError where the prompt fills the context."""
+    def __init__(
+        self,
+        request: Request,
+        form: Format,
+        toolbox: ToolBox,
+        context: int,
+        *,
+        listen: bool = False,
+        constraints: Constraints | None = None,
+    ) -> None:
+        """listen: keep events for `take_events`. constraints: needed where the request asks for one.
+
+        PromptTooLongError where the prompt fills the context.
+        """
         conversation = request.conversation
         self.think = conversation.think if request.think is None else request.think
         tools = conversation.tools if request.tools is None else toolbox.schemas(request.tools)
+        self.tools = tuple(tools)
         self.runnable = {tool.name for tool in tools} & set(toolbox.names)
         self.sampling = request.sampling
         self.forced: deque[int] = deque()
@@ -110,15 +148,26 @@ class Turn:
                 "shorten the conversation or start a new one"
             )
         self._request, self._form, self._toolbox = request, form, toolbox
+        self._opens = conversation.messages[-1].role == "user"
         self._stop_ids = frozenset(form.stop_ids)
         self._segment: list[int] = []
+        self._ids: list[int] = []  # all that followed the prompt
+        self._sampled: list[bool] = []
         self._messages: list[Message] = []
         self._problems: list[str] = []
         self._num_calls = 0
         self._first_call = 1 + sum(len(message.tool_calls) for message in conversation.messages)
         self._finish_reason: FinishReason = "length"
         self._events: list[StreamEvent] = []
-        self._parser: StreamParser | None = self._new_parser() if listen else None
+        self._listens = listen
+        self.num_logprobs = request.logprobs
+        self._logprobs: list[TokenLogprobs] = []
+        self._stop = StopStrings(request.stop)
+        self._num_thought = 0
+        self._parser: StreamParser | None = self._new_parser()
+        self._constraints = constraints
+        self._constraint = self._new_constraint()
+        self._close_spent_thinking()
 
     @property
     def most_tokens(self) -> int:
@@ -126,16 +175,50 @@ class Turn:
         request = self._request
         return len(self.prompt_ids) + request.max_tokens + _RESULT_TOKENS * request.max_calls
 
-    def push(self, token: int) -> None:
+    def allowed(self) -> Mask | None:
+        """(V,) bool: the tokens that may be sampled next; None where all may."""
+        return None if self._constraint is None else self._constraint.allowed()
+
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         """Take a sampled token."""
-        self._segment.append(token)
         self.num_sampled += 1
-        if self._parser is not None:
-            self._hear(self._parser.push(token))
-        if token in self._stop_ids:
+        if logprobs is not None:
+            self._logprobs.append(logprobs)
+        self._num_thought += self._parser is not None and self._parser.in_think
+        self._take(token, sampled=True)
+        if self._stop.found:
+            self._finish("stop")
+        elif token in self._stop_ids:
             self._end_segment(token)
         elif self.num_sampled >= self._request.max_tokens:
             self._finish("length")
+        else:
+            self._close_spent_thinking()
+
+    def cancel(self) -> None:
+        """Nobody waits for the rest: finish now, with what there is."""
+        if not self.finished:
+            self.forced.clear()
+            self._finish("cancelled")
+
+    def _take(self, token: int, *, sampled: bool) -> None:
+        """A token of the assistant's own, sampled or forced."""
+        self._segment.append(token)
+        self._ids.append(token)
+        self._sampled.append(sampled)
+        if self._constraint is not None:
+            self._constraint.push(token)
+        if self._parser is not None:
+            self._hear(self._parser.push(token))
+
+    def _close_spent_thinking(self) -> None:
+        """Force the end of thinking where its budget is spent."""
+        budget = self._request.think_budget
+        if budget is not None and self._parser is not None and self._parser.in_think and self._num_thought >= budget:
+            closing = self._form.think_end_ids()
+            self.forced.extend(closing)
+            for token in closing:
+                self._take(token, sampled=False)
 
     def run_out(self) -> None:
         """The context is full."""
@@ -146,7 +229,8 @@ class Turn:
         """What came of it, once finished."""
         assert self.finished
         turn = AssistantTurn(tuple(self._messages), self._finish_reason, tuple(self._problems))
-        return Reply(turn, self.num_sampled, len(self.prompt_ids))
+        prompt, ids, sampled = tuple(self.prompt_ids), tuple(self._ids), tuple(self._sampled)
+        return Reply(turn, self.num_sampled, len(prompt), prompt, ids, sampled, tuple(self._logprobs))
 
     def take_events(self) -> list[StreamEvent]:
         """Events since the last call, where the turn listens."""
@@ -171,16 +255,23 @@ class Turn:
         self._num_calls = num_calls
         results = [self._toolbox.run(call) for call in calls]
         self._messages += results
-        self.forced.extend(self._form.tool_result_ids(results).tolist())
-        if self._parser is not None:
-            self._events += [ToolResult(result) for result in results]
-            self._parser = self._new_parser()
+        result_ids = self._form.tool_result_ids(results).tolist()
+        self.forced.extend(result_ids)
+        self._ids += result_ids
+        self._sampled += [False] * len(result_ids)
+        self._tell([ToolResult(result) for result in results])
+        self._parser = self._new_parser()
+        self._constraint = self._new_constraint()
 
     def _read_segment(self) -> tuple[ToolCall, ...]:
         """Read the tokens of this segment into a message. Returns its calls."""
         parsed = self._form.parse(self._segment, self._segment_think, self._first_call + self._num_calls)
         self._segment = []
-        self._messages.append(parsed.message)
+        message = parsed.message
+        if self._stop.found:
+            content = StopStrings(self._request.stop).push(message.content)
+            message = replace(message, content=content)
+        self._messages.append(message)
         self._problems += parsed.problems
         return parsed.message.tool_calls
 
@@ -189,19 +280,44 @@ class Turn:
             if self._parser is not None:
                 self._hear(self._parser.finish())
             self._read_segment()
+        self._release()
         self._finish_reason = reason
         self.finished = True
-        if self._parser is not None:
-            self._events.append(Done(self.reply()))
+        self._tell([Done(self.reply())])
 
     @property
     def _segment_think(self) -> bool | None:
-        """The think switch of the segment's prompt: only the turn's first segment has one."""
-        return self.think if not self._messages else None
+        """The think switch of the segment's prompt, which only the segment that opens the turn has."""
+        return self.think if self._opens and not self._messages else None
 
-    def _new_parser(self) -> StreamParser:
+    def _new_constraint(self) -> ConstrainedSegment | None:
+        constraint = self._request.constrain
+        if constraint is None:
+            return None
+        assert self._constraints is not None
+        opens = self._opens and not self._messages
+        return self._constraints.segment(constraint, self.tools, think=self._segment_think, opens=opens)
+
+    def _new_parser(self) -> StreamParser | None:
+        """A parser where anybody needs to know what is written before the segment ends."""
+        if not self._listens and not self._request.stop and self._request.think_budget is None:
+            return None
         return self._form.stream_parser(self._segment_think, self._first_call + self._num_calls)
 
     def _hear(self, events: Sequence[Event]) -> None:
-        heard = (ThinkDelta, TextDelta, CallReady, Problem)
-        self._events += [event for event in events if isinstance(event, heard)]
+        for event in events:
+            if isinstance(event, TextDelta) and self._request.stop:
+                text = self._stop.push(event.text)
+                self._tell([TextDelta(text)] if text else [])
+            elif isinstance(event, (ThinkDelta, TextDelta, CallReady, Problem)):
+                self._release()
+                self._tell([event])
+
+    def _release(self) -> None:
+        """Text that was held back, now that none follows it."""
+        text = self._stop.finish()
+        self._tell([TextDelta(text)] if text else [])
+
+    def _tell(self, events: Sequence[StreamEvent]) -> None:
+        if self._listens:
+            self._events += events

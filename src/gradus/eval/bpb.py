@@ -58,7 +58,7 @@ def bits_per_byte(model: Transformer, batches: Iterable[Batch], token_bytes: NDA
 
     token_bytes: (V,), the bytes that each token stands for, 0 for control tokens.
     """
-    device = model.embedding.device
+    device = model.device
     bytes_of = torch.from_numpy(np.ascontiguousarray(token_bytes)).to(device)
     total = BitsPerByte()
     for batch in batches:

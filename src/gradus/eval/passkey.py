@@ -96,7 +96,7 @@ def passkey_retrieval(
     model: Transformer, items: Sequence[PasskeyItem], *, tokens_per_batch: int = 8192
 ) -> PasskeyResult:
     """Ask every item, several together."""
-    device = model.embedding.device
+    device = model.device
     found: list[bool] = []
     nats: list[float] = []
     batch: list[PasskeyItem] = []

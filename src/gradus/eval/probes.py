@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gradus.conversation.checks import AssistantTurn, run_checks
+from gradus.conversation.constraint import Constraint
 from gradus.conversation.messages import Conversation, Message
 from gradus.conversation.probes import Probe, Suite
 from gradus.core.fingerprint import digest
@@ -27,7 +28,7 @@ class ProbeSettings:
 
     samples: answers a probe, None for each probe's own number. sampling: its seed starts the streams of all
     samples; at temperature 0 several samples would be the same, so there is one. think, tools: for probes
-    that leave them open; tools None declares none. max_tokens, max_calls: of each answer.
+    that leave them open; tools None declares none. max_tokens, max_calls, constrain: of each answer.
     """
 
     samples: int | None = None
@@ -36,6 +37,7 @@ class ProbeSettings:
     tools: tuple[str, ...] | None = None
     max_tokens: int = 512
     max_calls: int = 4
+    constrain: Constraint | None = None
 
 
 class _Dialogue:
@@ -62,6 +64,7 @@ class _Dialogue:
             sampling=sampling.model_copy(update={"seed": int(stream[:16], 16)}),
             max_tokens=self.settings.max_tokens,
             max_calls=self.settings.max_calls,
+            constrain=self.settings.constrain,
         )
 
     def take(self, reply: Reply) -> None:
@@ -132,7 +135,7 @@ def run_suite(
         items=_items(suite, dialogues),
         seconds=time.perf_counter() - begin,
         num_tokens=sum(dialogue.num_tokens for dialogue in dialogues),
-        decoding=settings.sampling.model_dump() | {"max_tokens": settings.max_tokens},
+        decoding=settings.sampling.model_dump() | {"max_tokens": settings.max_tokens, "constrain": settings.constrain},
     )
 
 

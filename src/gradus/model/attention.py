@@ -1,7 +1,7 @@
 """Causal attention inside documents: the one definition, for training and for decoding with a cache.
 
 Tokens of many documents lie end to end; a token sees itself and what stands before it in its own document.
-On CUDA with bf16 the whole batch is one variable-length call (torch.nn.attention.varlen). Elsewhere documents
+On CUDA with bf16 or fp16 the whole batch is one variable-length call (torch.nn.attention.varlen). Elsewhere documents
 of like length are laid side by side, filled up at their end, and go through one fused call per length: a
 causal token never sees what was filled in behind it, so the result is that of a loop over single documents.
 """
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradus.model.batch import Documents
+from gradus.model.batch import Documents, to_device
 from gradus.model.config import KEPT_LENGTH
 from gradus.model.dense import dense_causal_attention
 from gradus.model.layout import document_layout
@@ -29,7 +29,7 @@ def attention(heads: Tensor, num_heads: int, documents: Documents, window: int |
     heads: (H + 2 Hk, N, D), queries (already scaled), then keys, then values, H a multiple of Hk; window: how
     many tokens a token sees, itself included, None for all. Returns (N, H D).
     """
-    if heads.is_cuda and heads.dtype in (torch.bfloat16, torch.float16) and has_varlen():
+    if heads.is_cuda and heads.dtype in (torch.bfloat16, torch.float16) and has_varlen(heads.device):
         return _attention_varlen(heads, num_heads, documents, window)
     layout = document_layout(documents)
     is_full = window is None or window >= layout.longest
@@ -83,9 +83,10 @@ def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> T
 
 
 @cache
-def has_varlen() -> bool:
-    """Whether this torch brings variable-length attention."""
-    return importlib.util.find_spec("torch.nn.attention.varlen") is not None
+def has_varlen(device: torch.device) -> bool:
+    """Whether this torch and GPU have variable-length attention: FlashAttention needs compute capability 8.0."""
+    is_there = importlib.util.find_spec("torch.nn.attention.varlen") is not None
+    return is_there and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache
@@ -101,7 +102,7 @@ def _attention_varlen(heads: Tensor, num_heads: int, documents: Documents, windo
 
     bounds = documents.cache.get("bounds")
     if bounds is None:
-        bounds = torch.tensor(documents.bounds, dtype=torch.int32).to(heads.device, non_blocking=True)
+        bounds = to_device(torch.tensor(documents.bounds, dtype=torch.int32), heads.device)
         documents.cache["bounds"] = bounds
     longest = max(documents.lengths)
     q, k, v = (part.transpose(0, 1) for part in _parts(heads, num_heads))  # (N, H, D)

@@ -6,9 +6,9 @@ nothing but a way to fill a budget of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class Documents:
         """(N,) int64, the document that each token belongs to."""
         lengths = torch.tensor(self.lengths)
         index = torch.arange(len(self.lengths)).repeat_interleave(lengths, output_size=self.bounds[-1])
-        return index.to(self.positions.device)
+        return to_device(index, self.positions.device)
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,22 @@ class Batch:
         return (self.targets != IGNORE).nonzero()[:, 0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; bounds stay on the host."""
-        documents = Documents(self.documents.bounds, self.documents.positions.to(device))
-        extra = {name: value.to(device) for name, value in self.extra.items()}
-        batch = Batch(self.tokens.to(device), self.targets.to(device), documents, extra, self.padding)
+        """The same batch on another device; bounds stay on the host, which does not wait for a GPU."""
+        return self._moved(partial(to_device, device=torch.device(device)))
+
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, from where a GPU takes it while the host goes on."""
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        documents = Documents(self.documents.bounds, move(self.documents.positions))
+        extra = {name: move(value) for name, value in self.extra.items()}
+        batch = Batch(move(self.tokens), move(self.targets), documents, extra, self.padding)
         # Counting supervised tokens makes the host wait where the batch lies on a GPU: do it before.
-        batch.__dict__["supervised"] = self.supervised.to(device)
+        batch.__dict__["supervised"] = move(self.supervised)
         return batch
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, without waiting for a GPU that is still computing. Meta stands in for one in tests."""
+    return tensor.to(device, non_blocking=device.type in ("cuda", "meta"))

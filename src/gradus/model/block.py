@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from gradus.model.config import VALUE_GATE_CHANNELS, ModelConfig
 from gradus.model.experts import Experts, Routing
+from gradus.model.frozen import FrozenBlock
 from gradus.model.kernels import attention_heads, relu2, rms_norm, swiglu
+from gradus.model.lora import Adapters
 from gradus.model.past import Past
 from gradus.model.sine import SineParameters, sine, sine_feed_forward
 
@@ -37,12 +39,14 @@ class Block(nn.Module):
     """One layer. Weights are (out, in).
 
     qkv stacks the rows of query, key and value, gate_up those of gate and up. experts: in place of both, or None.
+    adapters: what is trained in place of the weights (lora.py), or None.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config = config
         self.layer = layer
+        self.adapters: Adapters | None = None
         c = config
         self.attention_norm = nn.Parameter(torch.empty(c.width))
         self.qkv = nn.Parameter(torch.empty(c.query_width + 2 * c.kv_width, c.width))
@@ -60,6 +64,7 @@ class Block(nn.Module):
             self.down = nn.Parameter(torch.empty(c.width, c.mlp_width))
         self.sine = SineParameters(c.sine, c.mlp_width) if c.activation == "sine" else None
         self.branch_scale = nn.Parameter(torch.empty(1)) if c.branch_scale else None
+        self.frozen: FrozenBlock | None = None  # products made ready, of a model that trains no more
         self.wave = Wave(c, layer) if c.wave_kernel is not None else None
         self.spectral_taps = nn.Parameter(torch.empty(c.width, c.spectral_length)) if c.spectral_length else None
         self.residual_scale = nn.Parameter(torch.empty(1)) if c.residual_scalars else None
@@ -90,7 +95,13 @@ class Block(nn.Module):
         """x: (N, width). Returns (H + 2 Hk, N, D): queries, keys and values ready for attention."""
         c = self.config
         x = rms_norm(x, c.norm_eps)
-        qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype)).view(x.shape[0], -1, c.head_dim)
+        if self.frozen is not None:
+            qkv = self.frozen.qkv(x)
+        else:
+            qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype))
+        if self.adapters is not None and self.adapters.has("qkv"):
+            qkv = qkv + self.adapters.added("qkv", x * self.attention_norm.to(x.dtype))
+        qkv = qkv.view(x.shape[0], -1, c.head_dim)
         if self.value_embedding is not None and self.value_gate is not None:
             gate = 3 * torch.sigmoid(F.linear(x[:, : self.value_gate.shape[1]], self.value_gate.to(x.dtype)))
             added = F.embedding(around.tokens, self.value_embedding).to(x.dtype).view(-1, c.num_kv_heads, c.head_dim)
@@ -106,7 +117,12 @@ class Block(nn.Module):
 
     def attended(self, x: Tensor, attention_out: Tensor) -> Tensor:
         """Residual after attention. attention_out: (N, H D)."""
-        return x + F.linear(attention_out, self.out.to(x.dtype))
+        if self.frozen is not None:
+            return x + self.frozen.out(attention_out)
+        x = x + F.linear(attention_out, self.out.to(x.dtype))
+        if self.adapters is not None and self.adapters.has("out"):
+            x = x + self.adapters.added("out", attention_out)
+        return x
 
     def feed_forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
         """Residual after the feed-forward or the experts, and what the router said."""
@@ -115,6 +131,10 @@ class Block(nn.Module):
         if self.experts is not None:
             # One product over the tokens is less than one over the weights of all experts.
             out, routed = self.experts(normed * self.mlp_norm.to(x.dtype))
+        elif self.frozen is not None:
+            out = self._frozen_feed_forward(normed, self.frozen)
+        elif self.adapters is not None:
+            out = self._adapted_feed_forward(normed, self.adapters)
         elif self.config.is_gated:
             out = swiglu(normed, (self.gate_up * self.mlp_norm).to(x.dtype), self.down.to(x.dtype))
         else:
@@ -123,6 +143,25 @@ class Block(nn.Module):
         if self.branch_scale is not None:
             out = out * self.branch_scale.to(x.dtype)
         return x + out, routed
+
+    def _adapted_feed_forward(self, normed: Tensor, adapters: Adapters) -> Tensor:
+        """The gated feed-forward with its adapters."""
+        gate_up = F.linear(normed, (self.gate_up * self.mlp_norm).to(normed.dtype))
+        if adapters.has("gate_up"):
+            gate_up = gate_up + adapters.added("gate_up", normed * self.mlp_norm.to(normed.dtype))
+        gate, up = gate_up.chunk(2, dim=-1)
+        hidden = F.silu(gate) * up
+        out = F.linear(hidden, self.down.to(normed.dtype))
+        return out + adapters.added("down", hidden) if adapters.has("down") else out
+
+    def _frozen_feed_forward(self, normed: Tensor, frozen: FrozenBlock) -> Tensor:
+        """The dense feed-forward through products made ready. normed: (N, width). Returns (N, width)."""
+        assert frozen.down is not None
+        if self.config.is_gated:
+            gate, up = (product(normed) for product in frozen.ups)
+            return frozen.down(F.silu(gate) * up)
+        inner = frozen.ups[0](normed)
+        return frozen.down(inner.relu_().square() if self.sine is None else sine(inner, *self.sine()))
 
 
 class Wave(nn.Module):

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.settings import Settings, check_settings
@@ -26,6 +26,9 @@ NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 wher
 # for the backward pass; longer ones would cost too much memory and are worked out again.
 QUERY_BLOCK = 128
 KEPT_LENGTH = 1024
+# Logits that the loss has in memory at a time. A GPU wants large products, and between two of them the gradient of the
+# whole head is read and written; on a CPU smaller ones stay near its caches.
+LOGITS_ON_CPU, LOGITS_ON_GPU = 2**23, 2**27
 VALUE_GATE_CHANNELS = 12  # of a layer's normalised input, that say how much of its value embedding comes in
 SMEAR_GATE_CHANNELS = 24  # of the embedding, that say how much of the one before is mixed in
 _SIZES = frozenset({
@@ -212,6 +215,28 @@ class ModelConfig(Settings):
     def kv_width(self) -> int:
         """Channels of all key heads together (values have as many)."""
         return self.num_kv_heads * self.head_dim
+
+
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters: what is trained in place of the weights.
+
+    rank: of each addition. alpha: additions count alpha / rank. targets: the projections, by the Hub's names.
+    """
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+    targets: tuple[LoraTarget, ...] = Field(default=LORA_TARGETS, min_length=1)
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, targets: tuple[LoraTarget, ...]) -> tuple[LoraTarget, ...]:
+        if len(set(targets)) < len(targets):
+            raise ValueError(f"a target is named twice: {', '.join(targets)}")
+        return targets
 
 
 # What each family sets, where a table does not say otherwise.

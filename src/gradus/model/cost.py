@@ -9,13 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gradus.core.errors import ConfigError
 from gradus.model.config import (
     KEPT_LENGTH,
+    LOGITS_ON_CPU,
+    LOGITS_ON_GPU,
     QUERY_BLOCK,
     SMEAR_GATE_CHANNELS,
     VALUE_GATE_CHANNELS,
+    LoraSettings,
     ModelConfig,
 )
+
+# Bytes that optimizers keep for a value of a matrix, and of anything else.
+MUON_AND_ADAMW = (4.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,36 @@ def parameters(config: ModelConfig) -> ParameterCount:
         active_expert=num_sparse * c.experts_per_token * per_expert,
         balance=num_sparse * experts if c.has_router_bias else 0,
     )
+
+
+def projection_sizes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """(in, out) of each of the Hub's modules that can have an adapter."""
+    c = config
+    return {
+        "q_proj": (c.width, c.query_width),
+        "k_proj": (c.width, c.kv_width),
+        "v_proj": (c.width, c.kv_width),
+        "o_proj": (c.query_width, c.width),
+        "gate_proj": (c.width, c.mlp_width),
+        "up_proj": (c.width, c.mlp_width),
+        "down_proj": (c.mlp_width, c.width),
+    }
+
+
+def adapter_parameters(config: ModelConfig, lora: LoraSettings) -> int:
+    """Parameters of the adapters of all layers."""
+    sizes = projection_sizes(config)
+    return config.depth * lora.rank * sum(sum(sizes[target]) for target in lora.targets)
+
+
+def check_adapters(config: ModelConfig, settings: LoraSettings) -> None:
+    """ConfigError where this model cannot have these adapters."""
+    if config.family != "portable" or config.num_experts is not None:
+        kind = "experts" if config.num_experts is not None else f'family "{config.family}"'
+        raise ConfigError(f'lora is for models of family "portable" without experts, found {kind}; leave lora out')
+    smallest = min(min(projection_sizes(config)[target]) for target in settings.targets)
+    if settings.rank > smallest:
+        raise ConfigError(f"lora: rank {settings.rank} is more than the {smallest} channels of the smallest projection")
 
 
 def _value_gates(config: ModelConfig) -> int:
@@ -150,23 +187,24 @@ def training_memory(
     config: ModelConfig,
     tokens_per_micro_batch: int,
     compute_bytes: int = 2,
-    logit_chunk: int = 1024,
     mean_context: float | None = None,
-    keeps_probabilities: bool = True,
+    on_cpu: bool = True,
+    state_bytes: tuple[float, float] = MUON_AND_ADAMW,
 ) -> TrainingMemory:
     """Memory of one training step of one process, by part.
 
-    Weights and gradients are fp32, matrices train with Muon, the rest with AdamW. Activations are what the
+    Weights and gradients are fp32. state_bytes: what the optimizer keeps for a value of a matrix, and of the rest.
+    Activations are what the
     backward pass keeps of each block; logits exist one chunk of tokens at a time. mean_context: positions a
-    token attends to on average, None for rows that are one full document each. keeps_probabilities: whether attention
-    keeps those of short documents for the backward pass, as it does on a CPU.
+    token attends to on average, None for rows that are one full document each. on_cpu: whether the step runs on one,
+    where attention keeps its probabilities of short documents for the backward pass and logits are fewer at a time.
     """
     c = config
     count = parameters(c)
     if mean_context is None:
         mean_context = (c.context + 1) / 2
     heads = 2 * c.query_width + 2 * c.kv_width + c.query_width  # normalised q and k, all heads, attention out
-    kept = keeps_probabilities and c.context <= KEPT_LENGTH
+    kept = on_cpu and c.context <= KEPT_LENGTH
     probabilities = c.num_heads * (mean_context + QUERY_BLOCK / 2) if kept else 0.0
     # Two normalised inputs and the attention's part, in each layer.
     per_layer = 2 * c.width + heads + c.kv_width + probabilities
@@ -175,14 +213,15 @@ def training_memory(
     others += _choice_activations(c)
     multiplied = count.matrix + count.expert + c.vocab_size * c.width
     compute_copy = compute_bytes * multiplied if compute_bytes < 4 else 0
-    by_muon = count.matrix + count.expert
+    matrices = count.matrix + count.expert
+    logits = min(LOGITS_ON_CPU if on_cpu else LOGITS_ON_GPU, tokens_per_micro_batch * c.vocab_size)
     return TrainingMemory(
         weights=4 * count.total + compute_copy,
         gradients=4 * count.total,
-        optimizer=4 * by_muon + 8 * (count.total - by_muon - count.balance),
+        optimizer=round(state_bytes[0] * matrices + state_bytes[1] * (count.total - matrices - count.balance)),
         # The last layer's input to the head counts twice.
         activations=round(tokens_per_micro_batch * compute_bytes * (c.depth * per_layer + others + 2 * c.width)),
-        logits=min(logit_chunk, tokens_per_micro_batch) * c.vocab_size * (2 * compute_bytes),
+        logits=logits * 2 * compute_bytes,
     )
 
 
@@ -193,20 +232,26 @@ def sharded_memory(
     activation_checkpointing: Literal["none", "selective", "full"] = "none",
     micro_batches: int = 1,
     compute_bytes: int = 2,
+    state_bytes: tuple[float, float] = MUON_AND_ADAMW,
+    offload: bool = False,
 ) -> TrainingMemory:
     """Memory of one process of `ranks` that hold a model by rows together, by part, at the step's worst moment.
 
     That is where the backward pass begins (all activations), where it ends (all gradients), or the optimizer's work
     (its matrices whole). Embedding and head stay gathered through both passes, and of the layers the one at work and
     the next. Gradients of several micro-batches add up whole before they are shared out. Rows are full documents.
+    offload: of its GPU alone, where weights, gradients and the optimizer's state and work are the host's.
     """
     c = config
     count = parameters(c)
-    whole = training_memory(c, tokens_per_micro_batch, compute_bytes)
+    whole = training_memory(c, tokens_per_micro_batch, compute_bytes, state_bytes=state_bytes)
     matrices = count.matrix + count.expert
     root = 4 * (c.vocab_size * c.width + count.head)  # embeddings of values lie in their layers
-    held, block = 4 * count.total // ranks, (4 * (count.embed + count.head + matrices) - root) // c.depth
-    owned = 4 * matrices // ranks
+    held, block = (
+        0 if offload else 4 * count.total // ranks,
+        (4 * (count.embed + count.head + matrices) - root) // c.depth,
+    )
+    owned = 0 if offload else 4 * matrices // ranks
     per_value = tokens_per_micro_batch * compute_bytes
     copies = compute_bytes * matrices if compute_bytes < 4 else 0  # of weights, kept for the backward pass
     layer = whole.activations // c.depth
@@ -218,7 +263,7 @@ def sharded_memory(
         activations = per_value * kept + layer
     gathered = held + root + 2 * block + compute_bytes * c.vocab_size * c.width
     last = 4 * count.total if micro_batches > 1 else held + root + block
-    state = whole.optimizer // ranks
+    state = 0 if offload else whole.optimizer // ranks
     moments = [
         TrainingMemory(gathered + copies, root, state, activations, whole.logits),
         TrainingMemory(gathered + copies // c.depth, last, state, layer, 0),

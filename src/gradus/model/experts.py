@@ -163,9 +163,8 @@ def has_grouped_mm(device_type: str, dtype: torch.dtype) -> bool:
     try:
         # Without autograd: activation checkpointing counts what a first forward pass keeps.
         with torch.no_grad():
-            x, weight = torch.ones(16, 16), torch.ones(2, 16, 16)
-            x, weight = x.to(device_type, dtype), weight.to(device_type, dtype)
-            ends = torch.tensor([8, 16], dtype=torch.int32, device=device_type)
+            x, weight = (torch.ones(*shape, 16, 16, dtype=dtype, device=device_type) for shape in ((), (2,)))
+            ends = torch.arange(8, 24, 8, dtype=torch.int32, device=device_type)
             out = F.grouped_mm(x, weight.mT, offs=ends)
             F.grouped_mm(out, weight, offs=ends)
             F.grouped_mm(out.mT, x, offs=ends)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradus.model.batch import Documents
+from gradus.model.batch import Documents, to_device
 
 _STEPS_PER_OCTAVE = 8  # lengths to fill up to: at most 1/8 longer than the document, and few of them
 _SMALLEST_STEP = 16
@@ -81,6 +81,6 @@ def _build(documents: Documents) -> DocumentLayout:
         places = place + torch.arange(tokens.numel()).view_as(tokens)
         gather[tokens[inside]] = places[inside]
         beyond = (~inside).flatten().nonzero()[:, 0]
-        groups.append(LengthGroup(filled, tokens.flatten().to(device), beyond.to(device)))
+        groups.append(LengthGroup(filled, to_device(tokens.flatten(), device), to_device(beyond, device)))
         place += tokens.numel()
-    return DocumentLayout(groups, gather.to(device))
+    return DocumentLayout(groups, to_device(gather, device))

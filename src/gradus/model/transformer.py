@@ -13,16 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradus.model.batch import Documents
+from gradus.model.batch import Documents, to_device
 from gradus.model.block import Block, Surroundings
-from gradus.model.config import SMEAR_GATE_CHANNELS, ModelConfig
+from gradus.model.config import SMEAR_GATE_CHANNELS, LoraSettings, ModelConfig
 from gradus.model.experts import Routing
+from gradus.model.frozen import Product
 from gradus.model.initial import init_weights
 from gradus.model.kernels import rms_norm
+from gradus.model.lora import is_adapter
 from gradus.model.past import CachedPass, FullPass, KeyValueCache, Past, Recording
 from gradus.model.rope import scaled_frequencies
 
-Role = Literal["matrix", "expert", "embed", "head", "vector", "scalar", "balance"]
+Role = Literal["matrix", "expert", "embed", "head", "vector", "scalar", "balance", "adapter"]
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(
@@ -43,6 +45,9 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.lora: LoraSettings | None = None  # see lora.add_adapters
+        self.frozen_head: Product | None = None
+        self.offloaded_from: torch.device | None = None
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.blocks: list[Block] = nn.ModuleList(  # type: ignore[assignment]
             Block(config, layer) for layer in range(config.depth)
@@ -96,13 +101,28 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, vocabulary) of hidden states (N, width)."""
-        logits = F.linear(hidden, self.head_weight.to(hidden.dtype))
+        if self.frozen_head is not None:
+            logits = self.frozen_head(hidden)
+        else:
+            logits = F.linear(hidden, self.head_weight.to(hidden.dtype))
         cap = self.config.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; its weights lie there too unless they are offloaded to the host."""
+        return self.offloaded_from or self.embedding.device
+
+    def take_memory(self, device: torch.device | str) -> None:
+        """Give a model that has shapes alone the memory for its weights, uninitialised, to compute on `device`."""
+        self.to_empty(device=device if self.offloaded_from is None else "cpu")
+
     def roles(self) -> dict[str, Role]:
         """What each parameter is, by name; optimizers go by this and never by shape."""
-        return {name: _ROLES.get(name.rpartition(".")[2], "vector") for name, _ in self.named_parameters()}
+        return {
+            name: "adapter" if is_adapter(name) else _ROLES.get(name.rpartition(".")[2], "vector")
+            for name, _ in self.named_parameters()
+        }
 
     def row_splits(self) -> dict[str, list[int]]:
         """Rows of each independent matrix inside a fused one, by parameter name.
@@ -135,7 +155,7 @@ class Transformer(nn.Module):
         half, scaling = self.config.head_dim // 2, self.config.rope_scaling
         if scaling is not None:
             stretched = scaled_frequencies(self.config.rope_base, self.config.head_dim, scaling)
-            angles = positions[:, None].float() * torch.tensor(stretched, device=positions.device)  # (N, D/2)
+            angles = positions[:, None].float() * to_device(torch.tensor(stretched), positions.device)  # (N, D/2)
             cos, sin = angles.cos() * scaling.magnitude, angles.sin() * scaling.magnitude
             return cos[:, None].to(self.compute_dtype), sin[:, None].to(self.compute_dtype)
         steps = torch.arange(half, device=positions.device, dtype=torch.float32)
@@ -159,7 +179,7 @@ def build_model(
         model = Transformer(config)
     if prepare is not None:
         prepare(model)
-    model.to_empty(device=device)
+    model.take_memory(device)
     init_weights(model, config, generator)
     model.compute_dtype = compute_dtype
     return model

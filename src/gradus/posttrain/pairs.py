@@ -7,43 +7,27 @@ fails and every prompt that gives no pair is counted by reason. Same model, prom
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from gradus.conversation.checks import (
-    AnswerNumber,
-    AnswerRegex,
-    AssistantTurn,
-    Calls,
-    CallsNone,
-    Check,
-    ExactlyOneOf,
-    last_number,
-    run_checks,
-)
-from gradus.conversation.messages import Conversation, Message, Pair, ToolSchema
-from gradus.conversation.probes import Probe
-from gradus.conversation.validate import turn_violations
-from gradus.core.errors import DataError
+from gradus.conversation.checks import AssistantTurn
+from gradus.conversation.messages import Pair
 from gradus.core.fingerprint import digest
 from gradus.core.settings import Settings
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
-
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
+from gradus.posttrain.prompts import PairPrompt, artifact_reasons, judge
 
 
 class PairSettings(Settings):
-    """samples: answers for each prompt, drawn at `temperature` (and top_k, top_p) from `seed`."""
+    """samples: answers for each prompt, drawn at `temperature` (and top_k, top_p) from `seed`.
+
+    reject_artifacts: an answer that holds an artifact (conversation.artifacts) fails, and so does such a reference.
+    """
 
     samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.8, gt=0.0)
@@ -52,20 +36,7 @@ class PairSettings(Settings):
     seed: int = Field(default=0, ge=0)
     max_tokens: int = Field(default=512, ge=1)
     max_calls: int = Field(default=4, ge=0)
-
-
-@dataclass(frozen=True)
-class PairPrompt:
-    """A conversation up to the user message to answer, and how an answer is judged.
-
-    checks: as in probe files. reference: a good turn, if there is one. exact: the answer's text must be the
-    reference's, but for case, spacing and a full stop at the end.
-    """
-
-    conversation: Conversation
-    checks: tuple[Check, ...] = ()
-    reference: tuple[Message, ...] = ()
-    exact: bool = False
+    reject_artifacts: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,53 +53,6 @@ class PairResult:
     skipped: dict[str, int]
 
 
-def prompt_from_conversation(conversation: Conversation, checks: tuple[Check, ...] | None = None) -> PairPrompt:
-    """The last user message as a prompt, what the row answers as its reference.
-
-    Without `checks` the reference judges: the same tools called or none; the weekday or the date that it names
-    and its last number; where it has none of these, its text. DataError where the row does not end with an
-    answer to a user.
-    """
-    messages = conversation.messages
-    last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
-    reference = messages[last_user + 1 :]
-    if last_user < 0 or not reference or reference[-1].role != "assistant":
-        raise DataError(f'row "{conversation.id}": a prompt for pairs must hold a user message and end with its answer')
-    prompt = replace(conversation, messages=messages[: last_user + 1])
-    if checks is not None:
-        return PairPrompt(prompt, checks, reference)
-    turn = AssistantTurn(reference)
-    names = list(dict.fromkeys(call.name for call in turn.calls))
-    derived: list[Check] = [Calls(kind="calls", tool=name) for name in names]
-    if not names:
-        derived.append(CallsNone(kind="calls_none"))
-    facts = _stated_facts(turn.answer)
-    return PairPrompt(prompt, (*derived, *facts), reference, exact=not facts)
-
-
-def _stated_facts(answer: str) -> list[Check]:
-    """Checks for what an answer states in a form that can be read: a weekday, a date, a number."""
-    facts: list[Check] = []
-    days = [day for day in WEEKDAYS if re.search(rf"\b{day}\b", answer)]
-    if len(days) == 1:
-        facts.append(ExactlyOneOf(kind="exactly_one_of", value=days[0], of=WEEKDAYS))
-    dates = re.findall(rf"\b(?:{'|'.join(MONTHS)}) \d{{1,2}}\b", answer)
-    if dates:
-        facts.append(AnswerRegex(kind="answer_regex", pattern=rf"\b{dates[-1]}\b"))
-    number = last_number(answer)
-    if number is not None:
-        value = int(number) if number.denominator == 1 else float(number)
-        facts.append(AnswerNumber(kind="answer_number", value=value))
-    return facts
-
-
-def prompt_from_probe(probe: Probe, tools: Sequence[ToolSchema] = ()) -> PairPrompt:
-    """A probe as a prompt, with its checks. tools: schemas of the tools that the probe names."""
-    if probe.later_turns:
-        raise DataError(f'probe "{probe.id}": turns cannot be a prompt for pairs; write them as messages')
-    return PairPrompt(probe.first_prompt(tuple(tools)), probe.checks)
-
-
 def make_pairs(
     engine: Engine,
     prompts: Sequence[PairPrompt],
@@ -141,7 +65,7 @@ def make_pairs(
     asked: list[PairPrompt] = []
     requests: list[Request] = []
     for index, prompt in enumerate(prompts):
-        drawn = [_request(prompt, settings, index, sample) for sample in range(settings.samples)]
+        drawn = [sample_request(prompt, settings, index, sample) for sample in range(settings.samples)]
         try:
             engine.check(drawn[0])
         except PromptTooLongError:
@@ -165,6 +89,10 @@ def make_pairs(
         first = place * settings.samples
         turns = [reply.turn for reply in replies[first : first + settings.samples]]
         reasons = [judge(prompt, turn) for turn in turns]
+        if settings.reject_artifacts:
+            reasons = [found + artifact_reasons(turn.messages) for found, turn in zip(reasons, turns, strict=True)]
+            if artifact_reasons(prompt.reference):
+                prompt = replace(prompt, reference=())
         failures.update(reason for found in reasons for reason in set(found))
         counts["samples_passed"] += sum(not found for found in reasons)
         pair = _pair(prompt, turns, reasons)
@@ -178,20 +106,8 @@ def make_pairs(
     return PairResult(tuple(pairs), {name: counts[name] for name in names}, _by_count(failures), _by_count(skipped))
 
 
-def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:
-    """Names of what is wrong with an answer; empty where it passes."""
-    reasons = [f"ended_by_{turn.finish_reason}"] if turn.finish_reason != "stop" else []
-    reasons += ["malformed"] if turn.problems else []
-    conversation = prompt.conversation
-    found = turn_violations(turn.messages, conversation.tools, conversation.think)
-    reasons += [violation.reason for violation in found]
-    reasons += [failure.split(":")[0] for failure in run_checks(prompt.checks, turn)]
-    if prompt.exact and _plain(turn.answer) != _plain(AssistantTurn(prompt.reference).answer):
-        reasons.append("answer_text")
-    return reasons
-
-
-def _request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:
+def sample_request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:
+    """The request for one sample of a prompt, drawn from a stream of its own."""
     stream = digest([settings.seed, index, prompt.conversation.id, sample])
     return Request(
         prompt.conversation,
@@ -223,10 +139,6 @@ def _pair(prompt: PairPrompt, turns: Sequence[AssistantTurn], reasons: Sequence[
         return "reference_fails_its_checks"
     conversation = prompt.conversation
     return Pair(conversation, chosen, whole[0].messages, conversation.source, conversation.id)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".")
 
 
 def _by_count(counter: Counter[str]) -> dict[str, int]:

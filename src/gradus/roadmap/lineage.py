@@ -1,4 +1,4 @@
-"""What may follow what: a model that continues text comes from one that does, of the same shape.
+"""What may follow what: a model that continues text comes from one that does, of the same shape and optimizer.
 
 Pretraining from a fine-tuned model forgets what was learned last, and another depth would leave the parent's layers
 where they do not belong; both were paid for by others. They are errors unless the author allows them by name.
@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gradus.model.config import ModelConfig
+from gradus.core.errors import ConfigError
+from gradus.model.config import LoraSettings, ModelConfig
+from gradus.train.config import OptimizerSettings
 
 # Artifact kinds of models that have learned to answer.
-FINE_TUNED = ("sft", "dpo")
+FINE_TUNED = ("sft", "dpo", "grpo")
 
 
 def fine_tuned_problem(parent: Mapping[str, Any], allowed: bool) -> str:
@@ -44,3 +46,46 @@ def shape_problem(parent: ModelConfig, written: ModelConfig, other_depth: bool) 
     else:
         hint = "train another shape from fresh weights"
     return f"`model` is not the shape of the model of `from`: that has {listed}; leave `model` out, {hint}"
+
+
+def optimizer_facts(settings: OptimizerSettings) -> dict[str, Any]:
+    """What an optimizer's state depends on, as a fact of the stage that it trains."""
+    return {"matrix": settings.matrix, "rest": settings.rest, "variance": settings.variance_beta is not None}
+
+
+def refuse_warm(settings: OptimizerSettings, parent: Mapping[str, Any], lora: LoraSettings | None = None) -> None:
+    """ConfigError where the state of the parent's optimizer cannot be taken over. parent: its facts, {} for none.
+
+    lora: adapters that are trained in place of the weights, which begin without any state.
+    """
+    if settings.state == "fresh":
+        return
+    fix = 'write optimizer = "fresh", which begins with moments of zero'
+    if not parent:
+        raise ConfigError(f'optimizer = "warm" takes over the state of `from`; name that stage, or {fix}')
+    if parent.get("makes") == "import":
+        raise ConfigError(f'optimizer = "warm": a model that was imported comes without optimizer state; {fix}')
+    if lora is not None:
+        raise ConfigError(f'optimizer = "warm": fresh adapters (lora) have no state to take over; {fix}')
+    if "optimizer" not in parent:
+        return  # the parent is not planned yet; its checkpoint tells
+    kept, wanted = parent["optimizer"], optimizer_facts(settings)
+    if kept is None:
+        raise ConfigError(
+            'optimizer = "warm": the stage of `from` keeps no checkpoint (keep_checkpoints = 0), and so no state; '
+            f"{fix}, or let it keep one"
+        )
+    if wanted["matrix"] != "muon" or kept["matrix"] != "muon":
+        kept, wanted = ({k: v for k, v in facts.items() if k != "variance"} for facts in (kept, wanted))
+    if kept != wanted:
+        raise ConfigError(
+            f'optimizer = "warm": the state of `from` is that of {_listed(kept)}, and this stage trains with '
+            f"{_listed(wanted)}; make them the same, or {fix}"
+        )
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    named = [f'{key} = "{facts[key]}"' for key in ("matrix", "rest")]
+    if "variance" in facts:
+        named.append("variance_beta" if facts["variance"] else "no variance_beta")
+    return ", ".join(named)

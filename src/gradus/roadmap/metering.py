@@ -27,7 +27,7 @@ class Meter:
         from gradus.train.telemetry import Telemetry
 
         self.flops_per_token = flops_per_token(model.config, mean_context, head_fraction)
-        self._device = model.embedding.device
+        self._device = model.device
         self.peak_flops = _peak_flops(self._device, model.compute_dtype, place)
         self._telemetry = Telemetry(self._device)
 

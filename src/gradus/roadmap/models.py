@@ -1,4 +1,4 @@
-"""`--model NAME`: a roadmap's name, `roadmap/stage` or a folder, with an optional `@checkpoint`."""
+"""`--model NAME` (a roadmap's name, `roadmap/stage` or a folder) and `from = "stage"`, each with `@checkpoint`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER, RUN_RECORD, RUNS
+from gradus.roadmap.stage import Inputs, Stage
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,41 @@ def resolve_model(reference: str, home: Path) -> ModelReference:
     A roadmap's name means its last finished stage that holds a model. `@latest` is the finished model,
     `@best` and `@5568` are checkpoints kept beside it. Errors: ArtifactError with the nearest name.
     """
-    name, at, checkpoint = reference.rpartition("@") if "@" in reference else (reference, "", "")
+    name, _, checkpoint = reference.rpartition("@") if "@" in reference else (reference, "", "")
     base, label = _artifact_folder(name, home)
     if base is None:
         folder = Path(name).expanduser()
         return ModelReference(folder, folder, label)
+    return _reference(base, checkpoint, label)
+
+
+def input_model(stage: Stage, inputs: Inputs, key: str = "from") -> ModelReference:
+    """The model that a stage takes: the finished one of its input, or the checkpoint of it that it names."""
+    reference = stage.references[key][0]
+    return _reference(inputs[key].path, reference.checkpoint or "", reference.stage)
+
+
+def training_state(model: ModelReference) -> Path:
+    """The checkpoint folder that holds the optimizer's state of a stage's model. Errors: ArtifactError."""
+    if model.folder != model.tokenizer:
+        return model.folder.resolve()
+    newest = newest_checkpoint(model.folder.parent)
+    if newest is None:
+        raise ArtifactError(
+            f"{model.label} keeps no checkpoint, and so no state of its optimizer ({model.folder.parent}): its "
+            "keep_checkpoints is 0"
+        )
+    return newest
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last step's checkpoint folder that an artifact keeps, or one in the making; None where there is none."""
+    return max((folder / CHECKPOINTS_FOLDER).glob("step-????????"), default=None)
+
+
+def _reference(base: Path, checkpoint: str, label: str) -> ModelReference:
     model = base / MODEL_FOLDER
-    if not at or checkpoint == "latest":
+    if checkpoint in ("", "latest"):
         return ModelReference(model, model, label)
     return ModelReference(_checkpoint(base, checkpoint, label), model, f"{label}@{checkpoint}")
 

@@ -38,7 +38,10 @@ class MachineSettings(Settings):
     parameter, for models that are too large for one; "hybrid", shared inside a machine, repeated on every machine.
     activation_checkpointing: save memory by running each layer's forward pass again in the backward pass: "full", all
     of it; "selective", all but its products with weights and fused attention; "none".
-    compile: whether layers go through torch.compile, which takes a while at the start; not with "selective".
+    compile: whether layers go through torch.compile, which takes a while at the start; not with "selective". auto does
+    so on a GPU that has what the compiler needs (Triton and a C compiler).
+    offload: whether weights, gradients and the optimizer's state and work are the host's, and a GPU holds only what it
+    computes with at the moment; with "shard" or "hybrid" only.
     background_saving: whether checkpoints are written while training goes on; it takes the memory of one more copy on
     the host.
     corpora: where corpora are built and tokenised: on the cores of this machine, or on the Ray cluster that RAY_ADDRESS
@@ -53,7 +56,8 @@ class MachineSettings(Settings):
     processes: int = Field(default=1, ge=1)
     parallel: Parallel = "replicate"
     activation_checkpointing: ActivationCheckpointing = "none"
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
+    offload: bool = False
     background_saving: bool = False
     corpora: Literal["local", "ray"] = "local"
     profile: Quantity | None = None
@@ -67,10 +71,19 @@ class MachineSettings(Settings):
 
     @model_validator(mode="after")
     def _compiled_layers_are_whole(self) -> MachineSettings:
-        if self.compile and self.activation_checkpointing == "selective":
+        if self.compile is True and self.activation_checkpointing == "selective":
             raise ValueError(
                 'compile = true leaves nothing to select from for activation_checkpointing = "selective"; '
                 'choose "full" or "none"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_offloaded_is_sharded(self) -> MachineSettings:
+        if self.offload and (self.parallel == "replicate" or self.processes == 1):
+            raise ValueError(
+                "offload = true is for a model that several processes share by rows; expected processes of at least 2 "
+                f'and parallel = "shard" or "hybrid", found {self.processes} and "{self.parallel}"'
             )
         return self
 

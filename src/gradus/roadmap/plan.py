@@ -31,6 +31,10 @@ class PlannedStage:
     def done(self) -> bool:
         return self.made is not None
 
+    def money(self, device: Device) -> float:
+        """For the time of the device, and fees."""
+        return (self.known.seconds or 0.0) * device.money_per_second + self.known.fees
+
     @property
     def known(self) -> Estimate:
         """The estimate, with what is known in its place where the stage is done."""
@@ -43,6 +47,7 @@ class PlannedStage:
             steps=results.get("steps", self.estimate.steps),
             tokens=results.get("tokens", self.estimate.tokens),
             flops=results.get("flops", self.estimate.flops),
+            fees=results.get("fees", self.estimate.fees),
             memory_bytes=manifest.machine.get("peak_memory_bytes", self.estimate.memory_bytes),
         )
 
@@ -62,7 +67,12 @@ class Plan:
     @property
     def money_left(self) -> float:
         """Of the stages that are not done, in the currency of the device table."""
-        return self.seconds_left * self.device.money_per_second
+        return sum(item.money(self.device) for item in self.stages if not item.done)
+
+    @property
+    def costs_money(self) -> bool:
+        """Whether the device or anybody else is paid."""
+        return self.device.price_per_hour > 0 or any(item.known.fees for item in self.stages)
 
     @property
     def memory_bytes(self) -> float:
@@ -101,6 +111,7 @@ def choose_device(name: str, machine: MachineSettings, home: Path) -> Device:
         cores=cores,
         parallel=machine.parallel,
         activation_checkpointing=machine.activation_checkpointing,
+        offload=machine.offload and name != CPU,
         entry=entry,
         host=devices[CPU],
     )

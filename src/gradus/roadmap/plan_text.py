@@ -34,8 +34,7 @@ def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
 def _one_device(roadmap: Roadmap, plan: Plan) -> list[str]:
     rows = [_row(item, plan.device) for item in plan.stages]
     headers = ["stage", "kind", "steps", "tokens", "params", "FLOPs", "MFU", "memory", "time", "money", ""]
-    paid = plan.device.price_per_hour > 0
-    shown = [i for i, header in enumerate(headers) if paid or header != "money"]
+    shown = [i for i, header in enumerate(headers) if plan.costs_money or header != "money"]
     table = text_table(
         [headers[i] for i in shown], [[row[i] for i in shown] for row in rows], right=range(2, len(shown) - 1)
     )
@@ -85,7 +84,7 @@ def _time_and_money(item: PlannedStage, device: Device) -> tuple[str, str]:
     seconds = item.known.seconds
     if seconds is None:
         return "?", "?"
-    return format_seconds(seconds), f"{seconds * device.money_per_second:,.2f}"
+    return format_seconds(seconds), f"{item.money(device):,.2f}"
 
 
 def _memory(item: PlannedStage) -> str:
@@ -104,7 +103,7 @@ def _horizon(item: PlannedStage) -> str:
 def _sum(plan: Plan, named: bool) -> str:
     done = sum(item.done for item in plan.stages)
     total = sum(item.known.seconds or 0 for item in plan.stages)
-    money = f", money {plan.money_left:,.2f}" if plan.device.price_per_hour else ""
+    money = f", money {plan.money_left:,.2f}" if plan.costs_money else ""
     before = f" ({done} of {len(plan.stages)} stages done, {format_seconds(total)} in all)" if done else ""
     return f"{f'{plan.device.name}: ' if named else ''}time {format_seconds(plan.seconds_left)}{money}{before}"
 
@@ -122,7 +121,7 @@ def plan_json(roadmap: Roadmap, plan: Plan) -> dict[str, Any]:
                 "done": item.done,
                 **asdict(item.estimate),
                 "notes": list(item.estimate.notes),
-                "money": (item.estimate.seconds or 0) * plan.device.money_per_second,
+                "money": (item.estimate.seconds or 0) * plan.device.money_per_second + item.estimate.fees,
                 "actual_seconds": item.made.manifest.seconds if item.made else None,
             }
             for item in plan.stages

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -29,6 +27,7 @@ from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
 from gradus.roadmap.card import closing_card
 from gradus.roadmap.kinds import stage_module
+from gradus.roadmap.launched import Meeting, other_processes
 from gradus.roadmap.memory_advice import is_out_of_memory, memory_advice
 from gradus.roadmap.place import Place, now
 from gradus.roadmap.plan import PlannedStage, choose_device, own_device, plan_roadmap
@@ -45,7 +44,7 @@ from gradus.roadmap.status import (
     stage_status,
 )
 from gradus.roadmap.table import text_table
-from gradus.roadmap.workers import worker_processes
+from gradus.roadmap.workers import set_threads, worker_processes
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class _Walk:
     planned: dict[str, PlannedStage]
     device: Device
     accepted: str | None = None
+    meeting: Meeting | None = None  # where a launcher started the other processes
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
 
@@ -81,11 +81,17 @@ class _Walk:
 
 
 def walk(
-    roadmap: Roadmap, home: Path, progress: Progress, only: str | None = None, override: str | None = None
+    roadmap: Roadmap,
+    home: Path,
+    progress: Progress,
+    only: str | None = None,
+    override: str | None = None,
+    meeting: Meeting | None = None,
 ) -> WalkResult:
     """Walk a roadmap, or one stage of it; finished stages are reused.
 
-    override: a reason to go on past failed gates, kept in the ledger. Errors: GateFailedError where a gate
+    override: a reason to go on past failed gates, kept in the ledger. meeting: with the other processes, where a
+    launcher started them; this one is rank 0. Errors: GateFailedError where a gate
     fails; GradusError of any kind from a stage, with its place; KeyboardInterrupt after a word on resuming.
     """
     run_dir = home / RUNS / roadmap.name
@@ -96,7 +102,7 @@ def walk(
         with exclusive_lock(run_dir / ".lock", refusal):
             device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
             planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
-            walking = _Walk(roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override)
+            walking = _Walk(roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting)
             return _walk(walking, chosen, finish=only is None)
     except OSError as error:
         if is_disk_full(error):
@@ -121,7 +127,7 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
         {"event": "walk", "time": now(), "roadmap": roadmap.name, "stages": [s.name for s in chosen],
          "machine": machine_facts(), "software": software_versions()}
     )  # fmt: skip
-    _set_threads(roadmap.machine.threads)
+    set_threads(roadmap.machine.threads)
     with pushing(roadmap, walking.home, walking.progress) as pusher:
         try:
             for stage in chosen:
@@ -227,6 +233,8 @@ def _other_processes(walking: _Walk, stage: Stage, place: Place) -> AbstractCont
     if walking.roadmap.machine.processes == 1 or not getattr(module, "PARALLEL", False):
         return nullcontext()
     place.world_size = walking.roadmap.machine.processes
+    if walking.meeting is not None:
+        return other_processes(walking.meeting, walking.roadmap, stage, place)
     return worker_processes(walking.roadmap, stage, place)
 
 
@@ -269,19 +277,6 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs)
         walking.progress.tick = None
 
 
-def _set_threads(threads: int | None) -> None:
-    """Give the roadmap's thread count to libraries that are loaded later, and to torch if it is loaded."""
-    # torch's CPU library keeps code for this many sizes of products; of its usual 1,024 each takes about a megabyte.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    if threads is None:
-        return
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
-        os.environ[variable] = str(threads)
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(threads)
-
-
 # Records
 
 
@@ -304,7 +299,7 @@ def _write_record(walking: _Walk) -> None:
                 "sources": dict(stage.sources),
                 "predicted": asdict(estimate)
                 | {"notes": list(estimate.notes)}
-                | {"money": (estimate.seconds or 0.0) * walking.device.money_per_second},
+                | {"money": (estimate.seconds or 0.0) * walking.device.money_per_second + estimate.fees},
             }
         )
     roadmap = walking.roadmap

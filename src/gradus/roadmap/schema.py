@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -176,6 +176,9 @@ def _check_stage(
         return draft
     draft.module = stage_module(kind)
     _check_own_settings(draft, report, smoke)
+    if smoke:
+        # A toy run has other steps than the ones whose checkpoints are named.
+        draft.references = {k: [replace(r, checkpoint=None) for r in refs] for k, refs in draft.references.items()}
     if draft.settings is not None:
         try:
             draft.sources = dict(draft.module.sources(draft.settings, roadmap_dir))
@@ -314,6 +317,8 @@ def _check_reference(
     name, written = reference.stage, _key_text(reference.path)
     fitting = [d.name for d in earlier if not d.makes or d.makes in declared.kinds]
     position = positions.get(name)
+    if reference.checkpoint is not None and declared.key != "from":
+        report(reference.path, f'"{written}": only `from` takes a checkpoint; leave out "@{reference.checkpoint}"')
     if position is None:
         hint = did_you_mean(name, fitting) or did_you_mean(name, positions)
         if not hint:
@@ -387,6 +392,7 @@ def _either(names: Sequence[str]) -> str:
 def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stage, ...]:
     """Stages with fingerprints, each over its parents' fingerprints."""
     known: dict[str, str] = {}
+    makes = {draft.name: draft.module.MAKES for draft in drafts if draft.module is not None}
     stages = []
     for draft in drafts:
         assert draft.module is not None
@@ -406,6 +412,8 @@ def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stag
             parents=parents,
         )
         known[draft.name] = fingerprint
+        own_gates = getattr(draft.module, "own_gates", lambda parents: ())
+        kinds = {key: [makes[reference.stage] for reference in refs] for key, refs in references.items()}
         stages.append(
             Stage(
                 name=draft.name,
@@ -414,7 +422,7 @@ def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stag
                 seed=stage_seed,
                 fingerprint=fingerprint,
                 references=references,
-                gates=draft.gates,
+                gates=(*draft.gates, *own_gates(kinds)),
                 sources=draft.sources,
                 absent=draft.absent,
                 directory=layered.path.resolve().parent,

@@ -10,6 +10,8 @@ what is heavy when it is called:
     sources(settings, roadmap_dir) -> {label: digest} of external files, part of the fingerprint
     plan(settings, inputs: Expected, device: Device, stage: Stage) -> Estimate
     run(stage: Stage, inputs: Inputs, place: Place) -> Artifact    ends with `return place.commit(results)`
+    own_gates(parents) -> tuple[Gate, ...]      optional: what holds besides the author's gates; parents: the kinds of
+                                   artifacts that its inputs are, by key
     PARALLEL: bool = False         optional: `run` works with [machine] processes = n (RANK, WORLD_SIZE set)
 
 Results hold measures (see core.gate) and facts that later plans read by the same names as Estimate.facts:
@@ -138,8 +140,8 @@ class Device:
     """What a plan assumes: sustained training rate of all devices together, memory and price of one, other rates.
 
     count: how many of it, for a processor its cores; processes: data-parallel ones of a training stage; cores: of the
-    machine it is in, for work on data. parallel,
-    activation_checkpointing: as `[machine]` lays a model out. entry, host: the device's and the processor's tables.
+    machine it is in, for work on data. parallel, activation_checkpointing, offload: as `[machine]` lays a model out.
+    entry, host: the device's and the processor's tables.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Device:
     cores: int = 1
     parallel: Literal["replicate", "shard", "hybrid"] = "replicate"
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    offload: bool = False
     entry: DeviceEntry | None = None
     host: DeviceEntry | None = None
 
@@ -188,8 +191,8 @@ class Estimate:
 
     Horizons: steps; tokens trained on; parameters in all, and scaled_parameters, those of "tokens per parameter"
     (matrices and head); flops of the whole stage; mfu: the share of the peak that its time assumes. memory_bytes: peak
-    of all processes on a processor, of one GPU elsewhere; memory: its parts by name. None where a figure means nothing
-    for the stage.
+    of all processes on a processor, of one GPU elsewhere; memory: its parts by name. fees: money besides the machine's
+    time, to others. None where a figure means nothing for the stage.
     """
 
     seconds: float | None = None
@@ -201,6 +204,7 @@ class Estimate:
     mfu: float | None = None
     memory_bytes: float | None = None
     memory: Mapping[str, float] = field(default_factory=dict)
+    fees: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

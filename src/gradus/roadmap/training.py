@@ -8,20 +8,24 @@ drops the lines that its checkpoint does not know.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from gradus.core.errors import ArtifactError, ConfigError, TrainingError
 from gradus.core.files import write_atomic
-from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER
+from gradus.core.home import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, MODEL_FOLDER
 from gradus.core.quantity import format_count
 from gradus.model.config import ModelConfig
 from gradus.model.cost import parameters
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.models import ModelReference, newest_checkpoint, training_state
 from gradus.roadmap.place import MachineSettings, Place
 from gradus.roadmap.stage import StageSettings
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
@@ -35,21 +39,24 @@ if TYPE_CHECKING:
     from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import StepReport
     from gradus.train.losses import Loss
+    from gradus.train.optimizers import Optimizer
     from gradus.train.parallel import World
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 SMOKE_STEPS = 12
 # What has a model to begin from, or to ask: artifacts of these kinds.
-MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo")
+MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
 
 class TrainingSettings(StageSettings):
     """What every training stage lets its author choose.
 
     batch_tokens: tokens of one optimizer step over all processes. micro_rows: packed rows in one forward pass.
-    keep_checkpoints: how many of the newest are kept, the final one among them. keep_best: a measure of evaluations,
+    keep_checkpoints: how many of the newest are kept, the final one among them; 0 keeps none once the stage is done,
+    and with them goes the optimizer's state. keep_best: a measure of evaluations,
     such as "bpb"; the checkpoint where it is lowest is kept besides. protect: steps whose checkpoints are kept.
+    optimizer: what its table leaves out is as in the default. "warm" alone begins with the moments of `from`.
     """
 
     batch_tokens: int = Field(default=8192, ge=1)
@@ -60,9 +67,25 @@ class TrainingSettings(StageSettings):
     log_every: int = Field(default=10, ge=1)
     save_every: int = Field(default=100, ge=1)
     evaluate_every: int = Field(default=100, ge=1)
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=0)
     keep_best: str | None = None
     protect: tuple[int, ...] = ()
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _optimizer_over_the_default(cls, written: Any) -> Any:
+        if isinstance(written, str):
+            written = {"state": written}
+        if not isinstance(written, dict):
+            return written
+        default: OptimizerSettings = cls.model_fields["optimizer"].default
+        return default.model_dump(exclude_unset=True) | written
+
+    @model_validator(mode="after")
+    def _what_is_kept_is_wanted(self) -> Self:
+        if self.keep_checkpoints == 0 and (self.keep_best is not None or self.protect):
+            raise ValueError("keep_checkpoints = 0 keeps none, and keep_best or protect asks for some; leave one out")
+        return self
 
     def smoke(self) -> Self:
         """Few small steps, every kind of boundary among them."""
@@ -86,13 +109,17 @@ class Session:
 
     def prepare(self, model: Transformer) -> None:
         """Wrap and shard a model as `[machine]` says."""
-        from gradus.train.sharding import prepare_model
+        from gradus.train.sharding import can_compile, prepare_model
 
+        kind, compile = self.machine.activation_checkpointing, self.machine.compile
+        if compile == "auto":
+            compile = kind != "selective" and can_compile(self.device)
         prepare_model(
             model,
             self.world,
-            activation_checkpointing=self.machine.activation_checkpointing,
-            compile=self.machine.compile,
+            activation_checkpointing=kind,
+            compile=compile,
+            offload_from=self.device if self.machine.offload else None,
         )
 
 
@@ -106,13 +133,19 @@ def training_session(place: Place) -> Iterator[Session]:
     threads = torch.get_num_threads()
     if place.machine.threads is None and place.world_size > 1:
         # Two processes with all cores each wait for each other's threads: 25 times slower (EXPERIMENTS.md).
-        torch.set_num_threads(max(1, threads // place.world_size))
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", place.world_size))))
     name = place.machine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name, place.rank) if name == "cuda" else torch.device(name)
+    # Of several machines each counts its GPUs, and its processes, by itself.
+    local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
+    device = torch.device(name, local_rank) if name == "cuda" else torch.device(name)
     if name == "cuda":
         torch.cuda.set_device(device)
+    elif place.machine.offload:
+        raise TrainingError(
+            "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"
+        )
     world = join_world(device, place.machine.parallel)
     try:
         yield Session(world, device, place.machine)
@@ -274,6 +307,9 @@ def training_results(place: Place, last: StepReport, config: ModelConfig, meter:
         "tokens_per_second": rate,
         **meter.results(last.tokens, rate),
     }
+    kept = newest_checkpoint(place.work)
+    if kept is not None:
+        results["optimizer_state_bytes"] = _state_bytes(kept)
     if evaluated:
         # Names such as "bpb/books" become results of their own branch, which a gate can name: by_source.books.bpb
         for name, value in evaluated[-1].items():
@@ -290,25 +326,37 @@ def save_final_model(
 ) -> None:
     """The artifact's model/ folder: weights, config and tokenizer, complete for chat and for the Hub.
 
-    All processes call it; the main one writes.
+    Of a model with adapters the weights are merged, and adapter/ holds the adapters alone, as PEFT reads them.
+    All processes call it; the main one writes. Checkpoints that are not to stay are laid aside.
     """
-    from gradus.model.weights import save_model
+    from gradus.model.weights import save_adapter, save_model
     from gradus.tokenizer.specials import END_OF_TEXT, IM_END
     from gradus.train.sharding import whole_weights
 
-    folder = place.work / MODEL_FOLDER
+    folder, beside = place.work / MODEL_FOLDER, place.work / ADAPTER_FOLDER
     with whole_weights(model, session.world):
         if session.world.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             ends = tokenizer.special(IM_END)
             save_model(folder, model, token_ids={"eos_token_id": ends, "pad_token_id": tokenizer.special(END_OF_TEXT)})
             tokenizer.save(folder, chat_template=chat_template)
+            if model.lora is not None:
+                beside.mkdir(exist_ok=True)
+                save_adapter(beside, model)
+            settings = place.stage.settings
+            if isinstance(settings, TrainingSettings) and settings.keep_checkpoints == 0:
+                # Into what the commit deletes; until then a killed walk still finds them there.
+                (place.work / CHECKPOINTS_FOLDER).rename(place.scratch / CHECKPOINTS_FOLDER)
 
 
 def training_checkpoints(settings: TrainingSettings, place: Place, session: Session) -> Checkpoints:
     """The checkpoints of a stage, in its folder, kept as its settings say."""
     from gradus.train.checkpoint import Checkpoints
 
+    aside = place.scratch / CHECKPOINTS_FOLDER
+    if session.world.is_main and aside.is_dir():
+        aside.rename(place.work / CHECKPOINTS_FOLDER)
+    session.world.all_agree(True)
     # A folder of another fingerprint is refused by its identity.
     return Checkpoints(
         place.work / CHECKPOINTS_FOLDER,
@@ -330,10 +378,14 @@ def training_reports(
     place: Place,
     session: Session,
     checkpoints: Checkpoints,
+    parent: ModelReference | None,
+    *,
+    on_policy: bool = False,
 ) -> Iterator[StepReport]:
     """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries.
 
-    The batches of the next steps are made in the background.
+    parent: the model that the stage began from, whose optimizer state a warm start takes over. The batches of the next
+    steps are made in the background. on_policy: each step's are made with its own weights.
     """
     from gradus.data.prefetch import Prefetch
     from gradus.train.loop import fit
@@ -349,11 +401,15 @@ def training_reports(
         device=session.device,
         say=place.progress.line,
     )
-    with Prefetch(batches) as ahead, checkpoints, on_signal(profiler):
+    optimizer = build_optimizer(model, settings.optimizer, session.world)
+    if settings.optimizer.state == "warm":
+        _carry_over(optimizer, parent, place)
+    made = batches if session.device.type != "cuda" else partial(_pinned, batches)
+    with nullcontext(batches) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,
-                build_optimizer(model, settings.optimizer, session.world),
+                optimizer,
                 profiler.watched(ahead),
                 loss,
                 Schedule(settings.schedule, steps),
@@ -368,3 +424,35 @@ def training_reports(
             )
         finally:
             profiler.end()
+
+
+def _carry_over(optimizer: Optimizer, parent: ModelReference | None, place: Place) -> None:
+    """Take over the state that the parent's optimizer ended with; a checkpoint of this stage later replaces it."""
+    from gradus.train.checkpoint import open_checkpoint
+
+    fresh = 'or write optimizer = "fresh", which begins with moments of zero'
+    if parent is None:
+        raise ConfigError(f'optimizer = "warm" takes over the state of `from`; name that stage, {fresh}')
+    try:
+        checkpoint = open_checkpoint(training_state(parent), verify=False)  # the walk has checked every byte
+        checkpoint.carry_over(optimizer)
+    except ArtifactError as error:
+        raise TrainingError(
+            f'optimizer = "warm": {error}; train with the optimizer of {parent.label}, {fresh}'
+        ) from None
+    place.progress.line(
+        f"  optimizer state of {parent.label} after {checkpoint.step:,} steps taken over "
+        f"({format_count(_state_bytes(checkpoint.path))}B); the schedule begins anew"
+    )
+
+
+def _state_bytes(checkpoint: Path) -> int:
+    """Size of the optimizer's state in a checkpoint, in one file or several."""
+    from gradus.train.checkpoint import OPTIMIZER_FILE
+
+    return sum(file.stat().st_size for file in checkpoint.glob(f"{Path(OPTIMIZER_FILE).stem}*.safetensors"))
+
+
+def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:
+    """A step's batches in memory that a GPU takes them from without the host waiting."""
+    return [batch.pinned() for batch in batches(step)]

@@ -1,7 +1,8 @@
 """The other processes of a data-parallel training stage: started beside the walk, ended with it.
 
-The walk itself is rank 0. Every other rank loads the same roadmap, finds the same stage by its fingerprint and
-runs it in the same work folder without writing results. The processes meet through the variables of torchrun.
+They are of one machine; those of several are started by a launcher (launched.py). The walk itself is rank 0. Every
+other rank loads the same roadmap, finds the same stage by its fingerprint and runs it in the same work folder without
+writing results. The processes meet through the variables of torchrun.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from gradus.core.artifact import open_artifact
+from gradus.core.artifact import SCRATCH, open_artifact
 from gradus.core.errors import GradusError, TrainingError
 from gradus.core.home import ARTIFACTS
 from gradus.roadmap.kinds import stage_module
@@ -35,21 +37,9 @@ def worker_processes(roadmap: Roadmap, stage: Stage, place: Place) -> Iterator[N
 
     Errors: TrainingError with a worker's last words where one fails; they are ended where rank 0 fails.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError("started by torchrun; start gradus once and set [machine] processes instead")
     size = place.world_size
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(size)}
-    task = json.dumps(
-        {
-            "path": str(roadmap.path.resolve()),
-            "overrides": roadmap.overrides,
-            "smoke": roadmap.smoke,
-            "stage": stage.name,
-            "fingerprint": stage.fingerprint,
-            "work": str(place.work.resolve()),
-            "home": str(place.home.resolve()),
-        }
-    )
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    task = json.dumps(stage_task(roadmap, stage, place))
     before = {name: os.environ.get(name) for name in _VARIABLES}
     logs = [place.scratch / f"worker-{rank}.log" for rank in range(1, size)]
     for log in logs:
@@ -75,6 +65,19 @@ def worker_processes(roadmap: Roadmap, stage: Stage, place: Place) -> Iterator[N
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def stage_task(roadmap: Roadmap, stage: Stage, place: Place) -> dict[str, Any]:
+    """What another process needs to know in order to run a stage, as JSON."""
+    return {
+        "path": str(roadmap.path.resolve()),
+        "overrides": roadmap.overrides,
+        "smoke": roadmap.smoke,
+        "stage": stage.name,
+        "fingerprint": stage.fingerprint,
+        "work": str(place.work.resolve()),
+        "home": str(place.home.resolve()),
+    }
 
 
 def _await_ready(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> None:
@@ -106,7 +109,21 @@ def _start(task: str, meeting: dict[str, str], rank: int, log: Path) -> subproce
         )
 
 
-def _free_port() -> int:
+def set_threads(threads: int | None) -> None:
+    """Give the roadmap's thread count to libraries that are loaded later, and to torch if it is loaded."""
+    # torch's CPU library keeps code for this many sizes of products; of its usual 1,024 each takes about a megabyte.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    if threads is None:
+        return
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -126,9 +143,11 @@ def _last_words(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> str
     return ""
 
 
-def work(task_text: str) -> None:
-    """Be one rank: run the stage of the task without writing anything of the artifact."""
-    task = json.loads(task_text)
+def work(task: Mapping[str, Any], ready: Callable[[], None]) -> None:
+    """Be one rank: run the stage of the task without writing anything of the artifact.
+
+    ready: called when the stage is loaded, before the processes meet.
+    """
     home = Path(task["home"])
     roadmap = load_roadmap(Path(task["path"]), task["overrides"], task["smoke"], home)
     stage = roadmap.stage(task["stage"])
@@ -139,6 +158,7 @@ def work(task_text: str) -> None:
         name: open_artifact(artifact_path(home / ARTIFACTS, by_name[name]), verify=False) for name in stage.parents
     }
     by_key = {key: tuple(artifacts[r.stage] for r in refs) for key, refs in stage.references.items()}
+    set_threads(roadmap.machine.threads)
     module = stage_module(stage.kind)
     place = Place(
         stage=stage,
@@ -153,9 +173,11 @@ def work(task_text: str) -> None:
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
     )
-    _ready_mark(place.scratch / f"worker-{place.rank}.log").touch()
+    ready()
     module.run(stage, Inputs(by_key, artifacts), place)
 
 
 if __name__ == "__main__":
-    work(sys.argv[1])
+    own_task = json.loads(sys.argv[1])
+    own_log = Path(own_task["work"]) / SCRATCH / f"worker-{os.environ['RANK']}.log"
+    work(own_task, lambda: _ready_mark(own_log).touch())

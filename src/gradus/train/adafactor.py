@@ -94,10 +94,13 @@ class AdafactorGroup:
         return found
 
     def load_state(self, state: Mapping[str, RowSource]) -> None:
-        """Copy the rows held here, and the columns; KeyError where a name is missing."""
+        """Copy the rows held here, and the columns; KeyError where a name is missing or its shape is another."""
         for name, parameter in self.parameters.items():
+            source = state[f"adafactor_rows/{name}"]
+            if source.shape[0] != parameter.shape[0]:
+                raise KeyError(f"adafactor_rows/{name} has {source.shape[0]} rows, expected {parameter.shape[0]}")
             start, stop = held_rows(parameter)
             if start < stop:
-                self.rows[name].copy_(state[f"adafactor_rows/{name}"][start:stop])
+                self.rows[name].copy_(source[start:stop])
         for name, column in self.columns.items():
             column.copy_(state[f"adafactor_columns/{name}"][...])

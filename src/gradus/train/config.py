@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gradus.core.settings import Settings
 
@@ -12,22 +12,30 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["replicate", "shard", "hybrid"]
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
+# What an optimizer keeps for each value of a parameter, in bytes; Adafactor's rows and columns are next to nothing.
+STATE_BYTES = {"muon": 4.0, "adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256), "adafactor": 0.0}
+
 
 class OptimizerSettings(Settings):
     """What trains the matrices inside blocks, and the rest: embedding, head and norm weights.
 
     matrix_lr is in units of orthogonal updates: one step at rate 1 moves every singular value of a square
-    matrix by 1. The other rates are AdamW's, per parameter. With matrix = "adamw" matrix_lr is AdamW's too. Rates of
-    Adafactor, which keeps one number a row and a column, are relative to the size of a parameter's values.
+    matrix by 1. The other rates are AdamW's, per parameter. With matrix = "adamw" matrix_lr is AdamW's too; "adamw8bit"
+    is AdamW that keeps its moments in 8 bits a value (`pip install "gradus[optim]"`). Rates of Adafactor, which keeps
+    one number a row and a column, are relative to the size of a parameter's values.
+    state: "fresh" begins with moments of zero, "warm" with those that the stage of `from` ended with; the schedule
+    begins anew in either case. `optimizer = "warm"` is short for `optimizer = { state = "warm" }`.
     """
 
-    matrix: Literal["muon", "adamw", "adafactor"] = "muon"
-    rest: Literal["adamw", "adafactor"] = "adamw"
+    state: Literal["fresh", "warm"] = "fresh"
+    matrix: Literal["muon", "adamw", "adamw8bit", "adafactor"] = "muon"
+    rest: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
     matrix_lr: float = Field(default=0.02, ge=0)
     embed_lr: float = Field(default=0.02, ge=0)
     head_lr: float = Field(default=0.004, ge=0)
     vector_lr: float = Field(default=0.005, ge=0)
     scalar_lr: float = Field(default=0.05, ge=0)  # of the numbers and gates that mix in what came before
+    adapter_lr: float = Field(default=0.001, ge=0)  # of low-rank adapters
     balance_lr: float = Field(default=0.001, ge=0)  # how far a step moves a router's biases
     momentum: float = Field(default=0.95, ge=0, lt=1)
     momentum_start: float = Field(default=0.85, ge=0, lt=1)
@@ -38,6 +46,14 @@ class OptimizerSettings(Settings):
     eps: float = Field(default=1e-10, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)  # of matrices, times the current lr
     cautious: bool = True  # decay only where decay and update agree in sign
+
+    @model_serializer(mode="wrap")
+    def _fresh_goes_without_saying(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Fingerprints of stages that were made before there was a choice stay what they are.
+        found: dict[str, Any] = dump(self)
+        if self.state == "fresh":
+            found.pop("state", None)
+        return found
 
 
 class ScheduleSettings(Settings):

@@ -109,7 +109,7 @@ class _Run:
         self.optimizer = optimizer
         self.checkpoints = checkpoints
         self.world = world
-        self.device = next(model.parameters()).device
+        self.device = model.device
         self.guard = Guard(guard, self.device)
         self.tally = _Tally(self.device)
         self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -257,7 +257,7 @@ def fit(
             continue
         tokens = float(run.tokens)
         now = time.perf_counter()
-        report = _report(run, result, steps, optimizer.settings.matrix_lr * scale)
+        report = _report(run, result, steps, optimizer.lr * scale)
         report = replace(
             report,
             tokens_per_second=(tokens - begin_tokens) / (now - begin),

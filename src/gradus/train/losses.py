@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gradus.model.batch import Batch
+from gradus.model.config import LOGITS_ON_CPU, LOGITS_ON_GPU
 from gradus.model.experts import Routing, balance
 from gradus.model.transformer import Transformer
 
 Loss = Callable[[Transformer, Batch], tuple[Tensor, Tensor, dict[str, Tensor]]]
 
-_BLOCK_ELEMENTS = 2**23  # logits held at a time
 _LEAST_PROBABILITY = 1e-37  # a token that is less likely counts as 85 nats
 
 
@@ -35,7 +35,7 @@ def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, d
     routing: list[Routing] = []
     hidden, targets = supervised_hidden(model, batch, routing)
     total = cross_entropy_sum(hidden, model.head_weight, targets, model.config.softcap)
-    count = torch.tensor(targets.shape[0], device=total.device)
+    count = torch.full((), targets.shape[0], dtype=torch.int64, device=total.device)
     if not routing or not torch.is_grad_enabled():
         return total, count, {}
     auxiliary, push, metrics = balance(model.config, routing, batch.num_tokens)
@@ -43,13 +43,14 @@ def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, d
     return total + (extra - extra.detach()), count, {name: count * value for name, value in metrics.items()}
 
 
-def token_logp(model: Transformer, batch: Batch) -> Tensor:
+def token_logp(model: Transformer, batch: Batch, temperature: float = 1.0) -> Tensor:
     """Log-probability of every supervised target, (M,) fp32 in nats, differentiable, in token order.
 
-    `batch.supervised` are their places and `batch.documents.index[batch.supervised]` their documents.
+    `batch.supervised` are their places and `batch.documents.index[batch.supervised]` their documents. temperature: by
+    which logits are divided, as in sampling.
     """
     hidden, targets = supervised_hidden(model, batch)
-    return target_logp(hidden, model.head_weight, targets, model.config.softcap)
+    return target_logp(hidden, model.head_weight, targets, model.config.softcap, temperature)
 
 
 def supervised_hidden(model: Transformer, batch: Batch, routing: list[Routing] | None = None) -> tuple[Tensor, Tensor]:
@@ -70,9 +71,22 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: 
     return -target_logp(hidden, weight, targets, softcap).sum()
 
 
-def target_logp(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
-    """log softmax(logits)[target] per token, (M,) fp32; the backward recomputes the logits."""
-    return _TargetLogp.apply(hidden, weight, targets, softcap)  # type: ignore[no-any-return,no-untyped-call]
+def target_logp(
+    hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None, temperature: float = 1.0
+) -> Tensor:
+    """log softmax(logits / temperature)[target] per token, (M,) fp32; the backward recomputes the logits."""
+    return _TargetLogp.apply(hidden, weight, targets, softcap, temperature)  # type: ignore[no-any-return,no-untyped-call]
+
+
+@torch.no_grad()
+def token_entropy(hidden: Tensor, weight: Tensor, softcap: float | None = None, temperature: float = 1.0) -> Tensor:
+    """Entropy of softmax(logits / temperature) per token, (M,) fp32 in nats."""
+    cast = weight.to(hidden.dtype)
+    out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+    for rows in _blocks(hidden, weight):
+        logp = torch.log_softmax(_capped(F.linear(hidden[rows], cast).float(), softcap)[0] / temperature, -1)
+        out[rows] = -(logp.exp() * logp).sum(-1)
+    return out
 
 
 def _capped(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
@@ -83,8 +97,10 @@ def _capped(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | Non
     return softcap * bent, 1 - bent.square()
 
 
-def _blocks(num_tokens: int, vocab_size: int) -> list[slice]:
-    rows = max(1, _BLOCK_ELEMENTS // vocab_size)
+def _blocks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    """The rows of hidden (M, D) whose logits, of weight (V, D), are in memory at a time."""
+    num_tokens = hidden.shape[0]
+    rows = max(1, (LOGITS_ON_CPU if hidden.device.type == "cpu" else LOGITS_ON_GPU) // weight.shape[0])
     return [slice(start, min(start + rows, num_tokens)) for start in range(0, num_tokens, rows)]
 
 
@@ -93,9 +109,11 @@ class _CrossEntropySum(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
         cast = weight.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        is_head_trained = ctx.needs_input_grad[1]
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if is_head_trained else None
         places = torch.arange(hidden.shape[0], device=hidden.device)
-        for rows in _blocks(hidden.shape[0], weight.shape[0]):
+        for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), softcap)
             probabilities = torch.softmax(logits, -1)
             here = places[: len(probabilities)], targets[rows]
@@ -105,45 +123,51 @@ class _CrossEntropySum(torch.autograd.Function):
             if slope is not None:
                 probabilities *= slope
             torch.mm(probabilities, cast, out=grad_hidden[rows])
-            grad_weight += probabilities.T @ hidden[rows]
+            if grad_weight is not None:
+                grad_weight += probabilities.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         if grad.device.type == "cpu" and float(grad) == 1.0:  # a plain sum, the usual case; reading it is free here
             return grad_hidden, grad_weight, None, None
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None, None
+        scaled_weight = None if grad_weight is None else grad_weight * grad
+        return grad_hidden * grad.to(grad_hidden.dtype), scaled_weight, None, None
 
 
 class _TargetLogp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, temperature: float
+    ) -> Tensor:
         cast = weight.to(hidden.dtype)
         out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-        for rows in _blocks(hidden.shape[0], weight.shape[0]):
-            logits = _capped(F.linear(hidden[rows], cast).float(), softcap)[0]
+        for rows in _blocks(hidden, weight):
+            logits = _capped(F.linear(hidden[rows], cast).float(), softcap)[0] / temperature
             out[rows] = logits.gather(1, targets[rows, None])[:, 0] - logits.logsumexp(-1)
         ctx.save_for_backward(hidden, weight, targets)
-        ctx.softcap = softcap
+        ctx.softcap, ctx.temperature = softcap, temperature
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         hidden, weight, targets = ctx.saved_tensors
         cast = weight.to(hidden.dtype)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         places = torch.arange(hidden.shape[0], device=hidden.device)
-        for rows in _blocks(hidden.shape[0], weight.shape[0]):
+        for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), ctx.softcap)
-            d_logits = torch.softmax(logits, -1)
+            d_logits = torch.softmax(logits / ctx.temperature, -1)
             d_logits[places[: len(d_logits)], targets[rows]] -= 1
             if slope is not None:
                 d_logits *= slope
-            d_logits *= -grad[rows, None].to(hidden.dtype)
+            d_logits *= (-grad[rows, None] / ctx.temperature).to(hidden.dtype)
             torch.mm(d_logits, cast, out=grad_hidden[rows])
-            grad_weight += d_logits.T @ hidden[rows]
-        return grad_hidden, grad_weight, None, None
+            if grad_weight is not None:
+                grad_weight += d_logits.T @ hidden[rows]
+        return grad_hidden, grad_weight, None, None, None

@@ -75,7 +75,7 @@ class _Group:
         self.variance = torch.zeros((len(parts), long, 1), device=device) if has_variance else None
         # A step of a tall matrix moves its outputs as far as that of a square one.
         scales = [max(1.0, part.shape[0] / part.shape[1]) ** 0.5 for part in parts]
-        self.scale = torch.tensor(scales, device=device)[:, None, None]
+        self.scale = torch.tensor(scales).to(device)[:, None, None]
 
     def portions(self) -> list[slice]:
         """The matrices in runs that are not too large to be worked on at a time."""

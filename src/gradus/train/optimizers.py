@@ -1,4 +1,4 @@
-"""The optimizer of a model: Muon for its matrices and fused AdamW for everything else, or Adafactor, by declared role.
+"""The optimizer of a model, by declared role: Muon for its matrices and fused AdamW for the rest, or what is asked for.
 
 AdamW is torch's fused kernel, called directly: building torch.optim's class imports the compiler, which takes
 longer than many a small run's first steps. A test holds it equal to torch.optim.AdamW.
@@ -15,6 +15,7 @@ from gradus.core.errors import ArtifactError
 from gradus.model.rows import RowSource, held, held_rows
 from gradus.model.transformer import Role, Transformer
 from gradus.train.adafactor import AdafactorGroup
+from gradus.train.adam8bit import Adam8bitGroup
 from gradus.train.config import OptimizerSettings
 from gradus.train.exchange import Exchange
 from gradus.train.muon import Muon
@@ -91,7 +92,8 @@ class Optimizer:
         self.settings = settings
         self.world = world = world or World()
         let_go(model, world)
-        self.parameters = dict(model.named_parameters())
+        # Frozen parameters have neither gradients nor state.
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         roles = model.roles()
         uses_muon = settings.matrix == "muon"
         matrices = {n: p for n, p in self.parameters.items() if roles[n] in _MATRICES and uses_muon}
@@ -103,8 +105,9 @@ class Optimizer:
             "head": settings.head_lr,
             "vector": settings.vector_lr,
             "scalar": settings.scalar_lr,
+            "adapter": settings.adapter_lr,
         }
-        self.groups: list[AdamGroup | AdafactorGroup] = []
+        self.groups: list[AdamGroup | Adam8bitGroup | AdafactorGroup] = []
         for role, rate in rates.items():
             members = {n: p for n, p in self.parameters.items() if roles[n] == role and n not in matrices}
             if members:
@@ -112,25 +115,36 @@ class Optimizer:
                 kind = settings.matrix if role in _MATRICES else settings.rest
                 if kind == "adafactor":
                     self.groups.append(AdafactorGroup(members, rate, decay, world))
+                elif kind == "adamw8bit":
+                    self.groups.append(Adam8bitGroup(members, rate, decay, world, settings))
                 else:
                     self.groups.append(AdamGroup(members, rate, decay, world, settings))
         self.biases = [p for n, p in self.parameters.items() if roles[n] == "balance"]
         self._count = torch.zeros((), device=next(model.parameters()).device)
+        self.steps_before = 0  # of the runs whose state was carried over
+
+    @property
+    def lr(self) -> float:
+        """The peak rate that is shown: the matrices', or that of adapters where they are trained in their place."""
+        return self.settings.matrix_lr if self.model.lora is None else self.settings.adapter_lr
 
     def step(self, step: int, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
         """Update every parameter from its gradient.
 
         step: the global step, from 0; lr_scale: the schedule's share of the peak rates; divisor: () fp32 that
         gradients are divided by; skip: () bool, True leaves weights and state as they are. Nothing here waits
-        for the device.
+        for the device, unless weights are offloaded from it.
         """
+        skip, divisor = skip.to(self._count.device), divisor.to(self._count.device)
         if skip.device.type == "cpu" and bool(skip):  # reading it is free here
             return
         if self.muon is not None:
             lr = self.settings.matrix_lr * lr_scale
             # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout, and fp16 has too small a range.
             dtype = self.model.compute_dtype
-            self.muon.step(step, lr, skip, divisor, torch.float32 if dtype == torch.float16 else dtype)
+            self.muon.step(
+                self.steps_before + step, lr, skip, divisor, torch.float32 if dtype == torch.float16 else dtype
+            )
         self._move_biases(lr_scale, skip)
         self._count += ~skip
         # The kernel computes with the count even where it skips; a count of zero would divide by zero.
@@ -168,6 +182,8 @@ class Optimizer:
         Of several processes each returns another part; all call it together.
         """
         found = {"adam_count": self._count} if self.world.sharer == 0 else {}
+        if self.steps_before and self.world.sharer == 0:
+            found["steps_before"] = torch.tensor(self.steps_before)
         for group in self.groups:
             found |= group.state()
         return found | (self.muon.state() if self.muon is not None else {})
@@ -181,8 +197,18 @@ class Optimizer:
             for group in self.groups:
                 group.load_state(state)
             self._count.copy_(state["adam_count"][...])
+            self.steps_before = int(state["steps_before"][...]) if "steps_before" in state else 0
         except (KeyError, RuntimeError) as error:
             raise ArtifactError(f"{where}: the optimizer state does not fit this model: {error}") from None
+
+    def carry_over(self, state: Mapping[str, RowSource], steps: int, where: str) -> None:
+        """Begin a new run with the state that another ended with after `steps` steps.
+
+        Moments, the count behind their bias correction and the momentum's warm-up go on; rates are this run's own.
+        Errors: as of `load_state`.
+        """
+        self.load_state(state, where)
+        self.steps_before += steps
 
 
 def build_optimizer(model: Transformer, settings: OptimizerSettings, world: World | None = None) -> Optimizer:

@@ -8,6 +8,9 @@ FSDP2: a block's parameters are gathered before it runs and let go after it, gra
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,23 +35,43 @@ def prepare_model(
     *,
     activation_checkpointing: ActivationCheckpointing = "none",
     compile: bool = False,
+    offload_from: torch.device | None = None,
 ) -> None:
     """Make a model train as asked; best while it has shapes alone, on the meta device.
 
     Names of parameters stay. With one process nothing is sharded. Compiled layers cannot be checkpointed selectively.
+    offload_from: the device that computes where weights, gradients and the optimizer's work are the host's; a sharded
+    model only.
     """
     assert not (compile and activation_checkpointing == "selective"), "the settings refuse this"
     for block in model.blocks:
         pieces: Any = block
         if compile:
             # Attention between them goes by the documents of a batch: compiled, it would be so for each batch anew.
-            pieces.heads = torch.compile(block.heads, fullgraph=True)
+            pieces.heads = _compiled(block.heads)
             if block.experts is None:  # tokens are sorted by expert: no two batches have the same shapes
-                pieces.feed_forward = torch.compile(block.feed_forward, fullgraph=True)
+                pieces.feed_forward = _compiled(block.feed_forward)
         if activation_checkpointing != "none":
             pieces.forward = _checkpointed(block.forward, activation_checkpointing)
     if world.mesh is not None:
-        _shard(model, world.mesh)
+        model.offloaded_from = offload_from
+        _shard(model, world.mesh, offload_from)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether compiling is worth its time on a device and what it needs is there: CUDA, Triton and a C compiler."""
+    compiler = os.environ.get("CC") or "gcc"
+    has_compiler = any(shutil.which(name) for name in (compiler, "cc", "clang"))
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None and has_compiler
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled for training alone.
+
+    Evaluation and decoding come with other numbers of tokens every time, and would be compiled for many of them.
+    """
+    fast = torch.compile(function, fullgraph=True)
+    return lambda *inputs: (fast if torch.is_grad_enabled() else function)(*inputs)
 
 
 def _checkpointed(forward: Callable[..., Any], kind: ActivationCheckpointing) -> Callable[..., Any]:
@@ -63,14 +86,17 @@ def _keep_costly(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Che
     return CheckpointPolicy.MUST_SAVE if operation.name().startswith(_COSTLY) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _shard(model: Transformer, mesh: Any) -> None:
-    from torch.distributed.fsdp import FSDPModule, fully_shard
+def _shard(model: Transformer, mesh: Any, offload_from: torch.device | None) -> None:
+    from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
+    policy = OffloadPolicy()
+    if offload_from is not None:
+        policy = CPUOffloadPolicy(pin_memory=offload_from.type == "cuda")
     for block in model.blocks:
-        fully_shard(block, mesh=mesh)
+        fully_shard(block, mesh=mesh, offload_policy=policy)
     # The loss multiplies by the head after the model has returned, so embedding and head stay gathered till the
     # backward pass is through.
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False, offload_policy=policy)
     for module in (*model.blocks, model):
         assert isinstance(module, FSDPModule)
         # Gradients are sums: the count of all processes divides them once, in the step.
@@ -92,7 +118,7 @@ def sum_gradients_after(model: Transformer, is_last: bool) -> None:
 
 def idle_batch_loss(model: Transformer) -> Tensor:
     """A loss of zero that takes part in every gathering and summing, for a process that has fewer micro-batches."""
-    token = torch.zeros(1, dtype=torch.int64, device=model.embedding.device)
+    token = torch.zeros(1, dtype=torch.int64, device=model.device)
     return next_token_loss(model, Batch(token, token, Documents([0, 1], token)))[0] * 0.0
 
 

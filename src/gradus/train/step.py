@@ -47,11 +47,13 @@ def train_step(
 ) -> StepResult:
     """Sum the loss over micro-batches and ranks, divide the gradient once, update unless the guard refuses.
 
+    A step in which nothing counts updates nothing either: momentum alone is no reason to move.
+
     step: the global step, from 0; lr_scale: share of the peak learning rates; loss_scale: for fp16. Never waits for the
     device.
     """
     optimizer.zero_grad()
-    device = next(model.parameters()).device
+    device = model.device
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     count = torch.zeros((), dtype=torch.float64, device=device)
     metrics: dict[str, Tensor] = {}
@@ -70,13 +72,15 @@ def train_step(
     for index in range(len(micro_batches), passes):
         sum_gradients_after(model, index + 1 == passes)
         idle_batch_loss(model).backward()  # type: ignore[no-untyped-call]
-    tokens = torch.tensor(sum(batch.num_tokens for batch in micro_batches), device=device).double()
+    # Filled on the device: torch.tensor(number, device=...) would make the host wait for a GPU.
+    num_tokens = sum(batch.num_tokens for batch in micro_batches)
+    tokens = torch.full((), num_tokens, dtype=torch.float64, device=device)
     gradients = optimizer.gradients()
     sums = [loss_sum, count, tokens, *metrics.values()]
     # Micro-batches have added up locally; ranks add up here, once. Sharded gradients have been summed on their way.
     world.sum_(sums if world.is_sharded else [*gradients, *sums])
     divisor = count.clamp(min=1).float()
-    grad_norm = total_norm(gradients)
+    grad_norm = total_norm(gradients).to(device)  # gradients of an offloaded model are on the host
     if world.is_sharded:
         square = grad_norm.square()
         world.sum_over_sharers_([square])
@@ -84,7 +88,7 @@ def train_step(
     # The loss is the mean over the count; gradients carry the loss scale besides.
     grad_divisor = divisor if loss_scale is None else divisor * loss_scale.scale
     grad_norm = grad_norm / grad_divisor
-    skipped = guard.judge(loss_sum / divisor, grad_norm)
+    skipped = guard.judge(loss_sum / divisor, grad_norm) | (count == 0)
     optimizer.step(step, lr_scale, skipped, grad_divisor)
     if loss_scale is not None:
         loss_scale.update(grad_norm)

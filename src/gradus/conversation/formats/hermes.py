@@ -34,12 +34,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradus.conversation.constraint import Constraint
 from gradus.conversation.formats.hermes_parser import HermesParser, parse_ids
+from gradus.conversation.formats.hermes_rules import HermesRules, Words
 from gradus.conversation.formats.hermes_template import HERMES_TEMPLATE
 from gradus.conversation.formats.wire import Parsed, Rendered
 from gradus.conversation.messages import Conversation, Message, ToolCall, ToolSchema
@@ -243,6 +246,30 @@ class HermesFormat:
     def stream_parser(self, think: bool | None = None, first_call: int = 1) -> HermesParser:
         """A parser that is fed ids one at a time and hands out events."""
         return HermesParser(self.tokenizer, self.stop_ids, think is True, first_call)
+
+    # --- steering
+
+    def think_end_ids(self) -> list[int]:
+        """What closes a think block whatever stands in it, as between thinking and an answer."""
+        return [*self._newline, *self._think_end, *self._blank_line]
+
+    def rules(self, constraint: Constraint, *, think: bool | None, tools: bool, opens: bool) -> HermesRules:
+        """What may be written from the end of a prompt on, or behind tool results (`opens` false).
+
+        think: as given to `render_prompt`; tools: whether any are declared.
+        """
+        return HermesRules(self._words, self.stop_ids[0], constraint, think=think, tools=tools, opens=opens)
+
+    def call_frame(self, name: str) -> tuple[str, str]:
+        """What stands before and behind the arguments of a call of that tool, between the markers."""
+        arguments = "{}"
+        text = f"\n{call_text(ToolCall('', name, {}))}\n"
+        place = text.rindex(arguments)
+        return text[:place], text[place + len(arguments) :]
+
+    @cached_property
+    def _words(self) -> Words:
+        return Words(self.tokenizer)
 
 
 def call_text(call: ToolCall) -> str:

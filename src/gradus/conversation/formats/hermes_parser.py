@@ -63,6 +63,10 @@ class HermesParser:
         self._text, self._thinking = _Trimmer(), _Trimmer()
         self._stopped = False
 
+    @property
+    def in_think(self) -> bool:
+        return self._state == "think"
+
     def push(self, token_id: int) -> list[Event]:
         """The events that this id completes; nothing after a stop."""
         if self._stopped:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gradus.conversation.constraint import Constraint
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.tokenizer.tokenizer import Tokenizer
 
@@ -74,11 +75,37 @@ Event = ThinkDelta | TextDelta | CallReady | Problem | Stop
 class StreamParser(Protocol):
     """Reads generated ids one at a time."""
 
+    @property
+    def in_think(self) -> bool:
+        """Whether a think block is open."""
+        ...
+
     def push(self, token_id: int) -> list[Event]: ...
 
     def finish(self) -> list[Event]:
         """What is still held back, when generation ends without a stop token."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What may come next: all ids of text or none of them, but for some; and these ids besides.
+
+    in_call: what a grammar of calls allows, and `besides` only where a call may end.
+    """
+
+    text: bool
+    besides: tuple[int, ...]
+    but: tuple[int, ...] = ()
+    in_call: bool = False
+
+
+class Rules(Protocol):
+    """The state of what the assistant is writing, of which follows what may come next."""
+
+    def push(self, token: int) -> None: ...
+
+    def allowed(self) -> Allowed: ...
 
 
 class Format(Protocol):
@@ -100,3 +127,11 @@ class Format(Protocol):
     def parse(self, ids: Iterable[int], think: bool | None = None, first_call: int = 1) -> Parsed: ...
 
     def stream_parser(self, think: bool | None = None, first_call: int = 1) -> StreamParser: ...
+
+    def think_end_ids(self) -> list[int]:
+        """What closes a think block whatever stands in it."""
+        ...
+
+    def rules(self, constraint: Constraint, *, think: bool | None, tools: bool, opens: bool) -> Rules: ...
+
+    def call_frame(self, name: str) -> tuple[str, str]: ...

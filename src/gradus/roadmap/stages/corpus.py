@@ -13,6 +13,7 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError, MissingPackageError
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
+from gradus.core.home import RAW
 from gradus.core.machine import usable_cores
 from gradus.core.quantity import Quantity, format_bytes
 from gradus.core.settings import KeyPath, Problem
@@ -49,7 +50,6 @@ SMOKE_DOCUMENTS = 1500
 _SYNTHETIC_BYTES = 420
 _WEB_BYTES = 4000
 _PROGRAM_BYTES = 1.45e8  # resident in a process that reads texts, for plans
-RAW = "raw"
 LINEAGE = "sources.json"
 
 

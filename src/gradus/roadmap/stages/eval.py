@@ -1,26 +1,28 @@
-"""Stage `eval`: benchmarks and probe suites on a model of an earlier stage, bits per byte where a corpus is named."""
+"""Stage `eval`: benchmarks, probe suites and the artifact audit on an earlier model, bits per byte of a corpus."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
+from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
 from gradus.core.files import expand_path, write_atomic
 from gradus.core.fingerprint import digest, file_digest
-from gradus.core.home import MODEL_FOLDER
 from gradus.core.settings import Problem
 from gradus.data.benchmarks import benchmarks_folder
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_characters
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
+from gradus.roadmap.models import ModelReference, input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.sources import file_sources
@@ -37,11 +39,13 @@ MAKES = "eval"
 INPUTS = (
     Input("from", MODEL_KINDS),
     Input("tokens", ("tokens",), required=False),
+    Input("prompts", ("pool",), required=False),
     Input("corpus", ("corpus",), required=False),
 )
 PARALLEL = True
 PROBES = "probes"
 TASKS = "tasks"
+AUDIT = "audit"
 SMOKE_PROBES = 22
 CHARACTERS_PER_TOKEN = 4.0  # of English, about
 
@@ -54,7 +58,11 @@ class Settings(StageSettings):
     every text of a task with the end-of-text token, as documents in training; None of the published scores has it.
     With a corpus as input the items of tasks that stand in it are counted, and the score without them is given.
     at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
-    token, above it answers are drawn with the stage's seed.
+    token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
+    docs/constrained-calls.md); None measures the model alone.
+    audit_samples: answers that are looked through for artifacts where a pool of `prompts` is named: measures
+    "audit.clean", "audit.any" and by kind. They are drawn at audit_temperature, to its held-back questions if it has
+    any.
     """
 
     suites: dict[str, str] = Field(default_factory=dict)
@@ -65,19 +73,24 @@ class Settings(StageSettings):
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
+    constrain: Constraint | None = None
+    audit_samples: int = Field(default=100, ge=1)
+    audit_temperature: float = Field(default=0.7, ge=0.0)
 
     def smoke(self) -> Self:
         """A few probes of each suite and items of each task."""
-        return self.model_copy(update={"at_most": SMOKE_PROBES, "max_tokens": 64})
+        return self.model_copy(update={"at_most": SMOKE_PROBES, "max_tokens": 64, "audit_samples": SMOKE_PROBES})
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     """The files of suites and tasks; suites are read once to report what is wrong with them before the walk."""
     from gradus.conversation.probes import load_suite
-    from gradus.core.errors import ConfigError
+    from gradus.core.errors import ConfigError, MissingPackageError
 
     found = file_sources(((("suites", name), path) for name, path in settings.suites.items()), roadmap_dir)
     problems = []
+    if settings.constrain is not None and find_spec("llguidance") is None:
+        problems.append(Problem(("constrain",), str(MissingPackageError("llguidance", "engine"))))
     for name, path in settings.suites.items():
         try:
             load_suite(expand_path(path, roadmap_dir))
@@ -106,7 +119,8 @@ def benchmark_settings(settings: Settings, roadmap_dir: Path) -> BenchmarkSettin
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Time for the tokens that are sampled, and for a pass over tasks and, where it is asked for, held-back text."""
     probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
-    tokens = probes * min(ANSWER_TOKENS, settings.max_tokens)
+    answers = probes + (settings.audit_samples if inputs.one("prompts") else 0)
+    tokens = answers * min(ANSWER_TOKENS, settings.max_tokens)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(tokens=tokens, notes=("the model is not known yet",))
@@ -137,30 +151,33 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """
     settings: Settings = stage.settings
     with training_session(place) as session:
-        engine = _engine(inputs["from"], session)
-        tasks = _ask_tasks(settings, engine, inputs["from"], place, session)
+        model = input_model(stage, inputs)
+        engine = _engine(model, session)
+        tasks = _ask_tasks(settings, engine, model, inputs["from"], place, session)
     results: dict[str, Any] = {}
     if place.rank == 0:
         for name, path in settings.suites.items():
-            found = _ask_suite(name, path, engine, stage, inputs["from"], place)
+            found = _ask_suite(name, path, engine, stage, model, place)
             results.setdefault(PROBES, {})[name] = found.measures()
             results.setdefault("seconds", {})[name] = round(found.seconds, 2)
             results["tokens"] = results.get("tokens", 0) + found.num_tokens
         if "tokens" in inputs:
             results |= _bits_per_byte(engine, inputs["tokens"])
+        if "prompts" in inputs:
+            results[AUDIT] = _audited(engine, inputs["prompts"], stage, place)
         if tasks:
             results[TASKS] = _task_measures(settings, tasks, inputs, place)
     return place.commit(results)
 
 
-def _engine(parent: Artifact, session: Session) -> Engine:
+def _engine(model: ModelReference, session: Session) -> Engine:
     from gradus.engine.load import load_engine
 
-    return load_engine(parent.path / MODEL_FOLDER, device=session.device)
+    return load_engine(model.folder, tokenizer_folder=model.tokenizer, device=session.device)
 
 
 def _ask_tasks(
-    settings: Settings, engine: Engine, parent: Artifact, place: Place, session: Session
+    settings: Settings, engine: Engine, model: ModelReference, parent: Artifact, place: Place, session: Session
 ) -> dict[str, TaskResult]:
     """Results by task; items that an interrupted walk has asked are not asked again."""
     if not settings.tasks:
@@ -173,8 +190,8 @@ def _ask_tasks(
             engine.tokenizer,
             settings.tasks,
             benchmark_settings(settings, place.roadmap_dir),
-            label=parent.manifest.name,
-            identity=parent.fingerprint,
+            label=model.label,
+            identity=f"{parent.fingerprint} {model.label}",
             journals=place.scratch / TASKS,
             world=session.world,
             on_progress=lambda name, done, total: task.update(done, total=total, info=name),
@@ -198,7 +215,7 @@ def _task_measures(settings: Settings, results: dict[str, TaskResult], inputs: I
     return gathered(results)
 
 
-def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, parent: Artifact, place: Place) -> SuiteResult:
+def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelReference, place: Place) -> SuiteResult:
     from gradus.conversation.probes import load_suite
     from gradus.engine.sampling import Sampling
     from gradus.eval.probes import ProbeSettings, run_suite
@@ -208,20 +225,43 @@ def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, parent: Artif
     if settings.at_most is not None:
         step = max(1, len(suite.probes) // settings.at_most)
         suite = replace(suite, probes=suite.probes[::step][: settings.at_most])
+    sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
     with place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
         found = run_suite(
             engine,
             suite,
-            ProbeSettings(
-                sampling=Sampling(temperature=settings.temperature, seed=stage.seed), max_tokens=settings.max_tokens
-            ),
-            model=parent.manifest.name,
+            ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens, constrain=settings.constrain),
+            model=model.label,
             on_progress=_shown(task),
         )
     (place.work / PROBES).mkdir(exist_ok=True)
     text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
     write_atomic(place.work / PROBES / f"{name}.json", text)
     return found
+
+
+def _audited(engine: Engine, pool: Artifact, stage: Stage, place: Place) -> dict[str, Any]:
+    """Measures of the artifact audit; every answer is in audit.json."""
+    from gradus.data.pool import read_pool
+    from gradus.engine.sampling import Sampling
+    from gradus.eval.audit import audit, questions
+
+    settings: Settings = stage.settings
+    prompts = questions(read_pool(pool.path, "validation"), settings.audit_samples)
+    prompts = prompts or questions(read_pool(pool.path, "train"), settings.audit_samples)
+    sampling = Sampling(temperature=settings.audit_temperature, seed=stage.seed)
+    with place.progress.task("audit", settings.audit_samples, "answers") as task:
+        found = audit(
+            engine,
+            prompts,
+            settings.audit_samples,
+            sampling,
+            model=stage.name,
+            max_tokens=settings.max_tokens,
+            on_progress=_shown(task),
+        )
+    write_atomic(place.work / f"{AUDIT}.json", json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n")
+    return found.measures()
 
 
 def _shown(task: Task) -> Callable[[int, int], None]:

@@ -10,12 +10,13 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.files import write_atomic
-from gradus.core.home import MODEL_FOLDER
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig
 from gradus.model.rope import RopeScaling, rescaled_base
 from gradus.roadmap.estimate import steps_of, training_estimate
+from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import document_evaluation, refuse_other_tokenizer
@@ -95,6 +96,7 @@ def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Steps from the horizon; a token of a full row attends to half of it."""
+    refuse_warm(settings.optimizer, inputs.one("from"))
     parent, tokens = inputs.one("from").get("model"), inputs.one("tokens")
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
@@ -160,7 +162,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         seed=stage.seed,
     )
     with training_session(place) as session:
-        model = load_model(inputs["from"].path / MODEL_FOLDER, session.device, prepare=session.prepare)
+        parent_model = input_model(stage, inputs)
+        model = load_model(parent_model.folder, session.device, prepare=session.prepare)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         parent, config = model.config, extended_config(model.config, settings)
         held_back = TokenStore(source.path, "validation")
@@ -179,7 +182,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         steps = steps_of(settings.horizon, settings.batch_tokens, config, rows.plan.num_tokens, seen)
         evaluate = document_evaluation(model, tokenizer, stage, source, session)
         kept = training_checkpoints(settings, place, session)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
+        reports = training_reports(
+            model, loader.batches, next_token_loss, steps, settings, place, session, kept, parent_model
+        )
         meter = Meter(place, model, seen)
         last = follow(reports, place, session, evaluate, kept, meter)
         results = training_results(place, last, config, meter) | {"packing": rows.statistics()}

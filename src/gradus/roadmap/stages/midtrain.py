@@ -18,7 +18,7 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import Settings as Table
 from gradus.model.config import ModelConfig
-from gradus.roadmap.lineage import fine_tuned_problem
+from gradus.roadmap.lineage import fine_tuned_problem, refuse_warm
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import TextSettings, text_estimate, train_on
@@ -80,6 +80,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     parent, tokens = inputs.one("from"), inputs.one("tokens")
     if problem := fine_tuned_problem(parent, settings.allow_fine_tuned):
         raise ConfigError(problem)
+    refuse_warm(settings.optimizer, parent)
     if "model" not in parent:
         return Estimate(notes=("the model is not known yet",))
     talked = sum(float(inputs.named(entry.source).get("tokens", 0.0)) for entry in settings.mixture)

@@ -10,28 +10,32 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
-from gradus.core.home import MODEL_FOLDER
 from gradus.model.config import ModelConfig
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 
 VERSION = 1
 MAKES = "pairs"
 INPUTS = (
-    Input("from", ("sft", "dpo", "import")),
+    Input("from", ("sft", "dpo", "grpo", "import")),
     Input("prompts", ("pool",)),
 )
 PAIRED_FRACTION = 0.2  # of the prompts, those with a right and a wrong answer among their samples, for plans
 
 
 class Settings(StageSettings):
-    """num_prompts: conversations of the pool whose last question is asked. samples: answers to each of them."""
+    """num_prompts: conversations of the pool whose last question is asked. samples: answers to each of them.
+
+    reject_artifacts: an answer with an artifact (HTML tags, stock labels, hedges, loops, ...) fails.
+    """
 
     num_prompts: int = Field(default=500, ge=1)
     samples: int = Field(default=4, ge=2)
     temperature: float = Field(default=0.9, gt=0.0)
     max_tokens: int = Field(default=256, ge=1)
+    reject_artifacts: bool = False
 
     def smoke(self) -> Self:
         """A few prompts with short answers."""
@@ -59,17 +63,23 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Ask, sample, judge, pair. Results count what passed, what failed and why prompts gave no pair."""
     from gradus.data.pool import read_pool, write_pairs
     from gradus.engine.load import load_engine
-    from gradus.posttrain.pairs import PairSettings, make_pairs, prompt_from_conversation
+    from gradus.posttrain.pairs import PairSettings, make_pairs
+    from gradus.posttrain.prompts import prompt_from_conversation
 
     settings: Settings = stage.settings
-    engine = load_engine(inputs["from"].path / MODEL_FOLDER)
+    parent = input_model(stage, inputs)
+    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer)
     answered = (row for row in read_pool(inputs["prompts"].path, "train") if row.messages[-1].role == "assistant")
     pool = list(answered)
     # Evenly spread over the pool, so that every kind of row is asked.
     chosen = pool[:: max(1, len(pool) // settings.num_prompts)][: settings.num_prompts]
     prompts = [prompt_from_conversation(row) for row in chosen]
     asked = PairSettings(
-        samples=settings.samples, temperature=settings.temperature, seed=stage.seed, max_tokens=settings.max_tokens
+        samples=settings.samples,
+        temperature=settings.temperature,
+        seed=stage.seed,
+        max_tokens=settings.max_tokens,
+        reject_artifacts=settings.reject_artifacts,
     )
     with place.progress.task("sampling answers", len(prompts) * settings.samples, "answers") as task:
         result = make_pairs(engine, prompts, asked, on_progress=lambda done, _: task.update(done))

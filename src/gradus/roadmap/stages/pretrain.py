@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -10,12 +10,14 @@ from pydantic import Field, model_validator
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
+from gradus.core.gate import Gate
 from gradus.core.home import MODEL_FOLDER
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config, toy_model
 from gradus.roadmap.estimate import steps_of, training_estimate
-from gradus.roadmap.lineage import fine_tuned_problem, shape_problem
+from gradus.roadmap.lineage import fine_tuned_problem, refuse_warm, shape_problem
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.scaling import law_note, law_settings, stage_law
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
@@ -46,11 +48,13 @@ MAKES = "pretrain"
 INPUTS = (
     Input("tokens", ("tokens",)),
     # A fine-tuned parent is refused unless it is allowed; see lineage.py.
-    Input("from", MODEL_KINDS, required=False),
+    # Merged experts are for here alone: their routers have learned nothing yet.
+    Input("from", (*MODEL_KINDS, "experts"), required=False),
 )
 PARALLEL = True
 SAMPLE_TOKENS = 64
 BOOKMARK = "bookmark.json"
+GAIN = "gain_over_best_expert"  # bits per byte
 
 
 class TextSettings(TrainingSettings):
@@ -111,6 +115,11 @@ class Settings(TextSettings):
         return super().smoke().model_copy(update={"model": toy_model(self.model)})
 
 
+def own_gates(parents: Mapping[str, Sequence[str]]) -> tuple[Gate, ...]:
+    """Merged experts have to be no worse than the best of them alone."""
+    return (Gate(measure=GAIN, at_least=0.0),) if "experts" in parents.get("from", ()) else ()
+
+
 def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
     """Everything comes from other stages."""
     return {}
@@ -119,6 +128,7 @@ def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Steps from the horizon; FLOPs from the model's shape. Errors: ConfigError for a parent that is not allowed."""
     tokens = inputs.one("tokens")
+    refuse_warm(settings.optimizer, inputs.one("from"))
     config = model_config(settings.model, int(tokens.get("vocab_size", 8192)), settings.context)
     if "from" in stage.references:
         parent = inputs.one("from")
@@ -130,6 +140,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         if _writes_model(stage):
             problems.append(shape_problem(known, config, settings.allow_other_depth))
             depth = config.depth
+            if depth > known.depth and settings.optimizer.state == "warm":
+                problems.append('optimizer = "warm": new layers have no optimizer state; write optimizer = "fresh"')
         _refuse(problems)
         config = known.model_copy(update={"depth": depth})
     return text_estimate(config, settings, tokens, device, stage.kind)
@@ -243,7 +255,10 @@ def train_on(
                 place.progress.line(f"  warning: {warning}")
         evaluate = document_evaluation(model, tokenizer, stage, source, session)
         kept = training_checkpoints(settings, place, session)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
+        parent = input_model(stage, inputs) if "from" in inputs else None
+        reports = training_reports(
+            model, loader.batches, next_token_loss, steps, settings, place, session, kept, parent
+        )
         meter = Meter(place, model, packed.mean_context)
         last = follow(reports, place, session, evaluate, kept, meter)
         results = training_results(place, last, model.config, meter)
@@ -251,6 +266,8 @@ def train_on(
         if session.world.is_main:
             loader.bookmark(last.data_step).write(place.work / BOOKMARK)
         results |= {"packing": packed.statistics(), "epochs": loader.epochs_before(last.data_step)}
+        if "from" in inputs and inputs["from"].manifest.kind == "experts":
+            results[GAIN] = float(inputs["from"].results["bpb"]) - float(results["bpb"])
         if mixture is not None:
             results["mixture"] = [asdict(share) for share in mixture.shares(loader.order.place(last.data_step))]
         return place.commit(results)
@@ -269,7 +286,7 @@ def _model(
         config = model_config(settings.model, tokenizer.vocab_size, settings.context)
         return build_model(config, generator, device, prepare=session.prepare)
     refuse_other_tokenizer(inputs["from"], tokenizer)
-    folder = inputs["from"].path / MODEL_FOLDER
+    folder = input_model(stage, inputs).folder
     if isinstance(settings, Settings) and _writes_model(stage):
         written, parent = model_config(settings.model, tokenizer.vocab_size, settings.context), load_config(folder)
         _refuse([shape_problem(parent, written, settings.allow_other_depth)])
@@ -281,6 +298,12 @@ def _model(
 def _parent(stage: Stage, inputs: Inputs) -> Artifact:
     if "from" not in inputs:
         raise ConfigError(f'stage "{stage.name}": continue_data needs `from`, the stage whose data is continued')
+    checkpoint = stage.references["from"][0].checkpoint
+    if checkpoint not in (None, "latest"):
+        raise ConfigError(
+            f"continue_data begins where the stage of `from` ended, not at its checkpoint @{checkpoint}; leave one of "
+            "the two out"
+        )
     return inputs["from"]
 
 

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
-from gradus.core.home import MODEL_FOLDER
+from gradus.core.quantity import Quantity
 from gradus.data.length_policy import LengthPolicy
-from gradus.data.mixture import MixtureEntry
-from gradus.model.config import ModelConfig
+from gradus.data.mixture import (
+    MixtureEntry,
+    MixtureShare,
+    WeighedBy,
+    check_mixture,
+    expected_shares,
+    mixture_warnings,
+    validation_documents,
+)
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.roadmap.estimate import training_estimate
+from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
+from gradus.roadmap.preflight import larger_batch, long_conversations, said, separate_habits
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
     MODEL_KINDS,
@@ -56,16 +67,30 @@ LINT_SAMPLE = 10  # rows of every thousand that get the checks which cost more r
 
 
 class Settings(TrainingSettings):
-    """mixture: pools with epochs and max_rows. epochs: passes over the whole mixture.
+    """mixture: pools with epochs or weights, and caps. epochs: passes over the whole mixture. weigh_by: whether weights
+    are shares of the tokens or of the conversations. mixture_size: of one pass over a mixture by weights ("3M tokens",
+    or "20_000 documents" by rows); as large as it can be without repeating a source if None.
 
     row_length: tokens of a packed row, the model's context if None; a longer conversation meets length_policy.
+    packing: "whole" places conversations longest first, each where it fits best; "tight" searches on where that leaves
+    rows with room, at row lengths up to 1,024.
+    lora: train adapters of this rank instead of the weights; the artifact holds them in adapter/, merged in model/.
     """
 
     mixture: tuple[MixtureEntry, ...] = Field(min_length=1)
     epochs: float = Field(default=1.0, gt=0)
+    weigh_by: WeighedBy = "tokens"
+    mixture_size: Quantity | None = None
     row_length: int | None = Field(default=None, ge=8)
     length_policy: LengthPolicy = "drop"
+    packing: Literal["whole", "tight"] = "whole"
     steps_at_most: int | None = Field(default=None, ge=1)
+    lora: LoraSettings | None = None
+
+    @model_validator(mode="after")
+    def _mixture_goes_together(self) -> Settings:
+        check_mixture(self.mixture, self.mixture_size, self.weigh_by)
+        return self
 
     def smoke(self) -> Self:
         """A handful of steps."""
@@ -79,17 +104,13 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Tokens from the pools' conversations; the head works on answers only."""
+    refuse_warm(settings.optimizer, inputs.one("from"), settings.lora)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
     config = ModelConfig(**parent)
-    tokens = rows = 0.0
-    for entry in settings.mixture:
-        pool = inputs.named(entry.source)
-        known = float(pool.get("conversations", 0))
-        taken = entry.epochs * min(known, entry.max_rows or known)
-        rows += taken
-        tokens += taken * float(pool.get("tokens_per_conversation", TOKENS_PER_CONVERSATION))
+    shares, notes = _expected(settings, inputs)
+    tokens, rows = sum(share.tokens for share in shares), sum(share.rows for share in shares)
     mean = tokens / rows / 2 if rows else TOKENS_PER_CONVERSATION / 2
     row_length = min(settings.row_length or config.context, config.context)
     # A packed row is as good as full.
@@ -104,16 +125,37 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         kind=stage.kind,
         mean_context=mean,
         head_fraction=TRAINED_FRACTION,
+        lora=settings.lora,
         evaluated_tokens=(steps // settings.evaluate_every + 1) * min(EVALUATED_TOKENS, 0.01 * tokens),
     )
-    return replace(estimate, seconds=(estimate.seconds or 0.0) + device.seconds("render", rows))
+    return replace(
+        estimate,
+        seconds=(estimate.seconds or 0.0) + device.seconds("render", rows),
+        notes=(*estimate.notes, *notes),
+    )
+
+
+def _expected(settings: Settings, inputs: Expected) -> tuple[list[MixtureShare], list[str]]:
+    """What a plan knows of the mixture's shares, and what it says of them."""
+    known = {}
+    for entry in settings.mixture:
+        pool = inputs.named(entry.source)
+        if pool.get("conversations"):
+            each = float(pool.get("tokens_per_conversation", TOKENS_PER_CONVERSATION))
+            known[entry.source] = (float(pool["conversations"]), each)
+    if len(known) < len(settings.mixture):
+        return [], ["the size of the mixture is not known yet"]
+    shares = expected_shares(settings.mixture, known, settings.mixture_size, settings.weigh_by)
+    notes = [f"about {share}" for share in shares] if len(shares) > 1 else []
+    pools = {entry.source: inputs.named(entry.source) for entry in settings.mixture}
+    return shares, [*notes, *mixture_warnings(shares), *separate_habits(pools)]
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Lint and render the pools, pack whole conversations, train on answers."""
     from gradus.conversation.formats.hermes import HermesFormat
     from gradus.data.loader import RowLoader
-    from gradus.data.mixture import mixture_documents, mixture_warnings
+    from gradus.data.mixture import mixture_documents
     from gradus.data.pack import pack_plan
     from gradus.model.weights import load_model
     from gradus.tokenizer.loading import load_tokenizer
@@ -121,18 +163,20 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.precision import compute_dtype
 
     settings: Settings = stage.settings
-    parent = inputs["from"]
-    tokenizer = load_tokenizer(parent.path / MODEL_FOLDER)
+    parent = input_model(stage, inputs)
+    tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.path / MODEL_FOLDER, session.device, prepare=session.prepare)
+        model = load_model(parent.folder, session.device, prepare=session.prepare, lora=settings.lora, seed=stage.seed)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
         store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
-        documents, shares = mixture_documents(store, settings.mixture, stage.seed)
-        for warning in mixture_warnings(shares):
-            place.progress.line(f"  warning: {warning}")
-        packed = pack_plan(store.lengths, row_length, mode="whole", documents=documents)
+        documents, shares = mixture_documents(
+            store, settings.mixture, stage.seed, settings.mixture_size, settings.weigh_by
+        )
+        for line in [*(f"  {share}" for share in shares), *_warnings(stage, inputs, shares, counts, row_length)]:
+            place.progress.line(line)
+        packed = pack_plan(store.lengths, row_length, mode=settings.packing, documents=documents)
         loader = RowLoader(
             store,
             packed,
@@ -145,14 +189,32 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         steps = loader.order.steps_for_epochs(settings.epochs)
         steps = min(steps, settings.steps_at_most or steps)
         kept = training_checkpoints(settings, place, session)
-        reports = training_reports(model, loader.batches, next_token_loss, steps, settings, place, session, kept)
-        evaluate = _evaluation(model, form, stage, inputs, place, session, row_length)
+        reports = training_reports(
+            model, loader.batches, next_token_loss, steps, settings, place, session, kept, parent
+        )
+        evaluate = _evaluation(model, form, stage, inputs, place, session, row_length, shares)
         meter = Meter(place, model, packed.mean_context, store.trained_fraction)
         last = follow(reports, place, session, evaluate, kept, meter)
         results = training_results(place, last, model.config, meter)
         save_final_model(place, session, model, tokenizer, form.chat_template)
         results |= {"packing": packed.statistics(), "mixture": [asdict(s) for s in shares], "counts": counts}
         return place.commit(results)
+
+
+def _warnings(
+    stage: Stage, inputs: Inputs, shares: Sequence[MixtureShare], counts: dict[str, Any], row_length: int
+) -> list[str]:
+    """What is said before the first step."""
+    settings, parent = stage.settings, inputs["from"]
+    pools = {entry.source: inputs.named(entry.source).results for entry in settings.mixture}
+    return said(
+        [
+            *mixture_warnings(shares),
+            *separate_habits(pools),
+            *long_conversations(counts["whole_tokens"], row_length, settings.length_policy),
+            *larger_batch(settings.micro_rows, row_length, parent.manifest.settings, parent.results.get("model", {})),
+        ]
+    )
 
 
 def _conversations(split: Any, stage: Stage, inputs: Inputs) -> Iterator[Conversation]:
@@ -197,16 +259,26 @@ def _rendered(
 
 
 def _evaluation(
-    model: Transformer, form: Format, stage: Stage, inputs: Inputs, place: Place, session: Session, row_length: int
+    model: Transformer,
+    form: Format,
+    stage: Stage,
+    inputs: Inputs,
+    place: Place,
+    session: Session,
+    row_length: int,
+    shares: Sequence[MixtureShare],
 ) -> Callable[[], Evaluation]:
-    """What happens at an evaluation: loss on held-back answers, and replies to a few held-back questions."""
+    """What happens at an evaluation: loss on held-back answers, and replies to a few held-back questions.
+
+    Answers are held back from each pool by its share of the mixture.
+    """
     import torch
 
     from gradus.data.loader import rows_in_order
     from gradus.data.pack import pack_plan
     from gradus.engine.engine import Engine
     from gradus.engine.turn import PromptTooLongError, Request
-    from gradus.posttrain.pairs import prompt_from_conversation
+    from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.tools.toolbox import ToolBox
     from gradus.train.losses import next_token_loss
     from gradus.train.sharding import whole_weights
@@ -219,8 +291,8 @@ def _evaluation(
     if not len(store.lengths):
         place.progress.line("  warning: every held-back conversation is too long for the model; no validation loss")
         return lambda: Evaluation({})
-    limit = int((store.lengths.cumsum() <= EVALUATED_TOKENS).sum())
-    packed = pack_plan(store.lengths, row_length, mode="whole", documents=range(max(1, limit)))
+    documents = validation_documents(store, shares, EVALUATED_TOKENS)
+    packed = pack_plan(store.lengths, row_length, mode="whole", documents=documents)
     engine = Engine(model, form.tokenizer, form, ToolBox())
 
     def answerable(conversation: Conversation) -> bool:

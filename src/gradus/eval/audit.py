@@ -1,0 +1,153 @@
+"""The artifact audit: how often a model's own answers hold artifacts, over seeded samples.
+
+Kinds are those of conversation.artifacts, found in the answers (loops also in the thinking), and what went wrong with
+the turn itself: thinking that never closed, other malformed markup, no stop token. A rate of 0 in n has 3 / n as its
+upper bound (the rule of three: 0 in 100 means below 3 %), any other the Wilson interval's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gradus.conversation.artifacts import ARTIFACTS, find_artifacts
+from gradus.conversation.checks import AssistantTurn, ThinkClosed
+from gradus.conversation.messages import Conversation
+from gradus.core.errors import DataError
+from gradus.core.fingerprint import digest
+from gradus.core.statistics import rule_of_three, wilson
+from gradus.engine.engine import Engine
+from gradus.engine.sampling import Sampling
+from gradus.engine.turn import PromptTooLongError, Request
+
+UNCLOSED_THINK, MALFORMED, MISSING_STOP = "unclosed_think", "malformed", "missing_stop"
+_THINK_CLOSED = ThinkClosed(kind="think_closed")
+KINDS = (*ARTIFACTS, UNCLOSED_THINK, MALFORMED, MISSING_STOP)
+
+
+@dataclass(frozen=True)
+class AuditedSample:
+    """One answer: the prompt's id and number of the sample, the kinds found in it, and where the first one stands."""
+
+    id: str
+    kinds: tuple[str, ...]
+    answer: str
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """All samples of one model."""
+
+    model: str
+    samples: tuple[AuditedSample, ...]
+    seconds: float = 0.0
+    decoding: dict[str, Any] = field(default_factory=dict)
+
+    def measures(self) -> dict[str, Any]:
+        """What a gate can name: "clean", and the rate of "any" and of each kind.
+
+        "clean", the share of answers without any artifact, has 0 or 1 by item for paired tests (higher is better).
+        """
+        n = len(self.samples)
+        found = {"any": _rate(sum(bool(sample.kinds) for sample in self.samples), n)}
+        for kind in KINDS:
+            found[kind] = _rate(sum(kind in sample.kinds for sample in self.samples), n)
+        clean = n - int(found["any"]["successes"])
+        low, high = wilson(clean, n)
+        items = {sample.id: int(not sample.kinds) for sample in self.samples}
+        measure = {"value": clean / n, "n": n, "successes": clean, "lower": low, "upper": high, "items": items}
+        return {"clean": measure} | found
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"model", "rates", "samples"}`."""
+        samples = [{"id": s.id, "kinds": list(s.kinds), "answer": s.answer, "excerpt": s.excerpt} for s in self.samples]
+        rates = {name: measure for name, measure in self.measures().items() if name != "clean"}
+        return {"model": self.model, "decoding": self.decoding, "rates": rates, "samples": samples}
+
+
+def _rate(successes: int, n: int) -> dict[str, float | int]:
+    low, high = wilson(successes, n)
+    return {
+        "value": successes / n,
+        "n": n,
+        "successes": successes,
+        "lower": low,
+        "upper": high if successes else rule_of_three(n),
+    }
+
+
+def turn_artifacts(turn: AssistantTurn) -> list[tuple[str, str]]:
+    """(kind, excerpt) of everything that is wrong with an assistant's turn, in the order of KINDS by message."""
+    found: list[tuple[str, str]] = []
+    for message in turn.messages:
+        if message.role == "assistant":
+            found += [(item.kind, item.excerpt) for item in find_artifacts(message.content)]
+            found += [(item.kind, item.excerpt) for item in find_artifacts(message.reasoning_content or "", ("loop",))]
+    unclosed = _THINK_CLOSED.failure(turn)
+    if unclosed is not None:
+        found.append((UNCLOSED_THINK, unclosed))
+    found += [(MALFORMED, problem) for problem in turn.problems if problem != unclosed]
+    if turn.finish_reason != "stop":
+        found.append((MISSING_STOP, f"ended by {turn.finish_reason}"))
+    return found
+
+
+def questions(conversations: Iterable[Conversation], at_most: int) -> list[Conversation]:
+    """Conversations up to their last user message, evenly spread over those given; rows without one are left out."""
+    found = []
+    for conversation in conversations:
+        last = max((i for i, message in enumerate(conversation.messages) if message.role == "user"), default=-1)
+        if last >= 0:
+            found.append(replace(conversation, messages=conversation.messages[: last + 1]))
+    return found[:: max(1, len(found) // at_most)][:at_most]
+
+
+def audit(
+    engine: Engine,
+    prompts: Sequence[Conversation],
+    num_samples: int,
+    sampling: Sampling,
+    *,
+    model: str = "",
+    max_tokens: int = 256,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> AuditResult:
+    """Draw `num_samples` answers, the prompts in turn, and look through them.
+
+    prompts: conversations that end with a user message. sampling: its seed starts the stream of each sample. Prompts
+    longer than the model's context are passed over. Errors: DataError where none is left.
+    """
+    begin = time.perf_counter()
+    asked: list[tuple[str, Request]] = []
+    rounds = -(-num_samples // max(1, len(prompts)))
+    for number in range(rounds):
+        for prompt in prompts[: num_samples - number * len(prompts)]:
+            stream = digest([sampling.seed, prompt.id, number])
+            drawn = sampling.model_copy(update={"seed": int(stream[:16], 16)})
+            request = Request(prompt, sampling=drawn, max_tokens=max_tokens)
+            try:
+                engine.check(request)
+            except PromptTooLongError:
+                continue
+            asked.append((f"{prompt.id}#{number}", request))
+    if not asked:
+        raise DataError(f"none of {len(prompts)} prompts can be asked: each is as long as the model's context")
+    done = 0
+
+    def count(*_: object) -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(asked))
+
+    replies = engine.generate([request for _, request in asked], count)
+    samples = []
+    for (name, _), reply in zip(asked, replies, strict=True):
+        found = turn_artifacts(reply.turn)
+        kinds = tuple(dict.fromkeys(kind for kind, _ in found))
+        samples.append(AuditedSample(name, kinds, reply.turn.answer, found[0][1] if found else ""))
+    decoding = sampling.model_dump() | {"max_tokens": max_tokens}
+    return AuditResult(model, tuple(samples), time.perf_counter() - begin, decoding)

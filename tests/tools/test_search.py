@@ -1,0 +1,180 @@
+"""Search in one's own documents: the right passage first, any text a query, results whole whatever is in them."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from gradus.cli.main import app
+from gradus.conversation.messages import ToolCall
+from gradus.core.errors import DataError, ToolError
+from gradus.data.drops import DropLog
+from gradus.data.titled_texts import titled_texts
+from gradus.tools.passages import TitledText, passages
+from gradus.tools.search_index import SearchIndex, build_index
+from gradus.tools.web_search import MOST_CHARACTERS, results_text, search_toolbox
+
+DOCUMENTS = [
+    TitledText("Bees", "bees.md", "A hive has one queen.\n\nWorkers live six weeks in summer."),
+    TitledText("Lighthouses", "sea/light.md", "The lamp of Ar-Men was lit in 1881. Keepers dreaded the winter storms."),
+    TitledText("Café notes", "cafe.txt", "The café opens at nine. Espresso costs two euros."),
+    TitledText("京都", "kyoto.txt", "京都の寺は春に混みます。桜が咲くからです。"),
+    TitledText("Markers", "m.txt", "<|im_end|> <tool_call>{}</tool_call> keep calm"),
+]
+
+
+@pytest.fixture
+def index(tmp_path):
+    path = tmp_path / "documents.index"
+    build_index(path, DOCUMENTS)
+    with_index = SearchIndex(path)
+    yield with_index
+    with_index.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "url"),
+    [
+        ("how long do worker bees live", "bees.md"),
+        ("keeper storm", "sea/light.md"),  # stems
+        ("CAFE", "cafe.txt"),  # case and accents
+        ("桜", "kyoto.txt"),
+        ("寺は春", "kyoto.txt"),
+        ("lighthouse", "sea/light.md"),  # in the title alone
+    ],
+)
+def test_the_fitting_passage_comes_first(index, query, url):
+    assert index.search(query)[0].url == url
+
+
+def test_passages_with_all_words_come_before_those_with_some(tmp_path):
+    texts = ["red " * 40, "a red boat", "a boat " * 20]
+    build_index(tmp_path / "i", [TitledText("t", f"{n}", text) for n, text in enumerate(texts)])
+    found = SearchIndex(tmp_path / "i").search("red boat")
+    assert found[0].url == "1"
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    "query", ['"', "AND OR NOT", "NEAR(a b", "title:x", "a*", "-x", "^", "\x00", "'; DROP TABLE words", "\ud83d\ude00"]
+)
+def test_any_text_is_a_query(index, query):
+    text = query.encode("utf-16", "surrogatepass").decode("utf-16")
+    assert isinstance(index.search(text), list)
+
+
+def test_nothing_to_look_for_finds_nothing(index):
+    assert index.search("") == index.search("?!") == index.search("zebra") == []
+
+
+def test_one_document_does_not_fill_the_results(tmp_path):
+    long = "\n\n".join(f"the boat number {i} " + "x" * 500 for i in range(20))
+    build_index(tmp_path / "i", [TitledText("long", "long", long), TitledText("short", "short", "one boat")])
+    assert sorted(hit.url for hit in SearchIndex(tmp_path / "i").search("boat", 5)) == ["long", "long", "short"]
+
+
+def test_passages_lose_nothing_but_white_space():
+    text = "One.\n\nTwo is a sentence. Three too.\n\n" + "word " * 400 + "\n\n" + "y" * 2500
+    cut = passages(text, 300)
+    assert max(map(len, cut)) <= 300
+    assert "".join("".join(cut).split()) == "".join(text.split())
+    assert passages("  \n ") == []
+
+
+def test_passages_keep_lines_and_indentation():
+    text = "Steps:\n- one\n    deeper\n- two\n\nEnd. " + "More words follow. " * 20
+    assert passages(text, 900) == [text.strip()]
+    assert passages(text, 200)[0].startswith("Steps:\n- one\n    deeper\n- two\n\nEnd. More")
+
+
+def test_an_index_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "i"
+    build_index(path, DOCUMENTS)
+    before = path.read_bytes()
+
+    def broken():
+        yield DOCUMENTS[0]
+        raise DataError("a file vanished")
+
+    with pytest.raises(DataError):
+        build_index(path, broken())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["i"]
+
+
+def test_an_index_that_cannot_be_written_is_told_with_its_name(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises((ToolError, OSError), match="folder"):
+        build_index(tmp_path / "folder", DOCUMENTS)
+
+
+def test_what_is_no_index_is_refused_with_the_command(tmp_path):
+    (tmp_path / "text").write_text("no index" * 1000)
+    for name in ("text", "nowhere"):
+        with pytest.raises(ToolError, match="make one with: gradus index FOLDER --out"):
+            SearchIndex(tmp_path / name)
+
+
+# The tool
+
+
+def test_the_tool_answers_with_numbered_results(index):
+    toolbox = search_toolbox(index)
+    assert toolbox.names == ("calculator", "web_search")
+    reply = toolbox.run(ToolCall("c1", "web_search", {"query": "queen of the hive"}))
+    first = json.loads(reply.content)["results"][0]
+    assert first == {"number": 1, "title": "Bees", "url": "bees.md", "text": DOCUMENTS[0].text}
+    assert reply.tool_call_id == "c1"
+
+
+def test_markers_in_results_stay_text(index):
+    reply = search_toolbox(index).run(ToolCall("c1", "web_search", {"query": "keep calm"}))
+    assert json.loads(reply.content)["results"][0]["text"] == DOCUMENTS[4].text
+
+
+def test_a_search_that_fails_is_an_error_and_no_empty_success(index):
+    toolbox = search_toolbox(index)
+    assert toolbox.run(ToolCall("c", "web_search", {"query": " "})).content == "error: empty query"
+    assert toolbox.run(ToolCall("c", "web_search", {"query": "x" * 500})).content.startswith("error: query longer")
+    assert toolbox.run(ToolCall("c", "web_search", {"query": "zebra"})).content == '{"results": []}'
+    index._file.execute("PRAGMA query_only = OFF")
+    index._matching = lambda *a: (_ for _ in ()).throw(ToolError("the search took longer than 5 s"))
+    assert toolbox.run(ToolCall("c", "web_search", {"query": "bees"})).content.startswith("error: the search took")
+
+
+def test_long_results_are_cut_and_stay_json(tmp_path):
+    texts = ['"quoted" \\ and \n lines ' * 30 + str(n) for n in range(8)]
+    build_index(tmp_path / "i", [TitledText(f"t{n}", f"u{n}", text) for n, text in enumerate(texts)])
+    hits = SearchIndex(tmp_path / "i").search("quoted lines", 5)
+    results = json.loads(results_text(hits))["results"]
+    assert len(results) == 5
+    assert sum(len(r["text"]) for r in results) <= MOST_CHARACTERS + 5 * 4
+    assert results[0]["text"].endswith(" ...")
+
+
+# Files and commands
+
+
+def test_titles_come_from_records_headings_or_names(tmp_path):
+    (tmp_path / "a.md").write_text("# On  bees\n\nThey hum.")
+    (tmp_path / "b.txt").write_text("plain")
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": "row", "title": "Row one", "url": "https://x/1"}))
+    drops = DropLog()
+    found = [(d.title, d.url) for d in titled_texts(str(tmp_path), tmp_path, drops)]
+    assert found == [("On bees", "a.md"), ("b", "b.txt"), ("Row one", "https://x/1")]
+
+
+def test_the_commands_make_an_index_and_look_into_it(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("# Bees\n\nThey hum in June.")
+    (tmp_path / "notes" / "b.md").write_text(" ")
+    out = tmp_path / "n.index"
+    made = CliRunner().invoke(app, ["index", str(tmp_path / "notes"), "--out", str(out), "--json"])
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.output)["documents"] == 1
+    shown = CliRunner().invoke(app, ["search", str(out), "humming", "june"])
+    assert "[1] Bees (a.md)" in shown.output
+    assert "nothing found" in CliRunner().invoke(app, ["search", str(out), "zebra"]).output
+    nothing = CliRunner().invoke(app, ["index", str(tmp_path / "notes" / "b.md"), "--out", str(tmp_path / "x")])
+    assert isinstance(nothing.exception, DataError)
+    assert not (tmp_path / "x").exists()
