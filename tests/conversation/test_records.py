@@ -256,6 +256,9 @@ def test_linked_messages_become_their_best_paths(tmp_path: Path):
     assert second == Quarantined(str(tmp_path / "rows.jsonl"), 2, "the tree holds no answer", source="rows.jsonl")
 
 
+_ASKED = {"role": "user", "content": "q"}
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -272,6 +275,26 @@ def test_linked_messages_become_their_best_paths(tmp_path: Path):
         ({"conversations": [{"from": "alien", "value": "x"}]}, "conversations[0].from: unknown speaker 'alien'"),
         ({"user_message": "a", "tool_calls": [{}], "assistant_response": "b"}, "tool_calls and tool_results: "),
         ({"messages": "x"}, "messages: expected a list"),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "tool_calls": [1]}]},
+            "messages[0].tool_calls[0]: expected an object",
+        ),
+        (
+            {"id": "a", "question": [[_ASKED]], "function": [], "ground_truth": ["f"]},
+            "ground_truth: expected an object",
+        ),
+        (
+            {"id": "a", "question": [[_ASKED]], "function": [], "ground_truth": [{"f": 1}]},
+            "ground_truth.f: expected an",
+        ),
+        ({"id": "a", "question": [None], "function": [], "ground_truth": [{"f": {}}]}, "question[0]: expected a list"),
+        (
+            {"dialogue_id": "a", "turns": [{"speaker": "SYSTEM", "frames": [{"service_call": {"parameters": {}}}]}]},
+            "turns[0].service_call: expected the name of a tool",
+        ),
+        # Half of an emoji, which no file of text can hold.
+        ({"instruction": "a", "output": "cut \ud83d"}, "row: not plain JSON"),
+        ({"\ud83d": 1}, r"unknown shape: keys \ud83d"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_quarantined(tmp_path: Path, row: dict[str, Any], reason: str):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from gradus.conversation.calculator_marks import RunTool, without_marks
 from gradus.conversation.messages import Conversation, Message, Pair, messages_from_json, tools_from_json
-from gradus.conversation.record_values import Row, RowError, text_of, with_thinking_apart
+from gradus.conversation.record_values import Row, RowError, first_of, text_of, with_thinking_apart
 
 _HELPFUL_HARMLESS = re.compile(r"\n\n(Human|Assistant):")
 
@@ -32,8 +32,7 @@ def from_preference(row: Row, run_tool: RunTool | None) -> Iterator[Pair]:
 
 def from_asked_preference(row: Row, run_tool: RunTool | None) -> Iterator[Pair]:
     """{question or input, chosen, rejected}, with the system message of the set where it has one (Orca)."""
-    question = text_of(row["question"] if "question" in row else row["input"])
-    yield pair(question, row["chosen"], row["rejected"], row)
+    yield pair(text_of(first_of(row, "question", "input")), row["chosen"], row["rejected"], row)
 
 
 def from_whole_sides(row: Row, run_tool: RunTool | None) -> Iterator[Pair]:

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 
 from gradus.conversation.calculator_marks import CALCULATOR, RunTool, has_marks, worked_with_calls
 from gradus.conversation.messages import Conversation, Message
-from gradus.conversation.record_values import Row, answer_of, exchange, list_of, text_of, worked_solution
+from gradus.conversation.record_values import (
+    Row,
+    answer_of,
+    exchange,
+    first_of,
+    list_of,
+    text_of,
+    worked_solution,
+)
 
 
 def from_reasoning(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
@@ -18,14 +26,14 @@ def from_reasoning(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]
 
 def from_thinking_apart(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
     """{problem, X, Y}: a model's thinking and its answer in columns of their own (DeepSeek R1's outputs)."""
-    thinking = next(row[key] for key in ("message_thinking", "deepseek_reasoning") if key in row)
-    answer = next(row[key] for key in ("message_content", "deepseek_solution") if key in row)
+    thinking = first_of(row, "message_thinking", "deepseek_reasoning")
+    answer = first_of(row, "message_content", "deepseek_solution")
     yield exchange(text_of(row["problem"]), Message("assistant", text_of(answer), text_of(thinking) or None), row)
 
 
 def from_question(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
     """{question or problem, answer}, with calculator marks as calls (GSM8K)."""
-    question, answer = text_of(row["question"] if "question" in row else row["problem"]), text_of(row["answer"])
+    question, answer = text_of(first_of(row, "question", "problem")), text_of(row["answer"])
     if has_marks(answer):
         messages = worked_with_calls(question, answer, run_tool)
         yield Conversation(messages, (CALCULATOR,), id=text_of(row.get("id")))
@@ -35,9 +43,8 @@ def from_question(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
 
 def from_solution(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
     """{question or problem, solution or generated_solution}: the solution is the answer, thinking in it apart."""
-    question = text_of(row["question"] if "question" in row else row["problem"])
-    solution = row["solution"] if row.get("solution") is not None else row["generated_solution"]
-    yield exchange(question, answer_of(text_of(solution)), row)
+    question, solution = first_of(row, "question", "problem"), first_of(row, "solution", "generated_solution")
+    yield exchange(text_of(question), answer_of(text_of(solution)), row)
 
 
 def from_long_solution(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:

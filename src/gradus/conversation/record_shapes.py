@@ -34,7 +34,9 @@ from gradus.conversation.record_values import (
     answer_of,
     declared_tools,
     exchange,
+    first_of,
     json_of,
+    list_of,
     text_of,
     with_thinking_apart,
 )
@@ -118,13 +120,13 @@ def _from_messages(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
     plain: list[JsonObject] = []
     for index, message in enumerate(messages):
         plain += _plain_messages(message, f"messages[{index}]")
+    read = with_thinking_apart(messages_from_json(plain, "messages"))
     tools = declared_tools(row.get("tools"))
-    calls = {call["name"] for message in plain for call in message.get("tool_calls") or () if "name" in call}
-    if not tools and CALCULATOR.name in calls:
+    if not tools and any(call.name == CALCULATOR.name for message in read for call in message.tool_calls):
         tools = (CALCULATOR,)
     think = row.get("think")
     yield Conversation(
-        with_thinking_apart(messages_from_json(plain, "messages")),
+        read,
         tools,
         source=text_of(row.get("source")),
         id=text_of(row.get("id")),
@@ -148,9 +150,10 @@ def _plain_messages(message: object, where: str) -> list[JsonObject]:
             case "text":
                 now["content"] += text
             case "reasoning" | "thinking":
-                now["reasoning_content"] = now.get("reasoning_content", "") + text
+                now["reasoning_content"] = text_of(now.get("reasoning_content")) + text
             case "tool_call":
-                now.setdefault("tool_calls", []).append(arguments_from_json(text, f"{where}.content"))
+                before = list_of(now.get("tool_calls"), f"{where}.tool_calls", least=0)
+                now["tool_calls"] = [*before, arguments_from_json(text, f"{where}.content")]
             case "python":  # nanochat's calculator: an expression, its output, and on in the same message
                 now["tool_calls"] = [{"name": CALCULATOR.name, "arguments": {"expression": text}}]
             case "python_output":
@@ -225,8 +228,7 @@ def _from_instruction(row: Row, run_tool: RunTool | None) -> Iterator[Converted]
     if row.get("chosen") is not None and row.get("rejected") is not None:
         yield pair(question, row["chosen"], row["rejected"], row)
         return
-    answer = next((row[key] for key in ("output", "response") if key in row), None)
-    yield exchange(question, answer_of(text_of(answer)), row)
+    yield exchange(question, answer_of(text_of(first_of(row, "output", "response"))), row)
 
 
 def _from_instances(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
@@ -255,7 +257,7 @@ _ALPACA_PROMPT = re.compile(
 
 def _from_prompt(row: Row, run_tool: RunTool | None) -> Iterator[Converted]:
     """{prompt, answer}; a prompt already written in Alpaca's frame is taken out of it."""
-    answer = next((row[key] for key in ("answer", "completion", "response", "output") if key in row), None)
+    answer = first_of(row, "answer", "completion", "response", "output")
     if answer is None:
         raise DataError("a prompt without an answer")
     prompt = text_of(row["prompt"])

@@ -33,6 +33,19 @@ def text_of(value: object) -> str:
     raise DataError(f"expected text, found {type(value).__name__}")
 
 
+def first_of(row: Row, *keys: str) -> Any:
+    """What stands in the first of these columns that holds anything, None where none does."""
+    return next((row[key] for key in keys if row.get(key) is not None), None)
+
+
+def name_of(value: object, where: str) -> str:
+    """The name of a tool, which is not empty. Errors: DataError."""
+    name = text_of(value)
+    if not name:
+        raise DataError(f"{where}: expected the name of a tool, found none")
+    return name
+
+
 def json_of(text: str, where: str) -> Any:
     """The value behind JSON text. Errors: DataError."""
     try:

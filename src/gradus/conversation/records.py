@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from gradus.conversation.calculator_marks import RunTool
 from gradus.conversation.message_trees import message_forest
-from gradus.conversation.messages import Conversation, Pair
+from gradus.conversation.messages import Conversation, Pair, check_json_text
 from gradus.conversation.record_shapes import convert_row
 from gradus.conversation.record_values import RowError
 from gradus.core.compression import COMPRESSION_DAMAGE, decompressed
@@ -86,13 +86,24 @@ def imported_rows(
                 continue
             suffix = f"-{index}" if len(found) > 1 else ""
             name = item.id + suffix if item.id else f"{stem}-{line}{suffix}"
-            yield replace(item, source=item.source or source, id=name)
+            yield _written(replace(item, source=item.source or source, id=name), file, line, source)
     yield from forest.conversations()
+
+
+def _written(item: Conversation | Pair, file: str, line: int, source: str) -> Imported:
+    """The row, where it can be written: a lone surrogate (half of an emoji that was cut) stands in no file of text."""
+    try:
+        check_json_text(item.to_json(), "row")
+    except DataError as error:
+        return _quarantined(file, line, error, source)
+    return item
 
 
 def _quarantined(file: str, line: int, error: DataError | str, source: str) -> Quarantined:
     kind = error.reason if isinstance(error, RowError) else "unreadable"
-    return Quarantined(file, line, str(error), kind, source)
+    # A reason may quote a row that is no Unicode.
+    reason = str(error).encode(errors="backslashreplace").decode()
+    return Quarantined(file, line, reason, kind, source)
 
 
 # --- golden answers that stand in a file of their own (BFCL)
@@ -140,10 +151,10 @@ class _Forest:
     def conversations(self) -> Iterator[Imported]:
         for line, found in message_forest(self._rows):
             if isinstance(found, str):
-                yield Quarantined(self._file, line, found, source=self._source)
+                yield _quarantined(self._file, line, found, self._source)
             else:
                 name = found.id or f"{Path(self._file).name.split('.')[0]}-{line}"
-                yield replace(found, source=self._source, id=name)
+                yield _written(replace(found, source=self._source, id=name), self._file, line, self._source)
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -28,6 +28,7 @@ from gradus.conversation.record_values import (
     declared_tools,
     json_of,
     list_of,
+    name_of,
     object_of,
     text_of,
     tools_of_calls,
@@ -153,7 +154,7 @@ def from_schema_guided(row: Row, run_tool: RunTool | None) -> Iterator[Conversat
                 called = object_of(called, f"{where}.service_call")
                 arguments = arguments_from_json(called.get("parameters"), f"{where}.service_call.parameters")
                 results = json.dumps(frame.get("service_results", []), ensure_ascii=False)
-                dialogue.call(text_of(called.get("method")), arguments, results)
+                dialogue.call(name_of(called.get("method"), f"{where}.service_call"), arguments, results)
         dialogue.says("user" if turn["speaker"] == "USER" else "assistant", text_of(turn.get("utterance")))
     yield dialogue.conversation(text_of(row["dialogue_id"]))
 
@@ -186,7 +187,7 @@ def _annotated_calls(dialogue: _Dialogue, annotations: Sequence[object], where: 
             case "request":
                 arguments = arguments_from_json(value, f"{where}: request of {name}")
             case "response":
-                dialogue.call(name, arguments, value)
+                dialogue.call(name_of(name, f"{where}: a response without its api_call"), arguments, value)
 
 
 # --- questions with golden calls
@@ -228,8 +229,12 @@ def from_bfcl(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
     golden = row.get("ground_truth")
     if not golden:
         raise RowError("no_answer", "there is no golden call; the right reply may be to make none")
-    calls = [{"name": name, "arguments": _golden_arguments(given)} for call in golden for name, given in call.items()]
-    messages = [*turns[0], {"role": "assistant", "content": "", "tool_calls": calls}]
+    calls = [
+        {"name": name, "arguments": _golden_arguments(object_of(given, f"ground_truth.{name}"))}
+        for call in list_of(golden, "ground_truth")
+        for name, given in object_of(call, "ground_truth").items()
+    ]
+    messages = [*list_of(turns[0], "question[0]"), {"role": "assistant", "content": "", "tool_calls": calls}]
     yield Conversation(
         messages_from_json(messages, "question"), declared_tools(row["function"]), id=text_of(row.get("id"))
     )
@@ -267,7 +272,7 @@ def from_tool_alpaca(row: Row, run_tool: RunTool | None) -> Iterator[Conversatio
         try:
             step = object_of(steps[0], "Golden_Answers")
             arguments = arguments_from_json(step.get("Action_Input"), "Action_Input")
-            call = ToolCall("call_1", text_of(step.get("Action")), arguments)
+            call = ToolCall("call_1", name_of(step.get("Action"), "Action"), arguments)
         except DataError as error:
             yield RowError("bad_call", str(error))
             continue
