@@ -163,12 +163,27 @@ def test_an_adapter_of_another_kind_or_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / ADAPTER_CONFIG_FILE).write_text(json.dumps(config | {"use_dora": True}))
     with pytest.raises(ArtifactError, match="use_dora is True, expected False"):
         load_model(tmp_path)
+    for key, value in {
+        "alpha_pattern": {"q_proj": 32},
+        "rank_pattern": {"q_proj": 2},
+        "modules_to_save": ["lm_head"],
+    }.items():
+        (tmp_path / ADAPTER_CONFIG_FILE).write_text(json.dumps(config | {key: value}))
+        with pytest.raises(ArtifactError, match=f"{key} is .*: no other adapters can be computed"):
+            load_model(tmp_path)
+    (tmp_path / ADAPTER_CONFIG_FILE).write_text("[]")
+    with pytest.raises(ArtifactError, match="expected a JSON object"):
+        load_model(tmp_path)
     (tmp_path / ADAPTER_CONFIG_FILE).write_text(json.dumps(config | {"target_modules": ["q_proj", "lm_head"]}))
     with pytest.raises(ConfigError, match="lm_head"):
         load_model(tmp_path)
     (tmp_path / ADAPTER_CONFIG_FILE).write_text(json.dumps(config))
     with TensorFiles(tmp_path, ADAPTER_WEIGHTS_FILE) as tensors:
-        stored = {name.replace("layers.1", "layers.7"): tensor[...] for name, tensor in tensors.items()}
+        whole = {name: tensor[...] for name, tensor in tensors.items()}
+    save_tensors(tmp_path / ADAPTER_WEIGHTS_FILE, whole | {"base_model.model.lm_head.weight": torch.ones(3, 3)})
+    with pytest.raises(ArtifactError, match=r"lm_head\.weight is no part of an adapter that can be computed"):
+        load_model(tmp_path)
+    stored = {name.replace("layers.1", "layers.7"): tensor for name, tensor in whole.items()}
     save_tensors(tmp_path / ADAPTER_WEIGHTS_FILE, stored)
     with pytest.raises(ArtifactError, match=r"layers\.7\..* does not fit the weights beside it"):
         load_model(tmp_path)

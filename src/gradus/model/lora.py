@@ -31,6 +31,11 @@ ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 # Our projection: the Hub's modules whose rows it stacks, and of each its place in a layer.
 _PLACES = {n: [name.removesuffix(".weight") for name in BLOCK_NAMES[n]] for n in ("qkv", "out", "gate_up", "down")}
 _PARTS = {name: [place.rpartition(".")[2] for place in places] for name, places in _PLACES.items()}
+# What PEFT's settings must be for W x + (alpha / rank) B A x to be what was trained.
+_COMPUTED: dict[str, Any] = {
+    "peft_type": "LORA", "bias": "none", "use_rslora": False, "use_dora": False, "fan_in_fan_out": False,
+    "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None,
+}  # fmt: skip
 _PLACE = {place.rpartition(".")[2]: place for places in _PLACES.values() for place in places}
 
 
@@ -151,9 +156,10 @@ def load_adapter_settings(folder: Path) -> LoraSettings | None:
         return None
     except ValueError as error:
         raise ArtifactError(f"{path} is not JSON: {error}") from None
-    wanted: dict[str, Any] = {"peft_type": "LORA", "bias": "none", "use_rslora": False, "use_dora": False}
-    for key, value in wanted.items():
-        if table.get(key, value) != value:
+    if not isinstance(table, dict):
+        raise ArtifactError(f"{path}: expected a JSON object")
+    for key, value in _COMPUTED.items():
+        if (table.get(key, value) or None) != (value or None):
             raise ArtifactError(
                 f"{path}: {key} is {table[key]!r}, expected {value!r}: no other adapters can be computed"
             )
@@ -184,6 +190,11 @@ def with_adapter(
     """
     found = dict(tensors.items())
     names = {name.removesuffix(".lora_A.weight") for name in adapter if name.endswith(".lora_A.weight")}
+    strangers = set(adapter) - {f"{name}.lora_{half}.weight" for name in names for half in "AB"}
+    if strangers:
+        raise ArtifactError(
+            f"{where}: {min(strangers)} is no part of an adapter that can be computed, a lora_A and a lora_B each"
+        )
     for name in sorted(names):
         target = name.removeprefix("base_model.model.") + ".weight"
         a, b = adapter[f"{name}.lora_A.weight"], adapter.get(f"{name}.lora_B.weight")
