@@ -1,6 +1,7 @@
 """Filters of pools: what each takes and leaves, code untouched, drops counted with samples, previews that agree."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def test_length_counts_all_answers_and_their_calls() -> None:
         (LONG, "", None),  # thinking switched off
         (LONG, "Easy.", "short_thinking"),
         (LONG + "</think>", THOUGHT, "unclosed_thinking"),
+        (LONG + "Write `<thinking>` first.", THOUGHT, None),  # code
         (LONG, THOUGHT + "<|begin_of_thought|>", "unclosed_thinking"),
         ("So the answer is:", THOUGHT, "no_final_answer"),
         (LONG, THOUGHT + " So \\boxed{42}", "answer_inside_thinking"),
@@ -92,6 +94,13 @@ def test_length_counts_all_answers_and_their_calls() -> None:
 )
 def test_thinking_must_end_in_an_answer_that_is_said(answer: str, thinking: str | None, expected: str | None) -> None:
     assert reason(chat(answer, thinking), "thinking") == expected
+
+
+@pytest.mark.parametrize("part", ["\n", "<answer>", "\\boxed{", "\\boxed{x"])
+def test_thinking_that_repeats_a_mark_is_judged_in_linear_time(part: str) -> None:
+    began = time.perf_counter()
+    assert reason(chat(LONG, THOUGHT + part * 50_000 + "end"), "thinking") is None
+    assert time.perf_counter() - began < 5  # the first two took half a minute and more
 
 
 def test_thinking_can_be_required() -> None:

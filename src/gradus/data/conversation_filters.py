@@ -114,20 +114,22 @@ _THINK_TAG = re.compile(r"</?think(?:ing)?>|<\|(?:begin|end)_of_(?:thought|solut
 # What is marked as the answer: \boxed{...} (braces inside it one deep), <answer>, or a line "Final answer: ...".
 _MARKED_ANSWER = re.compile(
     r"\\boxed\s*\{(?P<boxed>(?:[^{}]|\{[^{}]*\})*)\}"
-    r"|<answer>(?P<tagged>.*?)</answer>"
-    r"|^\W*final answer\W*(?:is\W*)?(?P<named>[^\n]{1,80})$",
+    r"|<answer>(?P<tagged>(?:(?!<answer>).)*?)</answer>"
+    r"|^[^\w\n]*final answer\W*(?:is\W*)?(?P<named>[^\n]{1,80})$",
     re.IGNORECASE | re.DOTALL | re.MULTILINE,
 )
 _UNFINISHED = re.compile(r"(?:[:,]|\.\.\.|…)\s*$")
 
 
 def _thinking_judge(settings: ThinkingSettings) -> Judge:
+    from gradus.conversation.artifacts import without_code
+
     def judge(conversation: Conversation) -> Violation | None:
         for index, message in _answers(conversation):
             opens = index == 0 or conversation.messages[index - 1].role != "tool"
             thinking = (message.reasoning_content or "").strip()
             for text in (message.content, thinking):
-                if (tag := _THINK_TAG.search(text)) is not None:
+                if (tag := _THINK_TAG.search(without_code(text))) is not None:
                     return _violation("unclosed_thinking", index, _around(text, *tag.span()))
             if settings.required and opens and not thinking:
                 return _violation("no_thinking", index, "an answer without thinking")
