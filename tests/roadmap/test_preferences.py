@@ -1,10 +1,14 @@
 """The stages `preferences` and `dpo` on pairs from files: counts, held-back measures, the reference kept on disk."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small_stages import PROSE, TALK, tokens_of, write_lines
 
+from gradus.conversation.messages import Conversation, Message, Pair, ToolCall
+from gradus.conversation.records import Quarantined
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.home import REFERENCE_FOLDER
 from gradus.posttrain import dpo
@@ -12,8 +16,10 @@ from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.stages import dpo as stage
+from gradus.roadmap.stages import preferences
 from gradus.roadmap.training import StepLines
 from gradus.train.loop import StepReport
+from gradus.train.parallel import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -139,6 +145,43 @@ def test_pairs_from_files_train_with_every_row_counted_and_the_reference_is_comp
         file.write_bytes(b"torn")
     with pytest.raises(GradusError, match="damaged reference log-probabilities; delete the file"):
         walked(folder, "polish.beta=0.4")
+
+
+def test_the_same_weights_under_another_config_have_a_reference_of_their_own(tmp_path, monkeypatch):
+    computed = []
+
+    def count(*_, **__):
+        computed.append(1)
+        return np.full(2, -len(computed), dtype=np.float32)
+
+    monkeypatch.setattr(dpo, "reference_logps", count)
+    parent = SimpleNamespace(folder=tmp_path / "model")
+    parent.folder.mkdir()
+    (parent.folder / "model.safetensors").write_bytes(b"weights")
+    model, store = SimpleNamespace(compute_dtype="float32"), SimpleNamespace(fingerprint="f", num_documents=2)
+    place, session = SimpleNamespace(home=tmp_path, progress=QuietProgress()), SimpleNamespace(world=World())
+
+    def reference(rope_theta):
+        (parent.folder / "config.json").write_text(json.dumps({"rope_theta": rope_theta}))
+        return stage._reference(stage.Settings(), parent, model, store, place, session).tolist()
+
+    assert [reference(theta) for theta in (10_000, 500_000, 10_000)] == [[-1, -1], [-2, -2], [-1, -1]]
+
+
+def test_an_artifact_anywhere_in_the_chosen_turn_counts_and_none_in_what_tools_gave():
+    settings = preferences.Settings(sources=({"path": "x"},), reject_artifacts=True)
+    call = ToolCall("call_1", "f", {})
+
+    def turn(before, result):
+        said = Message("assistant", before, tool_calls=(call,))
+        return (said, Message("tool", result, tool_call_id="call_1"), Message("assistant", "Two."))
+
+    prompt = Conversation((Message("user", "a?"),))
+    rejected = (Message("assistant", "b"),)
+    rows = [Pair(prompt, turn(*texts), rejected) for texts in (("<b>Look</b>", "2"), ("I look.", "<b>2</b>"))]
+    marked, clean = preferences._pairs(rows, settings)
+    assert isinstance(marked, Quarantined)
+    assert (marked.kind, clean) == ("artifact_html_tag", rows[1])
 
 
 def test_a_collapse_of_the_chosen_answers_is_said_once():

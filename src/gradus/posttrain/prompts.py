@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gradus.conversation.artifacts import find_artifacts
+from gradus.conversation.artifacts import Found, find_artifacts
 from gradus.conversation.checks import (
     AnswerNumber,
     AnswerRegex,
@@ -107,10 +107,14 @@ def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:
     return reasons
 
 
+def answer_artifacts(turn: Sequence[Message]) -> list[Found]:
+    """The artifacts in an assistant turn's answers, never in what tools gave."""
+    return [item for message in turn if message.role == "assistant" for item in find_artifacts(message.content)]
+
+
 def artifact_reasons(turn: Sequence[Message]) -> list[str]:
     """Names of the artifacts in an assistant turn's answers, as reasons."""
-    kinds = (item.kind for m in turn if m.role == "assistant" for item in find_artifacts(m.content))
-    return [f"artifact_{kind}" for kind in dict.fromkeys(kinds)]
+    return [f"artifact_{kind}" for kind in dict.fromkeys(item.kind for item in answer_artifacts(turn))]
 
 
 def _plain(text: str) -> str:

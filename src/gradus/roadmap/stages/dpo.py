@@ -172,16 +172,18 @@ def _reference(
 ) -> NDArray[np.float32] | None:
     """The parent's log-probability of every answer, None for a loss without it.
 
-    Kept in the home under the weights and tokens it belongs to: a resumed stage and a stage with another loss or
+    Kept in the home under the model and the tokens it belongs to: a resumed stage and a stage with another loss or
     another beta read it there.
     """
+    from gradus.model.weights import CONFIG_FILE
     from gradus.posttrain.dpo import reference_logps
 
     if not settings.has_reference:
         return None
     files = [f for kind in ("model", "adapter_model") for f in sorted(parent.folder.glob(f"{kind}*.safetensors"))]
-    weights = {file.name: file_digest(file) for file in files}
-    belongs_to = {"weights": weights, "tokens": store.fingerprint, "computed_in": str(model.compute_dtype)}
+    # The same weights under another config (rotary base, window) are another model.
+    model_files = {file.name: file_digest(file) for file in (parent.folder / CONFIG_FILE, *files)}
+    belongs_to = {"model": model_files, "tokens": store.fingerprint, "computed_in": str(model.compute_dtype)}
     file = place.home / REFERENCE_FOLDER / f"{digest(belongs_to)[:32]}.npy"
     if session.world.all_agree(file.is_file()):
         try:

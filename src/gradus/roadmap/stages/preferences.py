@@ -82,19 +82,19 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
 
 def _pairs(rows: Iterable[Imported], settings: Settings) -> Iterator[Pair | Quarantined]:
-    from gradus.conversation.artifacts import find_artifacts
     from gradus.conversation.messages import Conversation
     from gradus.conversation.records import Quarantined
+    from gradus.posttrain.prompts import answer_artifacts
 
     for row in rows:
         if isinstance(row, Conversation):
             detail = "a conversation; preferences take pairs (prompt, chosen, rejected)"
             yield Quarantined(row.id, 0, detail, "conversation", row.source)
             continue
-        if isinstance(row, Quarantined) or not settings.reject_artifacts or not row.chosen:
+        if isinstance(row, Quarantined) or not settings.reject_artifacts:
             yield row
             continue
-        found = find_artifacts(row.chosen[-1].content)
+        found = answer_artifacts(row.chosen)
         if found:
             detail = f"artifact in the chosen answer: {found[0].kind}: {found[0].excerpt}"
             yield Quarantined(row.id, 0, detail, f"artifact_{found[0].kind}", row.source)
