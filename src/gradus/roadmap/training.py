@@ -405,7 +405,7 @@ def training_reports(
     if settings.optimizer.state == "warm":
         carry_over(optimizer, parent, place)
     made = batches if session.device.type != "cuda" else partial(_pinned, batches)
-    with nullcontext(batches) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
+    with nullcontext(made) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,
