@@ -63,8 +63,11 @@ class Settings(TextSettings):
 
     @model_validator(mode="after")
     def _every_expert_stands_for_itself(self) -> Self:
-        if self.keep_best is not None or self.protect:
-            raise ValueError("keep_best, protect: checkpoints of single experts are for resuming alone; leave them out")
+        if self.keep_best is not None or self.protect or self.keep_checkpoints == 0:
+            raise ValueError(
+                "keep_best, protect, keep_checkpoints = 0: checkpoints of single experts are for resuming alone, and go "
+                "at the end; leave them out"
+            )
         if self.scaling is not None:
             raise ValueError(
                 "scaling: the horizon law is not known for experts trained one after the other; leave it out"
