@@ -24,7 +24,7 @@ _CLASSES = {
     "dots1": "Dots1ForCausalLM",
 }
 # Inside a block: our parameter and the Hub's names of its row parts, in order.
-_BLOCK_NAMES: dict[str, list[str]] = {
+BLOCK_NAMES: dict[str, list[str]] = {
     "attention_norm": ["input_layernorm.weight"],
     "qkv": ["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"],
     "query_norm": ["self_attn.q_norm.weight"],
@@ -47,7 +47,7 @@ def hub_names(config: ModelConfig, name: str) -> list[str]:
     if name in _OUTER_NAMES:
         return [_OUTER_NAMES[name] + ".weight"]
     layer, last = name.split(".")[1], name.rpartition(".")[2]
-    inside = _BLOCK_NAMES.get(last)
+    inside = BLOCK_NAMES.get(last)
     if inside is None:
         experts = range(config.num_experts or 0)
         inside = [f"mlp.experts.{i}.{part}.weight" for i in experts for part in _EXPERT_NAMES[last]]

@@ -65,8 +65,8 @@ class Settings(TextSettings):
     def _every_expert_stands_for_itself(self) -> Self:
         if self.keep_best is not None or self.protect or self.keep_checkpoints == 0:
             raise ValueError(
-                "keep_best, protect, keep_checkpoints = 0: checkpoints of single experts are for resuming alone, and go "
-                "at the end; leave them out"
+                "keep_best, protect, keep_checkpoints = 0: checkpoints of single experts are for resuming alone, and "
+                "go at the end; leave them out"
             )
         if self.scaling is not None:
             raise ValueError(
