@@ -4,14 +4,15 @@ TORCH ?= 2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart prose test test-slow test-peers lint format clean
+.PHONY: help quickstart prose rounds test test-slow test-peers lint format clean
 
 help:
 	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores)"
 	@echo "make prose        the same on real text: walk roadmaps/prose.toml, after setting GRADUS_DATA (40 minutes)"
+	@echo "make rounds       fine-tuning in rounds, from the base of prose.toml: walk roadmaps/rounds.toml"
 	@echo "make test         set up, then lint, types, import contracts and the tests"
 	@echo "make test-slow    the tests that take longer than make test allows"
-	@echo "make test-peers   the tests that need other systems (Ray, S3, TRL, lm-eval), in an environment of their own"
+	@echo "make test-peers   the tests that need other systems (Ray, S3, TRL, PEFT, lm-eval), in an environment of their own"
 	@echo "make lint         ruff, mypy and the import contracts alone"
 
 # torch comes first and by itself: another package would pull its CUDA build.
@@ -31,6 +32,9 @@ quickstart: .venv/installed
 prose: .venv/installed
 	$(BIN)/gradus run roadmaps/prose.toml
 
+rounds: .venv/installed
+	$(BIN)/gradus run roadmaps/rounds.toml
+
 test: lint
 	$(BIN)/pytest -m "not slow and not gpu"
 
@@ -40,11 +44,11 @@ test-slow: .venv/installed-dev
 .venv-peers/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH)
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,ray,s3,lmeval]' 'moto[server,s3]' 'trl==1.16.0'
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,ray,s3,lmeval]' 'moto[server,s3]' 'trl==1.16.0' peft
 	@touch $@
 
 test-peers: .venv-peers/installed
-	.venv-peers/bin/pytest tests/data/test_on_ray.py tests/release/test_s3.py tests/posttrain/test_trl.py tests/eval/test_harness.py
+	.venv-peers/bin/pytest tests/data/test_on_ray.py tests/release/test_s3.py tests/posttrain/test_trl.py tests/model/test_lora.py tests/eval/test_harness.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -89,7 +89,11 @@ def _processor() -> str:
 
 
 def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"  # a copy on a machine without git
+    return done.stdout.strip()
 
 
 def _peer_torch(python: str | None) -> str:

@@ -1,10 +1,15 @@
 """Does GRPO teach sums in the head? A quickstart-size model on 500 fresh two-digit sums and its tool probes, before
 and after; exact McNemar on the same items.
 
+The model is shown sums that were worked digit by digit in its thinking, and more that were answered at once. It can do
+the former and hardly the latter, but answers at once by habit. No reward says how to answer: that the answer be right
+is all that is paid.
+
+    gradus run roadmaps/quickstart.toml --home HOME
     python bench/grpo_sums.py --home HOME [--write-only] [--out bench/results/grpo_sums.json]
 
-Writes bench/.work/sums/ (worked sums, tasks, probes; no problem is in two of them), walks roadmaps/sums.toml in HOME,
-whose artifacts of quickstart are reused where they are there, and records the comparison.
+Writes bench/.work/sums/ (worked sums, tasks, probes; no problem is in two of them), walks the stages that
+roadmaps/sums.toml has beyond quickstart, and records the comparison.
 """
 
 from __future__ import annotations
@@ -24,7 +29,8 @@ from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 
 FOLDER = Path(__file__).resolve().parent
-SHOWN, FRESH = 1500, 500
+WORKED, ANSWERED, FRESH = 2500, 3000, 500
+STAGES = ("worked", "answered", "direct", "before", "practice", "after")
 WORDINGS = ("What is {}?", "{} = ?", "Compute {}.", "How much is {}?", "{}?", "Please work out {}.")
 
 
@@ -39,7 +45,9 @@ def main() -> None:
     if options.write_only:
         return
     began = time.monotonic()
-    result = walk(load_roadmap(FOLDER.parent / "roadmaps" / "sums.toml"), options.home, live_progress())
+    roadmap = load_roadmap(FOLDER.parent / "roadmaps" / "sums.toml", ["machine.processes=1"])
+    for stage in STAGES:
+        result = walk(roadmap, options.home, live_progress(), only=stage)
     before, after = (result.artifacts[name].results["probes"] for name in ("before", "after"))
     practice = result.artifacts["practice"]
     write_result(
@@ -81,8 +89,9 @@ def write_files(folder: Path) -> dict[str, int]:
     train = [p for p in problems if side_of(f"sums|{p}") == "train"]
     fresh = [p for p in problems if side_of(f"sums|{p}") == "probe"][:FRESH]
     parts = {
-        "shown": [_worked(p, rng) for p in train[:SHOWN]],
-        "tasks": [_task(p, rng) for p in train[SHOWN:]],
+        "worked": [_shown(p, rng, _steps(*p)) for p in train[:WORKED]],
+        "answered": [_shown(p, rng, None) for p in train[WORKED : WORKED + ANSWERED]],
+        "tasks": [_task(p, rng) for p in train[WORKED + ANSWERED :]],
         "fresh": [_task(p, rng) | {"category": "sums"} for p in fresh],
     }
     for name, rows in parts.items():
@@ -99,9 +108,11 @@ def _value(problem: tuple[int, str, int]) -> int:
     return a + b if sign == "+" else a - b
 
 
-def _worked(problem: tuple[int, str, int], rng: random.Random) -> dict[str, object]:
-    answer = {"role": "assistant", "reasoning_content": _steps(*problem), "content": f"{_value(problem)}."}
-    return {"messages": [_asked(problem, rng), answer], "think": True, "id": "{}{}{}".format(*problem)}
+def _shown(problem: tuple[int, str, int], rng: random.Random, thinking: str | None) -> dict[str, object]:
+    answer = {"role": "assistant", "content": f"{_value(problem)}."}
+    if thinking is not None:
+        answer["reasoning_content"] = thinking
+    return {"messages": [_asked(problem, rng), answer], "id": "{}{}{}".format(*problem)}
 
 
 def _steps(a: int, sign: str, b: int) -> str:
@@ -109,16 +120,17 @@ def _steps(a: int, sign: str, b: int) -> str:
     (tens_a, ones_a), (tens_b, ones_b) = divmod(a, 10), divmod(b, 10)
     if sign == "+":
         ones = ones_a + ones_b
-        return f"{ones_a} + {ones_b} = {ones}. {tens_a} + {tens_b}{' + 1' if ones > 9 else ''} = {(a + b - ones % 10) // 10}."
+        carried = " + 1" if ones > 9 else ""
+        return f"{ones_a} + {ones_b} = {ones}. {tens_a} + {tens_b}{carried} = {(a + b) // 10}."
     borrows = ones_a < ones_b
-    ones = ones_a + 10 * borrows
-    return f"{ones} - {ones_b} = {ones - ones_b}. {tens_a} - {tens_b}{' - 1' if borrows else ''} = {tens_a - tens_b - borrows}."
+    ones, taken = ones_a + 10 * borrows, " - 1" if borrows else ""
+    return f"{ones} - {ones_b} = {ones - ones_b}. {tens_a} - {tens_b}{taken} = {(a - b) // 10}."
 
 
 def _task(problem: tuple[int, str, int], rng: random.Random) -> dict[str, object]:
     checks = [{"kind": "answer_number", "value": _value(problem)}, {"kind": "stops"}, {"kind": "calls_none"}]
     return {
-        "id": "{}{}{}".format(*problem), "messages": [_asked(problem, rng)], "think": True, "tools": [],
+        "id": "{}{}{}".format(*problem), "messages": [_asked(problem, rng)], "tools": [],
         "checks": checks,
     }  # fmt: skip
 

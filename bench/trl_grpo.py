@@ -49,7 +49,7 @@ def main() -> None:
     Path(sys.argv[1]).write_text(json.dumps(content) + "\n")
 
 
-def _case(given: dict[str, torch.Tensor], *, loss_type: str, beta: float, epsilon_low: float, epsilon_high: float):  # noqa: ANN202
+def _case(given: dict[str, torch.Tensor], *, loss_type: str, beta: float, epsilon_low: float, epsilon_high: float):
     logp = given["logp"].clone().requires_grad_()
     metrics = {"train": defaultdict(list)}
     whole = SimpleNamespace(gather=lambda x: x, reduce=lambda x, reduction: x, num_processes=1, sync_gradients=True)

@@ -34,6 +34,8 @@ class Clock(TrainerCallback):
         self._began = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self._seconds = time.perf_counter() - self._began
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--precision", choices=("bf16", "fp32"), required=True)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--packing", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -74,7 +77,7 @@ def main() -> None:
             gradient_checkpointing=False,
             packing=args.packing,
             bf16=args.precision == "bf16",
-            use_cpu=True,
+            use_cpu=args.device == "cpu",
             logging_steps=1,
             save_strategy="no",
             report_to="none",

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,21 @@ def ours(work: Path, args: argparse.Namespace) -> dict[str, Any]:
     from gradus.data.pack import pack_plan
     from gradus.data.prefetch import Prefetch
     from gradus.data.rows import render_pool
+    from gradus.model.batch import Batch
     from gradus.model.weights import load_model
     from gradus.train.config import OptimizerSettings, ScheduleSettings
     from gradus.train.loop import fit
     from gradus.train.losses import next_token_loss
     from gradus.train.optimizers import build_optimizer
+    from gradus.train.parallel import World
     from gradus.train.schedule import Schedule
+    from gradus.train.sharding import can_compile, prepare_model
 
     torch.set_num_threads(usable_cores())
     tokenizer = load_tokenizer(work / "model")
-    model = load_model(work / "model")
+    device = torch.device(args.device)
+    prepare = partial(prepare_model, world=World(), compile=can_compile(device))
+    model = load_model(work / "model", device, prepare=prepare)
     lines = (work / "train.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     with tempfile.TemporaryDirectory() as out:
@@ -102,7 +108,12 @@ def ours(work: Path, args: argparse.Namespace) -> dict[str, Any]:
         plan = pack_plan(store.lengths, args.context, mode="whole")
         per_step = max(1, args.batch_tokens // args.context)
         loader = RowLoader(store, plan, seed=0, rows_per_step=per_step, micro_rows=per_step)
-        with Prefetch(loader.batches) as ahead:
+
+        def batches(step: int) -> list[Batch]:
+            made = loader.batches(step)
+            return [batch.pinned() for batch in made] if device.type == "cuda" else list(made)
+
+        with Prefetch(batches) as ahead:
             reports = fit(
                 model,
                 build_optimizer(model, OptimizerSettings()),
@@ -131,11 +142,17 @@ def run_side(command: list[str]) -> dict[str, Any]:
     return answer
 
 
+def precisions(args: argparse.Namespace) -> tuple[str, ...]:
+    """Both are measured where it is not clear which is faster."""
+    return ("bf16", "fp32") if args.device == "cpu" else ("bf16",)
+
+
 def sides(work: Path, args: argparse.Namespace) -> dict[str, list[str]]:
     """The command of each side."""
     shape = ["--context", str(args.context), "--batch-tokens", str(args.batch_tokens), "--steps", str(args.steps)]
+    shape += ["--device", args.device]
     found = {}
-    for precision in ("bf16", "fp32"):
+    for precision in precisions(args):
         own = [sys.executable, str(HERE / "trl_sft.py"), "--ours", str(work), *shape, "--precision", precision]
         found[f"gradus {precision}"] = own
         peer = [args.peer_python, str(HERE / "trl_peer.py"), str(work), *shape, "--precision", precision]
@@ -161,6 +178,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--wait-quiet", type=float, default=60)
     parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "trl-sft.json")
@@ -188,7 +206,7 @@ def main() -> None:
         "tokens_per_second": median,
         "tokens_per_second_by_round": rates,
         "ratio": best["gradus"] / best["trl"],
-        "ratio_by_precision": {p: median[f"gradus {p}"] / median[f"trl {p}"] for p in ("bf16", "fp32")},
+        "ratio_by_precision": {p: median[f"gradus {p}"] / median[f"trl {p}"] for p in precisions(args)},
         "bar": 3,
         "data": prepared,
         "shape": {k: getattr(args, k) for k in ("depth", "vocab_size", "context", "batch_tokens", "steps")},

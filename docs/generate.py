@@ -19,9 +19,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from gradus.cli.main import app
+from gradus.conversation.record_shapes import SHAPES
 from gradus.core.gate import Gate
 from gradus.core.quantity import Quantity, format_count
 from gradus.core.settings import Settings
+from gradus.data.conversation_presets import CONVERSATION_PRESETS
 from gradus.data.presets import PRESETS
 from gradus.model.config import model_config
 from gradus.model.cost import parameters
@@ -52,7 +54,17 @@ def pages() -> dict[Path, str]:
     presets = _replaced(datasets.read_text(encoding="utf-8"), "presets", "\n".join(_presets()))
     models = FOLDER / "models.md"
     shapes = _replaced(models.read_text(encoding="utf-8"), "models", "\n".join(_models()))
-    return {FOLDER / "commands.md": _commands(), roadmap: text, datasets: presets, models: shapes}
+    conversations = FOLDER / "conversations.md"
+    talk = conversations.read_text(encoding="utf-8")
+    for name, lines in {"conversation presets": _conversation_presets(), "shapes": _record_shapes()}.items():
+        talk = _replaced(talk, name, "\n".join(lines))
+    return {
+        FOLDER / "commands.md": _commands(),
+        roadmap: text,
+        datasets: presets,
+        models: shapes,
+        conversations: talk,
+    }
 
 
 def _replaced(text: str, name: str, part: str) -> str:
@@ -74,6 +86,20 @@ def _presets() -> Iterator[str]:
         tokens = f"{format_count(preset.tokens)}{counter}" if preset.tokens else "-"
         what = f"[{preset.title}]({preset.homepage})" + (f". {preset.notes}" if preset.notes else "")
         yield f"| `{name}` | {what} | {documents} | {tokens} | {preset.licence} |"
+
+
+def _conversation_presets() -> Iterator[str]:
+    yield from ("| name | what | makes | rows | licence |", "| --- | --- | --- | --- | --- |")
+    for name, preset in CONVERSATION_PRESETS.items():
+        rows = f"{preset.rows:,}" if preset.rows else "-"
+        what = f"[{preset.title}]({preset.homepage})" + (f". {preset.notes}" if preset.notes else "")
+        yield f"| `{name}` | {what} | {preset.makes} | {rows} | {preset.licence} |"
+
+
+def _record_shapes() -> Iterator[str]:
+    yield from ("| layout | keys of a row |", "| --- | --- |")
+    for shape in SHAPES:
+        yield f"| `{shape.name}` | {', '.join(f'`{key}`' for key in shape.keys)} |"
 
 
 # Models

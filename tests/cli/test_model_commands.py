@@ -42,7 +42,7 @@ def suite(tmp_path):
 
 def test_probes_are_judged_shown_and_written(model_folder, suite, tmp_path, capsys):
     out = tmp_path / "out.json"
-    evaluate_probes(str(model_folder), suite, tmp_path, None, 0.0, out, 2)
+    evaluate_probes(str(model_folder), suite, tmp_path, None, 0.0, None, out, 2)
     shown = capsys.readouterr().out
     rows = [line.split()[:3] for line in shown.splitlines()]
     assert ["sum", "0/3", "0.0%"] in rows
@@ -56,7 +56,7 @@ def test_probes_are_judged_shown_and_written(model_folder, suite, tmp_path, caps
 
 def test_a_wrong_suite_is_told_before_the_model_is_loaded(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing\.jsonl: no such probe file"):
-        evaluate_probes("no-model", tmp_path / "nothing.jsonl", tmp_path, None, 0.0, None, 2)
+        evaluate_probes("no-model", tmp_path / "nothing.jsonl", tmp_path, None, 0.0, None, None, 2)
 
 
 def test_one_question_gets_one_answer(model_folder, tmp_path, monkeypatch):

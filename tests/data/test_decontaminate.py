@@ -266,3 +266,12 @@ def test_the_fingerprint_follows_items_and_settings_but_not_the_folder(tmp_path:
 def test_unknown_sets_are_refused_with_the_settings() -> None:
     with pytest.raises(ConfigError, match=r'unknown evaluation set "gsm8"; did you mean "gsm8k"\?'):
         load_settings(DecontaminateSettings, {"sets": ["gsm8"]}, "here")
+
+
+def test_every_item_of_a_text_can_be_asked_for(tmp_path: Path) -> None:
+    other = " ".join(f"{word}x" for word in TWENTY.split())
+    judge = checker(tmp_path, TWENTY, other, "no word of this one stands in the texts")
+    path = str(tmp_path / "items.jsonl")
+    half = " ".join(other.split()[:17])
+    assert judge.found_items([f"{TWENTY} {half}", "nothing", half]) == {(path, "i0"): 1.0, (path, "i1"): 5 / 8}
+    assert judge.found_items([]) == {}

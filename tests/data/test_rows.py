@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall, ToolSchema
+from gradus.conversation.records import import_records
 from gradus.conversation.validate import violations
-from gradus.data.length_policy import fit_conversation
+from gradus.data.length_policy import LengthPolicy, fit_conversation
 from gradus.data.rows import render_pairs, render_pool
+from gradus.tokenizer.specials import IM_END
 from gradus.tokenizer.tokenizer import Tokenizer
 
 CALCULATOR = ToolSchema("calculator", "", {"type": "object", "properties": {"expression": {"type": "string"}}})
@@ -169,3 +171,29 @@ def test_pairs_become_neighbours_and_train_on_answers_only(tmp_path: Path, herme
         trained = pieces.targets[pieces.trained].tolist()
         assert trained == [*hermes.tokenizer.encode(answer[0].content), hermes.stop_ids[0]]
         assert not pieces.trained[: prefix - 1].any()
+
+
+@pytest.mark.parametrize("policy", ["drop", "split", "truncate"])
+def test_real_long_conversations_fit_and_end_with_a_trained_stop_token(
+    policy: LengthPolicy, tmp_path: Path, hermes: HermesFormat, real_data: Path
+) -> None:
+    rows = [
+        row
+        for name in ("multiturn/oasst_en_100_tree.jsonl.gz", "tool_calls/reason_tool_use_demo_50.jsonl")
+        for row in import_records(real_data / name)
+        if isinstance(row, Conversation) and not violations(row)
+    ][-120:]
+    store, counts = render_pool(rows, hermes, tmp_path, split="train", row_length=400, length_policy=policy)
+    stop = hermes.tokenizer.special(IM_END)
+    assert counts["too_long"] > 10
+    assert store.lengths.max() <= 400
+    for shard in store.shards:
+        for start, end in zip(shard.bounds[:-1], shard.bounds[1:], strict=True):
+            trained = shard.tokens[start:end][shard.mask[start:end] == 1]
+            assert trained[-1] == stop
+    left_out = counts["dropped"].get("too_long", 0)
+    if policy == "drop":
+        assert left_out == counts["too_long"]
+    else:
+        assert left_out < counts["too_long"]
+        assert counts["split" if policy == "split" else "truncated"] == counts["too_long"] - left_out

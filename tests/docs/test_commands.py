@@ -3,11 +3,13 @@
 A command is a line of a ```sh block. What is changed on the way, for all commands alike and nothing else:
 `gradus run` gets `--smoke`, so runs are called NAME-smoke and later commands mean those; `make TARGET` is asked
 what it would do (`make -n`), since this test is itself part of `make test`; the place `file:///backup` is a folder of
-the test; the teacher at `https://api.openai.com/v1` is a stand-in on this machine. Blocks after `<!-- file: NAME -->`
+the test; the teacher at `https://api.openai.com/v1` is a stand-in on this machine, and `sets` a folder of a few rows of
+benchmarks. Blocks after `<!-- file: NAME -->`
 are written to that file first. Any other command or mark fails the test.
 """
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -28,7 +30,7 @@ from teacher_server import running
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.S | re.M)
-RUN_NAMES = ("quickstart", "mytext", "clean", "taught")
+RUN_NAMES = ("quickstart", "mytext", "clean", "taught", "better")
 TEACHER = "https://api.openai.com/v1"
 TIMEOUT_SECONDS = 900
 
@@ -82,8 +84,21 @@ def write_files(folder, teacher):
                 text = block["text"].replace(TEACHER, teacher)
                 (folder / block["mark"].removeprefix("file: ")).write_text(text, encoding="utf-8")
     (folder / "texts").mkdir()
+    write_evaluation_sets(folder / "sets")
     prose = "\n\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     (folder / "texts" / "pages.txt").write_text(prose, encoding="utf-8")
+
+
+def write_evaluation_sets(folder):
+    """A few rows of the benchmarks that the pages ask, where a reader has the published files."""
+    choices = ["a red ball", "four", "the old house"]
+    rows = [{"id": f"q{n}", "question": f"What is {n} and {n}?", "choices": choices, "gold": n % 3} for n in range(12)]
+    passages = [{"context": f"He had {n} cats and each of the {n} was his", "continuation": "cat"} for n in range(6)]
+    files = {"arc/arc_easy_test": rows, "arc/arc_easy_val": [], "lambada/lambada_openai": passages}
+    for name, found in files.items():
+        file = folder / f"{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
 
 
 def run_in(folder, words):
@@ -170,3 +185,23 @@ def test_the_probes_page_lists_every_check():
         kinds - {"judge"}
         == {k for row in re.findall(r"^\| (`.*?) \|", text, re.M) for k in re.findall(r"`(\w+)`", row)} & kinds
     )
+
+
+def test_the_page_on_reinforcement_lists_every_reward_and_its_tasks_can_be_read(tmp_path):
+    from gradus.posttrain.rewards import REWARD_KINDS
+    from gradus.posttrain.tasks import load_tasks
+
+    page = ROOT / "docs" / "reinforcement.md"
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)`", text, re.M)) == set(REWARD_KINDS)
+    (tasks,) = (block["text"] for block in blocks(page) if block["mark"] == "file: tasks.jsonl")
+    (tmp_path / "tasks.jsonl").write_text(tasks, encoding="utf-8")
+    assert [task.id for task in load_tasks(tmp_path / "tasks.jsonl", "page")] == ["sum-1", "box-1", "code-1"]
+
+
+def test_the_benchmarks_page_lists_every_task():
+    from gradus.eval.benchmarks import KNOWN
+
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    table = [row.split("|")[1] for row in re.findall(r"^\| `.*$", text, re.M)]
+    assert {name for cell in table for name in re.findall(r"`(\w+)`", cell)} == set(KNOWN)

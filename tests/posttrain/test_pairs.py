@@ -1,10 +1,12 @@
 """Pairs from judged samples of a model that knows a few conversations by heart."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gradus.conversation import artifacts
 from gradus.conversation.checks import AnswerNumber, AssistantTurn, Calls, CallsNone
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall
 from gradus.conversation.probes import Probe
@@ -12,7 +14,7 @@ from gradus.core.errors import DataError
 from gradus.core.settings import load_settings
 from gradus.engine.engine import Engine
 from gradus.engine.turn import Reply
-from gradus.posttrain.pairs import PairSettings, make_pairs
+from gradus.posttrain.pairs import PairSettings, artifact_reasons, make_pairs
 from gradus.posttrain.prompts import PairPrompt, judge, prompt_from_conversation, prompt_from_probe
 from gradus.tools.toolbox import ToolBox
 
@@ -187,3 +189,20 @@ def test_a_probe_is_a_prompt_with_its_own_checks() -> None:
 def test_a_row_without_an_answered_question_is_refused(messages: tuple[Message, ...]) -> None:
     with pytest.raises(DataError, match='row "r": a prompt for pairs must hold a user message and end with'):
         prompt_from_conversation(Conversation(messages, id="r"))
+
+
+def test_answers_with_artifacts_fail_and_a_reference_with_one_is_not_chosen(memorised: Memory) -> None:
+    assert artifact_reasons(worked("<b>6</b>, as an AI")) == ["artifact_html_tag", "artifact_hedge"]
+    assert artifact_reasons(worked("6. `<b>` is a tag.")) == []
+    engine, known = memorised
+    asked = prompt_from_conversation(known["greeting"], checks=(CallsNone(kind="calls_none"),))
+    settings = PairSettings(samples=2, temperature=0.01, max_tokens=64)
+    assert make_pairs(engine, [asked], settings).counts["samples_passed"] == 2
+    # What is in the answer becomes an artifact: both samples fail, and so does the reference.
+    said = re.escape(asked.reference[-1].content[:6])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(artifacts.ARTIFACTS, "html_tag", artifacts._matches(re.compile(said)))
+        found = make_pairs(engine, [asked], settings.model_copy(update={"reject_artifacts": True}))
+    assert found.counts["samples_passed"] == 0
+    assert found.failures == {"artifact_html_tag": 2}
+    assert found.skipped == {"none_passed": 1}

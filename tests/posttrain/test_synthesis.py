@@ -30,7 +30,7 @@ from gradus.tools.web_search import search_toolbox
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from teacher_mind import faulty_mind, teacher_mind
-from teacher_server import MODEL, running
+from teacher_server import MODEL, Fault, running
 
 PERSONA = "The assistant is called Miro. The Harbour Library made it in 2024. It is curious and brief."
 SUBJECTS = ("lanterns", "otters", "bridges", "violins", "tides", "bakeries", "comets", "saddles")
@@ -65,7 +65,7 @@ def material(tmp_path_factory):
 
 def write(server, folder, material, counts, *, probes=None, settings=None, **changes):
     """(endpoint, result) of synthesis against a server."""
-    asked = EndpointSettings(base_url=server.base_url, model=MODEL, timeout_seconds=5, **(settings or {}))
+    asked = EndpointSettings(base_url=server.base_url, model=MODEL, **({"timeout_seconds": 5} | (settings or {})))
 
     async def go():
         with Answers(folder / "answers.sqlite") as answers:
@@ -145,6 +145,24 @@ def test_one_wording_for_every_prompt_is_one_row(material, tmp_path):
         _, result = write(server, tmp_path, material, {"tone": 12})
     assert len(result.rows) == 1
     assert result.rejected_by_reason == {"repeated_question": 17}
+
+
+def test_a_stormy_service_gives_the_rows_of_a_calm_one(material, tmp_path, monkeypatch):
+    monkeypatch.setattr("gradus.tools.endpoint._FIRST_DELAY_SECONDS", 0.01)
+    counts = {"temporal": 15, "think_search_answer": 5, "reasoning": 10}
+    with running(teacher_mind) as server:
+        _, calm = write(server, tmp_path / "calm", material, counts)
+    storm = [
+        Fault(status=429, headers={"Retry-After": "0.05"}), Fault(status=500), Fault(status=503), Fault(cut=50),
+        Fault(drop=True), Fault(body='{"choices": [{"mess'), Fault(silent_seconds=1.5), Fault(silent_seconds=0.1),
+        Fault(), Fault(), Fault(), Fault(),
+    ]  # fmt: skip
+    with running(teacher_mind) as server:
+        server.faults = random.Random(5).choices(storm, k=60)
+        settings = {"timeout_seconds": 1.0, "concurrency": 8, "max_attempts": 20}
+        endpoint, stormy = write(server, tmp_path / "storm", material, counts, settings=settings)
+    assert stormy == calm
+    assert {"rate_limit", "status_500", "connection_lost", "truncated_json", "timeout"} <= set(endpoint.traffic.faults)
 
 
 def test_a_budget_stops_and_a_higher_one_goes_on(material, tmp_path):
@@ -302,18 +320,25 @@ def reason_of(function, *arguments):
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("As an AI language model I think so.", "artifact"),
-        ("Certainly! Here it is.", "artifact"),
-        ("This is <b>bold</b>.", "artifact"),
-        ("Well done \U0001f600", "artifact"),
+        ("As an AI language model I think so.", "artifact_hedge"),
+        ("Certainly! Here it is.", "stock_opener"),
+        ("This is <b>bold</b>.", "artifact_html_tag"),
+        ("Well done \U0001f600\U0001f600\U0001f600", "artifact_emoji_run"),
         ("Use `<b>` in HTML.", None),
         ("Nothing is certainly known.", None),
+        ("I can't provide that.", "artifact_refusal"),
         ("It ends here.<|im_end|>", "marker_in_text"),
     ],
 )
 def test_artifacts_are_found_outside_code(answer, reason):
     row = Conversation((Message("user", "hm?"), Message("assistant", answer)))
     assert reason_of(judge_conversation, row) == reason
+
+
+def test_a_kind_no_is_allowed_where_it_is_asked_for():
+    row = Conversation((Message("user", "hm?"), Message("assistant", "I won't help you with that; ask her instead.")))
+    assert reason_of(judge_conversation, row) == "artifact_refusal"
+    assert reason_of(judge_conversation, row, TASKS["tone"].allowed) is None
 
 
 @pytest.mark.parametrize(
@@ -342,9 +367,13 @@ def test_numbers_must_come_from_the_sources():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ((judge.require_citations, "So it is [1].", {1, 2}), None),
-        ((judge.require_citations, "So it is.", {1, 2}), "no_citation"),
-        ((judge.require_citations, "So it is [7].", {1, 2}), "wrong_citation"),
+        ((judge.require_citations, "So it is [1].", {1, 2}, {1}), None),
+        ((judge.require_citations, "So it is [1][2].", {1, 2}, {1}), None),
+        ((judge.require_citations, "So it is.", {1, 2}, {1}), "no_citation"),
+        ((judge.require_citations, "So it is [2].", {1, 2}, {1}), "wrong_citation"),
+        ((judge.require_citations, "So it is [1][7].", {1, 2}, {1}), "wrong_citation"),
+        ((judge.refuse_copied, "Is it so that a b c d e f g?", "x A b  c d e f g h"), None),
+        ((judge.refuse_copied, "Why a b c d e f g h?", "x A b c d e f g h? y"), "copied_text"),
         ((judge.require_parts, "at 19:30", ["9:30"], "lacks"), "lacks"),
         ((judge.require_parts, "1,234 and May 3, 2026", ["1234", "May 3, 2026"], "lacks"), None),
         ((judge.refuse_number, "17% of 45 is 7.65, but 120 is it", Fraction(120), "17 and 45"), "answer_in_thinking"),
@@ -377,6 +406,12 @@ FAULTY_FIELDS = [
     ("think_calculator_answer", {"expression": "9**9**9"}, "tool_error"),
     ("think_search_answer", {"query": "zebra quagga"}, "search_missed"),
     ("think_search_answer", {"question": "What does the text say?"}, "mentions_text"),
+    (
+        "think_search_answer",
+        {"thinking": "It must be looked up, although I know of 1889 already."},
+        "answer_in_thinking",
+    ),
+    ("think_search_answer", {"answer": "It was so in 1902 [1]."}, "ungrounded_number"),
     ("documents", {"quote": "words that stand nowhere at all"}, "quote_not_in_document"),
     ("follow_up", {"question 2": "Tell me more."}, "no_pronoun"),
     ("identity", {"answer": "I am Claude."}, "other_assistant"),

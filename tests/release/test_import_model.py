@@ -1,18 +1,15 @@
 """Models of transformers come over with equal logits; what this decoder cannot compute is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from foreign_models import STAGE, save_tokenizer, walked
 
-from gradus.core.errors import ArtifactError, ConfigError, GradusError
+from gradus.core.errors import ArtifactError, ConfigError
 from gradus.model.batch import Documents
 from gradus.model.weights import load_model
 from gradus.release.transformers_model import read_transformers_model
-from gradus.roadmap.progress import QuietProgress
-from gradus.roadmap.run import walk
-from gradus.roadmap.schema import load_roadmap
 from gradus.tokenizer.loading import load_tokenizer
 
 SIZES = {
@@ -44,20 +41,6 @@ def transformers_folder(folder, kind="qwen3", shard="5GB", **changed):
     return model
 
 
-def save_tokenizer(path):
-    """A byte-level BPE of 300 ids without control tokens, by the tokenizers library."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
-    made.train_from_iterator([Path(__file__).read_text()], trainer)
-    assert made.get_vocab_size() == 300
-    made.save(str(path))
-
-
 @pytest.mark.parametrize(
     ("kind", "shard", "changed"),
     [
@@ -78,15 +61,6 @@ def test_a_model_of_transformers_keeps_its_logits(tmp_path, kind, shard, changed
     assert torch.allclose(found[:, :300], expected, atol=1e-4)
     # New tokens begin as the mean of the others.
     assert torch.allclose(ours.embedding[300:], ours.embedding[:300].mean(0).expand(10, -1))
-
-
-def walked(tmp_path, text, home="home"):
-    file = tmp_path / "road.toml"
-    file.write_text(text)
-    return walk(load_roadmap(file), tmp_path / home, QuietProgress()).artifacts
-
-
-STAGE = '[[stage]]\nname = "taken"\nkind = "import"\ntake = "folder:theirs"\n'
 
 
 def test_an_imported_model_is_an_artifact_that_holds_its_tokenizer(tmp_path):
@@ -140,19 +114,6 @@ def test_a_damaged_weights_file_is_named(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(ArtifactError, match=r"model\.safetensors is damaged"):
         read_transformers_model(tmp_path, 300)
-
-
-def test_a_checkpoint_of_nanochat_is_recognised_and_refused_with_its_reasons(tmp_path):
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    shape = {"sequence_len": 512, "vocab_size": 32768, "n_layer": 4, "n_head": 2, "n_kv_head": 2, "n_embd": 256}
-    (folder / "model_000120.pt").write_bytes(b"never opened")
-    (folder / "meta_000120.json").write_text(json.dumps({"step": 120, "model_config": shape}))
-    with pytest.raises(GradusError, match=r"step 120, 4 layers, width 256\), whose network no family here computes"):
-        walked(tmp_path, STAGE)
-    (folder / "meta_000120.json").write_text("{}")
-    with pytest.raises(GradusError, match="not the meta file of a nanochat checkpoint"):
-        walked(tmp_path, STAGE)
 
 
 def test_bad_settings_are_told_at_once(tmp_path):

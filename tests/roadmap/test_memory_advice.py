@@ -10,7 +10,7 @@ from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.stage import Inputs, Stage
-from gradus.roadmap.stages import dpo, pretrain, sft
+from gradus.roadmap.stages import dpo, grpo, pretrain, sft
 
 
 def stage(settings):
@@ -57,6 +57,14 @@ def test_a_micro_batch_larger_than_the_step_is_halved_from_the_step(tmp_path):
 def test_pairs_are_proposed_for_pairs(tmp_path):
     settings = dpo.Settings(pairs_per_step=32, micro_pairs=8)
     assert "set micro_pairs = 4: 8 micro-batches in the place of 4, the same step of 32 pairs" in (
+        memory_advice(stage(settings), inputs(tmp_path), 1)
+    )
+
+
+def test_answers_are_proposed_for_rollouts(tmp_path):
+    prompts = ({"source": "talk", "rewards": ({"kind": "checks"},)},)
+    settings = grpo.Settings(prompts=prompts, prompts_per_step=4, group_size=8, micro_samples=16)
+    assert "set micro_samples = 8: 4 micro-batches in the place of 2, the same step of 32 answers" in (
         memory_advice(stage(settings), inputs(tmp_path), 1)
     )
 

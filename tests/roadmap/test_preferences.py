@@ -55,6 +55,19 @@ pairs_per_step = 8
 micro_pairs = 4
 log_every = 1
 epochs = 2
+
+[[stage]]
+name = "exam"
+kind = "eval"
+from = "polish"
+prompts = "talk"
+audit_samples = 5
+max_tokens = 8
+
+[[stage.gate]]
+measure = "audit.html_tag"
+bound = "upper"
+at_most = 0.7
 """
 )
 
@@ -85,7 +98,7 @@ def test_pairs_from_files_train_with_every_row_counted_and_the_reference_is_comp
     taste, polish = first["taste"], first["polish"]
     counts = taste.results["counts"]
     assert counts["read"] == 41
-    assert counts["dropped"] == {"unreadable": 2}
+    assert counts["dropped"] == {"artifact_html_tag": 1, "conversation": 1}
     drops = (taste.path / "drops.json").read_text(encoding="utf-8")
     assert "html_tag: <b>" in drops
     assert "a conversation; preferences take pairs" in drops
@@ -101,6 +114,11 @@ def test_pairs_from_files_train_with_every_row_counted_and_the_reference_is_comp
     assert train[0]["margin"] == pytest.approx(0.0, abs=1e-4)
     assert polish.results["validation_accuracy"] > 0.5
     assert polish.results["validation_margin"] > 0
+
+    # Of none in 5 the upper bound is 3 / 5.
+    assert first["exam"].results["audit"]["html_tag"]["upper"] == pytest.approx(0.6)
+    audited = json.loads((first["exam"].path / "audit.json").read_text(encoding="utf-8"))
+    assert [len(audited["samples"]), audited["rates"]["any"]["n"]] == [5, 5]
 
     kept = sorted((folder / REFERENCE_FOLDER).iterdir())
     assert len(kept) == 2  # of the pairs trained on and of those held back

@@ -55,6 +55,7 @@ class Run:
         self.ledger = Ledger(self.folder / "ledger.jsonl")
         self.stages = []
         self.says = "It is 12."
+        self.returns = False  # to a checkpoint, in the middle of every training stage
 
     def record(self, stages=STAGES, gates=(GATE,)):
         for number, (name, kind, makes, inputs) in enumerate(stages):
@@ -148,6 +149,8 @@ class Run:
                     value = 1.2 + 3 * math.exp(-5 * step / self.steps)
                     measures = {evaluated: value, "bpb/books": value, f"bpb/{self.says}": value + 0.1}
                     file.write(json.dumps({"event": "evaluate", "step": step} | measures) + "\n")
+        if self.returns:
+            write_rollback(work)
 
     def _eval(self, work, stage):
         right = 0.62 if stage["name"] == "look" else 0.9
@@ -291,6 +294,24 @@ def test_curves_are_columns_thinned_with_the_last_step_kept(run, monkeypatch):
     assert curve["train"]["step"] == list(range(1, 41, 3))
     assert list(curve["evaluate"]) == ["step", "bpb", "bpb/books", "bpb/It is 12."]
     assert len(curve["evaluate"]["bpb"]) == 8
+
+
+ROLLBACK = {"event": "rollback", "step": 25, "returned_to": 20, "data_steps": [20, 25]}
+
+
+def write_rollback(work):
+    """Into the middle of the curves, with the lines of the steps that were trained twice."""
+    lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
+    twice = [line for line in lines if line["step"] <= 24] + [ROLLBACK] + [line for line in lines if line["step"] > 20]
+    (work / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in twice))
+
+
+def test_a_return_to_a_checkpoint_undoes_steps_and_is_a_window_of_the_curves(run):
+    run.returns = True
+    (curve,) = report_data(run.record().finish("primer", "base").folder)["training"]
+    assert curve["train"]["step"] == list(range(1, 41))
+    assert curve["evaluate"]["step"] == list(range(5, 41, 5))
+    assert curve["passed_over"] == [{"from": 20, "to": 25, "data_steps": [20, 25]}]
 
 
 def test_a_figure_that_some_lines_lack_is_empty_there(run):
@@ -442,6 +463,7 @@ addEventListener("load", () => setTimeout(() => {
     images: document.images.length, sections: [...document.querySelectorAll("section")].map((s) => s.id),
     canvases: document.querySelectorAll("canvas").length, bars: document.querySelectorAll(".ability").length,
     boxes: document.querySelectorAll(".stage-box").length,
+    notes: [...document.querySelectorAll("p.note")].map((p) => p.textContent),
     nothing: [...document.querySelectorAll(".nothing")].map((p) => p.textContent)});
     document.body.replaceChildren(); /* dumping half a surrogate pair ends the browser */ }, 300);
 }, 100));
@@ -466,6 +488,15 @@ def browsed(path, tmp_path):
 
 
 SECTIONS = ["abilities", "questions", "training", "samples", "lineage", "data", "time", "machine", "ledger"]
+
+
+def test_a_browser_shades_the_windows_that_were_passed_over(run, tmp_path):
+    run.returns = True
+    page = write_report(run.record().finish().judge(True).folder)
+    seen = browsed(page, tmp_path)
+    assert seen["wrong"] == []
+    note = "Shaded: 1 window of data passed over after refused steps (at step 25 back to step 20, without the data of "
+    assert [text for text in seen["notes"] if text == f"{note}steps 20 to 24)."]
 
 
 @pytest.mark.parametrize("steps", [40, 10])

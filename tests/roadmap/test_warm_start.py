@@ -1,7 +1,6 @@
 """A stage that takes over its parent's optimizer state, and stages that begin from a checkpoint of another."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -9,11 +8,13 @@ from safetensors.torch import load_file
 from small_stages import PROSE, TALK, Stopping, tokens_of, write_lines
 
 from gradus.core.errors import ConfigError, GradusError
+from gradus.roadmap.place import Place
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.stages import dpo, pretrain
 from gradus.roadmap.status import artifact_path
+from gradus.train import loop
 
 STAGES = '[machine]\nthreads = 1\nprecision = "fp32"\n\n' + PROSE + tokens_of(280)
 # The rate is the same at every step, so that a run in two parts can be the run in one.
@@ -106,7 +107,7 @@ def test_three_parts_count_the_steps_of_all_before(folder):
     assert differ(parts["whole"], parts["three"]) == []
 
 
-@pytest.mark.parametrize("layout", ["replicate", "shard"])
+@pytest.mark.parametrize("layout", ["shard", pytest.param("replicate", marks=pytest.mark.slow)])
 def test_the_state_of_one_process_is_taken_over_by_two(folder, layout):
     text = halves("warm")
     one = weights(walked(folder, text)["second"])
@@ -166,17 +167,36 @@ def test_a_misspelled_state_is_told_with_the_nearest(folder):
         walked(folder, training("first", 6, optimizer='"wram"'))
 
 
-def test_a_parent_that_keeps_no_checkpoint_is_told_with_the_fix(folder, monkeypatch):
-    real = pretrain.save_final_model
+def interrupt(*_):
+    raise KeyboardInterrupt
 
-    def forget(place, *rest):
-        real(place, *rest)
-        shutil.rmtree(place.work / "checkpoints")
 
-    monkeypatch.setattr(pretrain, "save_final_model", forget)
-    bare = training("bare", 6).replace("512", "576")
-    walked(folder, bare)
-    monkeypatch.setattr(pretrain, "save_final_model", real)
+def test_a_stage_that_keeps_no_checkpoint_leaves_its_model_alone_and_cannot_be_taken_over(folder, monkeypatch):
+    bare = training("bare", 6, keep_checkpoints="0", save_every="2")
+    # Killed after the last step: the checkpoints are still there.
+    real = Place.commit
+    monkeypatch.setattr(Place, "commit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        walked(folder, bare)
+    monkeypatch.setattr(Place, "commit", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", None)  # no step is trained again
+        done = walked(folder, bare)["bare"]
+    assert not [name for name in done.manifest.files if "step-" in name]
+    assert done.results["optimizer_state_bytes"] > 4 * done.results["parameters"]
+    assert differ(done, walked(folder, training("first", 6))["first"]) == []
+    second = training("second", 6, **{"from": '"bare"', "optimizer": '"warm"'})
+    with pytest.raises(
+        ConfigError, match=r"keeps no checkpoint \(keep_checkpoints = 0\), and so no state; write optimizer"
+    ):
+        walked(folder, bare + second)
+    with pytest.raises(ConfigError, match="keep_checkpoints = 0 keeps none, and keep_best or protect asks for some"):
+        walked(folder, training("bare", 6, keep_checkpoints="0", protect="[2]"))
+
+
+def test_a_state_that_is_gone_is_told_with_the_fix(folder, monkeypatch):
+    monkeypatch.setattr("gradus.roadmap.stages.pretrain.refuse_warm", lambda *_: None)
+    bare = training("bare", 6, keep_checkpoints="0", save_every="2")
     with pytest.raises(GradusError, match=r'bare keeps no checkpoint.*or write optimizer = "fresh"'):
         walked(folder, bare + training("second", 6, **{"from": '"bare"', "optimizer": '"warm"'}))
 

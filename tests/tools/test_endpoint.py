@@ -1,6 +1,7 @@
 """The client of remote models against a service that misbehaves: nothing is lost, paid twice, or leaked."""
 
 import asyncio
+import errno
 import json
 import sqlite3
 import sys
@@ -170,6 +171,26 @@ def test_one_request_that_always_fails_leaves_the_others_alone(server, answers, 
     assert one.message.content == three.message.content == "fine"
     assert isinstance(two, RequestRefusedError)
     assert str(two) == "no answer in 3 attempts (last: status_500: scripted fault 500)"
+
+
+def test_a_service_that_answers_nothing_is_not_taken_for_many_bad_requests(server, answers, monkeypatch):
+    monkeypatch.setattr("gradus.tools.endpoint._FIRST_DELAY_SECONDS", 0.001)
+    server.faults = [Fault(status=500)] * 40
+    _, found = ask(settings_for(server, max_attempts=2, concurrency=1), answers, *"abcdef")
+    assert [type(error) for error in found[:3]] == [RequestRefusedError, RequestRefusedError, EndpointError]
+    assert "no answer to 3 requests one after the other" in str(found[2])
+
+
+def test_a_full_disk_is_told_as_one_and_the_answer_before_it_is_kept(server, answers):
+    ask(settings_for(server), answers, "first")
+    (pages,) = answers._file.execute("PRAGMA page_count").fetchone()
+    answers._file.execute(f"PRAGMA max_page_count = {pages}")
+    server.mind = lambda body: "x" * 100_000
+    _, (error,) = ask(settings_for(server), answers, "second")
+    assert isinstance(error, OSError)
+    assert error.errno == errno.ENOSPC
+    _, (answer,) = ask(settings_for(server), answers, "first")
+    assert answer.reused
 
 
 def test_a_request_that_is_refused_fails_alone(server, answers):

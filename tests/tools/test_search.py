@@ -81,6 +81,12 @@ def test_passages_lose_nothing_but_white_space():
     assert passages("  \n ") == []
 
 
+def test_passages_keep_lines_and_indentation():
+    text = "Steps:\n- one\n    deeper\n- two\n\nEnd. " + "More words follow. " * 20
+    assert passages(text, 900) == [text.strip()]
+    assert passages(text, 200)[0].startswith("Steps:\n- one\n    deeper\n- two\n\nEnd. More")
+
+
 def test_an_index_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "i"
     build_index(path, DOCUMENTS)
@@ -94,6 +100,12 @@ def test_an_index_is_replaced_whole_or_not_at_all(tmp_path):
         build_index(path, broken())
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["i"]
+
+
+def test_an_index_that_cannot_be_written_is_told_with_its_name(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises((ToolError, OSError), match="folder"):
+        build_index(tmp_path / "folder", DOCUMENTS)
 
 
 def test_what_is_no_index_is_refused_with_the_command(tmp_path):

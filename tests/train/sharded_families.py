@@ -1,6 +1,7 @@
 """Helper of test_sharded_families: one model trained a few steps by one process and by two that share it by rows.
 
-Arguments: the model's table as JSON, and a kind of activation checkpointing. Prints JSON: the losses of both.
+Arguments: the model's table as JSON, with "lora" where adapters are trained in place of its weights, a kind of
+activation checkpointing, and the folder that gets the losses of both as JSON.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import tiny_training as tiny
 import torch
 from processes import forked, free_port, succeeded
 
-from gradus.model.config import model_config
-from gradus.model.transformer import build_model
+from gradus.model.config import LoraSettings, model_config
+from gradus.model.lora import add_adapters, init_adapters
+from gradus.model.transformer import Transformer, build_model
 from gradus.train.config import GuardSettings, OptimizerSettings
 from gradus.train.guard import Guard
 from gradus.train.losses import next_token_loss
@@ -32,10 +34,18 @@ def losses(table: dict[str, object], rank: int, size: int, port: int, wrapping: 
         RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank)
     )
     world = join_world(torch.device("cpu"), "shard")
+    lora = LoraSettings(**table.pop("lora")) if "lora" in table else None
     config = model_config({"depth": 2, "width": 32, "head_dim": 16} | table, vocab_size=tiny.VOCAB, context=64)
-    prepare = partial(prepare_model, world=world, activation_checkpointing=wrapping)
+
+    def prepare(model: Transformer) -> None:
+        if lora is not None:
+            add_adapters(model, lora)
+        prepare_model(model, world, activation_checkpointing=wrapping)
+
     model = build_model(config, torch.Generator().manual_seed(0), prepare=prepare)
-    settings = OptimizerSettings(weight_decay=0.1, balance_lr=0.02)
+    if lora is not None:
+        init_adapters(model, torch.Generator().manual_seed(1))
+    settings = OptimizerSettings(weight_decay=0.1, balance_lr=0.02, adapter_lr=0.02)
     optimizer = build_optimizer(model, settings, world)
     guard = Guard(GuardSettings(), torch.device("cpu"))
     found = []

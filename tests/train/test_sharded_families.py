@@ -22,13 +22,22 @@ TABLES = {
     "psann": {"family": "psann", "wave_kernel": 3, "spectral_length": 5},
     "speedrun": {"family": "speedrun", "window": 4},
 }
+# Zero weights back to the residual would hide all adapters but one.
+LORA = {"lora": {"rank": 3, "alpha": 6.0}, "family": "portable", "init": "xavier"}
 
 
 @pytest.mark.parametrize(
-    ("name", "wrapping"), [("experts", "none"), ("experts", "full"), ("psann", "selective"), ("speedrun", "full")]
+    ("name", "wrapping"),
+    [("experts", "none"), ("experts", "full"), ("psann", "selective"), ("speedrun", "full"), ("lora", "full")],
 )
 def test_a_shared_model_trains_as_a_whole_one(tmp_path: Path, name: str, wrapping: str) -> None:
-    command = [sys.executable, HERE / "sharded_families.py", json.dumps(TABLES[name]), wrapping, tmp_path]
+    command = [
+        sys.executable,
+        HERE / "sharded_families.py",
+        json.dumps((TABLES | {"lora": LORA})[name]),
+        wrapping,
+        tmp_path,
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))

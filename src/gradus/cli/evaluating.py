@@ -18,9 +18,8 @@ from gradus.core.fingerprint import digest
 from gradus.core.gate import find_measure, measure_names
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
-from gradus.data.benchmarks import benchmarks_folder
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of
-from gradus.roadmap.models import ModelReference, resolve_model
+from gradus.roadmap.models import ModelReference, resolve_model, resolve_stage
 from gradus.roadmap.progress import live_progress
 from gradus.roadmap.table import text_table
 
@@ -145,20 +144,23 @@ def evaluate_tasks(
     model: str,
     names: Sequence[str],
     home: Path,
-    limit: int | None,
-    folder: Path | None,
-    bundle: Path | None,
-    bos: bool,
+    settings: BenchmarkSettings,
+    corpus: str | None,
     out: Path | None,
 ) -> None:
-    """Score benchmarks and print the table; what is done is kept beside `out` until all is."""
+    """Score benchmarks and print the table; what is done is kept beside `out` until all is.
+
+    corpus: a corpus stage whose documents the items are looked for in.
+    """
     names = [name.strip() for name in names]
     check_tasks(names)
-    settings = BenchmarkSettings(benchmarks_folder(str(folder) if folder else None, Path()), bundle, limit, bos)
+    documents = resolve_stage(corpus, home, "corpus").path if corpus is not None else None
     for name in names:
         files_of(name, settings)
     found = resolve_model(model, home)
+    from gradus.data.corpus import read_corpus
     from gradus.engine.load import load_engine
+    from gradus.eval.contamination import with_contamination
     from gradus.eval.task_run import gathered, run_tasks
 
     engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
@@ -175,6 +177,9 @@ def evaluate_tasks(
             on_progress=lambda name, done, total: task.update(done, total=total, info=name),
         )
         results = dict(asked)
+    if documents is not None:
+        texts = (document.text for document in read_corpus(documents, "train"))
+        results = with_contamination(results, settings, texts)
     measures = gathered(results)
     typer.echo(task_text(found.label, measures, results))
     if out is not None and journals is not None:
@@ -197,14 +202,30 @@ def _model_identity(found: ModelReference) -> str:
 
 
 def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, TaskResult]) -> str:
-    """Every measure with its interval, a line each."""
+    """Every measure with its interval, a line each; where a corpus was looked through, also without what is in it."""
     rows = []
     for name in measure_names(measures):
         measure = find_measure(measures, name)
-        shown = f"{measure['value']:.4g}" if "successes" not in measure else f"{measure['value']:.1%}"
-        low, high = ((f"{measure[end]:.1%}" if "successes" in measure else f"{measure[end]:.4g}")
-                     for end in ("lower", "upper"))  # fmt: skip
-        rows.append([name, f"{measure['n']:,}", shown, f"[{low}, {high}]"])
+        show = _percent if "successes" in measure else _plain
+        row = [
+            name,
+            f"{measure['n']:,}",
+            show(measure["value"]),
+            f"[{show(measure['lower'])}, {show(measure['upper'])}]",
+        ]
+        clean = measure.get("clean")
+        rows.append([*row, *([f"{measure['contaminated']:,}", show(clean["value"])] if clean else ["", ""])])
+    header = ["measure", "items", "value", "95 % interval", "in the corpus", "without those"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:4], [row[:4] for row in rows]
     seconds = sum(result.seconds for result in results.values())
-    table = text_table(["measure", "items", "value", "95 % interval"], rows, right=(1, 2))
+    table = text_table(header, rows, right=(1, 2, 4, 5)[: 2 + 2 * (len(header) > 4)])
     return f"{model}, {format_seconds(seconds)}\n\n{table}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}"

@@ -203,6 +203,9 @@ def eval_tasks(
     ] = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="CORE's bundle [core_bundle in the folder].")] = None,
     bos: Annotated[bool, typer.Option("--bos", help="Begin every text with the end-of-text token.")] = False,
+    corpus: Annotated[
+        str | None, typer.Option("--corpus", help="ROADMAP/STAGE of a corpus to look for the items in.")
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON; a run cut short goes on.")
     ] = None,
@@ -210,8 +213,12 @@ def eval_tasks(
 ) -> None:
     """Score benchmarks by log-likelihood, as lm-eval defines them, and CORE."""
     from gradus.cli.evaluating import evaluate_tasks
+    from gradus.data.benchmarks import benchmarks_folder
+    from gradus.eval.benchmarks import BenchmarkSettings
 
-    evaluate_tasks(model, tasks.split(","), home_folder(home), limit, folder, bundle, bos, json)
+    place = benchmarks_folder(str(folder) if folder else None, Path())
+    settings = BenchmarkSettings(place, bundle, limit, bos)
+    evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 
 
 @eval_app.command("audit")
@@ -327,6 +334,19 @@ def data_preview(
     from gradus.cli.previewing import print_preview
 
     print_preview(source, home_folder(home), filters or [], number, max_rows, calls_may_end, json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="ROADMAP/STAGE of an eval stage, or a file of --json.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Say of each measure whether B is better than A, worse, or not resolved."""
+    from gradus.cli import comparing
+
+    comparing.compare(first, second, home_folder(home), json)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from gradus.conversation.checks import last_number
 
 _GSM8K = re.compile(r"#### (\-?[0-9\.\,]+)")
 _STATED = re.compile(r"The answer is (\-?[0-9\.\,]+?)\.?\s*$")
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|[{}]")
 _DIGITS_AT_MOST = 400
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _FRACTION = re.compile(r"(?P<sign>[+-]?)\\frac(?:\{(?P<a>[^{}]*)\}|(?P<a1>\d))(?:\{(?P<b>[^{}]*)\}|(?P<b1>\d))")
@@ -37,13 +37,14 @@ def stated_answer(text: str) -> str | None:
 
 def boxed_answer(text: str) -> str | None:
     r"""What stands in the last complete \boxed{...}; None where there is none."""
-    for start in reversed([match.end() for match in _BOXED.finditer(text)]):
-        depth = 1
-        for place in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0)
-            if depth == 0:
-                return text[start:place].strip()
-    return None
+    opened: list[int | None] = []  # of each open brace: where its box begins, None for other braces
+    last: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        if brace[0] != "}":
+            opened.append(brace.end() if len(brace[0]) > 1 else None)
+        elif opened and (start := opened.pop()) is not None and (last is None or start > last[0]):
+            last = start, brace.start()
+    return None if last is None else text[last[0] : last[1]].strip()
 
 
 def same_value(one: str, other: str) -> bool:

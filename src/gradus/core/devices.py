@@ -23,12 +23,9 @@ DEVICES_FILE = "devices.toml"
 CPU = "cpu"
 # Training of other kinds that does the same work, nearest first.
 _ALIKE = {
-    "sft": ("pretrain",),
-    "dpo": ("sft", "pretrain"),
-    "grpo": ("sft", "pretrain"),
-    "midtrain": ("pretrain",),
-    "extend": ("pretrain",),
-}
+    "sft": ("pretrain",), "dpo": ("sft", "pretrain"), "grpo": ("sft", "pretrain"), "midtrain": ("pretrain",),
+    "extend": ("pretrain",), "experts": ("pretrain",),
+}  # fmt: skip
 
 Format = Literal["fp32", "bf16", "fp16"]
 

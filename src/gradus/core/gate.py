@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from gradus.core.comparison import SIGNIFICANCE, paired_test
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.settings import Settings
-from gradus.core.statistics import mcnemar_exact, wilson
-
-SIGNIFICANCE = 0.05
+from gradus.core.statistics import wilson
 
 
 class Gate(Settings):
@@ -49,7 +48,8 @@ class Verdict:
 def judge(gate: Gate, measures: Mapping[str, Any], parents: Mapping[str, Mapping[str, Any]] | None = None) -> Verdict:
     """Judge measured results; `parents` maps stage names to their results for `not_worse_than`.
 
-    A measure is a number, or {"value", "n", "successes"?, "lower"?, "upper"?, "items"?: {id: 0 or 1}}.
+    A measure is a number, or {"value", "n", "successes"?, "lower"?, "upper"?, "items"?, "lower_is_better"?}; items: by
+    id 0 or 1, or a number whose mean is compared.
     Errors: ConfigError where a measure or stage is not there, or lacks what the gate asks for.
     """
     measure = find_measure(measures, gate.measure)
@@ -161,17 +161,15 @@ def _against_parent(
     items, other_items = measure.get("items"), other.get("items")
     here, there = float(measure["value"]), float(other["value"])
     if isinstance(items, Mapping) and isinstance(other_items, Mapping):
-        shared = sorted(set(items) & set(other_items))
-        lost = sum(1 for key in shared if other_items[key] and not items[key])
-        won = sum(1 for key in shared if items[key] and not other_items[key])
-        p = mcnemar_exact(lost, won)
-        worse = lost > won and p < SIGNIFICANCE
+        paired = paired_test(other_items, items, bool(measure.get("lower_is_better", False)))
+        shared, won, lost, p = (paired.shared, paired.won, paired.lost, paired.p) if paired else (0, 0, 0, 1.0)
+        worse = paired is not None and paired.gain < 0 and p < SIGNIFICANCE
         return not worse, (
             f"{gate.measure} {'is worse than' if worse else 'is not worse than'} {other_name}: "
-            f"{won} won, {lost} lost of {len(shared)} shared items, p = {p:.3g}"
+            f"{won} won, {lost} lost of {shared} shared items, p = {p:.3g}"
         )
     # Without items to pair, the plain values decide; which way is better follows the gate's own condition.
-    lower_is_better = gate.at_most is not None and gate.at_least is None
+    lower_is_better = measure.get("lower_is_better", gate.at_most is not None and gate.at_least is None)
     worse = here > there if lower_is_better else here < there
     return not worse, (
         f"{gate.measure} = {here:.4g} {'is worse than' if worse else 'is not worse than'} {there:.4g} "

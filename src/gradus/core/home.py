@@ -10,6 +10,7 @@ LEDGER = "ledger.jsonl"
 REPORT = "report.html"
 # In an artifact, and in the work folder that becomes one
 MODEL_FOLDER = "model"
+ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
 WORK_SUFFIX = ".work"
 RAW = "raw"  # shards of datasets that are kept

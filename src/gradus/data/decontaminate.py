@@ -139,13 +139,34 @@ class Decontaminator:
             found += self._check_batch(batch)
         return found
 
+    def found_items(self, texts: Sequence[str]) -> dict[tuple[str, str], float]:
+        """Every item that is in one of the texts, as (set, item), with its highest coverage."""
+        found: dict[tuple[str, str], float] = {}
+        for batch in _batches(texts):
+            _, entries, coverages = self._covered(batch)
+            for entry, coverage in zip(entries.tolist(), coverages.tolist(), strict=True):
+                item = self._index.item(int(self._index.entry_items[entry]))
+                found[item] = max(coverage, found.get(item, 0.0))
+        return found
+
     def _check_batch(self, texts: list[str]) -> list[Contamination | None]:
+        index = self._index
+        answers: list[Contamination | None] = [None] * len(texts)
+        owner, entry, coverage = self._covered(texts)
+        # The best of each document comes last.
+        for one in np.lexsort((-entry, coverage, owner)).tolist():
+            name, item = index.item(int(index.entry_items[entry[one]]))
+            answers[owner[one]] = Contamination(name, item, float(coverage[one]))
+        return answers
+
+    def _covered(self, texts: list[str]) -> tuple[_Numbers, _Numbers, NDArray[np.float64]]:
+        """(text, entry of the index, coverage) of every entry that is covered enough."""
         index = self._index
         words, offsets = word_hashes(texts)
         hits = _hits(index, words, offsets)
-        owners: list[_Numbers] = []
-        entries: list[_Numbers] = []
-        coverages: list[NDArray[np.float64]] = []
+        owners: list[_Numbers] = [np.zeros(0, dtype=np.int64)]
+        entries: list[_Numbers] = [np.zeros(0, dtype=np.int64)]
+        coverages: list[NDArray[np.float64]] = [np.zeros(0)]
         for table in index.tables:
             chosen = hits.begin(table.n - index.anchor + 1)
             if not len(chosen.places):
@@ -157,15 +178,7 @@ class Decontaminator:
             owners.append(owner[enough])
             entries.append(entry[enough])
             coverages.append(coverage[enough])
-        answers: list[Contamination | None] = [None] * len(texts)
-        if not owners:
-            return answers
-        owner, entry, coverage = np.concatenate(owners), np.concatenate(entries), np.concatenate(coverages)
-        # The best of each document comes last.
-        for one in np.lexsort((-entry, coverage, owner)).tolist():
-            name, item = index.item(int(index.entry_items[entry[one]]))
-            answers[owner[one]] = Contamination(name, item, float(coverage[one]))
-        return answers
+        return np.concatenate(owners), np.concatenate(entries), np.concatenate(coverages)
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -27,7 +27,9 @@ from gradus.core.errors import DataError
 Int64 = NDArray[np.int64]
 # In the name of a saved plan's arrays; plans of another version are refused.
 PLAN_VERSION = 1
-PackMode = Literal["fragments", "whole", "crop"]
+PackMode = Literal["fragments", "whole", "tight", "crop"]
+# Best-fit decreasing stands where it needs at most this share more rows than any packing must.
+TIGHT_FRACTION = 0.001
 # Documents that cropping chooses among, as many as nanochat's loader holds.
 _CROP_CHOICE = 1000
 
@@ -129,7 +131,8 @@ def pack_plan(
     """Pack documents of these token lengths into rows of at most `row_length` tokens.
 
     lengths: (documents,). mode: "fragments" cuts a longer document into full rows and a rest, and loses no token;
-    "whole" refuses it (the length policy comes before); "crop" fills rows by cutting documents short and loses their
+    "whole" refuses it (the length policy comes before); "tight" does too, and searches for fewer rows where best-fit
+    decreasing leaves room (pack_tight.py); "crop" fills rows by cutting documents short and loses their
     ends. documents: which documents to place, repeats allowed, for a mixture; all of them once where absent. The
     plan depends on nothing else: same lengths, same plan.
     """
@@ -140,6 +143,8 @@ def pack_plan(
         return _cropped(lengths, chosen, row_length)
     document, offset, length = _pieces(lengths, chosen, row_length, mode)
     row = _best_fit_decreasing(length, row_length)
+    if mode == "tight":
+        row = _tightened(row, length, row_length)
     order = np.argsort(row, kind="stable")
     num_rows = int(row.max()) + 1 if len(row) else 0
     row_starts = np.zeros(num_rows + 1, dtype=np.int64)
@@ -159,14 +164,14 @@ def unpacked_plan(lengths: ArrayLike, *, documents: ArrayLike | None = None) -> 
 def _pieces(lengths: Int64, chosen: Int64, row_length: int, mode: str) -> tuple[Int64, Int64, Int64]:
     """(document, offset, length) of each piece; a long document gives full rows and a rest."""
     picked = _checked(lengths, chosen, row_length)
-    if mode == "whole" and len(picked) and picked.max() > row_length:
+    if mode in ("whole", "tight") and len(picked) and picked.max() > row_length:
         too_long = np.unique(chosen[picked > row_length])
         raise DataError(
             f"{len(too_long)} documents are longer than the row of {row_length} tokens "
             f"(document {too_long[0]} has {lengths[too_long[0]]}); apply a length policy first"
         )
-    if mode not in ("whole", "fragments"):
-        raise DataError(f'pack mode must be "fragments", "whole" or "crop", found "{mode}"')
+    if mode not in ("whole", "tight", "fragments"):
+        raise DataError(f'pack mode must be "fragments", "whole", "tight" or "crop", found "{mode}"')
     num_pieces = -(-picked // row_length)
     document = np.repeat(chosen, num_pieces)
     first = np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
@@ -210,6 +215,17 @@ def _cropped(lengths: Int64, chosen: Int64, row_length: int) -> PackPlan:
     document = chosen[np.array(placed, dtype=np.int64)]
     length_placed = np.array(lengths_placed, dtype=np.int64)
     return PackPlan(row_length, np.array(row_starts), document, np.zeros_like(document), length_placed)
+
+
+def _tightened(row: Int64, length: Int64, row_length: int) -> Int64:
+    """The rows, or fewer where there are fewer."""
+    from gradus.data.pack_tight import MOST_ROW_LENGTH, least_rows, tight_rows
+
+    num_rows = int(row.max()) + 1 if len(row) else 0
+    if row_length > MOST_ROW_LENGTH or num_rows <= (1 + TIGHT_FRACTION) * least_rows(length, row_length):
+        return row
+    other = tight_rows(length, row_length)
+    return other if int(other.max()) + 1 < num_rows else row
 
 
 def _best_fit_decreasing(length: Int64, row_length: int) -> Int64:

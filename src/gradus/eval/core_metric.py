@@ -174,7 +174,8 @@ def _common(sequences: Sequence[Sequence[int]]) -> int:
 def core_measures(results: Mapping[str, TaskResult]) -> dict[str, Any]:
     """ "v1" and "v2", and the measures of each task by its name.
 
-    The standard error is that of the items; tasks are taken as they are.
+    The standard error is that of the questions, the tasks taken as they are; "items" are the tasks, by which two models
+    are compared.
     """
     measures = {name: results[name].measures() for name in CORE_TASKS}
     scores = core_scores({name: measure["acc"]["value"] for name, measure in measures.items()})
@@ -186,7 +187,9 @@ def core_measures(results: Mapping[str, TaskResult]) -> dict[str, Any]:
         error = math.sqrt(sum(e * e for e in errors)) / len(errors)
         spread = Z95 * error
         n = sum(measure["acc"]["n"] for measure in measures.values())
+        items = {name: centred(measures[name]["acc"]["value"], getattr(t, version)) for name, t in CORE_TASKS.items()}
         found[version] = {
+            "items": items,
             "value": value, "n": n, "standard_error": error, "lower": value - spread, "upper": value + spread,
         }  # fmt: skip
     return found | measures

@@ -43,7 +43,7 @@ def likelihoods(
     for shared, members in groups:
         beginning = None
         if shared:
-            tokens = torch.tensor(items[members[0]].trunk[:shared], device=model.embedding.device)
+            tokens = torch.tensor(items[members[0]].trunk[:shared], device=model.device)
             beginning = model.prefill(tokens, Documents.of_lengths([shared], tokens.device))[1].keys_values
         for batch in _batches([items[index] for index in members], shared, tokens_per_batch):
             if branched:
@@ -137,7 +137,7 @@ def _read_branched(
             branch += [number] * (len(sequence) - trunk)
         starts.append(found)
         lengths.append(len(tokens) - begin)
-    device = model.embedding.device
+    device = model.device
     documents = Documents.of_lengths(lengths, device)
     past = BranchedDocuments(documents, torch.tensor(branch), beginning)
     hidden = model.decode(torch.tensor(tokens, device=device), torch.tensor(positions, device=device), past)
@@ -149,7 +149,7 @@ def _read_apart(model: Transformer, batch: list[_Item]) -> tuple[Tensor, Starts]
     sequences = [sequence for item in batch for sequence in item.sequences]
     ends = iter(torch.tensor([0, *map(len, sequences)]).cumsum(0).tolist())
     starts = [[(0, 0), *((next(ends), 0) for _ in item.sequences)] for item in batch]
-    device = model.embedding.device
+    device = model.device
     tokens = torch.tensor([token for sequence in sequences for token in sequence], device=device)
     return model(tokens, Documents.of_lengths(list(map(len, sequences)), device)), starts
 

@@ -68,7 +68,10 @@ def perplexity_measures(items: Sequence[Asked], answers: Sequence[Sequence[Likel
     mean, error = _ratio(nats, units["byte"])
     bits = 1 / math.log(2)
     measures["bits_per_byte"] = _measure(mean, error, sum(units["byte"]), lambda nats: nats * bits, bits)
-    return measures
+    # Their mean is the nats of a byte: what pairs two models on the same documents, in whatever unit.
+    scale = len(items) / sum(units["byte"])
+    paired = {item.id: value * scale for item, value in zip(items, nats, strict=True)}
+    return {name: measure | {"items": paired} for name, measure in measures.items()}
 
 
 def _ratio(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
@@ -79,11 +82,12 @@ def _ratio(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
     return mean, math.sqrt(residuals * len(sums) / (len(sums) - 1)) / total if len(sums) > 1 else 0.0
 
 
-def _measure(mean: float, error: float, n: int, shown: Any, slope: float) -> dict[str, float | int]:
+def _measure(mean: float, error: float, n: int, shown: Any, slope: float) -> dict[str, Any]:
     return {
         "value": shown(mean),
         "n": n,
         "lower": shown(mean - Z95 * error),
         "upper": shown(mean + Z95 * error),
         "standard_error": slope * error,
+        "lower_is_better": True,
     }

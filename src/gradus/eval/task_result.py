@@ -45,7 +45,10 @@ _RIGHT: dict[Measure, tuple[str, Callable[[Asked, Sequence[Likelihood]], bool]]]
 
 @dataclass(frozen=True)
 class TaskResult:
-    """All items of one task on one model. digest: of what was asked; settings: how, for the record."""
+    """All items of one task on one model. digest: of what was asked; settings: how, for the record.
+
+    contaminated: ids of the items that stand in the training corpus; None where none was looked through.
+    """
 
     task: str
     model: str
@@ -55,6 +58,7 @@ class TaskResult:
     digest: str
     seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
+    contaminated: frozenset[str] | None = None
 
     def verdicts(self) -> dict[str, dict[str, int]]:
         """For each accuracy 1 or 0 by item id."""
@@ -66,7 +70,7 @@ class TaskResult:
         }
 
     def measures(self) -> dict[str, Any]:
-        """What a gate can name: "acc", "acc_norm" with 0 or 1 by item id for paired tests, "perplexity"."""
+        """What a gate can name: "acc", "acc_norm" with 0 or 1 by item id for paired tests, "perplexity" with nats."""
         found: dict[str, Any] = {}
         for name, right in self.verdicts().items():
             measure: dict[str, Any] = proportion(sum(right.values()), len(right))
@@ -77,6 +81,10 @@ class TaskResult:
                 spread = Z95 * measure["standard_error"]
                 measure["lower"] = max(0.0, measure["value"] - spread)
                 measure["upper"] = min(1.0, measure["value"] + spread)
+            if self.contaminated is not None:
+                clean = [value for key, value in right.items() if key not in self.contaminated]
+                measure["contaminated"] = len(right) - len(clean)
+                measure["clean"] = proportion(sum(clean), len(clean))
             found[name] = measure | {"items": right}
         if "perplexity" in self.wanted:
             found["perplexity"] = self._perplexity()
@@ -87,6 +95,7 @@ class TaskResult:
     def _perplexity(self) -> dict[str, Any]:
         """exp of the mean nats of an item, as lm-eval has it; the interval is that of the mean."""
         nats = [-answers[0].logp for answers in self.answers]
+        items = {item.id: value for item, value in zip(self.items, nats, strict=True)}
         mean, error = sum(nats) / len(nats), standard_error(nats)
         value = math.exp(mean)
         return {
@@ -95,6 +104,8 @@ class TaskResult:
             "lower": math.exp(mean - Z95 * error),
             "upper": math.exp(mean + Z95 * error),
             "standard_error": value * error,
+            "lower_is_better": True,
+            "items": items,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -108,6 +119,8 @@ class TaskResult:
                 entry["gold"] = item.gold
             entry["logp"] = [answer.logp for answer in answers]
             entry["tokens"] = [answer.num_tokens for answer in answers]
+            if self.contaminated is not None:
+                entry["contaminated"] = item.id in self.contaminated
             items.append(entry | {name: right[item.id] for name, right in verdicts.items()})
         return {
             "task": self.task,

@@ -16,6 +16,7 @@ from gradus.model.config import VALUE_GATE_CHANNELS, ModelConfig
 from gradus.model.experts import Experts, Routing
 from gradus.model.frozen import FrozenBlock
 from gradus.model.kernels import attention_heads, relu2, rms_norm, swiglu
+from gradus.model.lora import Adapters
 from gradus.model.past import Past
 from gradus.model.sine import SineParameters, sine, sine_feed_forward
 
@@ -38,12 +39,14 @@ class Block(nn.Module):
     """One layer. Weights are (out, in).
 
     qkv stacks the rows of query, key and value, gate_up those of gate and up. experts: in place of both, or None.
+    adapters: what is trained in place of the weights (lora.py), or None.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config = config
         self.layer = layer
+        self.adapters: Adapters | None = None
         c = config
         self.attention_norm = nn.Parameter(torch.empty(c.width))
         self.qkv = nn.Parameter(torch.empty(c.query_width + 2 * c.kv_width, c.width))
@@ -96,6 +99,8 @@ class Block(nn.Module):
             qkv = self.frozen.qkv(x)
         else:
             qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype))
+        if self.adapters is not None and self.adapters.has("qkv"):
+            qkv = qkv + self.adapters.added("qkv", x * self.attention_norm.to(x.dtype))
         qkv = qkv.view(x.shape[0], -1, c.head_dim)
         if self.value_embedding is not None and self.value_gate is not None:
             gate = 3 * torch.sigmoid(F.linear(x[:, : self.value_gate.shape[1]], self.value_gate.to(x.dtype)))
@@ -114,7 +119,10 @@ class Block(nn.Module):
         """Residual after attention. attention_out: (N, H D)."""
         if self.frozen is not None:
             return x + self.frozen.out(attention_out)
-        return x + F.linear(attention_out, self.out.to(x.dtype))
+        x = x + F.linear(attention_out, self.out.to(x.dtype))
+        if self.adapters is not None and self.adapters.has("out"):
+            x = x + self.adapters.added("out", attention_out)
+        return x
 
     def feed_forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
         """Residual after the feed-forward or the experts, and what the router said."""
@@ -125,6 +133,8 @@ class Block(nn.Module):
             out, routed = self.experts(normed * self.mlp_norm.to(x.dtype))
         elif self.frozen is not None:
             out = self._frozen_feed_forward(normed, self.frozen)
+        elif self.adapters is not None:
+            out = self._adapted_feed_forward(normed, self.adapters)
         elif self.config.is_gated:
             out = swiglu(normed, (self.gate_up * self.mlp_norm).to(x.dtype), self.down.to(x.dtype))
         else:
@@ -133,6 +143,16 @@ class Block(nn.Module):
         if self.branch_scale is not None:
             out = out * self.branch_scale.to(x.dtype)
         return x + out, routed
+
+    def _adapted_feed_forward(self, normed: Tensor, adapters: Adapters) -> Tensor:
+        """The gated feed-forward with its adapters."""
+        gate_up = F.linear(normed, (self.gate_up * self.mlp_norm).to(normed.dtype))
+        if adapters.has("gate_up"):
+            gate_up = gate_up + adapters.added("gate_up", normed * self.mlp_norm.to(normed.dtype))
+        gate, up = gate_up.chunk(2, dim=-1)
+        hidden = F.silu(gate) * up
+        out = F.linear(hidden, self.down.to(normed.dtype))
+        return out + adapters.added("down", hidden) if adapters.has("down") else out
 
     def _frozen_feed_forward(self, normed: Tensor, frozen: FrozenBlock) -> Tensor:
         """The dense feed-forward through products made ready. normed: (N, width). Returns (N, width)."""

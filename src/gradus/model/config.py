@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.settings import Settings, check_settings
@@ -215,6 +215,28 @@ class ModelConfig(Settings):
     def kv_width(self) -> int:
         """Channels of all key heads together (values have as many)."""
         return self.num_kv_heads * self.head_dim
+
+
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA_TARGETS: tuple[LoraTarget, ...] = get_args(LoraTarget)
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters: what is trained in place of the weights.
+
+    rank: of each addition. alpha: additions count alpha / rank. targets: the projections, by the Hub's names.
+    """
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+    targets: tuple[LoraTarget, ...] = Field(default=LORA_TARGETS, min_length=1)
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, targets: tuple[LoraTarget, ...]) -> tuple[LoraTarget, ...]:
+        if len(set(targets)) < len(targets):
+            raise ValueError(f"a target is named twice: {', '.join(targets)}")
+        return targets
 
 
 # What each family sets, where a table does not say otherwise.

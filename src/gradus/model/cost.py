@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gradus.core.errors import ConfigError
 from gradus.model.config import (
     KEPT_LENGTH,
     LOGITS_ON_CPU,
@@ -16,6 +17,7 @@ from gradus.model.config import (
     QUERY_BLOCK,
     SMEAR_GATE_CHANNELS,
     VALUE_GATE_CHANNELS,
+    LoraSettings,
     ModelConfig,
 )
 
@@ -72,6 +74,36 @@ def parameters(config: ModelConfig) -> ParameterCount:
         active_expert=num_sparse * c.experts_per_token * per_expert,
         balance=num_sparse * experts if c.has_router_bias else 0,
     )
+
+
+def projection_sizes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """(in, out) of each of the Hub's modules that can have an adapter."""
+    c = config
+    return {
+        "q_proj": (c.width, c.query_width),
+        "k_proj": (c.width, c.kv_width),
+        "v_proj": (c.width, c.kv_width),
+        "o_proj": (c.query_width, c.width),
+        "gate_proj": (c.width, c.mlp_width),
+        "up_proj": (c.width, c.mlp_width),
+        "down_proj": (c.mlp_width, c.width),
+    }
+
+
+def adapter_parameters(config: ModelConfig, lora: LoraSettings) -> int:
+    """Parameters of the adapters of all layers."""
+    sizes = projection_sizes(config)
+    return config.depth * lora.rank * sum(sum(sizes[target]) for target in lora.targets)
+
+
+def check_adapters(config: ModelConfig, settings: LoraSettings) -> None:
+    """ConfigError where this model cannot have these adapters."""
+    if config.family != "portable" or config.num_experts is not None:
+        kind = "experts" if config.num_experts is not None else f'family "{config.family}"'
+        raise ConfigError(f'lora is for models of family "portable" without experts, found {kind}; leave lora out')
+    smallest = min(min(projection_sizes(config)[target]) for target in settings.targets)
+    if settings.rank > smallest:
+        raise ConfigError(f"lora: rank {settings.rank} is more than the {smallest} channels of the smallest projection")
 
 
 def _value_gates(config: ModelConfig) -> int:

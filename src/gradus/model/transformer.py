@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from gradus.model.batch import Documents, to_device
 from gradus.model.block import Block, Surroundings
-from gradus.model.config import SMEAR_GATE_CHANNELS, ModelConfig
+from gradus.model.config import SMEAR_GATE_CHANNELS, LoraSettings, ModelConfig
 from gradus.model.experts import Routing
 from gradus.model.frozen import Product
 from gradus.model.initial import init_weights
 from gradus.model.kernels import rms_norm
+from gradus.model.lora import is_adapter
 from gradus.model.past import CachedPass, FullPass, KeyValueCache, Past, Recording
 from gradus.model.rope import scaled_frequencies
 
-Role = Literal["matrix", "expert", "embed", "head", "vector", "scalar", "balance"]
+Role = Literal["matrix", "expert", "embed", "head", "vector", "scalar", "balance", "adapter"]
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(
@@ -44,6 +45,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.lora: LoraSettings | None = None  # see lora.add_adapters
         self.frozen_head: Product | None = None
         self.offloaded_from: torch.device | None = None
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
@@ -117,7 +119,10 @@ class Transformer(nn.Module):
 
     def roles(self) -> dict[str, Role]:
         """What each parameter is, by name; optimizers go by this and never by shape."""
-        return {name: _ROLES.get(name.rpartition(".")[2], "vector") for name, _ in self.named_parameters()}
+        return {
+            name: "adapter" if is_adapter(name) else _ROLES.get(name.rpartition(".")[2], "vector")
+            for name, _ in self.named_parameters()
+        }
 
     def row_splits(self) -> dict[str, list[int]]:
         """Rows of each independent matrix inside a fused one, by parameter name.

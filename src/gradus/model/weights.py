@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -16,8 +17,20 @@ from torch import Tensor
 
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.core.settings import load_settings
-from gradus.model.config import ModelConfig
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.model.hub import config_from_hub, hub_config, hub_names
+from gradus.model.lora import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_WEIGHTS_FILE,
+    adapter_config_text,
+    adapters_to_stored,
+    add_adapters,
+    init_adapters,
+    is_adapter,
+    load_adapter_settings,
+    merged,
+    with_adapter,
+)
 from gradus.model.rows import RowSource, copy_rows
 from gradus.model.tensor_files import TensorFiles, save_tensors
 from gradus.model.transformer import Transformer
@@ -28,13 +41,16 @@ OWN_TYPE = "gradus"
 
 
 def to_stored(model: Transformer, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """All weights by the names they are stored under; parts of fused parameters are views.
+    """All weights by the names they are stored under, adapters merged into them; parts of fused parameters are views.
 
-    parameters: whole tensors by our names, where only some are asked for or the model holds rows of them alone.
+    parameters: whole tensors by our names, where only some are asked for or the model holds rows of them alone; these
+    are stored as they are, without adapters among them.
     """
     splits = _splits(model)
     tensors: dict[str, Tensor] = {}
-    for name, parameter in (dict(model.named_parameters()) if parameters is None else parameters).items():
+    for name, parameter in (merged(model) if parameters is None else parameters).items():
+        if is_adapter(name):
+            continue
         parts = torch.split(parameter.detach(), splits.get(name, [parameter.shape[0]]))
         tensors |= zip(stored_names(model.config, name), parts, strict=True)
     return tensors
@@ -56,12 +72,12 @@ def from_stored(
 ) -> None:
     """Copy weights into the model by the names they are stored under, of sharded parameters the rows held here.
 
-    left_out: parameters that keep what they hold. ArtifactError names what is missing or does not fit.
+    left_out: parameters that keep what they hold, as adapters do. ArtifactError names what is missing or does not fit.
     """
     splits = _splits(model)
     problems, used = [], set()
     for name, parameter in model.named_parameters():
-        if name in left_out:
+        if name in left_out or is_adapter(name):
             continue
         begin = 0
         for stored_name, count in zip(
@@ -102,6 +118,17 @@ def save_model(
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
+def save_adapter(folder: Path, model: Transformer, base: str | None = None) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, as PEFT reads them, into an existing folder.
+
+    base: name or folder of the model that the adapter belongs to.
+    """
+    assert model.lora is not None, "the model has adapters"
+    tensors = adapters_to_stored(dict(model.named_parameters()))
+    save_tensors(folder / ADAPTER_WEIGHTS_FILE, {name: tensor.contiguous() for name, tensor in tensors.items()})
+    (folder / ADAPTER_CONFIG_FILE).write_text(adapter_config_text(model.lora, base), encoding="utf-8")
+
+
 def config_text(config: ModelConfig, dtype: torch.dtype, token_ids: Mapping[str, int] | None = None) -> str:
     """What stands in config.json for weights stored in `dtype`; token_ids as for `save_model`."""
     dtype_name = str(dtype).removeprefix("torch.")
@@ -133,20 +160,32 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     prepare: Callable[[Transformer], None] | None = None,
+    lora: LoraSettings | None = None,
+    seed: int = 0,
 ) -> Transformer:
     """The model in a folder, its weights and its computing in `dtype`, ready to decode.
 
-    For training load fp32 and set `compute_dtype`. prepare: as for `build_model`. Raises ArtifactError where files
+    For training load fp32 and set `compute_dtype`. prepare: as for `build_model`. lora: freeze the weights and train
+    fresh adapters, drawn from `seed`. An adapter that lies in the folder is merged. Raises ArtifactError where files
     are missing, damaged or do not fit each other.
     """
     config = load_config(folder)
-    with TensorFiles(folder, WEIGHTS_FILE) as tensors:
+    stored_lora = load_adapter_settings(folder)
+    with ExitStack() as stack:
+        tensors: Mapping[str, RowSource] = stack.enter_context(TensorFiles(folder, WEIGHTS_FILE))
+        if stored_lora is not None:
+            adapter = stack.enter_context(TensorFiles(folder, ADAPTER_WEIGHTS_FILE))
+            tensors = with_adapter(tensors, adapter, stored_lora, str(folder / ADAPTER_WEIGHTS_FILE))
         with torch.device("meta"):
             model = Transformer(config)
+        if lora is not None:
+            add_adapters(model, lora)
         model.to(dtype)
         if prepare is not None:
             prepare(model)
         model.take_memory(device)
         from_stored(model, tensors, str(folder / WEIGHTS_FILE))
+    if lora is not None:
+        init_adapters(model, torch.Generator().manual_seed(seed))
     model.compute_dtype = dtype
     return model

@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from gradus.conversation.artifacts import find_artifacts
 from gradus.conversation.checks import AssistantTurn
-from gradus.conversation.messages import Message, Pair
+from gradus.conversation.messages import Pair
 from gradus.core.fingerprint import digest
 from gradus.core.settings import Settings
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
-from gradus.posttrain.prompts import PairPrompt, judge
+from gradus.posttrain.prompts import PairPrompt, artifact_reasons, judge
 
 
 class PairSettings(Settings):
@@ -105,12 +104,6 @@ def make_pairs(
     counts["pairs"] = len(pairs)
     names = ("prompts", "samples", "samples_passed", "pairs", "chosen_sampled", "chosen_reference")
     return PairResult(tuple(pairs), {name: counts[name] for name in names}, _by_count(failures), _by_count(skipped))
-
-
-def artifact_reasons(turn: Sequence[Message]) -> list[str]:
-    """Names of the artifacts in an assistant turn's answers, as reasons."""
-    kinds = (item.kind for m in turn if m.role == "assistant" for item in find_artifacts(m.content))
-    return [f"artifact_{kind}" for kind in dict.fromkeys(kinds)]
 
 
 def sample_request(prompt: PairPrompt, settings: PairSettings, index: int, sample: int) -> Request:

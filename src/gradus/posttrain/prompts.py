@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from gradus.conversation.artifacts import find_artifacts
 from gradus.conversation.checks import (
     AnswerNumber,
     AnswerRegex,
@@ -104,6 +105,12 @@ def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:
     if prompt.exact and _plain(turn.answer) != _plain(AssistantTurn(prompt.reference).answer):
         reasons.append("answer_text")
     return reasons
+
+
+def artifact_reasons(turn: Sequence[Message]) -> list[str]:
+    """Names of the artifacts in an assistant turn's answers, as reasons."""
+    kinds = (item.kind for m in turn if m.role == "assistant" for item in find_artifacts(m.content))
+    return [f"artifact_{kind}" for kind in dict.fromkeys(kinds)]
 
 
 def _plain(text: str) -> str:

@@ -113,9 +113,7 @@ class Rollouts:
         sums["trained_samples"] = len(trained)
         sums["trained_tokens"] = sum(s.reply.num_tokens for s in trained)
         batches = list(self._batches(trained))
-        totals = torch.tensor(
-            [sums[name] for name in _SUMS], dtype=torch.float64, device=self.engine.model.embedding.device
-        )
+        totals = torch.tensor([sums[name] for name in _SUMS], dtype=torch.float64, device=self.engine.model.device)
         self.world.sum_([totals])
         return Rollout(batches, dict(zip(_SUMS, totals.tolist(), strict=True)), samples)
 
@@ -172,7 +170,7 @@ class Rollouts:
         As many on every process: the reference may be sharded, and is gathered by all together.
         """
         size, model = self.settings.micro_samples, self.engine.model
-        device = model.embedding.device
+        device = model.device
         num_mine = -(-len(samples) // size)
         for index in range(max(1, self.world.most(num_mine))):
             part = samples[index * size : (index + 1) * size]

@@ -36,13 +36,13 @@ def read_transformers_model(folder: Path, vocab_size: int) -> Transformer:
     with TensorFiles(folder, WEIGHTS_FILE) as files:
         tensors: Mapping[str, RowSource] = files
         if missing:
-            grown = {name: _grown(files[name][...], missing) for name in _VOCABULARY if name in files}
+            grown = {name: with_mean_rows(files[name][...], missing) for name in _VOCABULARY if name in files}
             tensors = {**files, **grown}
         from_stored(model, tensors, str(folder))
     return model
 
 
-def _grown(rows: Tensor, count: int) -> Tensor:
+def with_mean_rows(rows: Tensor, count: int) -> Tensor:
     """(V, D) to (V + count, D): new rows are the mean of the others."""
     mean = rows.float().mean(dim=0, keepdim=True)
     return torch.cat([rows.float(), mean.expand(count, -1)])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 from gradus.core.devices import CPU
 from gradus.core.quantity import Quantity
-from gradus.model.config import ModelConfig
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.model.cost import (
     TrainingMemory,
+    adapter_parameters,
+    check_adapters,
     flops_per_token,
     multiplied_parameters,
     parameters,
@@ -52,13 +55,19 @@ def training_estimate(
     mean_context: float,
     head_fraction: float = 1.0,
     evaluated_tokens: float = 0.0,
+    lora: LoraSettings | None = None,
 ) -> Estimate:
     """The plan of a training stage.
 
+    lora: adapters that are trained in place of the weights. Errors: ConfigError for a model that cannot have them.
     kind: whose measured rate counts. evaluated_tokens: of all its evaluations, which go through the model forward only.
     """
+    if lora is not None:
+        check_adapters(config, lora)
     tokens = steps * settings.batch_tokens
     each = flops_per_token(config, mean_context, head_fraction)
+    # Of the three products with a weight, that of its own gradient falls away where it is frozen.
+    each *= 1.0 if lora is None else 2 / 3
     flops = tokens * each
     rate, overhead = device.training(kind, config.width)
     seconds = (flops + evaluated_tokens * each / 3) / rate
@@ -68,6 +77,9 @@ def training_estimate(
         seconds = max(seconds, steps * micro_batches * config.depth * GPU_LAYER_SECONDS)
     micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens // device.processes)
     memory = _memory_of_one(config, settings, micro_tokens, mean_context, device)
+    if lora is not None:
+        state = STATE_BYTES[settings.optimizer.rest]
+        memory = _with_adapters(memory, adapter_parameters(config, lora), state, device)
     copies = device.processes if on_cpu else 1
     parts = {"program": PROGRAM_BYTES + (copies - 1) * WORKER_BYTES} if on_cpu else {}
     count = parameters(config)
@@ -83,9 +95,21 @@ def training_estimate(
         mfu=flops / seconds / device.peak_flops if device.peak_flops else None,
         memory_bytes=sum(parts.values()),
         memory=parts,
-        facts={"model": config.model_dump(mode="json"), "optimizer": optimizer_facts(settings.optimizer)},
+        facts={"model": config.model_dump(mode="json"), "optimizer": _state_facts(settings)},
         notes=notes,
     )
+
+
+def _state_facts(settings: TrainingSettings) -> dict[str, Any] | None:
+    """What the kept state of the optimizer is, for stages that take it over; None where none is kept."""
+    return optimizer_facts(settings.optimizer) if settings.keep_checkpoints else None
+
+
+def _with_adapters(memory: TrainingMemory, count: int, state_bytes: float, device: Device) -> TrainingMemory:
+    """Gradients and optimizer state, of so many bytes a value, of so many adapter parameters alone."""
+    ranks = device.processes if device.parallel != "replicate" else 1
+    held = count // ranks
+    return replace(memory, weights=memory.weights + 4 * held, gradients=4 * held, optimizer=round(state_bytes * held))
 
 
 def _memory_of_one(

@@ -15,6 +15,7 @@ KINDS = {
     "import": "gradus.roadmap.stages.import_model",
     "pretrain": "gradus.roadmap.stages.pretrain",
     "midtrain": "gradus.roadmap.stages.midtrain",
+    "experts": "gradus.roadmap.stages.experts",
     "extend": "gradus.roadmap.stages.extend",
     "sft": "gradus.roadmap.stages.sft",
     "pairs": "gradus.roadmap.stages.pairs",

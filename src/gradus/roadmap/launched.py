@@ -31,7 +31,7 @@ from gradus.roadmap.workers import free_port, stage_task, work
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _ASK_SECONDS = 0.2
-# How long another process may take to see a new file in the home, and to load a stage.
+# How long another process may take to see a new file in the home, to load or end a stage, and to hear that all is over.
 _SEEN_SECONDS = 60.0
 _READY_SECONDS = 900.0
 _END_SECONDS = 60.0
@@ -131,7 +131,8 @@ def join_meeting(home: Path) -> Meeting:
             f"the launcher set WORLD_SIZE and not {', '.join(missing)}; start with torchrun, or set "
             f"{', '.join(VARIABLES)} on every process"
         )
-    store, rank, size = next(iter(rendezvous("env://")))
+    with _while_connected():
+        store, rank, size = next(iter(rendezvous("env://")))
     meeting = Meeting(rank, size, store)
     _agree_on_home(meeting, home)
     return meeting
@@ -194,7 +195,7 @@ def other_processes(meeting: Meeting, roadmap: Roadmap, stage: Stage, place: Pla
         with _meeting_at(task["port"]):
             meeting.gather(f"ready/{number}", _READY_SECONDS)
             yield
-        meeting.gather(f"done/{number}", _END_SECONDS)
+        meeting.gather(f"done/{number}", _READY_SECONDS)
     except RuntimeError as error:
         # Rank 0 often only hears that the connection broke; the other process knows why.
         time.sleep(2 * _ASK_SECONDS)

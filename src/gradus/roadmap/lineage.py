@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradus.core.errors import ConfigError
-from gradus.model.config import ModelConfig
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.train.config import OptimizerSettings
 
 # Artifact kinds of models that have learned to answer.
@@ -53,8 +53,11 @@ def optimizer_facts(settings: OptimizerSettings) -> dict[str, Any]:
     return {"matrix": settings.matrix, "rest": settings.rest, "variance": settings.variance_beta is not None}
 
 
-def refuse_warm(settings: OptimizerSettings, parent: Mapping[str, Any]) -> None:
-    """ConfigError where the state of the parent's optimizer cannot be taken over. parent: its facts, {} for none."""
+def refuse_warm(settings: OptimizerSettings, parent: Mapping[str, Any], lora: LoraSettings | None = None) -> None:
+    """ConfigError where the state of the parent's optimizer cannot be taken over. parent: its facts, {} for none.
+
+    lora: adapters that are trained in place of the weights, which begin without any state.
+    """
     if settings.state == "fresh":
         return
     fix = 'write optimizer = "fresh", which begins with moments of zero'
@@ -62,9 +65,16 @@ def refuse_warm(settings: OptimizerSettings, parent: Mapping[str, Any]) -> None:
         raise ConfigError(f'optimizer = "warm" takes over the state of `from`; name that stage, or {fix}')
     if parent.get("makes") == "import":
         raise ConfigError(f'optimizer = "warm": a model that was imported comes without optimizer state; {fix}')
-    kept, wanted = parent.get("optimizer"), optimizer_facts(settings)
-    if kept is None:
+    if lora is not None:
+        raise ConfigError(f'optimizer = "warm": fresh adapters (lora) have no state to take over; {fix}')
+    if "optimizer" not in parent:
         return  # the parent is not planned yet; its checkpoint tells
+    kept, wanted = parent["optimizer"], optimizer_facts(settings)
+    if kept is None:
+        raise ConfigError(
+            'optimizer = "warm": the stage of `from` keeps no checkpoint (keep_checkpoints = 0), and so no state; '
+            f"{fix}, or let it keep one"
+        )
     if wanted["matrix"] != "muon" or kept["matrix"] != "muon":
         kept, wanted = ({k: v for k, v in facts.items() if k != "variance"} for facts in (kept, wanted))
     if kept != wanted:

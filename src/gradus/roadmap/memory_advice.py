@@ -28,6 +28,9 @@ def memory_advice(stage: Stage, inputs: Inputs, processes: int) -> str:
     settings = stage.settings
     if hasattr(settings, "micro_pairs"):
         return _proposal("micro_pairs", settings.micro_pairs, settings.pairs_per_step, processes, "pairs")
+    if hasattr(settings, "micro_samples"):
+        answers = settings.prompts_per_step * settings.group_size
+        return _proposal("micro_samples", settings.micro_samples, answers, processes, "answers")
     if not hasattr(settings, "micro_rows"):
         return "out of memory; try smaller settings for this stage"
     length = _row_length(settings, inputs)

@@ -46,11 +46,18 @@ def training_state(model: ModelReference) -> Path:
     """The checkpoint folder that holds the optimizer's state of a stage's model. Errors: ArtifactError."""
     if model.folder != model.tokenizer:
         return model.folder.resolve()
-    kept = model.folder.with_name(CHECKPOINTS_FOLDER)
-    newest = max(kept.glob("step-*"), default=None)
+    newest = newest_checkpoint(model.folder.parent)
     if newest is None:
-        raise ArtifactError(f"{model.label} keeps no checkpoint, and so no state of its optimizer ({kept})")
+        raise ArtifactError(
+            f"{model.label} keeps no checkpoint, and so no state of its optimizer ({model.folder.parent}): its "
+            "keep_checkpoints is 0"
+        )
     return newest
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last step's checkpoint folder that an artifact keeps, or one in the making; None where there is none."""
+    return max((folder / CHECKPOINTS_FOLDER).glob("step-????????"), default=None)
 
 
 def _reference(base: Path, checkpoint: str, label: str) -> ModelReference:

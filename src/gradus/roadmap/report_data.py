@@ -76,7 +76,7 @@ def _actual(view: StageView, money_per_second: float) -> dict[str, float | None]
         "tokens": results.get("tokens"),
         "flops": results.get("flops"),
         "mfu": results.get("mfu"),
-        "money": manifest.seconds * money_per_second,
+        "money": manifest.seconds * money_per_second + float(results.get("fees", 0.0)),
     }
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gradus.conversation.probes import Probe, load_suite
+from gradus.core.comparison import paired_test
 from gradus.core.errors import GradusError
 from gradus.core.files import expand_path
-from gradus.core.statistics import mcnemar_exact
 from gradus.roadmap.report_stages import StageView
 from gradus.roadmap.sources import file_sources
 
@@ -82,13 +82,12 @@ def pairings(stages: Sequence[StageView]) -> list[dict[str, Any]]:
                 continue
             if suite in before:
                 model, old = before[suite]
-                shared = set(items) & set(old)
-                won = sum(1 for key in shared if items[key] and not old[key])
-                lost = sum(1 for key in shared if old[key] and not items[key])
-                found.append(
-                    {"suite": suite, "before": model, "after": _evaluated(view), "won": won, "lost": lost,
-                     "shared": len(shared), "p": mcnemar_exact(lost, won)}
-                )  # fmt: skip
+                paired = paired_test(old, items)
+                if paired is not None:
+                    found.append(
+                        {"suite": suite, "before": model, "after": _evaluated(view), "won": paired.won,
+                         "lost": paired.lost, "shared": paired.shared, "p": paired.p}
+                    )  # fmt: skip
             before[suite] = (_evaluated(view), items)
     return found
 
@@ -176,12 +175,13 @@ def _asked(probe: Probe) -> list[dict[str, Any]]:
 def training_curves(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     """Per training stage the logged figures as columns, thinned to at most `CURVE_POINTS` points.
 
-    {"stage", "train": {"step": [...], "loss": [...], ...}, "evaluate": {...}, "every": k}: of the logged
-    steps each k-th is kept.
+    {"stage", "train": {"step": [...], "loss": [...], ...}, "evaluate": {...}, "every": k, "passed_over": [...]}: of the
+    logged steps each k-th is kept. passed_over: of each return to a checkpoint {"from": the step returned to, "to": the
+    step refused last, "data_steps": [first, one past the last] that are not trained on again}.
     """
     found = []
     for view in stages:
-        lines = _json_lines(view.file("metrics.jsonl"))
+        lines, passed_over = _returned(_json_lines(view.file("metrics.jsonl")))
         train = [line for line in lines if line.get("event") == "train" and "step" in line]
         extension = _extension(view)
         evaluate = [line for line in lines if line.get("event") == "evaluate" and "step" in line]
@@ -191,8 +191,23 @@ def training_curves(stages: Sequence[StageView]) -> list[dict[str, Any]]:
         # Counted from the end, so that the last step is always there.
         thinned = train[::-1][::every][::-1]
         entry = {"stage": view.name, "train": _columns(thinned), "evaluate": _columns(evaluate), "every": every}
+        entry["passed_over"] = passed_over
         found.append(entry | ({"extension": extension} if extension else {}))
     return found
+
+
+def _returned(lines: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(the lines that still count, the windows passed over): a return to a checkpoint undoes the steps after it."""
+    counting: list[dict[str, Any]] = []
+    windows = []
+    for line in lines:
+        if line.get("event") != "rollback":
+            counting.append(line)
+            continue
+        returned = line["returned_to"]
+        counting = [earlier for earlier in counting if earlier.get("step", 0) <= returned]
+        windows.append({"from": returned, "to": line["step"], "data_steps": line["data_steps"]})
+    return counting, windows
 
 
 def _extension(view: StageView) -> dict[str, Any]:

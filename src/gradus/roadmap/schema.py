@@ -392,6 +392,7 @@ def _either(names: Sequence[str]) -> str:
 def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stage, ...]:
     """Stages with fingerprints, each over its parents' fingerprints."""
     known: dict[str, str] = {}
+    makes = {draft.name: draft.module.MAKES for draft in drafts if draft.module is not None}
     stages = []
     for draft in drafts:
         assert draft.module is not None
@@ -411,6 +412,8 @@ def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stag
             parents=parents,
         )
         known[draft.name] = fingerprint
+        own_gates = getattr(draft.module, "own_gates", lambda parents: ())
+        kinds = {key: [makes[reference.stage] for reference in refs] for key, refs in references.items()}
         stages.append(
             Stage(
                 name=draft.name,
@@ -419,7 +422,7 @@ def _identified(layered: Layered, drafts: list[_Draft], seed: int) -> tuple[Stag
                 seed=stage_seed,
                 fingerprint=fingerprint,
                 references=references,
-                gates=draft.gates,
+                gates=(*draft.gates, *own_gates(kinds)),
                 sources=draft.sources,
                 absent=draft.absent,
                 directory=layered.path.resolve().parent,

@@ -10,6 +10,8 @@ what is heavy when it is called:
     sources(settings, roadmap_dir) -> {label: digest} of external files, part of the fingerprint
     plan(settings, inputs: Expected, device: Device, stage: Stage) -> Estimate
     run(stage: Stage, inputs: Inputs, place: Place) -> Artifact    ends with `return place.commit(results)`
+    own_gates(parents) -> tuple[Gate, ...]      optional: what holds besides the author's gates; parents: the kinds of
+                                   artifacts that its inputs are, by key
     PARALLEL: bool = False         optional: `run` works with [machine] processes = n (RANK, WORLD_SIZE set)
 
 Results hold measures (see core.gate) and facts that later plans read by the same names as Estimate.facts:

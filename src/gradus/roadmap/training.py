@@ -16,16 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradus.core.errors import ArtifactError, ConfigError, TrainingError
 from gradus.core.files import write_atomic
-from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER
+from gradus.core.home import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, MODEL_FOLDER
 from gradus.core.quantity import format_count
 from gradus.model.config import ModelConfig
 from gradus.model.cost import parameters
 from gradus.roadmap.metering import Meter
-from gradus.roadmap.models import ModelReference, training_state
+from gradus.roadmap.models import ModelReference, newest_checkpoint, training_state
 from gradus.roadmap.place import MachineSettings, Place
 from gradus.roadmap.stage import StageSettings
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
@@ -53,7 +53,8 @@ class TrainingSettings(StageSettings):
     """What every training stage lets its author choose.
 
     batch_tokens: tokens of one optimizer step over all processes. micro_rows: packed rows in one forward pass.
-    keep_checkpoints: how many of the newest are kept, the final one among them. keep_best: a measure of evaluations,
+    keep_checkpoints: how many of the newest are kept, the final one among them; 0 keeps none once the stage is done,
+    and with them goes the optimizer's state. keep_best: a measure of evaluations,
     such as "bpb"; the checkpoint where it is lowest is kept besides. protect: steps whose checkpoints are kept.
     optimizer: what its table leaves out is as in the default. "warm" alone begins with the moments of `from`.
     """
@@ -66,7 +67,7 @@ class TrainingSettings(StageSettings):
     log_every: int = Field(default=10, ge=1)
     save_every: int = Field(default=100, ge=1)
     evaluate_every: int = Field(default=100, ge=1)
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=0)
     keep_best: str | None = None
     protect: tuple[int, ...] = ()
 
@@ -79,6 +80,12 @@ class TrainingSettings(StageSettings):
             return written
         default: OptimizerSettings = cls.model_fields["optimizer"].default
         return default.model_dump(exclude_unset=True) | written
+
+    @model_validator(mode="after")
+    def _what_is_kept_is_wanted(self) -> Self:
+        if self.keep_checkpoints == 0 and (self.keep_best is not None or self.protect):
+            raise ValueError("keep_checkpoints = 0 keeps none, and keep_best or protect asks for some; leave one out")
+        return self
 
     def smoke(self) -> Self:
         """Few small steps, every kind of boundary among them."""
@@ -300,6 +307,9 @@ def training_results(place: Place, last: StepReport, config: ModelConfig, meter:
         "tokens_per_second": rate,
         **meter.results(last.tokens, rate),
     }
+    kept = newest_checkpoint(place.work)
+    if kept is not None:
+        results["optimizer_state_bytes"] = _state_bytes(kept)
     if evaluated:
         # Names such as "bpb/books" become results of their own branch, which a gate can name: by_source.books.bpb
         for name, value in evaluated[-1].items():
@@ -316,25 +326,37 @@ def save_final_model(
 ) -> None:
     """The artifact's model/ folder: weights, config and tokenizer, complete for chat and for the Hub.
 
-    All processes call it; the main one writes.
+    Of a model with adapters the weights are merged, and adapter/ holds the adapters alone, as PEFT reads them.
+    All processes call it; the main one writes. Checkpoints that are not to stay are laid aside.
     """
-    from gradus.model.weights import save_model
+    from gradus.model.weights import save_adapter, save_model
     from gradus.tokenizer.specials import END_OF_TEXT, IM_END
     from gradus.train.sharding import whole_weights
 
-    folder = place.work / MODEL_FOLDER
+    folder, beside = place.work / MODEL_FOLDER, place.work / ADAPTER_FOLDER
     with whole_weights(model, session.world):
         if session.world.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             ends = tokenizer.special(IM_END)
             save_model(folder, model, token_ids={"eos_token_id": ends, "pad_token_id": tokenizer.special(END_OF_TEXT)})
             tokenizer.save(folder, chat_template=chat_template)
+            if model.lora is not None:
+                beside.mkdir(exist_ok=True)
+                save_adapter(beside, model)
+            settings = place.stage.settings
+            if isinstance(settings, TrainingSettings) and settings.keep_checkpoints == 0:
+                # Into what the commit deletes; until then a killed walk still finds them there.
+                (place.work / CHECKPOINTS_FOLDER).rename(place.scratch / CHECKPOINTS_FOLDER)
 
 
 def training_checkpoints(settings: TrainingSettings, place: Place, session: Session) -> Checkpoints:
     """The checkpoints of a stage, in its folder, kept as its settings say."""
     from gradus.train.checkpoint import Checkpoints
 
+    aside = place.scratch / CHECKPOINTS_FOLDER
+    if session.world.is_main and aside.is_dir():
+        aside.rename(place.work / CHECKPOINTS_FOLDER)
+    session.world.all_agree(True)
     # A folder of another fingerprint is refused by its identity.
     return Checkpoints(
         place.work / CHECKPOINTS_FOLDER,
@@ -406,7 +428,7 @@ def training_reports(
 
 def _carry_over(optimizer: Optimizer, parent: ModelReference | None, place: Place) -> None:
     """Take over the state that the parent's optimizer ended with; a checkpoint of this stage later replaces it."""
-    from gradus.train.checkpoint import OPTIMIZER_FILE, open_checkpoint
+    from gradus.train.checkpoint import open_checkpoint
 
     fresh = 'or write optimizer = "fresh", which begins with moments of zero'
     if parent is None:
@@ -418,11 +440,17 @@ def _carry_over(optimizer: Optimizer, parent: ModelReference | None, place: Plac
         raise TrainingError(
             f'optimizer = "warm": {error}; train with the optimizer of {parent.label}, {fresh}'
         ) from None
-    size = sum(file.stat().st_size for file in checkpoint.path.glob(f"{Path(OPTIMIZER_FILE).stem}*.safetensors"))
     place.progress.line(
-        f"  optimizer state of {parent.label} after {checkpoint.step:,} steps taken over ({format_count(size)}B); "
-        "the schedule begins anew"
+        f"  optimizer state of {parent.label} after {checkpoint.step:,} steps taken over "
+        f"({format_count(_state_bytes(checkpoint.path))}B); the schedule begins anew"
     )
+
+
+def _state_bytes(checkpoint: Path) -> int:
+    """Size of the optimizer's state in a checkpoint, in one file or several."""
+    from gradus.train.checkpoint import OPTIMIZER_FILE
+
+    return sum(file.stat().st_size for file in checkpoint.glob(f"{Path(OPTIMIZER_FILE).stem}*.safetensors"))
 
 
 def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:

@@ -43,6 +43,8 @@ _MOST_DELAY_SECONDS = 60.0
 _CONNECT_SECONDS = 20.0
 # Refusals before anything was answered mean that the requests as such are wrong.
 _REFUSALS_AT_START = 5
+# Then it is the service that fails, and not a request.
+_GIVEN_UP_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Endpoint:
         self._open_payments = 0
         self._open_at = 0.0  # the loop's clock: nothing is sent before
         self._faulty_since: float | None = None
-        self._limited_rounds = 0
+        self._limited_rounds = self._given_up = 0
         self._jitter = random.Random()
 
     async def __aenter__(self) -> Self:
@@ -128,14 +130,16 @@ class Endpoint:
         body = self._body(request)
         key = digest([self.settings.base_url, body, request.draw])
         # Two of the same at once are paid for once.
-        async with self._same.setdefault(key, asyncio.Lock()):
-            found = self._answers.find(key)
-            if found is not None:
-                self.traffic.reused += 1
-                return _answer(found, reused=True)
-            async with self._slots:
-                found = await self._ask(key, canonical_json(body))
-        self._same.pop(key, None)
+        try:
+            async with self._same.setdefault(key, asyncio.Lock()):
+                found = self._answers.find(key)
+                if found is not None:
+                    self.traffic.reused += 1
+                    return _answer(found, reused=True)
+                async with self._slots:
+                    found = await self._ask(key, canonical_json(body))
+        finally:
+            self._same.pop(key, None)
         return _answer(found, reused=False)
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
@@ -218,6 +222,12 @@ class Endpoint:
                 "answered is kept: run the same command again later, or raise patience_seconds"
             )
         if failed >= self.settings.max_attempts:
+            self._given_up += 1
+            if self._given_up >= _GIVEN_UP_IN_A_ROW:
+                raise EndpointError(
+                    f"{self.settings.base_url}: no answer to {self._given_up} requests one after the other, each in "
+                    f"{failed} attempts (last: {fault.text}); what was answered is kept: run the same command again"
+                )
             raise RequestRefusedError(f"no answer in {failed} attempts (last: {fault.text})")
         if not fault.is_rate_limit:
             await asyncio.sleep(wait if wait is not None else self._backoff(failed))
@@ -272,9 +282,10 @@ class Endpoint:
                     )
                 # Requests on their way are counted at the most that they can cost; most cost less.
                 await self._paid.wait()
+            payment = _Payment(self._answers.open_payment(self._payer, key, most), most)
             self._open_payments += 1
             self.spent += most
-            return _Payment(self._answers.open_payment(self._payer, key, most), most)
+            return payment
 
     async def _close_payment(self) -> None:
         self._open_payments -= 1
@@ -289,7 +300,7 @@ class Endpoint:
         self.spent += money - payment.most
         self.traffic.answered += 1
         self.traffic.usage += usage
-        self._faulty_since, self._limited_rounds = None, 0
+        self._faulty_since, self._limited_rounds, self._given_up = None, 0, 0
 
     def _forget(self, payment: _Payment, is_paid: bool) -> None:
         """A failed attempt: what may have been charged all the same stays written down at the most it can be."""

@@ -1,4 +1,4 @@
-"""Documents in passages of a size that a model can be shown: cut between paragraphs, else sentences, else words."""
+"""Documents in passages of a size that a model can be shown: cut between paragraphs, lines, sentences or words."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PASSAGE_CHARACTERS = 900
-_PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
+# Where a text is cut, the best places first, and what joins the pieces again.
+_CUTS = (
+    (re.compile(r"\n[^\S\n]*\n\s*?(?=[^\n])"), "\n\n"),
+    (re.compile(r"\n+"), "\n"),
+    (re.compile(r"(?<=[.!?])\s+|(?<=[。！？])"), " "),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +36,18 @@ def passages(text: str, most_characters: int = PASSAGE_CHARACTERS) -> list[str]:
     return [*found, current] if current else found
 
 
-def _pieces(text: str, most: int) -> Iterator[tuple[str, str]]:
-    """(piece, what joins it to the one before): paragraphs; of longer ones sentences; of longer ones words."""
-    for paragraph in _PARAGRAPH.split(text):
-        joint = "\n\n"
-        parts = [paragraph] if len(paragraph) <= most else _SENTENCE.split(paragraph)
-        for part in parts:
-            for piece in _cut(part.strip(), most):
-                yield piece, joint
-                joint = " "
+def _pieces(text: str, most: int, level: int = 0, joint: str = "") -> Iterator[tuple[str, str]]:
+    """(piece, what joins it to the one before): paragraphs; of longer ones lines, sentences, words."""
+    if len(text) <= most or level == len(_CUTS):
+        for piece in _cut(text, most):
+            yield piece, joint
+            joint = " "
+        return
+    pattern, own_joint = _CUTS[level]
+    for part in pattern.split(text):
+        if part.strip():
+            yield from _pieces(part.rstrip(), most, level + 1, joint)
+            joint = own_joint
 
 
 def _cut(text: str, most: int) -> Iterator[str]:

@@ -78,7 +78,7 @@ def build_index(path: Path, documents: Iterable[TitledText]) -> IndexFacts:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
     try:
-        with closing(sqlite3.connect(half, isolation_level=None)) as file, _told(path):
+        with _told(path), closing(sqlite3.connect(half, isolation_level=None)) as file:
             facts = _fill(file, documents)
         fsync_file(half)
         os.replace(half, path)

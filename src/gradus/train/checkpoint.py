@@ -25,6 +25,13 @@ from torch import Tensor
 from gradus.core.errors import ArtifactError, TrainingError
 from gradus.core.files import is_disk_full, write_atomic
 from gradus.core.fingerprint import file_digest
+from gradus.model.lora import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_WEIGHTS_FILE,
+    adapter_config_text,
+    adapters_from_stored,
+    adapters_to_stored,
+)
 from gradus.model.rows import held
 from gradus.model.tensor_files import TensorFiles
 from gradus.model.transformer import Transformer
@@ -61,6 +68,9 @@ class Checkpoint:
             raise ArtifactError(f"{self.path}: made for another model: {config}, expected {model.config}")
         with TensorFiles(self.path, WEIGHTS_FILE) as tensors:
             from_stored(model, tensors, str(self.path / WEIGHTS_FILE))
+        if model.lora is not None:
+            with TensorFiles(self.path, ADAPTER_WEIGHTS_FILE) as tensors:
+                adapters_from_stored(model, tensors, str(self.path / ADAPTER_WEIGHTS_FILE))
 
     def load_optimizer(self, optimizer: Optimizer) -> None:
         """Copy the optimizer state, as far as it is held here."""
@@ -272,11 +282,15 @@ class Checkpoints:
         parameters = dict(model.named_parameters())
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         exchange = Exchange(shapes, {name: float(p.numel()) for name, p in parameters.items()}, self.world)
-        weights = to_stored(model, exchange.to_owner({name: held(p.detach()) for name, p in parameters.items()}))
-        shared = {WEIGHTS_FILE: _owned(weights), OPTIMIZER_FILE: _owned(optimizer.state())}
+        owned = exchange.to_owner({name: held(p.detach()) for name, p in parameters.items()})
+        shared = {WEIGHTS_FILE: _owned(to_stored(model, owned)), OPTIMIZER_FILE: _owned(optimizer.state())}
+        if model.lora is not None:
+            shared[ADAPTER_WEIGHTS_FILE] = _owned(adapters_to_stored(owned))
         if not self.world.is_main:
             return Part(shared)
         texts = {CONFIG_FILE: config_text(model.config, torch.float32), STATE_FILE: json.dumps(state, indent=1)}
+        if model.lora is not None:
+            texts[ADAPTER_CONFIG_FILE] = adapter_config_text(model.lora)
         return Part(shared, {EXTRA_FILE: _owned(extra)}, texts)
 
     def _measures(self) -> dict[int, float]:

@@ -35,6 +35,7 @@ class OptimizerSettings(Settings):
     head_lr: float = Field(default=0.004, ge=0)
     vector_lr: float = Field(default=0.005, ge=0)
     scalar_lr: float = Field(default=0.05, ge=0)  # of the numbers and gates that mix in what came before
+    adapter_lr: float = Field(default=0.001, ge=0)  # of low-rank adapters
     balance_lr: float = Field(default=0.001, ge=0)  # how far a step moves a router's biases
     momentum: float = Field(default=0.95, ge=0, lt=1)
     momentum_start: float = Field(default=0.85, ge=0, lt=1)

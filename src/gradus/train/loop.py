@@ -257,7 +257,7 @@ def fit(
             continue
         tokens = float(run.tokens)
         now = time.perf_counter()
-        report = _report(run, result, steps, optimizer.settings.matrix_lr * scale)
+        report = _report(run, result, steps, optimizer.lr * scale)
         report = replace(
             report,
             tokens_per_second=(tokens - begin_tokens) / (now - begin),

@@ -109,7 +109,9 @@ class _CrossEntropySum(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
         cast = weight.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        is_head_trained = ctx.needs_input_grad[1]
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if is_head_trained else None
         places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), softcap)
@@ -121,17 +123,19 @@ class _CrossEntropySum(torch.autograd.Function):
             if slope is not None:
                 probabilities *= slope
             torch.mm(probabilities, cast, out=grad_hidden[rows])
-            grad_weight += probabilities.T @ hidden[rows]
+            if grad_weight is not None:
+                grad_weight += probabilities.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         if grad.device.type == "cpu" and float(grad) == 1.0:  # a plain sum, the usual case; reading it is free here
             return grad_hidden, grad_weight, None, None
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad, None, None
+        scaled_weight = None if grad_weight is None else grad_weight * grad
+        return grad_hidden * grad.to(grad_hidden.dtype), scaled_weight, None, None
 
 
 class _TargetLogp(torch.autograd.Function):
@@ -150,10 +154,11 @@ class _TargetLogp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         hidden, weight, targets = ctx.saved_tensors
         cast = weight.to(hidden.dtype)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), ctx.softcap)
@@ -163,5 +168,6 @@ class _TargetLogp(torch.autograd.Function):
                 d_logits *= slope
             d_logits *= (-grad[rows, None] / ctx.temperature).to(hidden.dtype)
             torch.mm(d_logits, cast, out=grad_hidden[rows])
-            grad_weight += d_logits.T @ hidden[rows]
+            if grad_weight is not None:
+                grad_weight += d_logits.T @ hidden[rows]
         return grad_hidden, grad_weight, None, None, None

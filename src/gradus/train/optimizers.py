@@ -92,7 +92,8 @@ class Optimizer:
         self.settings = settings
         self.world = world = world or World()
         let_go(model, world)
-        self.parameters = dict(model.named_parameters())
+        # Frozen parameters have neither gradients nor state.
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         roles = model.roles()
         uses_muon = settings.matrix == "muon"
         matrices = {n: p for n, p in self.parameters.items() if roles[n] in _MATRICES and uses_muon}
@@ -104,6 +105,7 @@ class Optimizer:
             "head": settings.head_lr,
             "vector": settings.vector_lr,
             "scalar": settings.scalar_lr,
+            "adapter": settings.adapter_lr,
         }
         self.groups: list[AdamGroup | Adam8bitGroup | AdafactorGroup] = []
         for role, rate in rates.items():
@@ -120,6 +122,11 @@ class Optimizer:
         self.biases = [p for n, p in self.parameters.items() if roles[n] == "balance"]
         self._count = torch.zeros((), device=next(model.parameters()).device)
         self.steps_before = 0  # of the runs whose state was carried over
+
+    @property
+    def lr(self) -> float:
+        """The peak rate that is shown: the matrices', or that of adapters where they are trained in their place."""
+        return self.settings.matrix_lr if self.model.lora is None else self.settings.adapter_lr
 
     def step(self, step: int, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
         """Update every parameter from its gradient.

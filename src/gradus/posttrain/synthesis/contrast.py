@@ -15,10 +15,11 @@ from typing import Any
 
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall, arguments_from_json
+from gradus.conversation.validate import violations
 from gradus.core.errors import DataError
-from gradus.posttrain.prompts import PairPrompt, judge
+from gradus.posttrain.prompts import PairPrompt, artifact_reasons, judge
 from gradus.posttrain.synthesis.in_flight import in_flight
-from gradus.posttrain.synthesis.judge import judge_conversation
+from gradus.posttrain.synthesis.judge import refuse_artifacts
 from gradus.posttrain.synthesis.synthesize import RejectedTry
 from gradus.posttrain.synthesis.teacher import Brief, Rejected, Teacher
 from gradus.tools.endpoint import Endpoint
@@ -48,7 +49,7 @@ _SPOILER = (
 @dataclass
 class Contrast:
     """Pairs in the order of their prompts. skipped: prompts without a pair, by reason. failed: of the rejected sides,
-    those that the judge fails too."""
+    those that have a fault by the judge or an artifact."""
 
     pairs: list[Pair] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -101,8 +102,9 @@ async def contrast(
         if outcome.pair is None:
             result.skipped[outcome.reason] += 1
             continue
+        worse = outcome.pair.rejected
         result.pairs.append(outcome.pair)
-        result.failed += bool(judge(prompt, AssistantTurn(outcome.pair.rejected)))
+        result.failed += bool(judge(prompt, AssistantTurn(worse)) or artifact_reasons(worse))
     return result
 
 
@@ -180,7 +182,10 @@ def _arguments(text: str) -> dict[str, Any]:
 def _judge_chosen(prompt: PairPrompt, chosen: tuple[Message, ...]) -> None:
     """The validator, artifacts, and the checks that follow from the reference. Errors: Rejected."""
     whole = replace(prompt.conversation, messages=(*prompt.conversation.messages, *chosen))
-    judge_conversation(whole)
+    for fault in violations(whole):
+        raise Rejected(fault.reason, fault.detail)
+    # What was said before this turn is not the teacher's.
+    refuse_artifacts(chosen)
     faults = judge(prompt, AssistantTurn(chosen))
     if faults:
         raise Rejected(faults[0], "the chosen answer fails what the row's own answer passes", chosen[-1].content)

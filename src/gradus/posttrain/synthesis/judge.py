@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 
+from gradus.conversation.artifacts import ARTIFACTS, find_artifacts
 from gradus.conversation.checks import contains, numbers
-from gradus.conversation.messages import Conversation
+from gradus.conversation.messages import Conversation, Message
 from gradus.conversation.validate import violations
 from gradus.posttrain.synthesis.teacher import Rejected
 
 LEAST_THINKING = 50  # characters, as A3 of the samosa road has it
-_STOCK = re.compile(
-    r"\bas an? (?:ai|artificial|large|language)\b|\b(?:i am|i'm) (?:just |only )?an? (?:ai|large) language model\b"
-    r"|\A(?:certainly|absolutely|great question|sure thing)\b|</?(?:b|i|u|em|strong|br|p|div|span)\b[^>]*>"
-    r"|\A(?:answer|response|assistant)\s*:",
-    re.IGNORECASE,
-)
-_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\u2b50\u2b55\ufe0f]")
-_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.S)
+COPIED_WORDS = 8  # in a row are no accident
+# How a teacher that wants to please begins; conversation.artifacts has what is a fault anywhere.
+_OPENER = re.compile(r"\A\W*(?:certainly|absolutely|of course|great question|sure(?: thing)?)\s*[!,.]", re.IGNORECASE)
 _CITED = re.compile(r"\[(\d+)\]")
 _OTHER_NAMES = re.compile(
     r"\b(?:chatgpt|gpt-?\d\w*|openai|claude|anthropic|gemini|bard|llama|mistral|qwen|deepseek|copilot|siri|alexa)\b",
@@ -26,17 +23,24 @@ _OTHER_NAMES = re.compile(
 )
 
 
-def judge_conversation(conversation: Conversation) -> None:
-    """Raise Rejected for the first fault of a row, whatever its task."""
+def judge_conversation(conversation: Conversation, allowed: Collection[str] = ()) -> None:
+    """Raise Rejected for the first fault of a row. allowed: kinds of artifacts that its task may have."""
     for fault in violations(conversation):
         raise Rejected(fault.reason, fault.detail)
-    for message in conversation.messages:
+    refuse_artifacts(conversation.messages, allowed)
+
+
+def refuse_artifacts(messages: Sequence[Message], allowed: Collection[str] = ()) -> None:
+    """No artifact in what the assistant says and thinks, outside of code; no stock opener."""
+    kinds = tuple(kind for kind in ARTIFACTS if kind not in allowed)
+    for message in messages:
         if message.role != "assistant":
             continue
         for part in (message.content, message.reasoning_content or ""):
-            found = _STOCK.search(_CODE.sub("", part)) or _EMOJI.search(_CODE.sub("", part))
-            if found is not None:
-                raise Rejected("artifact", repr(found[0]), part)
+            for found in find_artifacts(part, kinds):
+                raise Rejected(f"artifact_{found.kind}", repr(found.excerpt), part)
+        if (opener := _OPENER.search(message.content)) is not None:
+            raise Rejected("stock_opener", repr(opener[0]), message.content)
 
 
 def require_thinking(thinking: str, answer: str) -> None:
@@ -73,22 +77,32 @@ def refuse_number(text: str, value: Fraction, given: str) -> None:
         raise Rejected("answer_in_thinking", f"{float(value):.10g} stands in the thinking before the call", text)
 
 
-def require_grounded(answer: str, ground: str) -> None:
+def require_grounded(answer: str, ground: str, reason: str = "ungrounded_number") -> None:
     """Every number of the answer, citations and the counting of lists apart, stands in what it is grounded in."""
     known = {number for number, _ in numbers(ground)}
     stated = re.sub(r"(?m)^\s*\d+[.)]\s", "", _CITED.sub("", answer))
     for number, _ in numbers(stated):
         if number not in known and number not in (1, 2, 3):
-            raise Rejected("ungrounded_number", f"{float(number):.10g} is in no source", answer)
+            raise Rejected(reason, f"{float(number):.10g} is in no source", answer)
 
 
-def require_citations(answer: str, allowed: set[int]) -> None:
-    """At least one [n], and no n but those allowed."""
+def require_citations(answer: str, available: Collection[int], fitting: Collection[int]) -> None:
+    """At least one [n] of those that fit, and none that there is not."""
     cited = {int(number) for number in _CITED.findall(answer)}
     if not cited:
         raise Rejected("no_citation", "", answer)
-    if not cited & allowed:
-        raise Rejected("wrong_citation", f"cites {sorted(cited)}, expected one of {sorted(allowed)}", answer)
+    if not cited & set(fitting) or cited - set(available):
+        raise Rejected("wrong_citation", f"cites {sorted(cited)}, expected one of {sorted(fitting)}", answer)
+
+
+def refuse_copied(text: str, source: str) -> None:
+    """What is written before a search must not have run over from the text that it is to find."""
+    known = source.casefold().split()
+    runs = {tuple(known[at : at + COPIED_WORDS]) for at in range(len(known) - COPIED_WORDS + 1)}
+    words = text.casefold().split()
+    for at in range(len(words) - COPIED_WORDS + 1):
+        if tuple(words[at : at + COPIED_WORDS]) in runs:
+            raise Rejected("copied_text", " ".join(words[at : at + COPIED_WORDS]), text)
 
 
 def require_parts(text: str, parts: list[str], reason: str) -> None:

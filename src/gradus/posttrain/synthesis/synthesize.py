@@ -139,7 +139,7 @@ async def _write_row(
             brief = draw_brief(task, settings.seed, row, material)
             found = await TASKS[task].write(brief, material, Teacher(endpoint, row, attempt))
             found = _labelled(found, settings, task, row)
-            judge_conversation(found)
+            judge_conversation(found, TASKS[task].allowed)
             return _Outcome(found, tuple(rejected))
         except Rejected as error:
             rejected.append(RejectedTry(task, row, attempt, error.reason, error.detail, error.answer))

@@ -143,7 +143,7 @@ async def write_documents(brief: Brief, material: Material, teacher: Teacher) ->
     quote, text = (" ".join(words.casefold().split()) for words in (fields["quote"], brief.facts["text"]))
     if quote.strip("\"' .") not in text or len(quote) < 10:
         raise Rejected("quote_not_in_document", "the quoted words are not in the note", fields["quote"])
-    require_citations(fields["answer"], {int(brief.facts["number"])})
+    require_citations(fields["answer"], {1, 2}, {int(brief.facts["number"])})
     require_grounded(fields["answer"], f"{brief.facts['notes']}\n{fields['question']}")
     asked = f"{brief.facts['notes']}\n\n{fields['question']}"
     return _plain_row(fields | {"question": asked}, material)

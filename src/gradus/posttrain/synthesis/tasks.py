@@ -21,8 +21,9 @@ class Task:
     """draw: the brief of a row from its own random generator. write: the row, or Rejected.
 
     about: for people. requests: of a row that is taken at its first try. output_tokens: of all its answers, and
-    later_input_tokens: of the requests after the first, both as they usually are, for plans. What a task cannot do
-    without stands in `config.TASK_NEEDS`.
+    later_input_tokens: of the requests after the first, both as they usually are, for plans. allowed: kinds of
+    artifacts that its answers may have: a kind no is an answer where it is asked for. What a task cannot do without
+    stands in `config.TASK_NEEDS`.
     """
 
     about: str
@@ -31,6 +32,7 @@ class Task:
     requests: int = 1
     output_tokens: int = 250
     later_input_tokens: int = 0
+    allowed: tuple[str, ...] = ()
 
 
 TASKS: dict[str, Task] = {
@@ -56,7 +58,7 @@ TASKS: dict[str, Task] = {
     ),
     "identity": Task(
         "who the assistant is, from a persona sheet",
-        talk_tasks.draw_identity, talk_tasks.write_identity, 1, 130,
+        talk_tasks.draw_identity, talk_tasks.write_identity, 1, 130, 0, ("refusal",),
     ),
     "creative": Task("haiku, jokes, stories, poems, letters", talk_tasks.draw_creative, talk_tasks.write_creative),
     "follow_up": Task("two or three turns, later by pronoun", talk_tasks.draw_follow_up, talk_tasks.write_follow_up),
@@ -64,7 +66,10 @@ TASKS: dict[str, Task] = {
         "questions about notes, answered from them with a citation",
         talk_tasks.draw_documents, talk_tasks.write_documents, 1, 200,
     ),
-    "tone": Task("difficult moments, in the right register", talk_tasks.draw_tone, talk_tasks.write_tone, 1, 180),
+    "tone": Task(
+        "difficult moments, in the right register",
+        talk_tasks.draw_tone, talk_tasks.write_tone, 1, 180, 0, ("refusal",),
+    ),
 }  # fmt: skip
 
 

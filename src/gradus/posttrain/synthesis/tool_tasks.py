@@ -13,6 +13,7 @@ from gradus.conversation.calculator_marks import CALCULATOR
 from gradus.conversation.checks import last_number
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.posttrain.synthesis.judge import (
+    refuse_copied,
     refuse_number,
     require_citations,
     require_grounded,
@@ -47,6 +48,10 @@ async def write_search(brief: Brief, material: Material, teacher: Teacher) -> Co
     """Think, search, answer with citations. The search must find the document that the question is about."""
     first = await teacher.write(brief)
     refuse_mention_of_text(first["question"])
+    for part in (first["question"], first["thinking"]):
+        refuse_copied(part, brief.facts["text"])
+    # A figure that the question does not have can only be the text's.
+    require_grounded(first["thinking"], first["question"], "answer_in_thinking")
     call, result = material.run(WEB_SEARCH.name, "query", first["query"])
     results = json.loads(result.content)["results"]
     fitting = {found["number"] for found in results if found["url"] == brief.facts["url"]}
@@ -54,7 +59,7 @@ async def write_search(brief: Brief, material: Material, teacher: Teacher) -> Co
         raise Rejected("search_missed", f"the query does not find {brief.facts['url']}", first["query"])
     second = await teacher.write(_after_result(first, call, result, "Cite each source that is used as [number]."))
     answer = second["answer"]
-    require_citations(answer, {found["number"] for found in results})
+    require_citations(answer, {found["number"] for found in results}, fitting)
     require_grounded(answer, f"{result.content}\n{first['question']}")
     require_thinking(first["thinking"], answer)
     return _with_call(first, call, result, answer, material)

@@ -7,8 +7,12 @@ const TITLES = {
   margin: "reward margin", mfu: "MFU (share of the peak)", accuracy: "pairs told apart",
   chosen_change: "chosen answers against the reference (nats per token)", kl_estimate: "KL estimate (nats per answer)",
   both_fall: "pairs where both answers became less likely (share)", grad_norm: "gradient norm", skipped: "skipped steps",
+  reward: "reward of sampled answers", pass_rate: "answers that pass", kl: "divergence from the start (nats per token)",
 };
-const FIRST = ["tokens_per_second", "mfu", "lr", "margin", "accuracy", "chosen_change", "kl_estimate"];
+const LOSSES = { dpo: "loss (nats per pair)", grpo: "loss (advantage per token)" };
+const FIRST = [
+  "tokens_per_second", "mfu", "lr", "margin", "accuracy", "chosen_change", "kl_estimate", "reward", "pass_rate", "kl",
+];
 // What the machine did meanwhile: its name here, and how a logged figure becomes one of the unit behind it.
 const MACHINE = {
   cpu_fraction: ["processor cores busy (%)", 100], memory_bytes: ["memory of all processes (GiB)", 2 ** -30],
@@ -43,7 +47,7 @@ function stageCharts(entry, axis) {
   const train = Object.keys(entry.train).filter((name) => !NOT_DRAWN.has(name) && changes(entry.train[name]));
   const one = (name) => ({ title: TITLES[name] || words(name), names: [name], columns: entry.train });
   const panels = [
-    ...(entry.train.loss ? [{ ...one("loss"), title: `loss (nats per ${stage.kind === "dpo" ? "pair" : "token"})`, wide: true, smooth: true }] : []),
+    ...(entry.train.loss ? [{ ...one("loss"), title: LOSSES[stage.kind] || "loss (nats per token)", wide: true, smooth: true, passedOver: entry.passed_over }] : []),
     ...evaluatedPanels(entry.evaluate),
     ...FIRST.filter((name) => train.includes(name)).map(one),
   ];
@@ -113,7 +117,8 @@ function chart(stage, panel, axis) {
   const last = [...ys].reverse().find((value) => value !== null);
   const box = h("div", { class: "plot" });
   const figureBox = h("figure", { class: `chart card${panel.wide ? " wide-chart" : ""}` },
-    h("figcaption", null, h("span", null, panel.title), last !== undefined && panel.names.length === 1 && h("b", null, axisFigure(last))), box);
+    h("figcaption", null, h("span", null, panel.title), last !== undefined && panel.names.length === 1 && h("b", null, axisFigure(last))), box,
+    panel.passedOver && panel.passedOver.length > 0 && h("p", { class: "note" }, passedOverNote(panel.passedOver)));
   const smooth = panel.smooth && ys.length > LEAST_SMOOTHED;
   const xs = panel.columns[axis] || panel.columns.step;
   let plot = null;
@@ -131,6 +136,26 @@ function chart(stage, panel, axis) {
     new ResizeObserver(() => { if (plot && box.clientWidth) plot.setSize({ width: box.clientWidth, height: CHART_HEIGHT }); }).observe(box);
   }, { rootMargin: "300px" }).observe(figureBox);
   return figureBox;
+}
+
+/** Where training went back to a checkpoint, and which data it then left out. */
+function passedOverNote(windows) {
+  const parts = windows.map(({ from, to, data_steps: [first, end] }) => `at step ${to} back to step ${from}, without the data of steps ${first} to ${end - 1}`);
+  return `Shaded: ${plural(windows.length, "window")} of data passed over after refused steps (${parts.join("; ")}).`;
+}
+
+/** Shades the steps that a return to a checkpoint undid, behind the lines. */
+function shade(plot, panel, axis) {
+  const { step, [axis]: xs } = panel.columns;
+  const at = (number) => (axis === "step" || !xs ? number : number === 0 ? 0 : xs[Math.max(0, step.findIndex((own) => own >= number))]);
+  const { left, top, width, height } = plot.bbox;
+  plot.ctx.save();
+  plot.ctx.fillStyle = faint(colour("--bad"));
+  for (const { from, to } of panel.passedOver) {
+    const [begin, end] = [from, to].map((number) => Math.min(left + width, Math.max(left, plot.valToPos(at(number), "x", true))));
+    plot.ctx.fillRect(begin, top, Math.max(2 * devicePixelRatio, end - begin), height);
+  }
+  plot.ctx.restore();
 }
 
 /** Exponential mean with the start's bias taken out, over about an eightieth of the curve. */
@@ -160,6 +185,7 @@ function plotOptions(stage, panel, width, axis) {
   return {
     width, height: CHART_HEIGHT,
     cursor: { sync: { key: stage }, points: { size: 7 }, drag: { x: true, y: false } },
+    hooks: panel.passedOver ? { drawClear: [(plot) => shade(plot, panel, axis)] } : {},
     scales: { x: { time: false }, y: { range: panel.fromZero || ["tokens_per_second", "mfu"].includes(panel.names[0]) ? fromZero : softRange } },
     axes: [
       { ...axisStyle, space: 60, size: 26, values: (plot, values) => values.map((value) => count(value)) },

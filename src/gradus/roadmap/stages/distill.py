@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gradus.data.decontaminate import Decontaminator
     from gradus.posttrain.synthesis.material import Material
     from gradus.posttrain.synthesis.synthesize import SynthesisResult
+    from gradus.posttrain.synthesis.tasks import Forecast
     from gradus.tools.endpoint import Endpoint
 
 VERSION = 1
@@ -117,21 +118,30 @@ def persona_text(settings: Settings, roadmap_dir: Path) -> str:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Requests, tokens and money by briefs that are drawn as for the real rows; time by an assumed speed."""
-    from gradus.posttrain.synthesis.tasks import forecast
-
-    teacher = settings.teacher
-    needs = forecast(settings.tasks, stage.seed, teacher, persona_text(settings, stage.directory))
+    needs = _forecast(stage)
     facts: dict[str, Any] = {
         "conversations": round(needs.rows * (1 - settings.validation_fraction)),
         "tokens_per_conversation": _TOKENS_EACH,
     }
     return Estimate(
-        seconds=asking_seconds(teacher, needs.requests, needs.output_tokens),
+        seconds=asking_seconds(settings.teacher, needs.requests, needs.output_tokens),
         memory_bytes=1.5e8 + needs.rows * 6000,
         fees=needs.money or 0.0,
         facts=facts,
-        notes=(asking_note(teacher, needs.requests, needs.input_tokens, needs.output_tokens),),
+        notes=(_note(stage),),
     )
+
+
+def _forecast(stage: Stage) -> Forecast:
+    from gradus.posttrain.synthesis.tasks import forecast
+
+    settings: Settings = stage.settings
+    return forecast(settings.tasks, stage.seed, settings.teacher, persona_text(settings, stage.directory))
+
+
+def _note(stage: Stage) -> str:
+    needs = _forecast(stage)
+    return asking_note(stage.settings.teacher, needs.requests, needs.input_tokens, needs.output_tokens)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -144,6 +154,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.tools.endpoint import Endpoint
 
     settings: Settings = stage.settings
+    place.progress.line(f"  {_note(stage)}")
     with Answers(place.home / ANSWERS) as answers:
         endpoint = Endpoint(settings.teacher, answers, stage.fingerprint, folder=place.roadmap_dir)
         try:
@@ -163,6 +174,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     if not result.rows:
         reasons = ", ".join(f"{count} {reason}" for reason, count in result.rejected_by_reason.items())
         raise DataError(f"no row of the teacher was taken ({reasons}); see {place.work / REJECTED}")
+    place.progress.line(f"  {_taken(result)}")
     counts = write_pool(place.work, result.rows, settings.validation_fraction)
     return place.commit(
         pool_results(counts)
@@ -202,6 +214,12 @@ async def _ask(
 
         async with endpoint:
             return await synthesize(endpoint, material, asked, probes, watch)
+
+
+def _taken(result: SynthesisResult) -> str:
+    """What was taken and what was not, in words."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.rejected_by_reason.items())
+    return f"{len(result.rows):,} rows taken; tries rejected: {reasons or 'none'}"
 
 
 def _uniqueness(result: SynthesisResult) -> dict[str, Any]:

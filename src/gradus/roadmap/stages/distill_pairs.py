@@ -13,10 +13,11 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.errors import BudgetError, DataError
 from gradus.core.files import write_atomic
-from gradus.core.home import ANSWERS, MODEL_FOLDER
+from gradus.core.home import ANSWERS
 from gradus.core.settings import KeyPath
 from gradus.model.config import ModelConfig
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.remote_model import (
     REJECTED,
@@ -177,7 +178,8 @@ def _own_answers(
     from gradus.posttrain.pairs import PairSettings, sample_request
 
     settings: Settings = stage.settings
-    engine = load_engine(inputs["from"].path / MODEL_FOLDER, toolbox=toolbox)
+    parent = input_model(stage, inputs)
+    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer, toolbox=toolbox)
     asked = PairSettings(samples=1, temperature=settings.temperature, seed=stage.seed, max_tokens=settings.max_tokens)
     turns = [AssistantTurn((), "prompt_too_long")] * len(prompts)
     requests = {}

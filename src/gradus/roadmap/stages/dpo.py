@@ -16,7 +16,7 @@ from gradus.core.errors import ArtifactError
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.home import REFERENCE_FOLDER
-from gradus.model.config import ModelConfig
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.model.cost import mean_context
 from gradus.posttrain.config import DPOSettings
 from gradus.roadmap.estimate import training_estimate
@@ -67,12 +67,14 @@ class Settings(TrainingSettings, DPOSettings):
     """loss, beta, sft_weight, label_smoothing, gamma: see posttrain.config.
 
     pairs_per_step and micro_pairs take the place of tokens and rows. epochs: passes over the pairs.
+    lora: train adapters instead of the weights, as in `sft`.
     """
 
     sft_weight: float = Field(default=0.1, ge=0.0)
     epochs: float = Field(default=1.0, gt=0)
     pairs_per_step: int = Field(default=32, ge=1)
     micro_pairs: int = Field(default=32, ge=1)
+    lora: LoraSettings | None = None
     # Rates two orders below those of pretraining: the policy must stay near its reference.
     optimizer: OptimizerSettings = OptimizerSettings(matrix_lr=2e-4, embed_lr=2e-4, head_lr=4e-5, vector_lr=5e-5)
     schedule: ScheduleSettings = ScheduleSettings(kind="linear", warmup_fraction=0.1)
@@ -89,7 +91,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """The steps, and one forward pass of the reference over all pairs."""
-    refuse_warm(settings.optimizer, inputs.one("from"))
+    refuse_warm(settings.optimizer, inputs.one("from"), settings.lora)
     parent, pairs = inputs.one("from").get("model"), float(inputs.one("pairs").get("pairs", 0))
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
@@ -106,6 +108,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         kind=stage.kind,
         mean_context=PAIR_TOKENS / 4,
         head_fraction=0.4,
+        lora=settings.lora,
         evaluated_tokens=pairs * PAIR_TOKENS if settings.has_reference else 0.0,
     )
 
@@ -125,7 +128,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.folder, session.device, prepare=session.prepare)
+        model = load_model(parent.folder, session.device, prepare=session.prepare, lora=settings.lora, seed=stage.seed)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         store, counts = _rendered("train", inputs["pairs"], model, form, place)
         reference = _reference(settings, parent, model, store, place, session)
@@ -176,7 +179,8 @@ def _reference(
 
     if not settings.has_reference:
         return None
-    weights = {file.name: file_digest(file) for file in sorted(parent.folder.glob("model*.safetensors"))}
+    files = [f for kind in ("model", "adapter_model") for f in sorted(parent.folder.glob(f"{kind}*.safetensors"))]
+    weights = {file.name: file_digest(file) for file in files}
     belongs_to = {"weights": weights, "tokens": store.fingerprint, "computed_in": str(model.compute_dtype)}
     file = place.home / REFERENCE_FOLDER / f"{digest(belongs_to)[:32]}.npy"
     if session.world.all_agree(file.is_file()):

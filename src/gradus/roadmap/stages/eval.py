@@ -32,6 +32,7 @@ from gradus.roadmap.training import MODEL_KINDS, Session, training_session
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine
     from gradus.eval.result import SuiteResult
+    from gradus.eval.task_result import TaskResult
 
 VERSION = 1
 MAKES = "eval"
@@ -39,6 +40,7 @@ INPUTS = (
     Input("from", MODEL_KINDS),
     Input("tokens", ("tokens",), required=False),
     Input("prompts", ("pool",), required=False),
+    Input("corpus", ("corpus",), required=False),
 )
 PARALLEL = True
 PROBES = "probes"
@@ -54,6 +56,7 @@ class Settings(StageSettings):
     tasks: benchmarks by name, measures "tasks.<name>.acc" and others. benchmarks: the folder of evaluation sets, None
     for that in GRADUS_BENCHMARKS; core_bundle: the folder of CORE's bundle, None for core_bundle in it. bos: begin
     every text of a task with the end-of-text token, as documents in training; None of the published scores has it.
+    With a corpus as input the items of tasks that stand in it are counted, and the score without them is given.
     at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
     token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
     docs/constrained-calls.md); None measures the model alone.
@@ -147,12 +150,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     Several processes share the items of tasks; the rest is done by the first of them.
     """
     settings: Settings = stage.settings
-    tasks: dict[str, Any] = {}
     with training_session(place) as session:
         model = input_model(stage, inputs)
         engine = _engine(model, session)
-        if settings.tasks:
-            tasks = _ask_tasks(settings, engine, model, inputs["from"], place, session)
+        tasks = _ask_tasks(settings, engine, model, inputs["from"], place, session)
     results: dict[str, Any] = {}
     if place.rank == 0:
         for name, path in settings.suites.items():
@@ -164,7 +165,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             results |= _bits_per_byte(engine, inputs["tokens"])
         if "prompts" in inputs:
             results[AUDIT] = _audited(engine, inputs["prompts"], stage, place)
-    return place.commit(results | tasks)
+        if tasks:
+            results[TASKS] = _task_measures(settings, tasks, inputs, place)
+    return place.commit(results)
 
 
 def _engine(model: ModelReference, session: Session) -> Engine:
@@ -175,13 +178,14 @@ def _engine(model: ModelReference, session: Session) -> Engine:
 
 def _ask_tasks(
     settings: Settings, engine: Engine, model: ModelReference, parent: Artifact, place: Place, session: Session
-) -> dict[str, Any]:
-    """{"tasks": measures by name}; items that an interrupted walk has asked are not asked again."""
-    from gradus.eval.task_run import gathered, run_tasks
+) -> dict[str, TaskResult]:
+    """Results by task; items that an interrupted walk has asked are not asked again."""
+    if not settings.tasks:
+        return {}
+    from gradus.eval.task_run import run_tasks
 
-    results = {}
     with place.progress.task("tasks", None, "items") as task:
-        for name, found in run_tasks(
+        asked = run_tasks(
             engine.model,
             engine.tokenizer,
             settings.tasks,
@@ -191,13 +195,24 @@ def _ask_tasks(
             journals=place.scratch / TASKS,
             world=session.world,
             on_progress=lambda name, done, total: task.update(done, total=total, info=name),
-        ):
-            results[name] = found
-            if place.rank == 0:
-                (place.work / TASKS).mkdir(exist_ok=True)
-                text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
-                write_atomic(place.work / TASKS / f"{name}.json", text)
-    return {TASKS: gathered(results)}
+        )
+        return dict(asked)
+
+
+def _task_measures(settings: Settings, results: dict[str, TaskResult], inputs: Inputs, place: Place) -> dict[str, Any]:
+    """Measures by task; a file of items for each, those that stand in the corpus marked."""
+    from gradus.data.corpus import read_corpus
+    from gradus.eval.contamination import with_contamination
+    from gradus.eval.task_run import gathered
+
+    if "corpus" in inputs:
+        texts = (document.text for document in read_corpus(inputs["corpus"].path, "train"))
+        results = with_contamination(results, benchmark_settings(settings, place.roadmap_dir), texts)
+    (place.work / TASKS).mkdir(exist_ok=True)
+    for name, found in results.items():
+        text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
+        write_atomic(place.work / TASKS / f"{name}.json", text)
+    return gathered(results)
 
 
 def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelReference, place: Place) -> SuiteResult:

@@ -60,6 +60,7 @@ PARALLEL = True
 ROLLOUTS = "rollouts.jsonl"
 PROMPT_TOKENS = 100  # for plans
 SAMPLES_SHOWN = 4
+ROLLOUTS_JUDGED = 3  # before a word on what teaches nothing
 GENERATED_TASKS = 2000  # of a synthetic source whose author does not say
 
 
@@ -235,6 +236,11 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.precision import compute_dtype
 
     settings: Settings = stage.settings
+    if settings.prompts_per_step < place.world_size:
+        raise DataError(
+            f"prompts_per_step = {settings.prompts_per_step} cannot be shared by {place.world_size} processes; "
+            "ask more prompts a step or start fewer processes"
+        )
     parent = input_model(stage, inputs)
     tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
@@ -318,6 +324,7 @@ class _OnPolicy:
     def __init__(self, rollouts: Rollouts, settings: Settings, place: Place) -> None:
         self._rollouts, self._settings = rollouts, settings
         self._lines = StepLines(place.work / ROLLOUTS) if rollouts.world.is_main else None
+        self._say = place.progress.line
         self._number: int | None = None
         self._batches: list[Batch] = []
         self._pending: list[Mapping[str, Any]] = []  # lines since the last logged step
@@ -329,6 +336,11 @@ class _OnPolicy:
             self._begin(step)
         if number != self._number:
             rollout = self._rollouts.rollout(number)
+            if not rollout.sums["groups"]:
+                raise DataError(
+                    "no prompt of a rollout leaves room for an answer in the model's context; ask shorter questions, "
+                    "or extend the model's context first"
+                )
             self._number, self._batches = number, rollout.batches
             self._note(step, number, rollout.sums, rollout.samples)
         return self._batches
@@ -372,7 +384,20 @@ class _OnPolicy:
         line = {"step": step + 1, "rollout": number, **rollout_figures(sums), "counts": rollout_counts(sums)}
         self._lines.append(**line)
         self._pending.append(line)
+        if number == ROLLOUTS_JUDGED - 1:
+            self._warn_of_idle_rollouts()
         self.samples.extend(samples[:: max(1, len(samples) // SAMPLES_SHOWN)][:SAMPLES_SHOWN])
+
+    def _warn_of_idle_rollouts(self) -> None:
+        """Say so where the first rollouts taught nothing: every group earned alike."""
+        assert self._lines is not None
+        lines = self._lines.lines()
+        if all(line["counts"]["same_reward"] == line["counts"]["groups"] for line in lines):
+            share = sum(line["pass_rate"] for line in lines) / len(lines)
+            self._say(
+                f"  warning: the answers to each prompt of the first {len(lines)} rollouts earned the same "
+                f"({share:.0%} pass): these tasks teach this model nothing; take easier ones, or harder where all pass"
+            )
 
 
 class _RolloutMeter(Meter):

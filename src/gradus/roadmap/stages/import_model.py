@@ -23,14 +23,18 @@ TOKENIZER_FOLDER = "tokenizer"
 
 _TAKE = re.compile(r"folder:(?P<folder>.+)|hub:(?P<repo>[^@\s]+/[^@\s]+)@(?P<commit>[0-9a-f]{40})")
 # What a model folder is made of; nothing else is looked at.
-_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")
+_PATTERNS = (
+    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+    "model_??????.pt", "meta_??????.json",  # of nanochat
+)  # fmt: skip
 _BYTES_PER_SECOND = 2e8
 
 
 class Settings(StageSettings):
     """take: "folder:PATH" of a model of transformers (Qwen3ForCausalLM or LlamaForCausalLM, safetensors and
-    tokenizer.json), or "hub:owner/name@commit" with the 40 digits of its commit. trained: whether it continues text
-    ("base") or answers ("chat"); pretraining goes on from a base model only.
+    tokenizer.json) or of nanochat (model_NNNNNN.pt, meta_NNNNNN.json and a tokenizer.json), or
+    "hub:owner/name@commit" with the 40 digits of its commit. trained: whether it continues text ("base") or answers
+    ("chat"); pretraining goes on from a base model only.
     """
 
     take: str
@@ -51,7 +55,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
         return {}
     if not folder.is_dir():
         raise SourceError([Problem(("take",), f"no such folder: {folder}")])
-    files = sorted({path for pattern in (*_PATTERNS, "meta_*.json") for path in folder.glob(pattern)})
+    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     if not files:
         raise SourceError([Problem(("take",), f"{folder}: no model there (no config.json, no *.safetensors)")])
     return file_sources([(("take",), str(path)) for path in files], roadmap_dir)
@@ -68,7 +72,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     folder, facts = _folder(settings.take, stage.directory), {"trained": settings.trained}
     if folder is None:
         return Estimate(facts=facts, notes=("the model is not known before it is downloaded",))
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = sum(path.stat().st_size for pattern in ("*.safetensors", "model_??????.pt") for path in folder.glob(pattern))
     return Estimate(seconds=5 + size / _BYTES_PER_SECOND, memory_bytes=3.5e8 + 3 * size, facts=facts)
 
 
@@ -78,7 +82,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
     from gradus.conversation.formats.hermes import HermesFormat
     from gradus.model.cost import parameters
-    from gradus.release.nanochat_model import nanochat_steps, refuse_nanochat
+    from gradus.release.nanochat_model import nanochat_steps, read_nanochat_model, refuse_pickled_tokenizer
     from gradus.release.transformers_model import read_transformers_model
     from gradus.roadmap.training import Session, save_final_model
     from gradus.tokenizer.loading import load_tokenizer
@@ -87,11 +91,15 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
     settings: Settings = stage.settings
     folder = _folder(settings.take, place.roadmap_dir) or _downloaded(settings.take)
-    if nanochat_steps(folder):
-        refuse_nanochat(folder)
+    is_nanochat = bool(nanochat_steps(folder))
+    if is_nanochat:
+        refuse_pickled_tokenizer(folder)
     before = load_tokenizer(folder)
     tokenizer = before.extended(SPECIAL_TOKENS)
-    model = read_transformers_model(folder, tokenizer.vocab_size)
+    if is_nanochat:
+        model = read_nanochat_model(folder, before.vocab_size, tokenizer.vocab_size)
+    else:
+        model = read_transformers_model(folder, tokenizer.vocab_size)
     template = HermesFormat(tokenizer).chat_template
     save_final_model(place, Session(World(), torch.device("cpu"), place.machine), model, tokenizer, template)
     beside = place.work / TOKENIZER_FOLDER

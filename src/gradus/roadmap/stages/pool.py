@@ -73,7 +73,8 @@ class Settings(StageSettings):
     def smoke(self) -> Self:
         """A few hundred rows of each source, enough of them held back."""
         few = few_rows(self.sources)
-        return self.model_copy(update={"sources": few, "validation_fraction": max(self.validation_fraction, 0.05)})
+        fraction = max(self.validation_fraction, 0.05) if self.validation_fraction else 0.0
+        return self.model_copy(update={"sources": few, "validation_fraction": fraction})
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:

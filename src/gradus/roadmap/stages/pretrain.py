@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
+from gradus.core.gate import Gate
 from gradus.core.home import MODEL_FOLDER
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config, toy_model
@@ -47,11 +48,13 @@ MAKES = "pretrain"
 INPUTS = (
     Input("tokens", ("tokens",)),
     # A fine-tuned parent is refused unless it is allowed; see lineage.py.
-    Input("from", MODEL_KINDS, required=False),
+    # Merged experts are for here alone: their routers have learned nothing yet.
+    Input("from", (*MODEL_KINDS, "experts"), required=False),
 )
 PARALLEL = True
 SAMPLE_TOKENS = 64
 BOOKMARK = "bookmark.json"
+GAIN = "gain_over_best_expert"  # bits per byte
 
 
 class TextSettings(TrainingSettings):
@@ -110,6 +113,11 @@ class Settings(TextSettings):
     def smoke(self) -> Self:
         """A model of the same make, two layers deep and narrow, for a handful of steps."""
         return super().smoke().model_copy(update={"model": toy_model(self.model)})
+
+
+def own_gates(parents: Mapping[str, Sequence[str]]) -> tuple[Gate, ...]:
+    """Merged experts have to be no worse than the best of them alone."""
+    return (Gate(measure=GAIN, at_least=0.0),) if "experts" in parents.get("from", ()) else ()
 
 
 def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
@@ -258,6 +266,8 @@ def train_on(
         if session.world.is_main:
             loader.bookmark(last.data_step).write(place.work / BOOKMARK)
         results |= {"packing": packed.statistics(), "epochs": loader.epochs_before(last.data_step)}
+        if "from" in inputs and inputs["from"].manifest.kind == "experts":
+            results[GAIN] = float(inputs["from"].results["bpb"]) - float(results["bpb"])
         if mixture is not None:
             results["mixture"] = [asdict(share) for share in mixture.shares(loader.order.place(last.data_step))]
         return place.commit(results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,7 @@ from gradus.data.mixture import (
     mixture_warnings,
     validation_documents,
 )
-from gradus.model.config import ModelConfig
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.roadmap.estimate import training_estimate
 from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
@@ -72,6 +72,9 @@ class Settings(TrainingSettings):
     or "20_000 documents" by rows); as large as it can be without repeating a source if None.
 
     row_length: tokens of a packed row, the model's context if None; a longer conversation meets length_policy.
+    packing: "whole" places conversations longest first, each where it fits best; "tight" searches on where that leaves
+    rows with room, at row lengths up to 1,024.
+    lora: train adapters of this rank instead of the weights; the artifact holds them in adapter/, merged in model/.
     """
 
     mixture: tuple[MixtureEntry, ...] = Field(min_length=1)
@@ -80,7 +83,9 @@ class Settings(TrainingSettings):
     mixture_size: Quantity | None = None
     row_length: int | None = Field(default=None, ge=8)
     length_policy: LengthPolicy = "drop"
+    packing: Literal["whole", "tight"] = "whole"
     steps_at_most: int | None = Field(default=None, ge=1)
+    lora: LoraSettings | None = None
 
     @model_validator(mode="after")
     def _mixture_goes_together(self) -> Settings:
@@ -99,7 +104,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Tokens from the pools' conversations; the head works on answers only."""
-    refuse_warm(settings.optimizer, inputs.one("from"))
+    refuse_warm(settings.optimizer, inputs.one("from"), settings.lora)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
@@ -120,6 +125,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         kind=stage.kind,
         mean_context=mean,
         head_fraction=TRAINED_FRACTION,
+        lora=settings.lora,
         evaluated_tokens=(steps // settings.evaluate_every + 1) * min(EVALUATED_TOKENS, 0.01 * tokens),
     )
     return replace(
@@ -161,7 +167,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     tokenizer = load_tokenizer(parent.tokenizer)
     form = HermesFormat(tokenizer)
     with training_session(place) as session:
-        model = load_model(parent.folder, session.device, prepare=session.prepare)
+        model = load_model(parent.folder, session.device, prepare=session.prepare, lora=settings.lora, seed=stage.seed)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         row_length = min(settings.row_length or model.config.context, model.config.context)
         store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
@@ -170,7 +176,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         for line in [*(f"  {share}" for share in shares), *_warnings(stage, inputs, shares, counts, row_length)]:
             place.progress.line(line)
-        packed = pack_plan(store.lengths, row_length, mode="whole", documents=documents)
+        packed = pack_plan(store.lengths, row_length, mode=settings.packing, documents=documents)
         loader = RowLoader(
             store,
             packed,

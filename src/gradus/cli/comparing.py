@@ -1,0 +1,78 @@
+"""`gradus compare A B`: for each measure of two evaluations whether the second is better, worse, or not resolved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gradus.core.comparison import SIGNIFICANCE, Compared, compare_measures, named_measures, unshared
+from gradus.core.errors import DataError
+from gradus.roadmap.models import resolve_stage
+from gradus.roadmap.table import text_table
+
+
+def compare(first: str, second: str, home: Path, as_json: bool) -> None:
+    """Print the table. Errors: ArtifactError or DataError for what is no evaluation, or where nothing is shared."""
+    measures = [named_measures(_results(name, home)) for name in (first, second)]
+    compared = compare_measures(*measures)
+    only = unshared(list(measures[0]), list(measures[1]))
+    if not compared:
+        raise DataError(
+            f"{first} and {second} share no measure: {', '.join(only[0][:6]) or 'none'} against "
+            f"{', '.join(only[1][:6]) or 'none'}; evaluate both on the same tasks or suites"
+        )
+    if as_json:
+        record = {"first": first, "second": second, "measures": [asdict(one) for one in compared]}
+        typer.echo(json.dumps(record | {"only_first": only[0], "only_second": only[1]}, indent=1, ensure_ascii=False))
+        return
+    typer.echo(comparison_text(first, second, compared, only))
+
+
+def comparison_text(first: str, second: str, compared: list[Compared], only: tuple[list[str], list[str]]) -> str:
+    """The table, and what to make of it."""
+    rows = []
+    for one in compared:
+        p = "" if one.p is None else ("<0.001" if one.p < 0.001 else f"{one.p:.3f}")
+        least = "" if one.resolvable is None else f"{one.resolvable:.3g}"
+        rows.append([one.measure, f"{one.first:.4g}", f"{one.second:.4g}", one.verdict, p, least, one.text])
+    header = ["measure", "first", "second", "the second is", "p", "resolves", "by"]
+    lines = [f"first {first}, second {second}", "", text_table(header, rows, right=(1, 2, 4, 5)), ""]
+    lines.append("resolves: the least true difference that so many items show four times in five; of perplexities, of")
+    lines.append("their nats where items are shared.")
+    if len(compared) > 1:
+        chance = SIGNIFICANCE * len(compared)
+        lines.append(f"Of {len(compared)} measures without any difference about {chance:.2g} would look like one.")
+    for name, names in zip((first, second), only, strict=True):
+        if names:
+            lines.append(f"only in {name}: {', '.join(names)}")
+    return "\n".join(lines)
+
+
+def _results(name: str, home: Path) -> Mapping[str, Any]:
+    """The results of an eval stage, or what `gradus eval ... --json` wrote."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        return resolve_stage(name, home, "eval").results
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); give what gradus eval wrote with --json") from error
+    if isinstance(record, dict) and isinstance(record.get("measures"), dict):
+        return {"tasks": record["measures"]}
+    if isinstance(record, dict) and isinstance(record.get("items"), list) and isinstance(record.get("suite"), str):
+        return {"probes": {record["suite"]: _suite_measures(record)}}
+    raise DataError(f"{path}: no evaluation; give a file that gradus eval wrote with --json, or ROADMAP/STAGE")
+
+
+def _suite_measures(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A suite's measures with their items, as an eval stage has them."""
+    found = {}
+    for name, measure in {"total": record["total"], **record["categories"]}.items():
+        chosen = [item for item in record["items"] if name in ("total", item["category"])]
+        found[name] = dict(measure) | {"items": {item["id"]: int(item["passed"]) for item in chosen}}
+    return found

@@ -1,0 +1,64 @@
+"""Which items of a benchmark stand in a training corpus: beside every score, and the score without them.
+
+What counts as standing in a document is the rule of data/decontaminate.py: half of an item's word 13-grams (8 for
+mathematics). Articles of WikiText are running text, of which nothing is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from gradus.data.benchmarks import BENCHMARKS
+from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
+from gradus.eval.benchmarks import BUNDLE, CORE, BenchmarkSettings
+from gradus.eval.core_metric import CORE_TASKS
+from gradus.eval.task_result import TaskResult
+from gradus.eval.tasks import TASKS
+
+_TOGETHER = 512  # documents
+
+
+def set_of(task: str) -> str | None:
+    """The evaluation set whose item ids a task has; None where it is running text."""
+    if task in TASKS:
+        return TASKS[task].set
+    if task.startswith(f"{CORE}."):
+        return f"core_{CORE_TASKS[task.removeprefix(f'{CORE}.')].files[0]}"
+    return None
+
+
+def with_contamination(
+    results: Mapping[str, TaskResult], settings: BenchmarkSettings, texts: Iterable[str]
+) -> dict[str, TaskResult]:
+    """The results with the items that stand in the texts, a training corpus, marked.
+
+    Those that are not looked for stay as they are: running text, and CORE from a bundle that is not the folder's own.
+    """
+    own_bundle = settings.bundle is None or (
+        settings.folder is not None and settings.bundle.resolve() == (settings.folder / BUNDLE).resolve()
+    )
+    sets = {task: name for task in results if (name := set_of(task)) is not None and name in BENCHMARKS}
+    sets = {task: name for task, name in sets.items() if own_bundle or task in TASKS}
+    if not sets:
+        return dict(results)
+    assert settings.folder is not None
+    looked_for = tuple(dict.fromkeys(sets.values()))
+    judge = Decontaminator(DecontaminateSettings(sets=looked_for, folder=str(settings.folder.resolve())), Path())
+    found: set[tuple[str, str]] = set()
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == _TOGETHER:
+            found |= judge.found_items(batch).keys()
+            batch = []
+    found |= judge.found_items(batch).keys()
+    marked = {
+        task: frozenset(item.id for item in results[task].items if (name, item.id) in found)
+        for task, name in sets.items()
+    }
+    return {
+        task: replace(result, contaminated=marked[task]) if task in marked else result
+        for task, result in results.items()
+    }

@@ -1,0 +1,139 @@
+"""Benchmarks as a stage of a roadmap: measures, gates, items in a corpus; with two processes; from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from seeded_bundle import write_seeded_bundle
+
+from gradus.cli.evaluating import evaluate_tasks
+from gradus.core.errors import ConfigError, GateFailedError
+from gradus.core.gate import find_measure
+from gradus.eval.benchmarks import BenchmarkSettings
+from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.run import walk
+from gradus.roadmap.schema import load_roadmap
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROADMAP = """
+name = "small"
+
+[machine]
+threads = 1
+processes = {processes}
+
+[[stage]]
+name = "prose"
+kind = "corpus"
+sources = [{{ kind = "files", path = "text.txt", split = "line" }}]
+decontaminate = []
+
+[[stage]]
+name = "model"
+kind = "import"
+take = "folder:model"
+
+[[stage]]
+name = "look"
+kind = "eval"
+from = "model"
+corpus = "prose"
+tasks = ["arc_easy", "lambada_openai"]
+benchmarks = "sets"
+"""
+QUESTION = "In which of the four seasons of a year do the leaves of an old oak number {} turn to red and brown?"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_seeded_bundle(tmp_path / "model")
+    rows = [
+        {"id": f"q{n}", "question": QUESTION.format("abcdefgh"[n] * 3), "choices": ["autumn", "spring"], "gold": n % 2}
+        for n in range(8)
+    ]
+    passages = [{"context": f"He had {n} cats and not one dog, and each of the {n} was his", "continuation": "cat"}
+                for n in range(5)]  # fmt: skip
+    for name, found in {
+        "arc/arc_easy_test": rows,
+        "arc/arc_easy_val": rows[:0],
+        "lambada/lambada_openai": passages,
+    }.items():
+        file = tmp_path / f"sets/{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in found))
+    lines = [f"Line {n}: the cat number {n * 7} sat on mat {n % 13}." for n in range(200)]
+    # Two of the questions stand in the text, one of them with other words around it.
+    lines += [rows[2]["question"], f"They asked: {rows[5]['question']} Nobody knew."]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def load(folder: Path, processes: int = 1, more: str = ""):  # type: ignore[no-untyped-def]
+    (folder / "small.toml").write_text(ROADMAP.format(processes=processes) + more)
+    return load_roadmap(folder / "small.toml")
+
+
+def test_scores_stand_beside_what_is_in_the_corpus_and_do_not_depend_on_the_processes(folder: Path) -> None:
+    one = walk(load(folder), folder / "one", QuietProgress()).artifacts["look"]
+    acc = find_measure(one.results, "tasks.arc_easy.acc")
+    assert (acc["n"], acc["contaminated"], acc["clean"]["n"]) == (8, 2, 6)
+    assert acc["clean"]["successes"] == sum(v for k, v in acc["items"].items() if k not in {"q2", "q5"})
+    written = json.loads((one.path / "tasks/arc_easy.json").read_text())
+    assert [item["id"] for item in written["items"] if item["contaminated"]] == ["q2", "q5"]
+    assert find_measure(one.results, "tasks.lambada_openai.perplexity")["n"] == 5
+    two = walk(load(folder, processes=2), folder / "two", QuietProgress()).artifacts["look"]
+    assert two.fingerprint == one.fingerprint
+    again = json.loads((two.path / "tasks/arc_easy.json").read_text())
+    for item, other in zip(written["items"], again["items"], strict=True):
+        assert item["logp"] == pytest.approx(other["logp"], rel=1e-5)
+    lines = [json.loads(line) for line in (folder / "one/runs/small/ledger.jsonl").read_text().splitlines()]
+    (line,) = [line for line in lines if line.get("measure") == "tasks.arc_easy.acc"]
+    assert "items" not in line
+    assert line["standard_error"] > 0
+
+
+def test_a_gate_can_be_on_a_task(folder: Path) -> None:
+    gate = '\n[[stage.gate]]\nmeasure = "tasks.lambada_openai.perplexity"\nat_most = 2.0\n'
+    with pytest.raises(GateFailedError, match=r"tasks\.lambada_openai\.perplexity = .* is above 2"):
+        walk(load(folder, more=gate), folder / "home", QuietProgress())
+
+
+def test_a_task_that_is_unknown_or_has_no_files_stops_before_the_walk(folder: Path) -> None:
+    with pytest.raises(ConfigError) as found:
+        load(folder, more='\n[[stage]]\nname = "b"\nkind = "eval"\nfrom = "model"\nbenchmarks = "sets"\n'
+             'tasks = ["arc_eazy", "piqa"]\n')  # fmt: skip
+    assert 'unknown task "arc_eazy"; did you mean "arc_easy"' in found.value.problems[0]
+    assert "no file piqa/valid.jsonl (or .gz)" in found.value.problems[1]
+
+
+def test_the_command_writes_its_result_and_goes_on_after_an_interruption(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradus.eval import task_run
+
+    walk(load(folder), folder, QuietProgress())
+    settings = BenchmarkSettings(folder / "sets", limit=4)
+    out = folder / "out.json"
+    tasks = ["lambada_openai", "arc_easy"]
+    plain, calls = task_run.likelihoods, []
+
+    def second_fails(*arguments, **options):  # type: ignore[no-untyped-def]
+        calls.append(len(arguments[1]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(task_run, "likelihoods", second_fails)
+    with pytest.raises(BaseException):  # noqa: B017
+        evaluate_tasks(str(folder / "model"), tasks, folder, settings, None, out)
+    assert not out.exists()
+    evaluate_tasks(str(folder / "model"), tasks, folder, settings, "small/prose", out)
+    assert calls == [4, 4, 0, 4]
+    text = capsys.readouterr().out
+    assert "in the corpus" in text
+    assert "arc_easy.acc" in text
+    record = json.loads(out.read_text())
+    assert [item["id"] for item in record["tasks"]["arc_easy"]["items"]] == ["q0", "q2", "q4", "q6"]
+    assert record["measures"]["arc_easy"]["acc"]["contaminated"] == 1
+    assert not list(folder.glob(".out*"))
