@@ -103,6 +103,10 @@ def test_a_fence_is_closed_by_its_own_kind_only_and_what_follows_counts_again() 
     assert [item.excerpt for item in find_artifacts(text)] == ["<i>", "</i>"]
 
 
+def test_three_backticks_in_a_line_are_no_block() -> None:
+    assert [item.kind for item in find_artifacts("```<b>``` is a tag.\nAnswer: yes")] == ["stock_label"]
+
+
 def test_inline_code_does_not_cross_a_blank_line() -> None:
     assert [item.kind for item in find_artifacts("a lone ` tick\n\nAnswer: 3 and another `")] == ["stock_label"]
 

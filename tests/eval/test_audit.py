@@ -80,3 +80,5 @@ def test_prompts_without_room_are_an_error_that_says_so(memorised: Memory) -> No
     prompt = replace(questions(known.values(), 1)[0], messages=(Message("user", "cat " * 5000),))
     with pytest.raises(DataError, match="none of 1 prompts can be asked: each is as long as the model's context"):
         audit(engine, [prompt], 5, Sampling())
+    with pytest.raises(DataError, match="there is nothing to ask"):
+        audit(engine, [], 5, Sampling())

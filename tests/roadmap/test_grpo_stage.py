@@ -10,9 +10,11 @@ import sys
 import time
 
 import pytest
+import torch
 from small_stages import PROSE, TALK, tokens_of, write_lines
 
 from gradus.core.errors import ConfigError, GradusError
+from gradus.model.weights import load_model, to_stored
 from gradus.roadmap.plan import plan_roadmap
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import choose_device, own_device, walk
@@ -178,6 +180,16 @@ def test_two_processes_earn_and_learn_what_one_does(folder):
         for artifact in (one, two)
     ]
     assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-4)
+
+
+def test_adapters_learn_in_place_of_weights(folder):
+    overrides = ("practice.lora.rank=4", 'practice.lora.targets=["v_proj"]', "practice.optimizer.adapter_lr=0.02")
+    made = walk(load_roadmap(folder / "rl.toml", overrides=overrides), folder / "home", QuietProgress()).artifacts
+    before, after = (to_stored(load_model(made[name].path / "model")) for name in ("chat", "practice"))
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        "model.layers.0.self_attn.v_proj.weight"
+    }
+    assert (made["practice"].path / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_groups_that_all_fail_change_no_weights_and_are_counted(folder):

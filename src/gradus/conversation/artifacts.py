@@ -1,7 +1,7 @@
 """Artifacts of poor chat data in a text: markup that chat pages do not render, stock phrases, repetition.
 
 One definition for the pool filters, for preference pairs and for the audit of a model. Code is never looked
-at: fenced blocks, indented lines of a fence and inline spans in backticks are blank to every pattern. An
+at: fenced blocks and spans in backticks are blank to every pattern. An
 artifact here is a fault of a text; gradus.core.artifact is something else.
 """
 
@@ -26,7 +26,8 @@ class Found:
     excerpt: str
 
 
-_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*(?:\n|\Z)", re.MULTILINE)
+# What opens a block of backticks holds no backtick behind them: ```so``` is code in a line.
+_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}(?=[^`\n]*(?:\n|\Z))|~{3,})[^\n]*(?:\n|\Z)", re.MULTILINE)
 _PARAGRAPH = re.compile(r"(?:[^\n]|\n(?![ \t]*(?:\n|\Z)))+")
 _TICKS = re.compile(r"`+")
 

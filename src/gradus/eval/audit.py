@@ -120,9 +120,11 @@ def audit(
     prompts: conversations that end with a user message. sampling: its seed starts the stream of each sample. Prompts
     longer than the model's context are passed over. Errors: DataError where none is left.
     """
+    if not prompts:
+        raise DataError("there is nothing to ask: no conversation with a user message was found; name other prompts")
     begin = time.perf_counter()
     asked: list[tuple[str, Request]] = []
-    rounds = -(-num_samples // max(1, len(prompts)))
+    rounds = -(-num_samples // len(prompts))
     for number in range(rounds):
         for prompt in prompts[: num_samples - number * len(prompts)]:
             stream = digest([sampling.seed, prompt.id, number])

@@ -24,7 +24,7 @@ _CLASSES = {
     "dots1": "Dots1ForCausalLM",
 }
 # Inside a block: our parameter and the Hub's names of its row parts, in order.
-_BLOCK_NAMES: dict[str, list[str]] = {
+BLOCK_NAMES: dict[str, list[str]] = {
     "attention_norm": ["input_layernorm.weight"],
     "qkv": ["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"],
     "query_norm": ["self_attn.q_norm.weight"],
@@ -47,7 +47,7 @@ def hub_names(config: ModelConfig, name: str) -> list[str]:
     if name in _OUTER_NAMES:
         return [_OUTER_NAMES[name] + ".weight"]
     layer, last = name.split(".")[1], name.rpartition(".")[2]
-    inside = _BLOCK_NAMES.get(last)
+    inside = BLOCK_NAMES.get(last)
     if inside is None:
         experts = range(config.num_experts or 0)
         inside = [f"mlp.experts.{i}.{part}.weight" for i in experts for part in _EXPERT_NAMES[last]]
@@ -104,6 +104,8 @@ def _expert_table(config: ModelConfig, kind: str) -> dict[str, Any]:
         "router_aux_loss_coef": c.balance_weight,
         "balance": c.balance,
     }
+    if c.capacity_factor is not None:
+        table["capacity_factor"] = c.capacity_factor  # ours as well
     if kind == "qwen3_moe":
         layers = {"decoder_sparse_step": 1, "mlp_only_layers": list(range(c.dense_layers))}
         return table | layers | {"num_experts": c.num_experts}
@@ -176,6 +178,7 @@ def _expert_settings(table: Mapping[str, Any], kind: str) -> dict[str, Any]:
     settings = {
         "experts_per_token": table["num_experts_per_tok"],
         "expert_width": table["moe_intermediate_size"],
+        "capacity_factor": table.get("capacity_factor"),
         "balance_weight": table.get("router_aux_loss_coef", ModelConfig.model_fields["balance_weight"].default),
     }
     if kind == "qwen3_moe":

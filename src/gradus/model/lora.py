@@ -20,6 +20,7 @@ from gradus.core.errors import ArtifactError
 from gradus.core.settings import load_settings
 from gradus.model.config import LORA_TARGETS, LoraSettings, ModelConfig
 from gradus.model.cost import check_adapters, projection_sizes
+from gradus.model.hub import BLOCK_NAMES
 from gradus.model.rows import RowSource, copy_rows
 
 if TYPE_CHECKING:
@@ -27,14 +28,10 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
-# Our projection: the Hub's modules whose rows it stacks.
-_PARTS = {
-    "qkv": ("q_proj", "k_proj", "v_proj"),
-    "out": ("o_proj",),
-    "gate_up": ("gate_proj", "up_proj"),
-    "down": ("down_proj",),
-}
-_MODULE = {part: "self_attn" if name in ("qkv", "out") else "mlp" for name, parts in _PARTS.items() for part in parts}
+# Our projection: the Hub's modules whose rows it stacks, and of each its place in a layer.
+_PLACES = {n: [name.removesuffix(".weight") for name in BLOCK_NAMES[n]] for n in ("qkv", "out", "gate_up", "down")}
+_PARTS = {name: [place.rpartition(".")[2] for place in places] for name, places in _PLACES.items()}
+_PLACE = {place.rpartition(".")[2]: place for places in _PLACES.values() for place in places}
 
 
 class Adapters(nn.Module):
@@ -122,7 +119,7 @@ def peft_name(name: str) -> str:
     """The name in PEFT's file of one of our adapters' parameters, such as `blocks.0.adapters.q_proj_a`."""
     _, layer, _, last = name.split(".")
     part, _, half = last.rpartition("_")
-    return f"base_model.model.model.layers.{layer}.{_MODULE[part]}.{part}.lora_{half.upper()}.weight"
+    return f"base_model.model.model.layers.{layer}.{_PLACE[part]}.lora_{half.upper()}.weight"
 
 
 def adapter_config_text(settings: LoraSettings, base: str | None = None) -> str:

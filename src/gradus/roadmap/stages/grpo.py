@@ -17,7 +17,7 @@ from gradus.core.settings import Problem
 from gradus.core.settings import Settings as Table
 from gradus.data.sources import SyntheticSource, source_digest
 from gradus.data.synthetic.config import CATEGORIES
-from gradus.model.config import ModelConfig
+from gradus.model.config import LoraSettings, ModelConfig
 from gradus.model.cost import parameters
 from gradus.posttrain.rewards import Reward
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
@@ -94,6 +94,7 @@ class Settings(TrainingSettings):
     epsilon_low, epsilon_high, kl_beta, denominator: of the loss (posttrain/grpo.py); truncated, advantage_scale: of
     answers that a limit cut off, and of groups (posttrain/rollouts.py). temperature: at which answers are drawn, and
     of the probabilities that training compares. evaluate_prompts: held-back tasks of each pool and generator.
+    lora: train adapters instead of the weights, as in `sft`.
     """
 
     prompts: tuple[Prompts, ...] = Field(min_length=1)
@@ -112,6 +113,7 @@ class Settings(TrainingSettings):
     denominator: Literal["tokens", "constant"] = "tokens"
     truncated: Literal["mask", "penalise"] = "mask"
     evaluate_prompts: int = Field(default=64, ge=0)
+    lora: LoraSettings | None = None
     evaluate_every: int = Field(default=25, ge=1)
     save_every: int = Field(default=25, ge=1)
     log_every: int = Field(default=5, ge=1)
@@ -196,7 +198,7 @@ def _outside(source: str) -> str | None:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Answers are sampled, then pass the model once forward, the reference once, and the updates."""
-    refuse_warm(settings.optimizer, inputs.one("from"))
+    refuse_warm(settings.optimizer, inputs.one("from"), settings.lora)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(steps=settings.steps, notes=("the model is not known yet",))
@@ -211,6 +213,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     training = training_estimate(
         config, settings.steps, sized, row_length, device, kind=stage.kind, mean_context=row_length / 2,
         head_fraction=answer_tokens / row_length, evaluated_tokens=2 * settings.steps * sized.batch_tokens,
+        lora=settings.lora,
     )  # fmt: skip
     decoding = decoding_estimate(config, sampled, device, {})
     memory = dict(training.memory) | {"reference": 4.0 * parameters(config).total, "cache": decoding.memory["cache"]}
@@ -249,7 +252,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     for source in trained:
         _check(source, settings)
     with training_session(place) as session:
-        model, reference = (load_model(parent.folder, session.device, prepare=session.prepare) for _ in range(2))
+        model, reference = (
+            load_model(parent.folder, session.device, prepare=session.prepare, lora=lora, seed=stage.seed)
+            for lora in (settings.lora, None)
+        )
         for each in (model, reference):
             each.compute_dtype = compute_dtype(place.machine.precision, session.device)
         reference.requires_grad_(False)
