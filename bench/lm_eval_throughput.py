@@ -28,7 +28,7 @@ from gradus.eval.task_run import answers_of
 from gradus.eval.tasks import asked, task_items_of
 from gradus.tokenizer.training import train_tokenizer
 
-TASKS = ("arc_easy", "hellaswag", "piqa", "mmlu")
+TASKS = ("arc_easy", "hellaswag", "piqa", "mmlu", "mmlu_5shot")
 HERE = Path(__file__).resolve().parent
 SUBJECT = "us_foreign_policy"
 
@@ -50,7 +50,9 @@ def prepare(folder: Path, args: argparse.Namespace) -> None:
 
 def ours(engine: Any, task: str, args: argparse.Namespace) -> tuple[float, list[list[float]]]:
     """(seconds, log-likelihoods) of one task."""
-    texts = [pair for pair in task_items_of(task, args.data) if task != "mmlu" or SUBJECT in pair[0]][: args.items]
+    texts = [pair for pair in task_items_of(task, args.data) if not task.startswith("mmlu") or SUBJECT in pair[0]][
+        : args.items
+    ]
     began = time.process_time()
     answers = answers_of(engine.model, asked(texts, engine.tokenizer))
     return time.process_time() - began, [[answer.logp for answer in found] for found in answers]

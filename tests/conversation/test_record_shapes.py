@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall
 from gradus.conversation.record_shapes import SHAPE_NAMES, SHAPES, convert_row
 from gradus.conversation.record_values import RowError, answer_of
-from gradus.conversation.records import Quarantined, import_records
+from gradus.conversation.records import Quarantined, _rows, import_records, imported_rows
 from gradus.conversation.validate import violations
 
 
@@ -330,3 +332,40 @@ def test_real_files_of_every_shape(
     # Calls without results end a conversation; golden calls are not all sound by their own declarations.
     allowed = {"unfinished", "bad_arguments", "unknown_tool"} if "bfcl" in name or "alpaca" in name else set()
     assert {v.reason for v in unsound} <= allowed
+
+
+JUNK: tuple[Any, ...] = (
+    None, True, 0, 1.5, "", "x", "{}", "[1]", [], [None], ["a"], {}, {"a": 1}, [[]], [{}], "\ud800", "<think>", "null",
+    [{"role": "user"}],
+)  # fmt: skip
+FILES = (
+    "tool_calls/glaive_toolcall_en_demo.json", "tool_calls/reason_tool_use_demo_50.jsonl",
+    "tool_calls/taskmaster4_data_07.json.gz", "tool_calls/toolalpaca_eval_real.json",
+    "multiturn/sgd_dev_dialogues_007.json.gz", "multiturn/oasst_en_100_tree.jsonl.gz",
+    "multiturn/oasst_realistic_seed_data.json", "preference/dpo_en_demo.json", "aqua/dev.json", "gsm8k/test.jsonl",
+    "bfcl/BFCL_v4_parallel_multiple.json.gz", "bfcl/BFCL_v4_multi_turn_base.json.gz",
+    "gsm8k/example_model_solutions.jsonl.gz", "reasoning/rasbt_sample_ollama_outputs.json",
+)  # fmt: skip
+
+
+def _damaged(value: Any, chance: float, rng: random.Random) -> Any:
+    """The value with parts of it, at any depth, gone or turned into something else."""
+    if rng.random() < chance:
+        return rng.choice(JUNK)
+    if isinstance(value, dict):
+        return {key: _damaged(part, chance, rng) for key, part in value.items() if rng.random() > chance / 2}
+    return [_damaged(part, chance, rng) for part in value] if isinstance(value, list) else value
+
+
+def test_damage_at_any_depth_is_quarantined_and_never_a_crash(real_file: Callable[[str], Path]):
+    rng = random.Random(7)
+    whole = [row for _, row in chain.from_iterable(islice(_rows(real_file(name)), 8) for name in FILES)]
+    whole += [row for row, _, _ in ANSWERED] + PREFERENCES
+    kinds: Counter[str] = Counter()
+    for _ in range(6000):
+        row = _damaged(rng.choice(whole), rng.choice((0.03, 0.1, 0.3)), rng)
+        shape = rng.choice((None, None, rng.choice(SHAPE_NAMES)))
+        if isinstance(row, dict):
+            kinds.update(type(item).__name__ for item in imported_rows([(1, row)], "f.json", "f", shape=shape))
+    assert set(kinds) == {"Conversation", "Pair", "Quarantined"}
+    assert min(kinds.values()) > 50

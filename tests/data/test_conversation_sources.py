@@ -16,8 +16,13 @@ from gradus.conversation.messages import Conversation, Message, Pair, ToolCall
 from gradus.conversation.record_shapes import SHAPE_NAMES
 from gradus.conversation.records import Imported, Quarantined
 from gradus.core.errors import DataError
+from gradus.data import hub as hub_module
 from gradus.data.conversation_presets import CONVERSATION_PRESETS, PAIRS
 from gradus.data.conversation_sources import AnyPoolSource, PoolFiles, PoolHub, PoolPreset, read_pool_source
+from gradus.roadmap.plan import choose_device, plan_roadmap
+from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.run import walk
+from gradus.roadmap.schema import load_roadmap
 
 
 def rows_of(source: AnyPoolSource, *files: Path) -> list[Imported]:
@@ -253,3 +258,56 @@ def test_local_parquet_is_read_and_its_damage_is_told(tmp_path: Path) -> None:
     assert isinstance(told, Quarantined)
     assert told.reason.startswith("damaged or cut short (ArrowInvalid")
     assert told.source == "chats"
+
+
+def test_a_pool_of_a_ready_set_is_planned_walked_and_pinned_to_its_commit(hub: HubServer, tmp_path: Path) -> None:
+    row = CARDS["limo"][2]
+    serve(hub, "limo", [{**row, "question": f"q{i}"} for i in range(30)])
+    file = tmp_path / "ready.toml"
+    source = '{ kind = "preset", name = "limo", max_rows = 20 }'
+    file.write_text(f'[[stage]]\nname = "talk"\nkind = "pool"\nvalidation_fraction = 0.0\nsources = [{source}]\n')
+    roadmap = load_roadmap(file)
+    commit = hub.dataset("GAIR/LIMO").refs["main"]
+    plan = plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, tmp_path), tmp_path / "artifacts")
+    notes = plan.stages[0].estimate.notes
+    assert "limo: Apache-2.0" in notes
+    assert f'limo: "main" is now {commit}; write revision = "{commit}" to stay with it' in notes
+    pool = walk(roadmap, tmp_path, QuietProgress()).artifacts["talk"]
+    assert pool.results["commits"] == {"GAIR/LIMO": commit}
+    assert pool.results["counts"]["train"]["by_source"] == {"limo": 20}
+    assert pool.results["counts"]["train"]["with_thinking"] == 20
+
+
+def test_a_change_on_the_hub_makes_the_pool_anew_and_a_new_card_does_not(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ready.toml"
+    file.write_text('[[stage]]\nname = "talk"\nkind = "pool"\nsources = [{ kind = "preset", name = "limo" }]\n')
+    rows = lines([CARDS["limo"][2]])
+
+    def fingerprint(files: dict[str, bytes | str]) -> str:
+        hub.dataset("GAIR/LIMO").commit(files)
+        monkeypatch.setattr(hub_module, "_resolved", {})
+        return load_roadmap(file).stages[0].fingerprint
+
+    first = fingerprint({"limo.jsonl": rows})
+    assert fingerprint({"limo.jsonl": rows, "README.md": "a card"}) == first
+    assert fingerprint({"limo.jsonl": rows + rows}) != first
+
+
+def test_a_limit_takes_from_everywhere_in_a_long_file(hub: HubServer) -> None:
+    rows = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(400)]  # in row groups of two
+    hub.dataset("a/b", {"data/train-00000-of-00001.parquet": parquet(rows)})
+
+    def questions(**settings: object) -> list[int]:
+        found = rows_of(PoolHub(repo="a/b", **settings))  # type: ignore[arg-type]
+        return [int(f.messages[0].content[1:]) for f in found if isinstance(f, Conversation)]
+
+    assert questions(shuffle=False, max_rows=20) == list(range(20))
+    spread = questions(max_rows=20)
+    assert len(set(spread)) == 20
+    assert max(spread) - min(spread) > 200
+    assert sorted(questions()) == list(range(400))
+    assert [f.id for f in rows_of(PoolHub(repo="a/b")) if isinstance(f, Conversation)][:2] == [
+        f"train-00000-of-00001-{number + 1}" for number in questions()[:2]
+    ]

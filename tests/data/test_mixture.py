@@ -72,6 +72,13 @@ def test_many_repeats_warn_by_their_share_of_tokens_and_not_by_their_number(stor
     assert mixture_warnings(mixture_documents(store, rare, 1)[1]) == []
 
 
+def test_passes_over_the_mixture_repeat_its_sources(store: TokenStore) -> None:
+    shares = mixture_documents(store, [MixtureEntry(source="small"), MixtureEntry(source="large", epochs=2)], 1)[1]
+    assert mixture_warnings(shares, passes=2) == []
+    (warning,) = mixture_warnings(shares, passes=2.5)
+    assert warning.startswith('mixture: "large" is repeated 5 times and is 94% of the tokens')
+
+
 def test_unknown_and_repeated_sources_are_refused(store: TokenStore) -> None:
     with pytest.raises(DataError, match=r'source "lage" has no documents .*; did you mean "large"'):
         mixture_documents(store, [MixtureEntry(source="lage")], 1)
@@ -106,7 +113,7 @@ def test_weights_are_shares_of_the_rows_where_that_is_asked(store: TokenStore) -
 def test_a_size_makes_sources_repeat_as_often_as_their_weight_asks(store: TokenStore) -> None:
     _, shares = mixture_documents(store, weighed(small=1, large=1), 1, Quantity(600.0, "tokens"))
     assert [(s.documents, s.rows, s.tokens, s.epochs) for s in shares] == [(10, 60, 300, 6.0), (30, 30, 300, 0.75)]
-    assert "x 6 = 300 tokens, 50.0%" in str(shares[0])
+    assert str(shares[0]) == "small: 60 conversations (10 different, 6 epochs), 300 tokens, 50.0%"
     _, shares = mixture_documents(store, weighed(small=1, large=1), 1, Quantity(50.0, "documents"), "rows")
     assert [(s.documents, s.rows) for s in shares] == [(10, 25), (25, 25)]
 

@@ -1,16 +1,18 @@
 """Benchmarks as a stage of a roadmap: measures, gates, items in a corpus; with two processes; from the command line."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from seeded_bundle import write_seeded_bundle
 
 from gradus.cli.evaluating import evaluate_tasks
-from gradus.core.errors import ConfigError, GateFailedError
+from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.gate import find_measure
 from gradus.eval.benchmarks import BenchmarkSettings
 from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.report_data import report_data
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 
@@ -28,6 +30,7 @@ name = "prose"
 kind = "corpus"
 sources = [{{ kind = "files", path = "text.txt", split = "line" }}]
 decontaminate = []
+validation_fraction = 0.1
 
 [[stage]]
 name = "model"
@@ -91,6 +94,42 @@ def test_scores_stand_beside_what_is_in_the_corpus_and_do_not_depend_on_the_proc
     (line,) = [line for line in lines if line.get("measure") == "tasks.arc_easy.acc"]
     assert "items" not in line
     assert line["standard_error"] > 0
+
+
+def test_the_report_shows_tasks_with_their_items(folder: Path) -> None:
+    result = walk(load(folder), folder / "home", QuietProgress())
+    (entry,) = report_data(result.run_dir)["abilities"]
+    assert [suite["name"] for suite in entry["suites"]] == ["arc_easy", "lambada_openai"]
+    suite = entry["suites"][0]
+    measured = result.artifacts["look"].results["tasks"]["arc_easy"]
+    assert suite["total"]["successes"] == measured["acc"]["successes"]
+    assert [category["name"] for category in suite["categories"]] == ["acc_norm"]
+    item = suite["items"][0]
+    assert item["messages"][0]["content"] == f"Question: {QUESTION.format('aaa')}\nAnswer:"
+    assert (item["answer"] == "autumn") == item["passed"]
+    assert item["reasons"] == ([] if item["passed"] else ["right is: autumn"])
+    assert result.report is not None
+    assert "arc_easy" in result.report.read_text()
+
+
+def test_perplexity_of_held_back_documents_is_told_by_source(folder: Path) -> None:
+    more = "perplexity_documents = 5\n"
+    held = load(folder, more=more.replace("5", "500"))
+    whole = walk(held, folder / "home", QuietProgress()).artifacts["look"].results["perplexity"]
+    some = walk(load(folder, more=more), folder / "home", QuietProgress()).artifacts["look"].results["perplexity"]
+    (source,) = whole
+    found, few = whole[source], some[source]
+    assert len(few["byte_perplexity"]["items"]) == 5 <= len(found["byte_perplexity"]["items"])
+    assert found["bits_per_byte"]["value"] == pytest.approx(math.log2(found["byte_perplexity"]["value"]))
+    assert found["word_perplexity"]["n"] < found["token_perplexity"]["n"]
+    # A model of random weights knows nothing: a token costs about the logarithm of the vocabulary.
+    assert math.log(found["token_perplexity"]["value"]) == pytest.approx(math.log(400), abs=2)
+    with pytest.raises(GradusError, match="perplexity_documents: no corpus is named"):
+        walk(
+            load(folder, more=f'\n[[stage]]\nname = "b"\nkind = "eval"\nfrom = "model"\n{more}'),
+            folder / "b",
+            QuietProgress(),
+        )
 
 
 def test_a_gate_can_be_on_a_task(folder: Path) -> None:

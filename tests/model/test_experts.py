@@ -21,9 +21,10 @@ from gradus.model.experts import (
     has_grouped_mm,
     looped_linear,
     run_experts,
+    within_capacity,
 )
 from gradus.model.transformer import build_model
-from gradus.model.weights import load_model, save_model
+from gradus.model.weights import config_text, load_model, save_model
 from gradus.train.config import OptimizerSettings
 from gradus.train.losses import next_token_loss
 from gradus.train.optimizers import build_optimizer
@@ -333,3 +334,44 @@ def test_equal_scores_choose_the_same_experts_every_time() -> None:
     assert torch.allclose(weights, torch.full((3, 2), 0.5))
     out = run_experts(random(3, 64), weights, chosen, random(6, 96, 64), random(6, 64, 48))
     assert out.shape == (3, 64)
+
+
+def test_an_expert_takes_the_first_tokens_up_to_its_capacity() -> None:
+    # 5 tokens, 2 choices each, 5 experts: ceil(1.25 * 10 / 5) = 3 of them.
+    config = small_config(num_experts=5, experts_per_token=2, expert_width=16, capacity_factor=1.25)
+    chosen = torch.tensor([[0, 1], [0, 2], [3, 0], [0, 1], [4, 0]])
+    expected = [[True, True], [True, True], [True, True], [False, True], [True, False]]
+    assert within_capacity(config, chosen).tolist() == expected
+
+
+@KINDS
+def test_dropped_choices_are_left_out_of_training_counted_and_kept_in_evaluation(kind: dict[str, object]) -> None:
+    config = small_config(**kind, capacity_factor=0.5)
+    model = random_model(config)
+    layer = model.blocks[0].experts
+    assert layer is not None
+    x = random(40, 64)
+    logits = x @ layer.router.T
+    weights, chosen = choose_experts(config, logits, layer.router_bias)
+    room = within_capacity(config, chosen)
+    assert 0 < int(room.sum()) < room.numel()
+    gate_up, down = layer.expert_gate_up.view(6, -1, 64), layer.expert_down.view(6, 64, -1)
+    shared = 0.0
+    if layer.shared_gate_up is not None:
+        gate, up = (x @ layer.shared_gate_up.T).chunk(2, dim=-1)
+        shared = (F.silu(gate) * up) @ layer.shared_down.T
+    found, routing = layer(x)
+    assert torch.allclose(found, run_experts(x, weights * room, chosen, gate_up, down) + shared, atol=1e-4)
+    metrics = balance(config, [routing], 30)[2]
+    assert float(metrics["expert_drop_fraction"]) == pytest.approx(1 - float(room[:30].float().mean()))
+    with torch.no_grad():
+        assert torch.allclose(layer(x)[0], run_experts(x, weights, chosen, gate_up, down) + shared, atol=1e-4)
+
+
+def test_a_capacity_needs_experts_and_is_kept_in_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="capacity_factor needs num_experts"):
+        small_config(capacity_factor=1.25)
+    model = random_model(small_config(**SOFTMAX, capacity_factor=1.25))
+    save_model(tmp_path, model)
+    assert load_model(tmp_path).config == model.config
+    assert "capacity_factor" not in config_text(small_config(**SOFTMAX), torch.float32)

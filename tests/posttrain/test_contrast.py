@@ -94,6 +94,13 @@ def test_a_chosen_answer_must_pass_what_the_row_passes(tmp_path):
     assert result.rejected[0].answer == "It is 43."
 
 
+def test_where_the_row_cites_the_chosen_answer_cites(tmp_path):
+    row = Conversation((Message("user", "Why do bees hum?"), Message("assistant", "For warmth [1].")), id="cited")
+    with running(lambda body: json.dumps({"answer": "To keep warm."})) as server:
+        result = pairs(server, tmp_path, [row])
+    assert result.skipped == {"citation": 1}
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [("no JSON", "wrong_format"), ('{"expression": "1/0"}', "tool_error"), ('{"sum": "1"}', "tool_error")],

@@ -81,6 +81,21 @@ def test_a_rollout_repeats_and_another_number_or_seed_is_another(roll):
     assert ids != [s.reply.ids for s in roll(*names, temperature=1.5, seed=1).rollout(3).samples]
 
 
+def test_a_rollout_is_by_the_weights_of_its_step(roll, memorised):
+    model = memorised[0].model
+    before = roll("coffee").rollout(0)
+    kept = model.norm.detach().clone()
+    try:
+        with torch.no_grad():
+            model.norm.mul_(-1)
+        changed = roll("coffee").rollout(0)
+    finally:
+        with torch.no_grad():
+            model.norm.copy_(kept)
+    assert [s.reply.ids for s in before.samples] != [s.reply.ids for s in changed.samples]
+    assert [s.reply.ids for s in before.samples] == [s.reply.ids for s in roll("coffee").rollout(0).samples]
+
+
 def test_samples_of_a_prompt_differ_among_themselves(roll):
     samples = roll("coffee", temperature=2.0, group_size=6).rollout(0).samples
     assert len({sample.reply.ids for sample in samples}) > 3

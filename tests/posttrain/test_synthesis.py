@@ -357,6 +357,12 @@ def test_an_answer_states_the_result_as_rounded_as_it_shows(answer, value, reaso
     assert reason_of(judge.require_number, answer, Fraction(value)) == reason
 
 
+def test_a_number_of_the_question_is_no_rounded_result():
+    assert reason_of(judge.require_number, "Of 45 it is 44.9.", Fraction("45.2"), "a share of 45") == "wrong_number"
+    assert reason_of(judge.require_number, "It is 45.2.", Fraction("45.2"), "a share of 45") is None
+    assert reason_of(judge.require_number, "It stays 45.", Fraction(45), "all of 45") is None
+
+
 def test_numbers_must_come_from_the_sources():
     ground = "The tower of 1889 is 330 m high; see note 4."
     assert reason_of(judge.require_grounded, "It is 330 m high [1].", ground) is None
@@ -394,7 +400,8 @@ def test_each_fault_has_its_name(arguments, reason):
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [("42", "42 apples", True), ("42", "43", False), ("The red key.", "red key", True), ("yes", "no", False),
-     ("7", "seven", False)],
+     ("7", "seven", False), ("1/3", "2/3", False), ("$5", "5.00 dollars", True),
+     ("3 h 20 min", "3 hours, 20 minutes", True)],
 )  # fmt: skip
 def test_short_answers_are_compared_by_meaning(one, other, same):
     assert judge.same_text(one, other) is same

@@ -36,7 +36,7 @@ documents = "notes/*.md"
 persona = "persona.md"
 disjoint_from = ["suite.jsonl"]
 tasks = {{ think_search_answer = 6, temporal = 20, identity = 10 }}
-validation_fraction = 0.1
+validation_fraction = 0.2
 
 [stage.teacher]
 base_url = "{base_url}"
@@ -124,6 +124,18 @@ def test_how_it_is_asked_changes_no_identity(folder):
     (folder / "persona.md").write_text("The assistant is called Mira.")
     changed = load_roadmap(roadmap_file(folder, "http://127.0.0.1:9/v1"))
     assert changed.stages[0].fingerprint != one.stages[0].fingerprint
+
+
+def test_the_order_of_tasks_in_the_file_changes_nothing(folder):
+    with running(teacher_mind) as server:
+        rows = []
+        for tasks in ("temporal = 6, identity = 5", "identity = 5, temporal = 6"):
+            file = roadmap_file(folder, server.base_url)
+            file.write_text(file.read_text().replace("think_search_answer = 6, temporal = 20, identity = 10", tasks))
+            roadmap = load_roadmap(file)
+            artifact = walk(roadmap, folder / tasks[:5], QuietProgress()).artifacts["talk"]
+            rows.append((artifact.fingerprint, (artifact.path / "train.jsonl").read_text()))
+    assert rows[0] == rows[1]
 
 
 def test_a_spent_budget_stops_the_walk_and_a_higher_one_resumes_it(folder):

@@ -60,6 +60,7 @@ name = "base"
 kind = "pretrain"
 tokens = "tokens"
 from = "parts"
+continue_data = true
 context = 64
 horizon = "12 steps"
 batch_tokens = 512
@@ -237,3 +238,20 @@ def test_files_of_another_shape_are_refused_by_name(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "experts" / "0.safetensors")
     with pytest.raises(ArtifactError, match="holds other parts"):
         load_expert(tmp_path, 0, model)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('keep_best = "bpb"', "checkpoints of single experts are for resuming alone"),
+        ('scaling = "auto"', "the horizon law is not known"),
+        ('optimizer = "warm"', "every expert begins with fresh weights"),
+        ('trunk = "thaw"', "trunk"),
+    ],
+)
+def test_settings_that_mean_nothing_for_single_experts_are_refused(tmp_path, line, message):
+    write_lines(tmp_path, 20)
+    text = EXPERTS.replace("batch_tokens = 512\n", "") + line + "\n"
+    (tmp_path / "bad.toml").write_text(HEAD + text)
+    with pytest.raises(ConfigError, match=message):
+        load_roadmap(tmp_path / "bad.toml", ())

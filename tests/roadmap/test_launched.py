@@ -1,5 +1,6 @@
 """Processes that a launcher started: one walk, the same weights, and clear words where they cannot meet."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -111,6 +112,12 @@ def test_homes_that_are_not_one_folder_are_refused_on_both_sides(meetings, tmp_p
     assert not list((tmp_path / "a").iterdir())
 
 
+def test_a_home_that_cannot_be_written_is_named(meetings, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/home: .*; choose another folder with --home"):
+        launched._agree_on_home(meetings[0], tmp_path / "file" / "home")
+
+
 def test_one_home_is_seen_by_all(meetings, tmp_path):
     main, other = meetings
     assert at_once(*(lambda m=m: launched._agree_on_home(m, tmp_path / "a") for m in (main, other))) == [None, None]
@@ -150,6 +157,23 @@ def test_the_last_words_of_a_process_that_fails_are_told_by_rank_0(meetings, fol
     assert "process 1 failed: " in str(errors[0])
     assert str(errors[0]).endswith(": no space left")
     assert isinstance(errors[1], TrainingError)
+
+
+def test_a_stage_that_one_process_does_alone_is_not_one_of_several(tmp_path, monkeypatch):
+    given = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1234"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    # The package has a function of the module's name.
+    module = importlib.import_module("torch.distributed.rendezvous")
+    monkeypatch.setattr(module, "rendezvous", lambda url: iter([("store", 0, 2)]))
+    monkeypatch.setattr(launched, "_agree_on_home", lambda meeting, home: None)
+    meeting = join_meeting(tmp_path)
+    assert not set(given) & set(os.environ)
+    with launched._meeting_at(meeting, "77"):
+        assert {name: os.environ[name] for name in given} == given | {"MASTER_PORT": "77"}
+        assert os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "False"
+    assert not {*given, "TORCHELASTIC_USE_AGENT_STORE"} & set(os.environ)
 
 
 def test_a_process_that_never_comes_is_named(meetings, folder, monkeypatch):

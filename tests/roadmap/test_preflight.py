@@ -82,9 +82,8 @@ kind = "sft"
 from = "base"
 mixture = [{ source = "calls", weight = 1 }, { source = "thoughts", weight = 3 }]
 mixture_size = "12_000 tokens"
-batch_tokens = 512
+batch_tokens = 2048
 micro_rows = 2
-steps_at_most = 2
 """
 )
 

@@ -224,6 +224,15 @@ def test_a_stage_begins_from_the_checkpoint_that_it_names(folder):
     assert half.fingerprint != parts["whole"].fingerprint
 
 
+def test_the_best_checkpoint_is_one_to_begin_from_with_its_state(folder):
+    judged = training("judged", 12, keep_best='"bpb"', evaluate_every="6")
+    fork = training("fork", 1, **{"from": '"judged@best"', "optimizer": '"warm"'})
+    progress = Lines()
+    made = walked(folder, judged + fork, progress=progress)
+    best = (made["judged"].path / "checkpoints" / "best").resolve().name
+    assert [line for line in progress.said if f"state of judged@best after {int(best[-8:])} steps taken over" in line]
+
+
 def test_a_checkpoint_that_is_not_kept_is_told_with_those_that_are(folder):
     with pytest.raises(GradusError, match=r'whole keeps no checkpoint "@5"; there are @latest, @6, @12'):
         walked(folder, whole() + training("fork", 1, **{"from": '"whole@5"'}))

@@ -34,6 +34,7 @@ TABLES = {
     "dense": WIDE,
     "stretched": WIDE | {"rope_scaling": {"factor": 4.0, "original_context": 64}},
     "experts": WIDE | EXPERTS,
+    "experts with a capacity": WIDE | EXPERTS | {"capacity_factor": 1.25},
     "psann": WIDE | {"family": "psann", "wave_kernel": 3, "spectral_length": 5},
     "speedrun": WIDE | {"family": "speedrun", "window": 48},
 }

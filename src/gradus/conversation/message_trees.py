@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gradus.conversation.messages import Conversation, Message, messages_from_json
+from gradus.conversation.record_values import list_of
 from gradus.core.errors import DataError
 
 Row = Mapping[str, Any]
@@ -17,7 +18,8 @@ def best_path_of_tree(row: Row) -> Conversation:
     node: object = row["prompt"]
     while isinstance(node, Mapping):
         messages.append(_message(node))
-        replies = [r for r in node.get("replies") or () if isinstance(r, Mapping) and _is_kept(r)]
+        found = list_of(node.get("replies"), "replies", least=0)
+        replies = [r for r in found if isinstance(r, Mapping) and _is_kept(r)]
         node = min(replies, key=_rank, default=None)
     return _up_to_answer(messages, str(row.get("message_tree_id") or ""))
 

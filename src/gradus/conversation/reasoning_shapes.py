@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from gradus.conversation.calculator_marks import CALCULATOR, RunTool, has_marks, worked_with_calls
 from gradus.conversation.messages import Conversation, Message
-from gradus.conversation.record_values import Row, answer_of, exchange, text_of, worked_solution
-from gradus.core.errors import DataError
+from gradus.conversation.record_values import Row, answer_of, exchange, list_of, text_of, worked_solution
 
 
 def from_reasoning(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
@@ -54,9 +53,7 @@ _NAMED_CHOICE = re.compile(
 
 def from_choices(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
     """{question, options, rationale, correct} (AQuA-RAT): a worked answer that ends with the chosen letter."""
-    options = row["options"]
-    if not isinstance(options, list) or not options:
-        raise DataError("options: expected a list")
+    options = list_of(row["options"], "options")
     letter = text_of(row["correct"]).strip()
     listed = "\n".join(text_of(option).replace(")", ") ", 1).replace(")  ", ") ") for option in options)
     # Many rationales end with the letter already, each in its own words.

@@ -41,6 +41,22 @@ def json_of(text: str, where: str) -> Any:
         raise DataError(f"{where}: expected JSON ({error})") from error
 
 
+def object_of(value: object, where: str) -> Mapping[str, Any]:
+    """A JSON object. Errors: DataError."""
+    if not isinstance(value, Mapping):
+        raise DataError(f"{where}: expected an object, found {type(value).__name__}")
+    return value
+
+
+def list_of(value: object, where: str, least: int = 1) -> list[Any]:
+    """A list of at least so many entries; nothing at all is an empty one. Errors: DataError."""
+    if value is None and least == 0:
+        return []
+    if not isinstance(value, list) or len(value) < least:
+        raise DataError(f"{where}: expected a list" + (" with at least one entry" if least else ""))
+    return value
+
+
 def exchange(question: str, answer: Message, row: Row) -> Conversation:
     """One question and its answer, after the row's system message where it has one."""
     system = text_of(row.get("system", row.get("system_prompt"))).strip()

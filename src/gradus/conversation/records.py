@@ -182,7 +182,8 @@ class _Text:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.text, self.at, self.line, self.is_whole = "", 0, 1, False
+        self.text, self.at, self.is_whole = "", 0, False
+        self._line, self._counted = 1, 0  # the line at which `_counted` stands
 
     def more(self) -> bool:
         """Read on; False at the end. Errors: UnicodeDecodeError."""
@@ -191,7 +192,7 @@ class _Text:
         # A row longer than a piece takes more and more of them, so that it is not begun again for each.
         piece = self._stream.read(max(_PIECE_BYTES, len(self.text) - self.at))
         self.is_whole = not piece
-        self.line += self.text.count("\n", 0, self.at)
+        self._line, self._counted = self.line(), 0
         self.text = self.text[self.at :] + self._decoder.decode(piece, final=self.is_whole)
         self.at = 0
         return True
@@ -204,9 +205,11 @@ class _Text:
             if self.at < len(self.text) or not self.more():
                 return self.text[self.at : self.at + 1]
 
-    @property
-    def line_here(self) -> int:
-        return self.line + self.text.count("\n", 0, self.at)
+    def line(self) -> int:
+        """Of the place that is reached, counted from 1."""
+        self._line += self.text.count("\n", self._counted, self.at)
+        self._counted = self.at
+        return self._line
 
 
 def _json_document(stream: IO[bytes]) -> Iterator[Row]:
@@ -216,7 +219,7 @@ def _json_document(stream: IO[bytes]) -> Iterator[Row]:
         is_list = read.skip_space() == "["
         read.at += is_list
         while (first := read.skip_space()) and not (is_list and first == "]"):
-            line = read.line_here
+            line = read.line()
             value, problem = _json_value(read)
             if problem:
                 yield line, problem
@@ -226,12 +229,12 @@ def _json_document(stream: IO[bytes]) -> Iterator[Row]:
             if is_list and behind == ",":
                 read.at += 1
             elif is_list and behind and behind != "]":
-                yield read.line_here, "expected , or ] after this row; the rest is not read"
+                yield read.line(), "expected , or ] after this row; the rest is not read"
                 return
         if is_list and not first:
-            yield read.line_here, "the list is not closed: the file is cut short"
+            yield read.line(), "the list is not closed: the file is cut short"
     except UnicodeDecodeError as error:
-        yield read.line_here, f"not UTF-8 text ({error.reason}); the rest of the file is not read"
+        yield read.line(), f"not UTF-8 text ({error.reason}); the rest of the file is not read"
 
 
 def _json_value(read: _Text) -> tuple[object, str]:

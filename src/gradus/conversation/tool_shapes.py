@@ -22,7 +22,16 @@ from gradus.conversation.messages import (
     arguments_from_json,
     messages_from_json,
 )
-from gradus.conversation.record_values import Row, RowError, declared_tools, json_of, text_of, tools_of_calls
+from gradus.conversation.record_values import (
+    Row,
+    RowError,
+    declared_tools,
+    json_of,
+    list_of,
+    object_of,
+    text_of,
+    tools_of_calls,
+)
 from gradus.core.errors import DataError
 
 
@@ -134,15 +143,17 @@ class _Dialogue:
 def from_schema_guided(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
     """Schema-Guided Dialogue (Rastogi et al. 2020): a system turn's service call comes before its words."""
     dialogue = _Dialogue()
-    for index, turn in enumerate(_list(row["turns"], "turns")):
+    for index, turn in enumerate(list_of(row["turns"], "turns")):
         where = f"turns[{index}]"
         if not isinstance(turn, Mapping) or turn.get("speaker") not in ("USER", "SYSTEM"):
             raise DataError(f"{where}: expected an object with speaker USER or SYSTEM, and utterance")
-        for frame in turn.get("frames") or ():
-            if (called := frame.get("service_call")) is not None:
+        for frame in list_of(turn.get("frames"), f"{where}.frames", least=0):
+            called = object_of(frame, f"{where}.frames").get("service_call")
+            if called is not None:
+                called = object_of(called, f"{where}.service_call")
                 arguments = arguments_from_json(called.get("parameters"), f"{where}.service_call.parameters")
                 results = json.dumps(frame.get("service_results", []), ensure_ascii=False)
-                dialogue.call(text_of(called["method"]), arguments, results)
+                dialogue.call(text_of(called.get("method")), arguments, results)
         dialogue.says("user" if turn["speaker"] == "USER" else "assistant", text_of(turn.get("utterance")))
     yield dialogue.conversation(text_of(row["dialogue_id"]))
 
@@ -150,24 +161,26 @@ def from_schema_guided(row: Row, run_tool: RunTool | None) -> Iterator[Conversat
 def from_taskmaster(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
     """Taskmaster-4: calls and responses are annotations of the utterance that gave rise to them."""
     dialogue = _Dialogue()
-    for index, utterance in enumerate(_list(row["utterances"], "utterances")):
+    for index, utterance in enumerate(list_of(row["utterances"], "utterances")):
         if not isinstance(utterance, Mapping) or utterance.get("speaker") not in ("user", "assistant"):
             raise DataError(f"utterances[{index}]: expected an object with speaker user or assistant, and text")
         is_user = utterance["speaker"] == "user"
         if is_user:
             dialogue.says("user", text_of(utterance.get("text")))
-        _annotated_calls(dialogue, utterance.get("annotations") or (), f"utterances[{index}]")
+        notes = list_of(utterance.get("annotations"), f"utterances[{index}].annotations", least=0)
+        _annotated_calls(dialogue, notes, f"utterances[{index}]")
         if not is_user:
             dialogue.says("assistant", text_of(utterance.get("text")))
     yield dialogue.conversation(text_of(row["conversation_id"]))
 
 
-def _annotated_calls(dialogue: _Dialogue, annotations: Sequence[Mapping[str, Any]], where: str) -> None:
+def _annotated_calls(dialogue: _Dialogue, annotations: Sequence[object], where: str) -> None:
     name = ""
     arguments: JsonObject = {}
     for annotation in annotations:
-        value = text_of(annotation.get("value"))
-        match annotation.get("name"):
+        note = object_of(annotation, f"{where}.annotations")
+        value = text_of(note.get("value"))
+        match note.get("name"):
             case "api_call":
                 name, arguments = value, {}
             case "request":
@@ -207,7 +220,7 @@ def from_bfcl(row: Row, run_tool: RunTool | None) -> Iterator[Conversation]:
 
     An argument is the first of its accepted values; one that may be left out is left out.
     """
-    turns = _list(row["question"], "question")
+    turns = list_of(row["question"], "question")
     if len(turns) != 1:
         raise RowError("no_results", f"{len(turns)} turns of calls, and none of their results is recorded")
     if "function" not in row:
@@ -240,19 +253,24 @@ def _golden_value(value: object) -> object:
 def from_tool_alpaca(row: Row, run_tool: RunTool | None) -> Iterator[Conversation | RowError]:
     """ToolAlpaca's evaluation sets: an interface described in words, instructions, golden calls of each."""
     tools = _described_tools(row["Function_Description"])
-    instructions, golden = _list(row["Instructions"], "Instructions"), _list(row["Golden_Answers"], "Golden_Answers")
+    instructions, golden = (
+        list_of(row["Instructions"], "Instructions"),
+        list_of(row["Golden_Answers"], "Golden_Answers"),
+    )
     if len(instructions) != len(golden):
         raise DataError(f"{len(instructions)} instructions and {len(golden)} golden answers")
     for instruction, steps in zip(instructions, golden, strict=True):
-        if len(steps) != 1:
-            yield RowError("no_results", f"{len(steps)} calls in turn, and none of their results is recorded")
+        if not isinstance(steps, list) or len(steps) != 1:
+            count = len(steps) if isinstance(steps, list) else "no"
+            yield RowError("no_results", f"{count} calls in turn, and none of their results is recorded")
             continue
         try:
-            arguments = arguments_from_json(steps[0]["Action_Input"], "Action_Input")
+            step = object_of(steps[0], "Golden_Answers")
+            arguments = arguments_from_json(step.get("Action_Input"), "Action_Input")
+            call = ToolCall("call_1", text_of(step.get("Action")), arguments)
         except DataError as error:
             yield RowError("bad_call", str(error))
             continue
-        call = ToolCall("call_1", text_of(steps[0]["Action"]), arguments)
         yield Conversation((Message("user", text_of(instruction)), Message("assistant", tool_calls=(call,))), tools)
 
 
@@ -260,13 +278,13 @@ _PARAMETERS = re.compile(r"(.*?)(?:^|\n)Parameters: (\{.*?\})(?:\nOutput:.*)?", 
 _CHOICES = re.compile(r"One of: \[([^\]]*)\]")
 
 
-def _described_tools(described: Mapping[str, str]) -> tuple[ToolSchema, ...]:
+def _described_tools(described: object) -> tuple[ToolSchema, ...]:
     tools = []
-    for name, text in described.items():
-        found = _PARAMETERS.fullmatch(text)
+    for name, text in object_of(described, "Function_Description").items():
+        found = _PARAMETERS.fullmatch(text_of(text))
         if found is None:
             continue  # "components" holds definitions
-        given = json_of(found[2], f"Function_Description.{name}")
+        given = {key: text_of(words) for key, words in json_of(found[2], f"Function_Description.{name}").items()}
         properties = {key: _described_type(words) for key, words in given.items()}
         required = [key for key, words in given.items() if words.startswith("Required.")]
         schema = {"type": "object", "properties": properties, "required": required}
@@ -289,9 +307,3 @@ def _described_type(words: str) -> JsonObject:
 
 
 _DESCRIBED = ("string", "integer", "number", "boolean", "array", "object")
-
-
-def _list(value: object, where: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{where}: expected a list with at least one entry")
-    return value

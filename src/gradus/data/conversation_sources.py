@@ -53,7 +53,8 @@ class PoolFiles(RowSettings):
 
 
 class _Remote(RowSettings):
-    """shuffle: take the shards in an order drawn from the stage's seed; else by name. raw: what becomes of a shard's
+    """shuffle: take the shards, and the row groups of parquet, in an order drawn from the stage's seed, so that a limit
+    takes from everywhere; else as they stand. raw: what becomes of a shard's
     bytes: "stream" reads them over the network and stores nothing, "delete" stores a shard while it is read, "keep"
     keeps it.
     """
@@ -197,7 +198,8 @@ def _hub_rows(
     for task in shard_tasks(source.hub_source(), Path(), seed):
         try:
             with shard_file(task, raw_dir) as file:
-                rows = read_rows(file, task.format, where, columns)
+                order = [seed, task.name] if source.shuffle else None
+                rows = read_rows(file, task.format, where, columns, order)
                 # The set's own column "source" tells where it took a row from; a pool counts by what it took it from.
                 for item in imported_rows(rows, f"{source.repo}/{task.name}", task.label, run_tool, source.shape):
                     yield replace(item, source=task.label)

@@ -79,8 +79,8 @@ class MixtureShare:
 
     def __str__(self) -> str:
         return (
-            f"{self.source}: {format_count(self.documents)} conversations x {self.epochs:.3g} = "
-            f"{format_count(self.tokens)} tokens, {self.token_fraction:.1%}"
+            f"{self.source}: {format_count(self.rows)} conversations ({format_count(self.documents)} different, "
+            f"{self.epochs:.3g} epochs), {format_count(self.tokens)} tokens, {self.token_fraction:.1%}"
         )
 
 
@@ -194,7 +194,7 @@ def expected_shares(
     epochs = mixture_epochs(entries, available, size.value if size is not None else None)
     tokens = [part * times for part, times in zip(in_tokens, epochs, strict=True)]
     return [
-        MixtureShare(entry.source, round(n), round(n * times), times, round(part), part / sum(tokens))
+        MixtureShare(entry.source, round(n * min(1.0, times)), round(n * times), times, round(part), part / sum(tokens))
         for entry, n, times, part in zip(entries, rows, epochs, tokens, strict=True)
     ]
 
@@ -215,12 +215,15 @@ def validation_documents(store: TokenStore, shares: Sequence[MixtureShare], most
     return np.concatenate(chosen)
 
 
-def mixture_warnings(shares: Sequence[MixtureShare]) -> list[str]:
-    """A line for each source that is repeated so often, at so large a share, that it may do harm."""
+def mixture_warnings(shares: Sequence[MixtureShare], passes: float = 1.0) -> list[str]:
+    """A line for each source that is repeated so often, at so large a share, that it may do harm.
+
+    passes: how often the whole mixture is seen, which repeats every source.
+    """
     return [
-        f'mixture: "{share.source}" is repeated {share.epochs:.3g} times and is {share.token_fraction:.0%} of '
+        f'mixture: "{share.source}" is repeated {share.epochs * passes:.3g} times and is {share.token_fraction:.0%} of '
         f"the tokens; more than {MANY_EPOCHS:g} repeats of a large share tend to be learned by heart: "
         "use fewer epochs or more different rows"
         for share in shares
-        if share.epochs > MANY_EPOCHS and share.token_fraction > LARGE_FRACTION
+        if share.epochs * passes > MANY_EPOCHS and share.token_fraction > LARGE_FRACTION
     ]

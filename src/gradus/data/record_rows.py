@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from gradus.conversation.record_values import RowError
 from gradus.conversation.records import Row, json_rows
 from gradus.core.compression import COMPRESSION_DAMAGE
+from gradus.core.fingerprint import digest
 from gradus.data.drops import Dropped
 from gradus.data.file_formats import FileFormat, ReadableFile, ReadOptions
 from gradus.data.readers import PARQUET_BUFFER_BYTES, open_bytes, opened_parts, selected_rows
@@ -27,14 +28,17 @@ def read_rows(
     file_format: FileFormat,
     where: Mapping[str, Sequence[str]],
     columns: Sequence[str] | None = None,
+    group_order: object = None,
 ) -> Iterator[Row]:
-    """(row number or line, row or what is wrong there), in order; a row that `where` leaves out is a RowError.
+    """(row number or line, row or what is wrong there); a row that `where` leaves out is a RowError.
 
-    columns: of parquet, the ones to read, all if None. Errors: DataError where one is not there.
+    columns: of parquet, the ones to read, all if None. group_order: what decides the order of parquet's row groups, so
+    that the first rows of a long file are from everywhere in it; None keeps the file's. Errors: DataError where a
+    column is not there.
     """
     try:
         if file_format == "parquet":
-            yield from _parquet_rows(file, where, columns)
+            yield from _parquet_rows(file, where, columns, group_order)
             return
         with open_bytes(file) as stream:
             for number, row in json_rows(stream, is_lines=file_format == "jsonl"):
@@ -51,7 +55,7 @@ def _selected(row: Mapping[str, Any], where: Mapping[str, Sequence[str]]) -> Map
 
 
 def _parquet_rows(
-    file: ReadableFile, where: Mapping[str, Sequence[str]], columns: Sequence[str] | None
+    file: ReadableFile, where: Mapping[str, Sequence[str]], columns: Sequence[str] | None, group_order: object
 ) -> Iterator[Row]:
     options = ReadOptions(where=tuple((key, tuple(taken)) for key, taken in where.items()))
     with (
@@ -63,8 +67,13 @@ def _parquet_rows(
             if key not in names:
                 raise missing_column(str(file), key, names)
         read = None if columns is None else [name for name in names if name in columns or name in where]
-        number = 0
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=read):
-            for line, row in selected_rows(file, batch, number, options):
-                yield line, RowError(row.reason, row.detail) if isinstance(row, Dropped) else row
-            number += batch.num_rows
+        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+        groups = list(range(len(sizes)))
+        if group_order is not None:
+            groups.sort(key=lambda group: digest(["row groups", group_order, group]))
+        for group in groups:
+            number = sum(sizes[:group])
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=read):
+                for line, row in selected_rows(file, batch, number, options):
+                    yield line, RowError(row.reason, row.detail) if isinstance(row, Dropped) else row
+                number += batch.num_rows

@@ -105,6 +105,8 @@ class ModelConfig(Settings):
     expert_width: int | None = Field(default=None, ge=1)
     shared_experts: int = Field(default=0, ge=0)  # every token passes through a feed-forward of so many expert widths
     dense_layers: int = Field(default=0, ge=0)
+    # What an expert takes of a micro-batch in training, in even loads; later tokens pass it by. None: all of them.
+    capacity_factor: float | None = Field(default=None, gt=0)
     router: Literal["softmax", "sigmoid"] = "softmax"
     balance: Literal["loss", "bias"] = "loss"
     balance_weight: float = Field(default=0.01, ge=0.0)  # of the auxiliary loss
@@ -262,6 +264,7 @@ _UNPORTABLE = (
 # Settings of ModelConfig that mean nothing without experts.
 EXPERT_KEYS = (
     "experts_per_token", "expert_width", "shared_experts", "dense_layers", "router", "balance", "balance_weight",
+    "capacity_factor",
 )  # fmt: skip
 
 

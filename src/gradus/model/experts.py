@@ -1,4 +1,4 @@
-"""Mixture of experts: a router picks a few small feed-forwards for each token. Dropless.
+"""Mixture of experts: a router picks a few small feed-forwards for each token. Dropless, unless a capacity is set.
 
 y = sum_i w_i E_i(x), E(x) = Wd (silu(Wg x) * (Wu x)); scores are softmax or sigmoid of r = Wr x in fp32, the k highest
 are chosen (by score plus a bias where balance is by bias), and their weights add up to one. Tokens are sorted by
@@ -12,6 +12,7 @@ is worked out once, outside of what activation checkpointing runs again.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -60,6 +61,9 @@ class Experts(nn.Module):
         c = self.config
         logits = F.linear(x.float(), self.router.float())
         weights, chosen = choose_experts(c, logits, self.router_bias)
+        # Not where nothing is learned: what is dropped goes by the other tokens of the batch.
+        if c.capacity_factor is not None and torch.is_grad_enabled():
+            weights = weights * within_capacity(c, chosen)
         gate_up = self.expert_gate_up.to(x.dtype).view(len(self.router), -1, c.width)
         down = self.expert_down.to(x.dtype).view(len(self.router), c.width, -1)
         out = run_experts(x, weights, chosen, gate_up, down)
@@ -76,6 +80,23 @@ def choose_experts(config: ModelConfig, logits: Tensor, bias: Tensor | None) -> 
         chosen = (scores if bias is None else scores + bias).topk(config.experts_per_token, dim=-1).indices
     weights = scores.gather(1, chosen)
     return weights / (weights.sum(-1, keepdim=True) + 1e-20), chosen
+
+
+def within_capacity(config: ModelConfig, chosen: Tensor) -> Tensor:
+    """(N, k) bool: whether an expert has room for a token. The first ones in the batch have it.
+
+    An expert takes ceil(capacity_factor N k / E) of chosen (N, k). Source: GShard, Lepikhin et al. 2020, section 2.2.
+    """
+    assert config.num_experts is not None
+    assert config.capacity_factor is not None
+    flat = chosen.flatten()
+    capacity = math.ceil(config.capacity_factor * len(flat) / config.num_experts)
+    order = flat.argsort(stable=True)
+    sizes = tokens_per_expert(chosen, config.num_experts)
+    first = (sizes.cumsum(0) - sizes)[flat[order]]  # where each one's expert begins in that order
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device) - first
+    return (place < capacity).view_as(chosen)
 
 
 def router_scores(config: ModelConfig, logits: Tensor) -> Tensor:
@@ -179,12 +200,13 @@ def balance(config: ModelConfig, routing: list[Routing], num_tokens: int) -> tup
     routing: of each layer with experts; the first num_tokens count, padding is behind them. The auxiliary loss is a
     mean over tokens. The second term's gradient with respect to a bias has the sign of its expert's load above the
     mean, in tokens, so that micro-batches and ranks add up. Metrics are means over layers: balance_loss (1 is
-    even), and the load of the busiest and of the idlest expert in mean loads, expert_load_max and expert_load_min.
+    even), and the load of the busiest and of the idlest expert in mean loads, expert_load_max and expert_load_min; with
+    a capacity expert_drop_fraction, of all choices those that found no room.
     """
     c = config
     assert c.num_experts is not None
     auxiliary = push = torch.zeros((), device=routing[0].logits.device)
-    metrics = dict.fromkeys(("balance_loss", "expert_load_max", "expert_load_min"), torch.zeros_like(auxiliary))
+    metrics: dict[str, Tensor] = {}
     for all_logits, bias in routing:
         logits = all_logits[:num_tokens]
         chosen = choose_experts(c, logits.detach(), bias)[1]
@@ -197,5 +219,8 @@ def balance(config: ModelConfig, routing: list[Routing], num_tokens: int) -> tup
         elif bias is not None:
             push = push + _BIAS_GRADIENT * (bias * (load - load.mean())).sum()
         found = {"balance_loss": even, "expert_load_max": share.max(), "expert_load_min": share.min()}
-        metrics = {name: metrics[name] + value.detach() / len(routing) for name, value in found.items()}
+        if c.capacity_factor is not None:
+            has_room = within_capacity(c, choose_experts(c, all_logits.detach(), bias)[1])
+            found["expert_drop_fraction"] = 1 - has_room[:num_tokens].float().mean()
+        metrics = {name: metrics.get(name, 0) + value.detach() / len(routing) for name, value in found.items()}
     return auxiliary, push, metrics

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Product = Callable[[Tensor], Tensor]
 _MOST_INT8 = 127
+_INT8_COLUMNS = 64  # of which torch's product with integers wants whole multiples
 _MOST_INT8_ROWS = 16  # above, torch's product with integers is slower than one in bf16 that unpacks them first
 
 
@@ -48,7 +49,7 @@ def freeze(model: Transformer, int8: bool = False) -> None:
     for block in model.blocks:
         block.frozen = _frozen_block(block, int8)
     if int8:
-        model.frozen_head = _int8_product(model.head_weight)
+        model.frozen_head = int8_product(model.head_weight)
     else:
         model.frozen_head = _product(model.head_weight, model.compute_dtype)
 
@@ -62,11 +63,29 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
     return rounded.to(torch.int8), scale
 
 
+def int8_product(weight: Tensor) -> Product:
+    """x (N, in) bf16 -> x W^T (N, out) bf16, for a weight (out, in) held in 8 bits."""
+    integers, scale = quantised(weight)
+    # torch 2.13 reads past the end of rows that are no multiple of 16 and may crash.
+    padding = -weight.shape[1] % _INT8_COLUMNS
+    integers = F.pad(integers, (0, padding))
+
+    def multiply(x: Tensor) -> Tensor:
+        x = F.pad(x, (0, padding)) if padding else x
+        if len(x) > _MOST_INT8_ROWS:
+            # Integers up to 127 are exact in bf16.
+            return F.linear(x, integers.to(x.dtype)) * scale
+        found: Tensor = torch._weight_int8pack_mm(x.contiguous(), integers, scale)
+        return found
+
+    return multiply
+
+
 def _frozen_block(block: Block, int8: bool) -> FrozenBlock:
     dtype = block.qkv.dtype
     block.qkv.mul_(block.attention_norm)
     block.attention_norm.fill_(1)
-    ready: Callable[[Tensor], Product] = _int8_product if int8 else partial(_product, dtype=dtype)
+    ready: Callable[[Tensor], Product] = int8_product if int8 else partial(_product, dtype=dtype)
     qkv, out = ready(block.qkv), ready(block.out)
     ups: tuple[Product, ...] = ()
     down = None
@@ -85,20 +104,6 @@ def _frozen_block(block: Block, int8: bool) -> FrozenBlock:
 
 def _product(weight: Tensor, dtype: torch.dtype) -> Product:
     return partial(F.linear, weight=weight.to(dtype))
-
-
-def _int8_product(weight: Tensor) -> Product:
-    integers, scale = quantised(weight)
-
-    def multiply(x: Tensor) -> Tensor:
-        """(N, in) bf16 times the weight."""
-        if len(x) > _MOST_INT8_ROWS:
-            # Integers up to 127 are exact in bf16.
-            return F.linear(x, integers.to(x.dtype)) * scale
-        found: Tensor = torch._weight_int8pack_mm(x.contiguous(), integers, scale)
-        return found
-
-    return multiply
 
 
 def _check_int8(model: Transformer) -> None:

@@ -104,6 +104,8 @@ def _expert_table(config: ModelConfig, kind: str) -> dict[str, Any]:
         "router_aux_loss_coef": c.balance_weight,
         "balance": c.balance,
     }
+    if c.capacity_factor is not None:
+        table["capacity_factor"] = c.capacity_factor  # ours as well
     if kind == "qwen3_moe":
         layers = {"decoder_sparse_step": 1, "mlp_only_layers": list(range(c.dense_layers))}
         return table | layers | {"num_experts": c.num_experts}
@@ -176,6 +178,7 @@ def _expert_settings(table: Mapping[str, Any], kind: str) -> dict[str, Any]:
     settings = {
         "experts_per_token": table["num_experts_per_tok"],
         "expert_width": table["moe_intermediate_size"],
+        "capacity_factor": table.get("capacity_factor"),
         "balance_weight": table.get("router_aux_loss_coef", ModelConfig.model_fields["balance_weight"].default),
     }
     if kind == "qwen3_moe":

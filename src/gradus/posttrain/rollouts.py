@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any, Literal
 
@@ -33,10 +33,12 @@ from gradus.posttrain.tasks import Task
 from gradus.train.parallel import World
 from gradus.train.sharding import whole_weights
 
-# What is summed over samples, groups and processes, besides each kind of reward.
-_SUMS = ("samples", "groups", "reward", "reward_square", "passed", "tokens", "truncated", "same_reward", "too_long",
-         "trained_samples", "trained_tokens", *(f"{kind}_{what}" for kind in REWARD_KINDS
-                                               for what in ("samples", "score", "square", "passed")))  # fmt: skip
+# What is summed over samples, groups and processes, in all and for each kind of reward.
+_OF_KINDS = tuple(f"{kind}_{what}" for kind in REWARD_KINDS for what in ("samples", "score", "square", "passed"))
+_SUMS = (
+    *("samples", "groups", "reward", "reward_square", "passed", "tokens", "truncated", "same_reward", "too_long"),
+    *("trained_samples", "trained_tokens", *_OF_KINDS),
+)
 
 
 class RolloutSettings(Settings):
@@ -159,10 +161,7 @@ class Rollouts:
         advantages = group_advantages(rewards, self.settings.advantage_scale)
         sums["groups"] += 1
         sums["same_reward"] += not any(advantages)
-        return [
-            Sample(s.task, s.reply, s.scored, s.truncated, advantage)
-            for s, advantage in zip(group, advantages, strict=True)
-        ]
+        return [replace(sample, advantage=value) for sample, value in zip(group, advantages, strict=True)]
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
         """Micro-batches with all that the loss needs; of a process that has none, one in which nothing counts.

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,13 @@ def launched_overrides(file: Path, overrides: Sequence[str]) -> list[str]:
 class Meeting:
     """The launcher's processes: this one's rank among `size`, and what they tell each other through.
 
-    store: a torch.distributed.Store.
+    store: a torch.distributed.Store. variables: what the launcher set.
     """
 
     rank: int
     size: int
     store: Any
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_main(self) -> bool:
@@ -133,16 +134,20 @@ def join_meeting(home: Path) -> Meeting:
         )
     with _while_connected():
         store, rank, size = next(iter(rendezvous("env://")))
-    meeting = Meeting(rank, size, store)
+    # Only where all processes take part is this one of several: a stage that one does alone must not wait for others.
+    meeting = Meeting(rank, size, store, {name: os.environ.pop(name) for name in VARIABLES})
     _agree_on_home(meeting, home)
     return meeting
 
 
 def _agree_on_home(meeting: Meeting, home: Path) -> None:
     if meeting.is_main:
-        home.mkdir(parents=True, exist_ok=True)
         mark = home / f".meeting-{secrets.token_hex(8)}"
-        mark.touch()
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        except OSError as error:
+            raise ConfigError(f"{home}: {error.strerror}; choose another folder with --home") from None
         try:
             meeting.tell("home", json.dumps([mark.name, str(home.resolve()), socket.gethostname()]))
             meeting.gather("home", 2 * _SEEN_SECONDS)
@@ -153,12 +158,12 @@ def _agree_on_home(meeting: Meeting, home: Path) -> None:
     began = time.monotonic()
     while not (home / name).exists():
         if time.monotonic() - began > _SEEN_SECONDS:
-            error = ConfigError(
+            other_home = ConfigError(
                 f"{home.resolve()} on {socket.gethostname()} is not the folder {theirs} of process 0 on {host}: all "
                 "machines write one home; mount one folder on all of them and name it with --home"
             )
-            meeting.tell(f"failed/{meeting.rank}", str(error))
-            raise error
+            meeting.tell(f"failed/{meeting.rank}", str(other_home))
+            raise other_home
         if home.is_dir():
             list(home.iterdir())  # asks a network file system again
         time.sleep(_ASK_SECONDS)
@@ -192,7 +197,7 @@ def other_processes(meeting: Meeting, roadmap: Roadmap, stage: Stage, place: Pla
     number = _next_task(meeting)
     meeting.tell(f"task/{number}", json.dumps(task))
     try:
-        with _meeting_at(task["port"]):
+        with _meeting_at(meeting, task["port"]):
             meeting.gather(f"ready/{number}", _READY_SECONDS)
             yield
         meeting.gather(f"done/{number}", _READY_SECONDS)
@@ -212,7 +217,7 @@ def follow_walk(meeting: Meeting, file: Path, home: Path) -> None:
             meeting.tell(f"left/{meeting.rank}", "")
             return
         try:
-            with _meeting_at(task["port"]):
+            with _meeting_at(meeting, task["port"]):
                 ready = partial(meeting.tell, f"ready/{number}/{meeting.rank}", "")
                 work(_here(task, file, home), ready)
         except BaseException as error:
@@ -232,9 +237,9 @@ def _here(task: Mapping[str, Any], file: Path, home: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _meeting_at(port: str) -> Iterator[None]:
+def _meeting_at(meeting: Meeting, port: str) -> Iterator[None]:
     """Let torch meet at another port than the launcher's, whose store already holds names of earlier meetings."""
-    changed = {"MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "False"}
+    changed = {**meeting.variables, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "False"}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:

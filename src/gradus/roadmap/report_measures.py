@@ -106,6 +106,12 @@ def _evaluated(view: StageView) -> str:
 
 
 def _suites(view: StageView) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Tasks of right and wrong items, their acc as the total, then suites of probes."""
+    tasks = view.results.get("tasks")
+    for name, measured in tasks.items() if isinstance(tasks, Mapping) else ():
+        counted = {k: v for k, v in measured.items() if isinstance(v, Mapping) and "successes" in v}
+        if "acc" in counted:
+            yield name, {"total": counted.pop("acc"), **counted}
     probes = view.results.get("probes")
     for name, measured in probes.items() if isinstance(probes, Mapping) else ():
         if isinstance(measured, Mapping) and isinstance(measured.get("total"), Mapping):
@@ -128,12 +134,15 @@ def _suite_measures(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 def _suite_items(view: StageView, suite: str, roadmap_dir: Path) -> dict[str, Any]:
     """The questions of a suite with what the model said, from the results file beside the measures."""
-    file = view.file(f"probes/{suite}.json")
+    task = view.file(f"tasks/{suite}.json")
+    file = view.file(f"probes/{suite}.json") or task
     if file is None:
         return {"items": [], "left_out": 0, "note": "the answers were not kept"}
     try:
         items = json.loads(file.read_text(encoding="utf-8"))["items"]
-    except (ValueError, KeyError, TypeError) as error:
+        if file == task:
+            items = [_task_item(item) for item in items]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         return {"items": [], "left_out": 0, "note": f"{file.name} cannot be read ({error})"}
     questions, note = _questions(view, suite, roadmap_dir)
     left_out = max(0, len(items) - SUITE_ITEMS)
@@ -145,6 +154,22 @@ def _suite_items(view: StageView, suite: str, roadmap_dir: Path) -> dict[str, An
         asked = questions.get(str(item.get("id")))
         shown.append(clip(({"messages": asked} if asked else {}) | item))
     return {"items": shown, "left_out": left_out, "note": note}
+
+
+def _task_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item scored by log-likelihood as a question with an answer: the likeliest choice."""
+    choices, logp = item["choices"], item["logp"]
+    passed = bool(item["acc"])
+    if len(choices) > 1:
+        answer = choices[max(range(len(choices)), key=lambda place: (logp[place], -place))]
+        reasons = [] if passed else [f"right is: {choices[item['gold']]}"]
+    else:
+        answer, reasons = (choices[0], []) if passed else ("(another)", [f"right is: {choices[0]}"])
+    asked = [{"role": "user", "content": item["context"]}]
+    return {
+        "id": item["id"], "category": "items", "passed": passed, "answer": answer, "reasons": reasons,
+        "messages": asked,
+    }  # fmt: skip
 
 
 def _questions(view: StageView, suite: str, roadmap_dir: Path) -> tuple[dict[str, Any], str]:

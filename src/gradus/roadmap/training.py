@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gradus.core.errors import ArtifactError, ConfigError, TrainingError
+from gradus.core.errors import TrainingError
 from gradus.core.files import write_atomic
 from gradus.core.home import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, MODEL_FOLDER
 from gradus.core.quantity import format_count
 from gradus.model.config import ModelConfig
 from gradus.model.cost import parameters
 from gradus.roadmap.metering import Meter
-from gradus.roadmap.models import ModelReference, newest_checkpoint, training_state
+from gradus.roadmap.models import ModelReference, newest_checkpoint
 from gradus.roadmap.place import MachineSettings, Place
 from gradus.roadmap.stage import StageSettings
+from gradus.roadmap.warm_start import carry_over, state_bytes
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import StepReport
     from gradus.train.losses import Loss
-    from gradus.train.optimizers import Optimizer
     from gradus.train.parallel import World
 
 METRICS = "metrics.jsonl"
@@ -309,7 +309,7 @@ def training_results(place: Place, last: StepReport, config: ModelConfig, meter:
     }
     kept = newest_checkpoint(place.work)
     if kept is not None:
-        results["optimizer_state_bytes"] = _state_bytes(kept)
+        results["optimizer_state_bytes"] = state_bytes(kept)
     if evaluated:
         # Names such as "bpb/books" become results of their own branch, which a gate can name: by_source.books.bpb
         for name, value in evaluated[-1].items():
@@ -403,9 +403,9 @@ def training_reports(
     )
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
-        _carry_over(optimizer, parent, place)
+        carry_over(optimizer, parent, place)
     made = batches if session.device.type != "cuda" else partial(_pinned, batches)
-    with nullcontext(batches) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
+    with nullcontext(made) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,
@@ -424,33 +424,6 @@ def training_reports(
             )
         finally:
             profiler.end()
-
-
-def _carry_over(optimizer: Optimizer, parent: ModelReference | None, place: Place) -> None:
-    """Take over the state that the parent's optimizer ended with; a checkpoint of this stage later replaces it."""
-    from gradus.train.checkpoint import open_checkpoint
-
-    fresh = 'or write optimizer = "fresh", which begins with moments of zero'
-    if parent is None:
-        raise ConfigError(f'optimizer = "warm" takes over the state of `from`; name that stage, {fresh}')
-    try:
-        checkpoint = open_checkpoint(training_state(parent), verify=False)  # the walk has checked every byte
-        checkpoint.carry_over(optimizer)
-    except ArtifactError as error:
-        raise TrainingError(
-            f'optimizer = "warm": {error}; train with the optimizer of {parent.label}, {fresh}'
-        ) from None
-    place.progress.line(
-        f"  optimizer state of {parent.label} after {checkpoint.step:,} steps taken over "
-        f"({format_count(_state_bytes(checkpoint.path))}B); the schedule begins anew"
-    )
-
-
-def _state_bytes(checkpoint: Path) -> int:
-    """Size of the optimizer's state in a checkpoint, in one file or several."""
-    from gradus.train.checkpoint import OPTIMIZER_FILE
-
-    return sum(file.stat().st_size for file in checkpoint.glob(f"{Path(OPTIMIZER_FILE).stem}*.safetensors"))
 
 
 def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import inf, prod, sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,10 +78,11 @@ class Adam8bitGroup:
                 self._begin(kind, name, held(parameter.detach()))
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         scale_shapes = {n: (shape[0], prod(shape[1:]) // b) for n, shape in shapes.items() if (b := self.blocks[n])}
+        whole = {name: shape for name, shape in shapes.items() if name not in scale_shapes}
         self._exchanges = {
             "codes": Exchange({n: shapes[n] for n in scale_shapes}, _sizes(scale_shapes), world),
             "scales": Exchange(scale_shapes, _sizes(scale_shapes), world),
-            "values": Exchange(*_rest(shapes, scale_shapes), world),
+            "values": Exchange(whole, _sizes(whole), world),
         }
 
     def _begin(self, kind: str, name: str, weight: Tensor) -> None:
@@ -178,11 +178,3 @@ def _portions(weight: Tensor) -> Iterator[slice]:
 
 def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
     return {name: float(prod(shape)) for name, shape in shapes.items()}
-
-
-def _rest(
-    shapes: Mapping[str, tuple[int, ...]], quantized: Mapping[str, Any]
-) -> tuple[dict[str, tuple[int, ...]], dict[str, float]]:
-    """Shapes and sizes of what keeps 32 bits."""
-    rest = {name: shape for name, shape in shapes.items() if name not in quantized}
-    return rest, _sizes(rest)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gradus.conversation.checks import AssistantTurn
+from gradus.conversation.checks import AnswerNumber, AssistantTurn, Check, Citation
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall, arguments_from_json
 from gradus.conversation.validate import violations
 from gradus.core.errors import DataError
@@ -79,7 +79,7 @@ async def contrast(
     """
     result = Contrast()
     # Another wording of an answer without figures is what pairs are for.
-    prompts = [replace(prompt, exact=False) for prompt in prompts]
+    prompts = [replace(prompt, exact=False, checks=_checks(prompt)) for prompt in prompts]
     done = rejected = 0
 
     async def write(number: int) -> _Outcome:
@@ -106,6 +106,14 @@ async def contrast(
         result.pairs.append(outcome.pair)
         result.failed += bool(judge(prompt, AssistantTurn(worse)) or artifact_reasons(worse))
     return result
+
+
+def _checks(prompt: PairPrompt) -> tuple[Check, ...]:
+    """The prompt's checks; of a row that cites, the citation in place of its last number, which is the citation's."""
+    citation = Citation(kind="citation")
+    if not prompt.reference or citation.failure(AssistantTurn(prompt.reference)) is not None:
+        return prompt.checks
+    return (*(check for check in prompt.checks if not isinstance(check, AnswerNumber)), citation)
 
 
 def _unusable(answer: AssistantTurn) -> str:

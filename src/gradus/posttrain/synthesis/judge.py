@@ -51,12 +51,13 @@ def require_thinking(thinking: str, answer: str) -> None:
         raise Rejected("answer_in_thinking", "the whole answer stands in the thinking", thinking)
 
 
-def require_number(answer: str, value: Fraction, reason: str = "wrong_number") -> None:
-    """The answer states a number, rounded to whatever places it shows."""
+def require_number(answer: str, value: Fraction, given: str = "") -> None:
+    """The answer states a number, rounded to whatever places it shows; one that was given counts where it is equal."""
+    known = {number for number, _ in numbers(given)}
     for number, places in numbers(answer):
-        if abs(number - value) * 10**places * 2 <= 1 or number == value:
+        if number == value or (number not in known and abs(number - value) * 10**places * 2 <= 1):
             return
-    raise Rejected(reason, f"expected {float(value):.10g}", answer)
+    raise Rejected("wrong_number", f"expected {float(value):.10g}", answer)
 
 
 def require_last_number(answer: str, value: Fraction) -> None:
@@ -124,9 +125,9 @@ def refuse_other_names(answer: str, persona: str, question: str) -> None:
 
 def same_text(one: str, other: str) -> bool:
     """Two short answers mean the same: equal numbers, or equal words but for case, articles and punctuation."""
-    first, second = list(numbers(one)), list(numbers(other))
+    first, second = ([number for number, _ in numbers(text)] for text in (one, other))
     if first or second:
-        return bool(first) and bool(second) and first[-1][0] == second[-1][0]
+        return first == second
     return _words(one) == _words(other)
 
 

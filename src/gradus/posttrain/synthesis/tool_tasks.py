@@ -91,7 +91,7 @@ async def write_calculator(brief: Brief, material: Material, teacher: Teacher) -
         raise Rejected("tool_error", result.content)
     refuse_number(first["thinking"], value, first["question"])
     second = await teacher.write(_after_result(first, call, result, "Round as people do, and name the unit."))
-    require_number(second["answer"], value)
+    require_number(second["answer"], value, first["question"])
     require_thinking(first["thinking"], second["answer"])
     return _with_call(first, call, result, second["answer"], material)
 

@@ -62,7 +62,7 @@ function abilityBar(measure, index) {
 
 /** Where the gates on this measure stand. */
 function thresholds(suite, category) {
-  const names = [`probes.${suite}.${category}`, `probes.${suite}.categories.${category}`];
+  const names = [`probes.${suite}.${category}`, `probes.${suite}.categories.${category}`, `tasks.${suite}.${category === "total" ? "acc" : category}`];
   return data.gates
     .filter((gate) => names.includes(gate.gate.measure) && typeof gate.gate.at_least === "number")
     .map((gate) => h("i", { class: "threshold", title: `gate: ${condition(gate.gate)}`, vars: { at: `${100 * gate.gate.at_least}%` } }));

@@ -34,7 +34,8 @@ function countTable(name, value) {
   if (isTable(value.histogram)) return histogram(words(name), value);
   const leftOut = LEFT_OUT.test(name);
   if (!leftOut && !COMPARED.test(name)) return null;
-  const rows = Object.entries(value).map(([own, item]) => (isTable(item) ? comparedRow(own, item) : [own, item, ""]));
+  const row = leftOut ? summedRow : comparedRow;
+  const rows = Object.entries(value).map(([own, item]) => (isTable(item) ? row(own, item) : [own, item, ""]));
   const counted = rows.filter(([, n]) => typeof n === "number");
   return leftOut || counted.length > 1 ? barList(words(name), counted, { leftOut }) : null;
 }
@@ -43,6 +44,12 @@ function countTable(name, value) {
 function comparedRow(name, item) {
   const [first, ...others] = Object.entries(item);
   return [name, first ? first[1] : null, others.map(([unit, n]) => figure(unit, n)).join(", ")];
+}
+
+/** {reason: count} of one source: its bar is their sum. */
+function summedRow(name, item) {
+  const reasons = Object.entries(item);
+  return [name, reasons.reduce((sum, [, n]) => sum + n, 0), reasons.map(([reason, n]) => `${words(reason)} ${count(n)}`).join(", ")];
 }
 
 function barList(label, rows, { leftOut = false, share = false } = {}) {

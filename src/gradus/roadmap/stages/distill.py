@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -206,11 +207,14 @@ async def _ask(
     from gradus.posttrain.synthesis.synthesize import SynthesisSettings, synthesize
 
     settings: Settings = stage.settings
-    asked = SynthesisSettings(settings.tasks, stage.seed, settings.tries, settings.tools_fraction)
+    # In the order of the table: that of the roadmap is no part of the stage's identity.
+    counts = {name: settings.tasks[name] for name in TASK_NEEDS if name in settings.tasks}
+    asked = SynthesisSettings(counts, stage.seed, settings.tries, settings.tools_fraction)
+    began = time.monotonic()
     with place.progress.task(f"rows by {settings.teacher.model}", sum(settings.tasks.values()), "rows") as task:
 
         def watch(result: SynthesisResult) -> None:
-            task.update(len(result.rows), info=asked_info(endpoint, len(result.rejected), place.seconds))
+            task.update(len(result.rows), info=asked_info(endpoint, len(result.rejected), time.monotonic() - began))
 
         async with endpoint:
             return await synthesize(endpoint, material, asked, probes, watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -83,21 +84,27 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Requests, tokens and money of usual pairs, and time for the model's own answers where there is one."""
-    teacher, pairs = settings.teacher, settings.num_prompts
-    spoils = not stage.references.get("from")
-    requests = pairs * (_REQUESTS + spoils * _SPOILED_REQUESTS)
-    input_tokens = pairs * (_INPUT_TOKENS + spoils * _SPOILED_INPUT_TOKENS)
-    output_tokens = pairs * (_OUTPUT_TOKENS + spoils * _SPOILED_OUTPUT_TOKENS)
-    facts = {"pairs": pairs}
+    requests, input_tokens, output_tokens = _needs(stage)
+    facts = {"pairs": settings.num_prompts}
     parent = inputs.one("from").get("model")
     sampling = Estimate(facts=facts)
     if parent is not None:
-        sampling = decoding_estimate(ModelConfig(**parent), pairs * ANSWER_TOKENS, device, facts)
+        sampling = decoding_estimate(ModelConfig(**parent), settings.num_prompts * ANSWER_TOKENS, device, facts)
     return replace(
         sampling,
-        seconds=(sampling.seconds or 0.0) + asking_seconds(teacher, requests, output_tokens),
-        fees=teacher.price(input_tokens, output_tokens) or 0.0,
-        notes=(asking_note(teacher, requests, input_tokens, output_tokens),),
+        seconds=(sampling.seconds or 0.0) + asking_seconds(settings.teacher, requests, output_tokens),
+        fees=settings.teacher.price(input_tokens, output_tokens) or 0.0,
+        notes=(asking_note(settings.teacher, requests, input_tokens, output_tokens),),
+    )
+
+
+def _needs(stage: Stage) -> tuple[float, float, float]:
+    """(requests, tokens in, tokens out) of usual pairs."""
+    pairs, spoils = stage.settings.num_prompts, not stage.references.get("from")
+    return (
+        pairs * (_REQUESTS + spoils * _SPOILED_REQUESTS),
+        pairs * (_INPUT_TOKENS + spoils * _SPOILED_INPUT_TOKENS),
+        pairs * (_OUTPUT_TOKENS + spoils * _SPOILED_OUTPUT_TOKENS),
     )
 
 
@@ -109,6 +116,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.tools.endpoint import Endpoint
 
     settings: Settings = stage.settings
+    place.progress.line(f"  {asking_note(settings.teacher, *_needs(stage))}")
     with Answers(place.home / ANSWERS) as answers:
         # Made first: without its key nothing else need begin.
         endpoint = Endpoint(settings.teacher, answers, stage.fingerprint, folder=place.roadmap_dir)
@@ -125,6 +133,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     if not result.pairs:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
         raise DataError(f"no prompt gave a pair ({reasons}); see {place.work / REJECTED}")
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in skipped.most_common())
+    place.progress.line(f"  {len(result.pairs):,} pairs; prompts without one: {listed or 'none'}")
     counts = write_pairs(place.work, result.pairs, validation_fraction=0.0)
     rejected = Counter(one.reason for one in result.rejected)
     return place.commit(
@@ -214,10 +224,11 @@ async def _ask(
 ) -> Contrast:
     from gradus.posttrain.synthesis.contrast import contrast
 
+    began = time.monotonic()
     with place.progress.task(f"pairs by {settings.teacher.model}", len(prompts), "prompts") as task:
 
         def watch(done: int, rejected: int) -> None:
-            task.update(done, info=asked_info(endpoint, rejected, place.seconds))
+            task.update(done, info=asked_info(endpoint, rejected, time.monotonic() - began))
 
         async with endpoint:
             return await contrast(endpoint, toolbox, prompts, own, settings.tries, watch)

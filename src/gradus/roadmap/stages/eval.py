@@ -13,12 +13,13 @@ from pydantic import Field
 
 from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import Artifact
-from gradus.core.errors import DataError
+from gradus.core.errors import ConfigError, DataError
 from gradus.core.files import expand_path, write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.settings import Problem
 from gradus.data.benchmarks import benchmarks_folder
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_characters
+from gradus.eval.tasks import evenly_spread
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
@@ -45,6 +46,7 @@ INPUTS = (
 PARALLEL = True
 PROBES = "probes"
 TASKS = "tasks"
+PERPLEXITY = "perplexity"
 AUDIT = "audit"
 SMOKE_PROBES = 22
 CHARACTERS_PER_TOKEN = 4.0  # of English, about
@@ -57,6 +59,8 @@ class Settings(StageSettings):
     for that in GRADUS_BENCHMARKS; core_bundle: the folder of CORE's bundle, None for core_bundle in it. bos: begin
     every text of a task with the end-of-text token, as documents in training; None of the published scores has it.
     With a corpus as input the items of tasks that stand in it are counted, and the score without them is given.
+    perplexity_documents: so many held-back documents of each source of that corpus, evenly spread, whose perplexity is
+    measured by word, byte and token: measures "perplexity.<source>.word_perplexity" and others.
     at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
     token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
     docs/constrained-calls.md); None measures the model alone.
@@ -70,6 +74,7 @@ class Settings(StageSettings):
     benchmarks: str | None = None
     core_bundle: str | None = None
     bos: bool = False
+    perplexity_documents: int | None = Field(default=None, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
@@ -154,7 +159,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         model = input_model(stage, inputs)
         engine = _engine(model, session)
         tasks = _ask_tasks(settings, engine, model, inputs["from"], place, session)
-    results: dict[str, Any] = {}
+        results = _perplexity(settings, engine, inputs, place, session)
     if place.rank == 0:
         for name, path in settings.suites.items():
             found = _ask_suite(name, path, engine, stage, model, place)
@@ -197,6 +202,35 @@ def _ask_tasks(
             on_progress=lambda name, done, total: task.update(done, total=total, info=name),
         )
         return dict(asked)
+
+
+def _perplexity(settings: Settings, engine: Engine, inputs: Inputs, place: Place, session: Session) -> dict[str, Any]:
+    """{"perplexity": measures by source} of held-back documents. Errors: ConfigError where no corpus is named."""
+    if settings.perplexity_documents is None:
+        return {}
+    if "corpus" not in inputs:
+        raise ConfigError('perplexity_documents: no corpus is named; set corpus = "STAGE" to take documents from')
+    from gradus.data.corpus import read_corpus
+    from gradus.eval.perplexity import asked_documents, perplexity_measures
+    from gradus.eval.task_run import Journal, answers_of, questions_digest
+
+    by_source: dict[str, list[tuple[str, str, str]]] = {}
+    for document in read_corpus(inputs["corpus"].path, "validation"):
+        by_source.setdefault(document.source, []).append((document.id, document.text, document.text))
+    found = {}
+    for number, (source, documents) in enumerate(by_source.items()):
+        chosen = [documents[at] for at in evenly_spread(len(documents), settings.perplexity_documents)]
+        items = asked_documents(chosen, engine.tokenizer, engine.model.config.context)
+        with place.progress.task(f"perplexity: {source}", len(items), "documents") as task:
+            answers = answers_of(
+                engine.model,
+                items,
+                journal=Journal(place.scratch / PERPLEXITY / str(number), questions_digest(items), place.rank),
+                world=session.world,
+                on_progress=_shown(task),
+            )
+        found[source] = perplexity_measures(items, answers)
+    return {PERPLEXITY: found}
 
 
 def _task_measures(settings: Settings, results: dict[str, TaskResult], inputs: Inputs, place: Place) -> dict[str, Any]:

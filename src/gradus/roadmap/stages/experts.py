@@ -26,7 +26,7 @@ from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
-from gradus.roadmap.stages.pretrain import TextSettings, document_evaluation, text_estimate
+from gradus.roadmap.stages.pretrain import BOOKMARK, TextSettings, document_evaluation, text_estimate
 from gradus.roadmap.training import (
     Evaluation,
     Session,
@@ -62,13 +62,15 @@ class Settings(TextSettings):
     trunk: Literal["train", "freeze"] = "train"
 
     @model_validator(mode="after")
-    def _checkpoints_are_for_resuming(self) -> Self:
+    def _every_expert_stands_for_itself(self) -> Self:
         if self.keep_best is not None or self.protect:
             raise ValueError("keep_best, protect: checkpoints of single experts are for resuming alone; leave them out")
         if self.scaling is not None:
             raise ValueError(
                 "scaling: the horizon law is not known for experts trained one after the other; leave it out"
             )
+        if self.optimizer.state == "warm":
+            raise ValueError('optimizer = "warm": every expert begins with fresh weights, and so does its optimizer')
         return self
 
     def smoke(self) -> Self:
@@ -166,6 +168,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         results |= {"experts": {str(i): {"bpb": bpb} for i, bpb in enumerate(single)}}
         results |= {"bpb": min(single), "best_expert": single.index(min(single)), "packing": packed.statistics()}
         save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
+        if session.world.is_main:
+            loader.bookmark(work.count * steps).write(place.work / BOOKMARK)
         return place.commit(results)
 
 

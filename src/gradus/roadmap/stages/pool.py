@@ -207,7 +207,14 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             filters=[judge for _, judge in filters],
             calls_may_end=settings.calls_may_end,
         )
+    place.progress.line(f"  kept {counts['kept']:,} of {counts['read']:,} rows{_dropped_text(counts['dropped'])}")
     return place.commit(pool_results(counts) | {"commits": commits(settings.sources)})
+
+
+def _dropped_text(dropped: dict[str, int]) -> str:
+    """What was left out, most frequent first."""
+    listed = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    return "; dropped " + ", ".join(f"{count:,} {reason}" for reason, count in listed) if listed else ""
 
 
 def commits(found: tuple[AnyPoolSource, ...]) -> dict[str, str]:

@@ -148,7 +148,11 @@ def _expected(settings: Settings, inputs: Expected) -> tuple[list[MixtureShare],
     shares = expected_shares(settings.mixture, known, settings.mixture_size, settings.weigh_by)
     notes = [f"about {share}" for share in shares] if len(shares) > 1 else []
     pools = {entry.source: inputs.named(entry.source) for entry in settings.mixture}
-    return shares, [*notes, *mixture_warnings(shares), *separate_habits(pools)]
+    size = sum(share.tokens for share in shares)
+    passes = settings.epochs
+    if settings.steps_at_most is not None:
+        passes = min(passes, settings.steps_at_most * settings.batch_tokens / size)
+    return shares, [*notes, *mixture_warnings(shares, passes), *separate_habits(pools)]
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -174,8 +178,6 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         documents, shares = mixture_documents(
             store, settings.mixture, stage.seed, settings.mixture_size, settings.weigh_by
         )
-        for line in [*(f"  {share}" for share in shares), *_warnings(stage, inputs, shares, counts, row_length)]:
-            place.progress.line(line)
         packed = pack_plan(store.lengths, row_length, mode=settings.packing, documents=documents)
         loader = RowLoader(
             store,
@@ -188,6 +190,12 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         steps = loader.order.steps_for_epochs(settings.epochs)
         steps = min(steps, settings.steps_at_most or steps)
+        passes = min(settings.epochs, steps / loader.order.steps_for_epochs(1.0))
+        for line in [
+            *(f"  {share}" for share in shares),
+            *_warnings(stage, inputs, shares, passes, counts, row_length),
+        ]:
+            place.progress.line(line)
         kept = training_checkpoints(settings, place, session)
         reports = training_reports(
             model, loader.batches, next_token_loss, steps, settings, place, session, kept, parent
@@ -202,14 +210,19 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
 
 def _warnings(
-    stage: Stage, inputs: Inputs, shares: Sequence[MixtureShare], counts: dict[str, Any], row_length: int
+    stage: Stage,
+    inputs: Inputs,
+    shares: Sequence[MixtureShare],
+    passes: float,
+    counts: dict[str, Any],
+    row_length: int,
 ) -> list[str]:
     """What is said before the first step."""
     settings, parent = stage.settings, inputs["from"]
     pools = {entry.source: inputs.named(entry.source).results for entry in settings.mixture}
     return said(
         [
-            *mixture_warnings(shares),
+            *mixture_warnings(shares, passes),
             *separate_habits(pools),
             *long_conversations(counts["whole_tokens"], row_length, settings.length_policy),
             *larger_batch(settings.micro_rows, row_length, parent.manifest.settings, parent.results.get("model", {})),

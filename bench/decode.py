@@ -1,0 +1,165 @@
+"""Claim: greedy decoding on a CPU against transformers' generate: same weights, prompts and threads, sides in turn.
+
+A fresh model of 96.5 M parameters of the portable family is saved and loaded by both. Every run decodes `--generate`
+tokens behind a prompt of 64, for one row and for eight, its prefill included. Seconds are of the clock and of the
+processor: on a machine that others use, compare the latter. Both sides' tokens are compared in fp32.
+
+    OMP_NUM_THREADS=2 python bench/decode.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_record import idle_fraction, machine, write_result
+from torch import Tensor
+
+from gradus.engine.batching import DecodeBatch
+from gradus.engine.logprobs import TokenLogprobs
+from gradus.engine.sampling import GREEDY
+from gradus.model.config import model_config
+from gradus.model.cost import parameters
+from gradus.model.frozen import freeze
+from gradus.model.transformer import build_model
+from gradus.model.weights import load_model, save_model
+
+HERE = Path(__file__).resolve().parent
+SHAPE = {"depth": 12, "width": 640, "num_heads": 10, "num_kv_heads": 10, "head_dim": 64, "mlp_width": 2424}
+VOCABULARY, PROMPT = 32_768, 64
+
+Decode = Callable[[Tensor, int], list[list[int]]]
+
+
+class Stream:
+    """A stream that takes so many tokens."""
+
+    def __init__(self, prompt_ids: Sequence[int], length: int) -> None:
+        self.prompt_ids = prompt_ids
+        self.sampling = GREEDY
+        self.forced: deque[int] = deque()
+        self.finished = False
+        self.num_sampled = 0
+        self.num_logprobs: int | None = None
+        self.ids: list[int] = []
+        self._length = length
+
+    def allowed(self) -> None:
+        return None
+
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
+        self.ids.append(token)
+        self.num_sampled += 1
+        self.finished = self.num_sampled >= self._length
+
+    def run_out(self) -> None:
+        self.finished = True
+
+
+def ours(folder: Path, dtype: torch.dtype, int8: bool = False) -> Decode:
+    model = load_model(folder, dtype=dtype)
+    freeze(model, int8=int8)
+
+    def decode(prompts: Tensor, length: int) -> list[list[int]]:
+        streams = [Stream(prompt, length) for prompt in prompts.tolist()]
+        batch = DecodeBatch(model, len(streams), VOCABULARY)
+        batch.join(streams)
+        while batch.num_live:
+            batch.step()
+        return [stream.ids for stream in streams]
+
+    return decode
+
+
+def transformers(folder: Path, dtype: torch.dtype) -> Decode:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+    def decode(prompts: Tensor, length: int) -> list[list[int]]:
+        with torch.inference_mode():
+            out = model.generate(
+                prompts,
+                attention_mask=torch.ones_like(prompts),
+                do_sample=False,
+                min_new_tokens=length,
+                max_new_tokens=length,
+                pad_token_id=0,
+            )
+        found: list[list[int]] = out[:, prompts.shape[1] :].tolist()
+        return found
+
+    return decode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generate", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "decode.json")
+    args = parser.parse_args()
+    config = model_config(SHAPE, vocab_size=VOCABULARY, context=1024)
+    generator = torch.Generator().manual_seed(0)
+    rows = {1: torch.randint(VOCABULARY, (1, PROMPT), generator=generator)}
+    rows[8] = torch.randint(VOCABULARY, (8, PROMPT), generator=generator)
+    with tempfile.TemporaryDirectory() as work:
+        save_model(Path(work), build_model(config, torch.Generator().manual_seed(0)))
+        sides = {
+            "gradus fp32": ours(Path(work), torch.float32),
+            "transformers fp32": transformers(Path(work), torch.float32),
+            "gradus bf16": ours(Path(work), torch.bfloat16),
+            "transformers bf16": transformers(Path(work), torch.bfloat16),
+            "gradus int8": ours(Path(work), torch.bfloat16, int8=True),
+        }
+    same = all(sides["gradus fp32"](rows[n], 16) == sides["transformers fp32"](rows[n], 16) for n in rows)
+    idle = idle_fraction()
+    seconds: dict[str, dict[str, list[float]]] = {}
+    for _ in range(args.rounds):
+        for number, prompts in rows.items():
+            for name, decode in sides.items():
+                began, began_cpu = time.perf_counter(), time.process_time()
+                decode(prompts, args.generate)
+                times = seconds.setdefault(f"{name}, batch {number}", {"clock": [], "processor": []})
+                times["clock"].append(time.perf_counter() - began)
+                times["processor"].append(time.process_time() - began_cpu)
+    speeds: dict[str, dict[str, float]] = {}
+    for name, times in seconds.items():
+        tokens = args.generate * int(name.rpartition(" ")[2])
+        speeds[name] = {clock: round(tokens / statistics.median(found), 1) for clock, found in times.items()}
+        print(name, speeds[name], flush=True)
+
+    def ratio(one: str, other: str) -> dict[str, float]:
+        return {clock: round(speeds[one][clock] / speeds[other][clock], 2) for clock in speeds[one]}
+
+    ratios = {
+        "bf16, batch 1, over transformers": ratio("gradus bf16, batch 1", "transformers bf16, batch 1"),
+        "bf16, batch 8, over transformers": ratio("gradus bf16, batch 8", "transformers bf16, batch 8"),
+        "fp32, batch 1, over transformers": ratio("gradus fp32, batch 1", "transformers fp32, batch 1"),
+        "int8 over transformers fp32, batch 1": ratio("gradus int8, batch 1", "transformers fp32, batch 1"),
+        "int8 over own fp32, batch 1": ratio("gradus int8, batch 1", "gradus fp32, batch 1"),
+    }
+    result: dict[str, Any] = {
+        "parameters": parameters(config).total,
+        "prompt_tokens": PROMPT,
+        "generated_tokens": args.generate,
+        "rounds": args.rounds,
+        "threads": torch.get_num_threads(),
+        "same_tokens_in_fp32": same,
+        "idle_fraction_before": round(idle, 2),
+        "tokens_per_second": speeds,
+        "ratios": ratios,
+        **machine(),
+    }
+    print(ratios, "same tokens:", same)
+    write_result(args.out, result)
+
+
+if __name__ == "__main__":
+    main()
