@@ -82,6 +82,7 @@ def int8_product(weight: Tensor) -> Product:
 
 
 def _frozen_block(block: Block, int8: bool) -> FrozenBlock:
+    assert block.adapters is None, "adapters are merged into the weights before a model is frozen"
     dtype = block.qkv.dtype
     block.qkv.mul_(block.attention_norm)
     block.attention_norm.fill_(1)
