@@ -13,6 +13,7 @@ import typer
 from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
+from gradus.core.terminal import harmless
 
 EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -440,7 +441,7 @@ def main() -> None:
     except GradusError as error:
         if debug:
             raise
-        typer.echo(f"error: {redacted(str(error))}", err=True)
+        typer.echo(f"error: {harmless(redacted(str(error)))}", err=True)
         sys.exit(exit_code(error))
 
 
