@@ -100,6 +100,18 @@ def test_what_is_asked_is_the_question_and_how_to_end(folder: Path) -> None:
     )
 
 
+def test_svamp_asks_story_and_question_and_compares_values(folder: Path) -> None:
+    row = {"ID": "chal-1", "Body": "Each pack costs 76 dollars", "Question": "How much?", "Answer": 51.0}
+    write(folder, "svamp/SVAMP.json", [row, row | {"ID": "chal-2", "Answer": 1234.5}])
+    (key, one), (_, other) = problems_of("svamp", folder)
+    assert (key, one.reference) == ("chal-1", "51")
+    assert one.prompt.startswith("Each pack costs 76 dollars How much?\n\nWork it out")
+    right = GENERATIVE["svamp"].judges["acc"]
+    assert [right(one, text) for text in ("#### 51.0", "so\n#### 51.", "#### 5", "51")] == [True, True, False, False]
+    assert right(other, "#### 1,234.50")
+    assert GENERATIVE["svamp"].judges["acc_last"](one, "It costs 51 dollars.")
+
+
 def test_answers_are_judged_and_thinking_is_not(folder: Path) -> None:
     found = run_generative(Scripted(added), "gsm8k", BenchmarkSettings(folder))
     measures = {"tasks": gathered({"gsm8k": found})}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gradus.conversation.final_answers import gsm8k_answer, last_value, same_value
 from gradus.core.errors import DataError
+from gradus.data import benchmark_rows as rows
 from gradus.data.benchmark_rows import Row
 from gradus.data.benchmarks import benchmark_rows, read_row
 from gradus.eval.tasks import evenly_spread
@@ -49,9 +50,21 @@ def gsm8k(row: Row) -> Problem:
     return Problem(f"{row['question']}\n\n{_NUMBER}", reference)
 
 
+def svamp(row: Row) -> Problem:
+    """Story and question."""
+    question, reference = rows.svamp(row)
+    return Problem(f"{question}\n\n{_NUMBER}", reference)
+
+
 def is_gsm8k_answer(problem: Problem, answer: str) -> bool:
     """The number behind the first "#### " is the reference, as text. Source: Cobbe et al. 2021, dataset.py."""
     return gsm8k_answer(answer) == problem.reference
+
+
+def is_marked_number(problem: Problem, answer: str) -> bool:
+    """The number behind the first "#### " has the reference's value: 51.0 is 51."""
+    found = gsm8k_answer(answer)
+    return found is not None and same_value(found, problem.reference)
 
 
 def is_last_number(problem: Problem, answer: str) -> bool:
@@ -62,6 +75,7 @@ def is_last_number(problem: Problem, answer: str) -> bool:
 
 GENERATIVE: dict[str, GenerativeTask] = {
     "gsm8k": GenerativeTask("gsm8k", gsm8k, {"acc": is_gsm8k_answer, "acc_last": is_last_number}),
+    "svamp": GenerativeTask("svamp", svamp, {"acc": is_marked_number, "acc_last": is_last_number}),
 }
 
 
