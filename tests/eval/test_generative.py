@@ -10,19 +10,32 @@ from seeded_bundle import write_seeded_bundle
 
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Message
-from gradus.core.errors import ConfigError, DataError
+from gradus.core.errors import ConfigError, DataError, GradusError
 from gradus.core.gate import Gate, find_measure, judge, measure_names
 from gradus.engine.engine import Engine
 from gradus.engine.load import load_engine
 from gradus.engine.turn import PromptTooLongError, Reply
+from gradus.eval import generative
 from gradus.eval.benchmarks import BenchmarkSettings
 from gradus.eval.generative import GENERATIVE, Problem, gsm8k, problems_of
 from gradus.eval.generative_result import Answer, Answered, GenerativeResult, pass_at
 from gradus.eval.generative_run import run_generative
 from gradus.eval.task_run import gathered, run_tasks
+from gradus.tools import sandbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = Path(os.environ.get("GRADUS_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+@pytest.fixture(scope="module")
+def _sandbox() -> None:
+    try:
+        sandbox.require_sandbox()
+    except GradusError as error:
+        pytest.skip(f"no sandbox on this machine: {error}")
+
+
+works = pytest.mark.usefixtures("_sandbox")
 
 
 class Scripted:
@@ -87,7 +100,9 @@ def test_the_published_solutions_of_gsm8k_get_their_published_labels() -> None:
         problem = gsm8k({"question": row["question"], "answer": row["ground_truth"].replace("\nA: ", "\n#### ")})
         for key in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
             solution = row[key]["solution"].replace("\nA: ", "\n#### ")
-            assert GENERATIVE["gsm8k"].judges["acc"](problem, solution) == row[key]["is_correct"], row["question"]
+            assert (GENERATIVE["gsm8k"].judges["acc"](problem, solution) is None) == row[key]["is_correct"], row[
+                "question"
+            ]
             seen += 1
     assert seen == 4 * 660
 
@@ -102,14 +117,15 @@ def test_what_is_asked_is_the_question_and_how_to_end(folder: Path) -> None:
 
 def test_svamp_asks_story_and_question_and_compares_values(folder: Path) -> None:
     row = {"ID": "chal-1", "Body": "Each pack costs 76 dollars", "Question": "How much?", "Answer": 51.0}
-    write(folder, "svamp/SVAMP.json", [row, row | {"ID": "chal-2", "Answer": 1234.5}])
+    write(folder, "svamp/SVAMP.json", [row, row | {"ID": "chal-2", "Answer": 22090603.0}])
     (key, one), (_, other) = problems_of("svamp", folder)
     assert (key, one.reference) == ("chal-1", "51")
     assert one.prompt.startswith("Each pack costs 76 dollars How much?\n\nWork it out")
-    right = GENERATIVE["svamp"].judges["acc"]
-    assert [right(one, text) for text in ("#### 51.0", "so\n#### 51.", "#### 5", "51")] == [True, True, False, False]
-    assert right(other, "#### 1,234.50")
-    assert GENERATIVE["svamp"].judges["acc_last"](one, "It costs 51 dollars.")
+    fault = GENERATIVE["svamp"].judges["acc"]
+    faults = [fault(one, text) for text in ("#### 51.0", "so\n#### 51.", "#### 5", "51")]
+    assert faults == [None, None, "5, expected 51", "no final answer, expected 51"]
+    assert fault(other, "#### 22,090,603.00") is None
+    assert GENERATIVE["svamp"].judges["acc_last"](one, "It costs 51 dollars.") is None
 
 
 def test_answers_are_judged_and_thinking_is_not(folder: Path) -> None:
@@ -126,7 +142,7 @@ def test_answers_are_judged_and_thinking_is_not(folder: Path) -> None:
     entry = found.to_json()["items"][3]
     assert entry["answers"][0] == {
         "answer": "3 + 2 = 5\n#### 6", "thinking": "the thinking: #### 1", "finish_reason": "stop", "tokens": 7,
-        "acc": 0, "acc_last": 0,
+        "acc": 0, "acc_last": 0, "reasons": ["6, expected 5", "6, expected 5"],
     }  # fmt: skip
     assert (entry["reference"], entry["acc"]) == ("5", 0)
 
@@ -186,12 +202,89 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_answer() -> None:
 
 
 def test_programs_are_measured_by_pass_at_k() -> None:
-    answers = [Answer("", "", "stop", 1, {"passes": int(n < 3)}) for n in range(12)]
+    answers = [Answer("", "", "stop", 1, {"passes": None if n < 3 else "failed"}) for n in range(12)]
     item = Answered("x", Problem("", ""), tuple(answers))
     found = GenerativeResult("t", "m", (item,), "").values()
     assert {name: value["x"] for name, value in found.items()} == {
         "pass@1": pytest.approx(0.25), "pass@10": 1.0, "pass@12": 1.0
     }  # fmt: skip
+
+
+ADD = {
+    "task_id": "HumanEval/0", "entry_point": "add_twice", "canonical_solution": "    return twice(a) + twice(b)\n",
+    "prompt": 'import math\n\ndef twice(a):\n    return 2 * a\n\ndef add_twice(a, b):\n    """ 2a + 2b """\n',
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 6\n",
+}  # fmt: skip
+
+
+def test_what_stands_before_a_function_stands_before_the_answer(folder: Path) -> None:
+    write(folder, "humaneval/HumanEval.jsonl", [ADD])
+    ((key, problem),) = problems_of("humaneval", folder)
+    assert key == "HumanEval/0"
+    assert problem.before == "import math\n\ndef twice(a):\n    return 2 * a\n\n"
+    assert problem.prompt == (
+        "Complete this Python function. Answer with the whole program in one ```python block.\n\n"
+        f"```python\n{ADD['prompt'].strip()}\n```"
+    )
+    row = {"task_id": 11, "text": "Write f.", "code": "def f(): return 1", "test_setup_code": "import math",
+           "test_list": ["assert f() == 1", "assert f() < math.pi"]}  # fmt: skip
+    write(folder, "mbpp/mbpp_test.jsonl", [row])
+    ((key, problem),) = problems_of("mbpp", folder)
+    assert (key, problem.tests) == ("11", "import math\nassert f() == 1\nassert f() < math.pi")
+    assert problem.prompt == (
+        "Write f. Your code should pass these tests:\n\nassert f() == 1\nassert f() < math.pi\n\n"
+        "Answer with the whole program in one ```python block."
+    )
+    write(folder, "humaneval/HumanEval.jsonl", [ADD | {"entry_point": "other"}])
+    with pytest.raises(DataError, match="no function other in the prompt"):
+        problems_of("humaneval", folder)
+
+
+@works
+def test_a_program_passes_by_its_tests_alone(folder: Path) -> None:
+    write(folder, "humaneval/HumanEval.jsonl", [ADD | {"task_id": f"HumanEval/{n}"} for n in range(5)])
+    answers = iter(
+        [
+            "It doubles:\n```python\ndef add_twice(a, b):\n    return twice(a) + twice(b)\n```\nDone.",
+            "def add_twice(a, b):\n    return math.floor(2 * (a + b))",
+            "```python\ndef add_twice(a, b):\n    return a + b\n```",
+            "```python\nimport sys\nsys.exit(0)\n```",
+            "I cannot.",
+        ]
+    )
+    found = run_tasks(Scripted(lambda *_: next(answers)), ["humaneval"], BenchmarkSettings(folder))  # type: ignore[arg-type]
+    ((_, result),) = found
+    measures = result.measures()
+    assert list(measures) == ["pass@1"]
+    assert list(measures["pass@1"]["items"].values()) == [1, 1, 0, 0, 0]
+    reasons = [item["answers"][0]["reasons"] for item in result.to_json()["items"]]
+    assert reasons[2:4] == [["failed: AssertionError"], ["failed: SystemExit: 0"]]
+    assert "SyntaxError" in reasons[4][0]
+
+
+@works
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "number"), [("humaneval", 164), ("mbpp", 500)])
+def test_the_published_solutions_pass_as_answers(name: str, number: int) -> None:
+    if not (DATA / name).exists():
+        pytest.skip(f"{DATA / name} is not there; set GRADUS_DATA")
+    solutions = {problem.prompt: problem.reference for _, problem in problems_of(name, DATA)}
+    engine = Scripted(lambda prompt, _: f"Here it is.\n```python\n{solutions[prompt]}\n```")
+    found = run_generative(engine, name, BenchmarkSettings(DATA)).measures()["pass@1"]  # type: ignore[arg-type]
+    assert (found["successes"], found["n"]) == (number, number)
+
+
+def test_programs_are_refused_before_anything_is_asked_where_they_cannot_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise sandbox.SandboxError("bubblewrap cannot make a sandbox here")
+
+    monkeypatch.setattr(generative, "require_sandbox", missing)
+    engine = Scripted(added)
+    with pytest.raises(sandbox.SandboxError, match="cannot make a sandbox"):
+        list(run_tasks(engine, ["gsm8k", "humaneval"], BenchmarkSettings(folder)))  # type: ignore[arg-type]
+    assert not engine.asked
 
 
 def test_mistakes_are_told_before_anything_is_asked(folder: Path) -> None:

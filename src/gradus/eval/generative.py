@@ -6,39 +6,58 @@ and a sentence that says how the answer has to end. Only the answer is judged, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradus.conversation.code_blocks import program_of
 from gradus.conversation.final_answers import gsm8k_answer, last_value, same_value
 from gradus.core.errors import DataError
 from gradus.data import benchmark_rows as rows
 from gradus.data.benchmark_rows import Row
 from gradus.data.benchmarks import benchmark_rows, read_row
 from gradus.eval.tasks import evenly_spread
+from gradus.tools.sandbox import Limits, require_sandbox, run_program
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One item. prompt: the user's message; reference: the right final answer."""
+    """One item.
+
+    prompt: the user's message; reference: the right final answer, or a program that is right. Of programs, before: what
+    stands before the answer's own; tests: run behind it.
+    """
 
     prompt: str
     reference: str
+    before: str = ""
+    tests: str = ""
 
 
-Judge = Callable[[Problem, str], bool]
+Judge = Callable[[Problem, str], str | None]
+"""What is wrong with an answer, None where it is right."""
 
 
 @dataclass(frozen=True)
 class GenerativeTask:
-    """A benchmark. set: of `BENCHMARKS`; file: its evaluation split among the set's files; judges: by measure."""
+    """A benchmark. set: of `BENCHMARKS`; file: its evaluation split among the set's files; judges: by measure.
+
+    runs_programs: answers are programs, judged in the sandbox (tools/sandbox.py); pass@k is worked out of "passes".
+    """
 
     set: str
     problem: Callable[[Row], Problem]
     judges: Mapping[str, Judge]
     file: str | None = None
+    runs_programs: bool = False
 
 
+PASSES = "passes"
+"""What programs are judged by; pass@k is worked out of it."""
+_LIMITS = Limits(seconds=10.0)  # a program that is right takes far less; a slow machine must not decide
+_SHOWN = 200  # characters of what is wrong
+_PROGRAM = "Answer with the whole program in one ```python block."
 _NUMBER = 'Work it out step by step. End with a line "#### N", where N is the final number.'
 
 
@@ -56,27 +75,65 @@ def svamp(row: Row) -> Problem:
     return Problem(f"{question}\n\n{_NUMBER}", reference)
 
 
-def is_gsm8k_answer(problem: Problem, answer: str) -> bool:
-    """The number behind the first "#### " is the reference, as text. Source: Cobbe et al. 2021, dataset.py."""
-    return gsm8k_answer(answer) == problem.reference
+def human_eval(row: Row) -> Problem:
+    """A function's head and docstring, with what stands before it: imports, and functions that it may call."""
+    head = re.search(rf"^def {re.escape(row['entry_point'])}\(", row["prompt"], re.MULTILINE)
+    if head is None:
+        raise ValueError(f"no function {row['entry_point']} in the prompt")
+    asked = f"Complete this Python function. {_PROGRAM}\n\n```python\n{row['prompt'].strip()}\n```"
+    tests = f"{row['test']}\ncheck({row['entry_point']})"
+    return Problem(asked, row["prompt"] + row["canonical_solution"], row["prompt"][: head.start()], tests)
 
 
-def is_marked_number(problem: Problem, answer: str) -> bool:
-    """The number behind the first "#### " has the reference's value: 51.0 is 51."""
+def mbpp(row: Row) -> Problem:
+    """A task and its tests, which are shown. Source of the wording: Austin et al. 2021, section 2.1."""
+    shown = "\n".join(row["test_list"])
+    asked = f"{row['text']} Your code should pass these tests:\n\n{shown}\n\n{_PROGRAM}"
+    return Problem(asked, row["code"], tests="\n".join([row["test_setup_code"], *row["test_list"]]))
+
+
+def gsm8k_answer_fault(problem: Problem, answer: str) -> str | None:
+    """The number behind the first "#### " must be the reference, as text. Source: Cobbe et al. 2021, dataset.py."""
     found = gsm8k_answer(answer)
-    return found is not None and same_value(found, problem.reference)
+    return None if found == problem.reference else _other(found, problem)
 
 
-def is_last_number(problem: Problem, answer: str) -> bool:
-    """The last number of the answer has the reference's value, whatever the answer's form."""
-    found = last_value(answer)
-    return found is not None and same_value(found, problem.reference)
+def marked_number_fault(problem: Problem, answer: str) -> str | None:
+    """The number behind the first "#### " must have the reference's value: 51.0 is 51."""
+    return _value_fault(gsm8k_answer(answer), problem)
+
+
+def last_number_fault(problem: Problem, answer: str) -> str | None:
+    """The last number of the answer must have the reference's value, whatever the answer's form."""
+    return _value_fault(last_value(answer), problem)
+
+
+def program_fault(problem: Problem, answer: str) -> str | None:
+    """The answer's program must pass the tests. Errors: SandboxError, MissingPackageError."""
+    outcome = run_program(f"{problem.before}\n{program_of(answer)}", problem.tests, _LIMITS)
+    return None if outcome.passed else f"{outcome.ending}: {outcome.errors.strip()[-_SHOWN:]}".rstrip(": ")
+
+
+def _value_fault(found: str | None, problem: Problem) -> str | None:
+    return None if found is not None and same_value(found, problem.reference) else _other(found, problem)
+
+
+def _other(found: str | None, problem: Problem) -> str:
+    return f"{'no final answer' if found is None else found[:_SHOWN]}, expected {problem.reference}"
 
 
 GENERATIVE: dict[str, GenerativeTask] = {
-    "gsm8k": GenerativeTask("gsm8k", gsm8k, {"acc": is_gsm8k_answer, "acc_last": is_last_number}),
-    "svamp": GenerativeTask("svamp", svamp, {"acc": is_marked_number, "acc_last": is_last_number}),
+    "gsm8k": GenerativeTask("gsm8k", gsm8k, {"acc": gsm8k_answer_fault, "acc_last": last_number_fault}),
+    "humaneval": GenerativeTask("humaneval", human_eval, {PASSES: program_fault}, runs_programs=True),
+    "mbpp": GenerativeTask("mbpp", mbpp, {PASSES: program_fault}, runs_programs=True),
+    "svamp": GenerativeTask("svamp", svamp, {"acc": marked_number_fault, "acc_last": last_number_fault}),
 }
+
+
+def check_programs_run(names: Sequence[str]) -> None:
+    """Errors: SandboxError or MissingPackageError where a task runs programs and this machine cannot."""
+    if any(name in GENERATIVE and GENERATIVE[name].runs_programs for name in names):
+        require_sandbox()
 
 
 def problems_of(name: str, folder: Path | None, limit: int | None = None) -> list[tuple[str, Problem]]:

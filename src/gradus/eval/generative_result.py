@@ -8,23 +8,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradus.core.statistics import proportion, standard_error, wilson
-from gradus.eval.generative import Problem
+from gradus.eval.generative import PASSES, Problem
 from gradus.eval.task_result import TaskResult
 
 PASS_AT = (1, 10, 100)
-PASSES = "passes"
-"""The verdict of programs, from which pass@k is worked out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer. finish_reason: as the engine has it, "context" where the question left no room; verdicts: 0 or 1."""
+    """One answer.
+
+    finish_reason: as the engine has it, "context" where the question left no room. faults: by judge, None where right.
+    """
 
     text: str
     thinking: str
     finish_reason: str
     num_tokens: int
-    verdicts: dict[str, int]
+    faults: dict[str, str | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Verdicts as 0 or 1 by judge, and why not."""
+        found: dict[str, Any] = {"answer": self.text, "thinking": self.thinking, "finish_reason": self.finish_reason}
+        found |= {"tokens": self.num_tokens, "reasons": [fault for fault in self.faults.values() if fault is not None]}
+        return found | {name: int(fault is None) for name, fault in self.faults.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,8 @@ class GenerativeResult:
         found: dict[str, dict[str, float]] = {}
         for item in self.items:
             n = len(item.answers)
-            for name in item.answers[0].verdicts:
-                right = sum(answer.verdicts[name] for answer in item.answers)
+            for name in item.answers[0].faults:
+                right = sum(answer.faults[name] is None for answer in item.answers)
                 if name != PASSES:
                     found.setdefault(name, {})[item.id] = right / n
                     continue
@@ -82,11 +89,7 @@ class GenerativeResult:
         items = []
         for item in self.items:
             entry: dict[str, Any] = {"id": item.id, "prompt": item.problem.prompt, "reference": item.problem.reference}
-            entry["answers"] = [
-                {"answer": a.text, "thinking": a.thinking, "finish_reason": a.finish_reason, "tokens": a.num_tokens}
-                | a.verdicts
-                for a in item.answers
-            ]
+            entry["answers"] = [answer.to_json() for answer in item.answers]
             if self.contaminated is not None:
                 entry["contaminated"] = item.id in self.contaminated
             items.append(entry | {name: by_id[item.id] for name, by_id in values.items()})

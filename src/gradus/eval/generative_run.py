@@ -6,8 +6,10 @@ stream of its own, so that it does not depend on what else is asked.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from gradus.eval.journal import Journal, begin_together, of_all_processes
 from gradus.train.parallel import World
 
 _JOURNAL_EVERY = 16  # answers
+_NO_ROOM = "the question does not fit into the context"
+_PROGRAMS_AT_ONCE = min(8, os.cpu_count() or 1)
 
 
 def run_generative(
@@ -90,11 +94,12 @@ def _ask(
     """
     fitting = [place for place, request in enumerate(requests) if _fits(engine, request)]
     outside = sorted(set(range(len(requests))) - set(fitting))
-    keep({numbers[p]: Answer("", "", "context", 0, dict.fromkeys(task.judges, 0)) for p in outside})
+    keep({numbers[p]: Answer("", "", "context", 0, dict.fromkeys(task.judges, _NO_ROOM)) for p in outside})
     fresh: dict[int, Reply] = {}
 
     def flush() -> None:
-        keep({numbers[place]: _judged(task, problems[place], reply) for place, reply in fresh.items()})
+        judged = judges.map(lambda place: _judged(task, problems[place], fresh[place]), fresh)
+        keep({numbers[place]: answer for place, answer in zip(fresh, judged, strict=True)})
         fresh.clear()
 
     def take(index: int, reply: Reply) -> None:
@@ -102,8 +107,9 @@ def _ask(
         if len(fresh) >= _JOURNAL_EVERY:
             flush()
 
-    engine.generate([requests[place] for place in fitting], take)
-    flush()
+    with ThreadPoolExecutor(_PROGRAMS_AT_ONCE if task.runs_programs else 1) as judges:
+        engine.generate([requests[place] for place in fitting], take)
+        flush()
 
 
 def _fits(engine: Engine, request: Request) -> bool:
@@ -116,5 +122,5 @@ def _fits(engine: Engine, request: Request) -> bool:
 
 def _judged(task: GenerativeTask, problem: Problem, reply: Reply) -> Answer:
     turn = reply.turn
-    verdicts = {name: int(judge(problem, turn.answer)) for name, judge in task.judges.items()}
-    return Answer(turn.answer, turn.thinking, turn.finish_reason, reply.num_tokens, verdicts)
+    faults = {name: judge(problem, turn.answer) for name, judge in task.judges.items()}
+    return Answer(turn.answer, turn.thinking, turn.finish_reason, reply.num_tokens, faults)

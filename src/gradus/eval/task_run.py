@@ -18,7 +18,7 @@ from gradus.engine.engine import Engine
 from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import CORE, BenchmarkSettings, asked_of, check_tasks
 from gradus.eval.core_metric import core_measures
-from gradus.eval.generative import GENERATIVE
+from gradus.eval.generative import GENERATIVE, check_programs_run
 from gradus.eval.generative_result import Result
 from gradus.eval.generative_run import run_generative
 from gradus.eval.journal import Journal, begin_together
@@ -119,6 +119,7 @@ def run_tasks(
     runs programs and this machine cannot.
     """
     check_tasks(names)
+    check_programs_run(names)
     world = world or World()
     for name in dict.fromkeys(names):
         if name in GENERATIVE:

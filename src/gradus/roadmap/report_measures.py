@@ -180,7 +180,7 @@ def _written_item(item: Mapping[str, Any]) -> dict[str, Any]:
     passed = bool(first["acc"] if "acc" in first else first["passes"])
     return {
         "id": item["id"], "category": "items", "passed": passed, "answer": first["answer"],
-        "thinking": first["thinking"], "reasons": [] if passed else [f"right is: {item['reference']}"],
+        "thinking": first["thinking"], "reasons": [] if passed else first["reasons"],
         "messages": [{"role": "user", "content": item["prompt"]}],
     }  # fmt: skip
 
