@@ -128,6 +128,45 @@ def test_svamp_asks_story_and_question_and_compares_values(folder: Path) -> None
     assert GENERATIVE["svamp"].judges["acc_last"](one, "It costs 51 dollars.") is None
 
 
+def test_aqua_lists_its_options_and_asks_for_a_letter(folder: Path) -> None:
+    row = {"question": "2 + 3?", "options": ["A)4", "B)5", "C)6", "D)7", "E)8"], "correct": "B", "rationale": ""}
+    write(folder, "aqua/test.json", [row])
+    ((key, problem),) = problems_of("aqua", folder)
+    assert (key, problem.reference) == ("test:1", "B")
+    assert problem.prompt == (
+        "2 + 3?\n\nA)4\nB)5\nC)6\nD)7\nE)8\n\n"
+        'Work it out step by step. End with a line "#### X", where X is the letter of the right option.'
+    )
+    fault = GENERATIVE["aqua"].judges["acc"]
+    texts = ("so\n#### B", "#### (B)", "#### B)5", "#### C\n#### B", "#### Because of B", "B", "#### 5")
+    assert [fault(problem, text) is None for text in texts] == [True, True, True, False, False, False, False]
+    assert fault(problem, "#### A") == "A, expected B"
+    write(folder, "aqua/test.json", [row | {"correct": "F"}])
+    with pytest.raises(DataError, match="answer F of 5 options"):
+        problems_of("aqua", folder)
+
+
+def test_mathematics_is_judged_by_the_last_box(folder: Path) -> None:
+    row = {"context": "Half of one?", "answer": "\\frac{1}{2}", "chain_of_thought": "", "category": "algebra"}
+    write(folder, "core_bundle/extra/math.jsonl", [row])
+    ((key, problem),) = problems_of("math", folder)
+    assert (key, problem.reference) == ("1", "\\frac{1}{2}")
+    assert problem.prompt == ("Half of one?\n\nWork it out step by step. Put the final answer into \\boxed{}.")
+    fault = GENERATIVE["math"].judges["acc"]
+    assert fault(problem, "First \\boxed{3}, no: $\\boxed{0.5}$.") is None
+    assert fault(problem, "\\boxed{\\dfrac12}") is None
+    assert fault(problem, "\\boxed{2}") == "2, expected \\frac{1}{2}"
+    assert fault(problem, "It is 1/2.") == "no final answer, expected \\frac{1}{2}"
+
+
+def test_the_published_solutions_of_mathematics_are_right() -> None:
+    rows = published("core_bundle/extra/math.jsonl.gz")
+    problems = problems_of("math", DATA)
+    assert len(rows) == len(problems) == 2460
+    for row, (_, problem) in zip(rows, problems, strict=True):
+        assert GENERATIVE["math"].judges["acc"](problem, row["chain_of_thought"]) is None, row
+
+
 def test_answers_are_judged_and_thinking_is_not(folder: Path) -> None:
     found = run_generative(Scripted(added), "gsm8k", BenchmarkSettings(folder))
     measures = {"tasks": gathered({"gsm8k": found})}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradus.conversation.code_blocks import program_of
-from gradus.conversation.final_answers import gsm8k_answer, last_value, same_value
+from gradus.conversation.final_answers import boxed_answer, gsm8k_answer, last_value, same_value
 from gradus.core.errors import DataError
 from gradus.data import benchmark_rows as rows
 from gradus.data.benchmark_rows import Row
@@ -58,6 +58,9 @@ PASSES = "passes"
 _LIMITS = Limits(seconds=10.0)  # a program that is right takes far less; a slow machine must not decide
 _SHOWN = 200  # characters of what is wrong
 _PROGRAM = "Answer with the whole program in one ```python block."
+_LETTER = re.compile(r"#### \(?([A-E])\b")
+_CHOICE = 'Work it out step by step. End with a line "#### X", where X is the letter of the right option.'
+_BOXED = r"Work it out step by step. Put the final answer into \boxed{}."
 _NUMBER = 'Work it out step by step. End with a line "#### N", where N is the final number.'
 
 
@@ -73,6 +76,20 @@ def svamp(row: Row) -> Problem:
     """Story and question."""
     question, reference = rows.svamp(row)
     return Problem(f"{question}\n\n{_NUMBER}", reference)
+
+
+def aqua(row: Row) -> Problem:
+    """A question and its five options, a line each; the reference is a letter."""
+    listed = "\n".join(row["options"])
+    if row["correct"] not in ("A", "B", "C", "D", "E") or len(row["options"]) != 5:
+        raise ValueError(f"answer {row['correct']} of {len(row['options'])} options")
+    return Problem(f"{row['question']}\n\n{listed}\n\n{_CHOICE}", row["correct"])
+
+
+def math(row: Row) -> Problem:
+    """Rows of the evaluation bundle: a problem of MATH and its final answer."""
+    question, reference = rows.core(row)
+    return Problem(f"{question}\n\n{_BOXED}", reference)
 
 
 def human_eval(row: Row) -> Problem:
@@ -108,6 +125,17 @@ def last_number_fault(problem: Problem, answer: str) -> str | None:
     return _value_fault(last_value(answer), problem)
 
 
+def letter_fault(problem: Problem, answer: str) -> str | None:
+    """The letter behind the first "#### " must be the reference."""
+    found = _LETTER.search(answer)
+    return None if found is not None and found[1] == problem.reference else _other(found and found[1], problem)
+
+
+def boxed_fault(problem: Problem, answer: str) -> str | None:
+    r"""What stands in the last \boxed{} must be the reference, as a number or as text in one spelling."""
+    return _value_fault(boxed_answer(answer), problem)
+
+
 def program_fault(problem: Problem, answer: str) -> str | None:
     """The answer's program must pass the tests. Errors: SandboxError, MissingPackageError."""
     outcome = run_program(f"{problem.before}\n{program_of(answer)}", problem.tests, _LIMITS)
@@ -123,8 +151,10 @@ def _other(found: str | None, problem: Problem) -> str:
 
 
 GENERATIVE: dict[str, GenerativeTask] = {
+    "aqua": GenerativeTask("aqua", aqua, {"acc": letter_fault}, "aqua/test.json"),
     "gsm8k": GenerativeTask("gsm8k", gsm8k, {"acc": gsm8k_answer_fault, "acc_last": last_number_fault}),
     "humaneval": GenerativeTask("humaneval", human_eval, {PASSES: program_fault}, runs_programs=True),
+    "math": GenerativeTask("core_math", math, {"acc": boxed_fault}),
     "mbpp": GenerativeTask("mbpp", mbpp, {PASSES: program_fault}, runs_programs=True),
     "svamp": GenerativeTask("svamp", svamp, {"acc": marked_number_fault, "acc_last": last_number_fault}),
 }
