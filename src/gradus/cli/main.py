@@ -229,6 +229,10 @@ def eval_tasks(
     ] = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="CORE's bundle [core_bundle in the folder].")] = None,
     bos: Annotated[bool, typer.Option("--bos", help="Begin every text with the end-of-text token.")] = False,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each item that is answered.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     corpus: Annotated[
         str | None, typer.Option("--corpus", help="ROADMAP/STAGE of a corpus to look for the items in.")
     ] = None,
@@ -237,13 +241,13 @@ def eval_tasks(
     ] = None,
     home: Home = None,
 ) -> None:
-    """Score benchmarks by log-likelihood, as lm-eval defines them, and CORE."""
+    """Score benchmarks: by log-likelihood, as lm-eval defines them, CORE, and those whose answers are written."""
     from gradus.cli.evaluating import evaluate_tasks
     from gradus.data.benchmarks import benchmarks_folder
     from gradus.eval.benchmarks import BenchmarkSettings
 
     place = benchmarks_folder(str(folder) if folder else None, Path())
-    settings = BenchmarkSettings(place, bundle, limit, bos)
+    settings = BenchmarkSettings(place, bundle, limit, bos, samples, temperature, seed, max_tokens)
     evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 
 
