@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_stages import PROSE, TALK, tokens_of, write_lines
+from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
 
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall
 from gradus.conversation.records import Quarantined
@@ -27,17 +27,8 @@ ROADMAP = (
     PROSE
     + TALK
     + tokens_of(280)
+    + base_of(2)
     + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 1, width = 32, head_dim = 16 }
-context = 128
-horizon = "2 steps"
-batch_tokens = 256
-samples = []
-
 [[stage]]
 name = "chat"
 kind = "sft"
