@@ -138,8 +138,10 @@ def test_an_unknown_model_or_run_names_the_nearest(gradus):
 
 
 def test_ctrl_c_says_how_to_resume(gradus):
+    # What a shell starts in the background ignores the interrupt.
     code = (
-        "import os, signal\nfrom gradus.roadmap.stages import tokenize\n"
+        "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from gradus.roadmap.stages import tokenize\n"
         "def stop(stage, inputs, place): os.kill(os.getpid(), signal.SIGINT)\n"
         "tokenize.run = stop\nfrom gradus.cli.main import main\nmain()"
     )

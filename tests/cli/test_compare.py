@@ -56,3 +56,18 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         compare(tasks, str(tmp_path / "c.json"), tmp_path, as_json=False)
     with pytest.raises(ArtifactError, match='no eval "nobody"'):
         compare(tasks, "nobody", tmp_path, as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"measures": {"a": {"value": "x"}}}', """"tasks.a" holds 'x', expected a number"""),
+        ('{"measures": {"a": {"value": 1, "items": {"q": NaN}}}}', '"tasks.a" holds nan, expected a number'),
+        ('{"suite": "s", "items": [{"id": 1}], "total": {"value": 1}, "categories": {}}', "not as gradus eval probes"),
+        ("[" * 100_000, "cannot be read as JSON"),
+    ],
+)
+def test_a_file_that_only_looks_like_an_evaluation_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=told):
+        compare(str(tmp_path / "a.json"), str(tmp_path / "a.json"), tmp_path, as_json=False)

@@ -85,6 +85,23 @@ def test_the_highest_wins_as_it_is_and_by_the_character_and_the_first_of_equals(
     assert verdicts(item, -3.0, -2.0) == {"acc": {"x": 1}, "acc_norm": {"x": 1}}
 
 
+def test_an_empty_choice_is_never_taken_by_the_character() -> None:
+    one = Continuation([1], [2])
+    assert verdicts(Asked("x", "", ("", "certainly"), (one, one), (0, 9), 1), -1.0, -900.0)["acc_norm"] == {"x": 1}
+
+
+def test_a_model_that_has_diverged_has_a_perplexity() -> None:
+    item = Asked("x", "", ("a",), (Continuation([1], [2]),), (1,), 0)
+    answers = ((Likelihood(-2000.0, False, 1),), (Likelihood(-9000.0, False, 1),))
+    found = [
+        TaskResult("t", "m", ("perplexity",), (item, item), answers, "").measures()["perplexity"],
+        perplexity_measures([Asked(str(n), "", (), (), (1, 4), 0) for n in range(2)], answers)["word_perplexity"],
+    ]
+    for measure in found:
+        assert measure["value"] > 1e300
+        assert all(math.isfinite(measure[key]) for key in ("value", "lower", "upper", "standard_error"))
+
+
 def test_a_context_is_cut_where_it_ends_and_its_last_spaces_belong_to_what_follows(engine: Engine) -> None:
     item = task_items.TextItem((("the cat ", " sat"), ("", "sat")), (" sat", "sat"))
     (found,) = asked([("x", item)], engine.tokenizer)
@@ -190,6 +207,10 @@ def test_mistakes_name_the_task_and_the_file(engine: Engine, folder: Path) -> No
         files_of("piqa", BenchmarkSettings())
     with pytest.raises(DataError, match="CORE: no bundle is set"):
         files_of("core", BenchmarkSettings())
+    for name, file in {"lambada_openai": "lambada/lambada_openai.jsonl", "wikitext2": "wikitext2/test.txt"}.items():
+        (folder / file).write_text("")
+        with pytest.raises(DataError, match=f'task "{name}": no item in its files'):
+            list(run_tasks(engine.model, engine.tokenizer, [name], BenchmarkSettings(folder)))
     (folder / "arc/arc_easy_test.jsonl").write_text('{"id": "a", "question": "?", "choices": ["x"], "gold": 4}\n')
     with pytest.raises(DataError, match=r"arc_easy_test\.jsonl:1: not a row of \"arc_easy\" .*answer 4 of 1 choices"):
         list(run_tasks(engine, ["arc_easy"], BenchmarkSettings(folder)))

@@ -19,7 +19,7 @@ from gradus.posttrain.synthesis.config import TASK_NEEDS
 from gradus.posttrain.synthesis.disjoint import probe_check
 from gradus.posttrain.synthesis.judge import judge_conversation
 from gradus.posttrain.synthesis.material import Material, banks
-from gradus.posttrain.synthesis.synthesize import SynthesisSettings, plain_question, synthesize
+from gradus.posttrain.synthesis.synthesize import SynthesisSettings, plain_question, rejected_lines, synthesize
 from gradus.posttrain.synthesis.tasks import TASKS, draw_brief, forecast
 from gradus.posttrain.synthesis.teacher import Brief, Rejected, read_fields
 from gradus.tools.answers import Answers
@@ -375,6 +375,20 @@ def test_a_runaway_answer_is_rejected_and_stops_nothing(answer):
     with contextlib.suppress(Rejected):
         judge.require_grounded(answer, "")
     assert time.monotonic() - began < 5
+
+
+def test_half_pairs_in_what_a_service_says_lose_no_walk(material, tmp_path):
+    refusal = Fault(status=400, body='{"error": {"message": "no \\ud800 today"}}')
+    with running(lambda body: "{}") as server, Answers(tmp_path / "a.sqlite") as answers:
+        server.faults = [refusal]
+        endpoint = Endpoint(EndpointSettings(base_url=server.base_url, model=MODEL), answers, "test")
+
+        async def go():
+            async with endpoint:
+                return await synthesize(endpoint, material, SynthesisSettings({"think_answer": 1}, 1, tries=1))
+
+        (line, *_) = rejected_lines(asyncio.run(go()).rejected)
+    assert "no ? today" in json.loads(line.encode("utf-8"))["detail"]
 
 
 def test_numbers_must_come_from_the_sources():

@@ -130,7 +130,7 @@ def test_fine_tuning_takes_the_state_over_and_says_so(folder):
     assert [line for line in progress.said if "optimizer state of first after 6 steps taken over (" in line]
     assert warm.manifest.settings["optimizer"]["state"] == "warm"
     fresh = walked(folder, training("first", 6) + chat)["chat"]
-    assert "state" not in fresh.manifest.settings["optimizer"]
+    assert fresh.manifest.settings["optimizer"]["state"] == "fresh"
     assert differ(warm, fresh)
 
 

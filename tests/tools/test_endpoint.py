@@ -462,6 +462,11 @@ def test_a_variable_that_is_not_set_or_holds_no_key_is_told_by_its_name(server, 
         ({"base_url": "host/v1"}, 'found "host/v1"'),
         ({"base_url": "http://example.com/v1", "key_variable": "K"}, "use an https:// address"),
         ({"extra": {"api_key": "x"}}, "looks like a secret"),
+        ({"extra": {"headers": [{"Authorization": "x"}]}}, '"Authorization" looks like a secret'),
+        ({"key_variable": KEY}, "it looks like a key"),
+        ({"key_variable": "gsk_secret0123456789"}, "it looks like a key"),
+        ({"key_variable": "0secret"}, "it looks like a key"),
+        ({"base_url": "http://134744072/v1", "key_variable": "K"}, "use an https:// address"),
         ({"extra": {"stream": True}}, '"stream" is not for extra'),
         ({"key_variable": "K", "key_file": "f"}, "give either key_variable or key_file"),
         ({"budget": 1.0}, "a budget needs input_price and output_price"),
@@ -475,6 +480,14 @@ def test_wrong_settings_are_refused_with_the_fix(changes, text):
     assert text in str(error.value)
     assert "word@" not in str(error.value)
     assert "abc" not in str(error.value)
+
+
+def test_a_key_in_the_wrong_place_is_not_shown_and_schemas_may_name_keys():
+    with pytest.raises(ConfigError) as error:
+        load_settings(EndpointSettings, {"base_url": "https://h/v1", "model": "m", "key_variable": KEY}, "r.toml")
+    assert "secret" not in str(error.value)
+    schema = {"guided_json": {"properties": {"keywords": {"type": "string"}}}}
+    assert EndpointSettings(base_url="https://h/v1", model="m", extra=schema).extra == schema
 
 
 def test_how_it_is_asked_is_no_part_of_what_is_asked():

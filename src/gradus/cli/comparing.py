@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from gradus.roadmap.table import text_table
 
 def compare(first: str, second: str, home: Path, as_json: bool) -> None:
     """Print the table. Errors: ArtifactError or DataError for what is no evaluation, or where nothing is shared."""
-    measures = [named_measures(_results(name, home)) for name in (first, second)]
+    measures = [_sound(name, named_measures(_results(name, home))) for name in (first, second)]
     compared = compare_measures(*measures)
     only = unshared(list(measures[0]), list(measures[1]))
     if not compared:
@@ -60,13 +61,28 @@ def _results(name: str, home: Path) -> Mapping[str, Any]:
         return resolve_stage(name, home, "eval").results
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); give what gradus eval wrote with --json") from error
     if isinstance(record, dict) and isinstance(record.get("measures"), dict):
         return {"tasks": record["measures"]}
     if isinstance(record, dict) and isinstance(record.get("items"), list) and isinstance(record.get("suite"), str):
-        return {"probes": {record["suite"]: _suite_measures(record)}}
+        try:
+            return {"probes": {record["suite"]: _suite_measures(record)}}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{path}: not as gradus eval probes --json writes it ({type(error).__name__}: {error})"
+            ) from error
     raise DataError(f"{path}: no evaluation; give a file that gradus eval wrote with --json, or ROADMAP/STAGE")
+
+
+def _sound(name: str, measures: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The measures. Errors: DataError for a value that is no number."""
+    for key, measure in measures.items():
+        items = measure.get("items")
+        for value in [measure["value"], *(items.values() if isinstance(items, Mapping) else ())]:
+            if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+                raise DataError(f'{name}: "{key}" holds {value!r}, expected a number; evaluate again')
+    return measures
 
 
 def _suite_measures(record: Mapping[str, Any]) -> dict[str, Any]:

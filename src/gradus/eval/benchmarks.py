@@ -93,21 +93,28 @@ def asked_of(
 ) -> Iterator[tuple[str, tuple[Measure, ...], list[Asked]]]:
     """(name, what is measured, items) of a task by log-likelihood; of CORE its 22 tasks as "core.<task>".
 
-    Errors: DataError.
+    Errors: DataError, also where files hold no item.
     """
     if name == WIKITEXT:
-        yield name, ("document_perplexity",), asked_documents(_wikitext(settings), tokenizer, context)
+        documents = asked_documents(_wikitext(settings), tokenizer, context)
+        yield name, ("document_perplexity",), _some(name, documents)
         return
     if name != CORE:
         items = task_items_of(name, settings.folder, settings.limit)
-        yield name, TASKS[name].measures, asked(items, tokenizer, settings.bos)
+        yield name, TASKS[name].measures, _some(name, asked(items, tokenizer, settings.bos))
         return
     bundle = _bundle(settings)
     for task in CORE_TASKS:
         rows = [row for _, row in json_rows(core_file(task, bundle))]
-        items_of_core = core_asked(task, rows, tokenizer, settings.limit)
+        items_of_core = _some(f"{CORE}.{task}", core_asked(task, rows, tokenizer, settings.limit))
         wanted: Measure = "acc_greedy" if len(items_of_core[0].question) == 1 else "acc_mean"
         yield f"{CORE}.{task}", (wanted,), items_of_core
+
+
+def _some(name: str, items: list[Asked]) -> list[Asked]:
+    if not items:
+        raise DataError(f'task "{name}": no item in its files; fetch them again')
+    return items
 
 
 def _wikitext(settings: BenchmarkSettings) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ def perplexity_measures(items: Sequence[Asked], answers: Sequence[Sequence[Likel
     measures = {}
     for name, counts in units.items():
         mean, error = _ratio(nats, counts)
-        measures[f"{name}_perplexity"] = _measure(mean, error, sum(counts), math.exp, math.exp(mean))
+        measures[f"{name}_perplexity"] = _measure(mean, error, sum(counts), exp_nats, exp_nats(mean))
     mean, error = _ratio(nats, units["byte"])
     bits = 1 / math.log(2)
     measures["bits_per_byte"] = _measure(mean, error, sum(units["byte"]), lambda nats: nats * bits, bits)
@@ -72,6 +73,11 @@ def perplexity_measures(items: Sequence[Asked], answers: Sequence[Sequence[Likel
     scale = len(items) / sum(units["byte"])
     paired = {item.id: value * scale for item, value in zip(items, nats, strict=True)}
     return {name: measure | {"items": paired} for name, measure in measures.items()}
+
+
+def exp_nats(nats: float) -> float:
+    """exp, at most about the largest number there is: the perplexity of a model that has diverged."""
+    return math.exp(min(nats, 709.0))
 
 
 def _ratio(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
@@ -88,6 +94,6 @@ def _measure(mean: float, error: float, n: int, shown: Any, slope: float) -> dic
         "n": n,
         "lower": shown(mean - Z95 * error),
         "upper": shown(mean + Z95 * error),
-        "standard_error": slope * error,
+        "standard_error": min(slope * error, sys.float_info.max),
         "lower_is_better": True,
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gradus.core.statistics import Z95, clustered_standard_error, proportion, standard_error
 from gradus.eval.asked import Asked, Likelihood
-from gradus.eval.perplexity import perplexity_measures
+from gradus.eval.perplexity import exp_nats, perplexity_measures
 from gradus.eval.tasks import Measure
 
 
@@ -22,7 +23,8 @@ def _acc(item: Asked, answers: Sequence[Likelihood]) -> bool:
 
 
 def _acc_norm(item: Asked, answers: Sequence[Likelihood]) -> bool:
-    scores = [a.logp / length for a, length in zip(answers, item.lengths, strict=True)]
+    # An empty choice is never taken, as numpy's division by 0 has it in lm-eval.
+    scores = [a.logp / length if length else -math.inf for a, length in zip(answers, item.lengths, strict=True)]
     return _first_of_the_highest(scores) == item.gold
 
 
@@ -97,13 +99,13 @@ class TaskResult:
         nats = [-answers[0].logp for answers in self.answers]
         items = {item.id: value for item, value in zip(self.items, nats, strict=True)}
         mean, error = sum(nats) / len(nats), standard_error(nats)
-        value = math.exp(mean)
+        value = exp_nats(mean)
         return {
             "value": value,
             "n": len(nats),
-            "lower": math.exp(mean - Z95 * error),
-            "upper": math.exp(mean + Z95 * error),
-            "standard_error": value * error,
+            "lower": exp_nats(mean - Z95 * error),
+            "upper": exp_nats(mean + Z95 * error),
+            "standard_error": min(value * error, sys.float_info.max),
             "lower_is_better": True,
             "items": items,
         }

@@ -7,6 +7,8 @@ patience, prices, budget) is not: it may be changed between two walks, and answe
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Iterator
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -17,6 +19,7 @@ from gradus.core.settings import Settings
 PER_PRICE = 1_000_000  # tokens
 # Set by us; in `extra` they would say something else than the settings do.
 _OURS = ("model", "messages", "tools", "stream", "n", "temperature", "max_tokens", "max_completion_tokens")
+_KEY = re.compile(r"(?:sk|hf|gsk|xai|nvapi)_(?=.*\d)|(?=.*[a-z])(?=.*\d)[A-Za-z0-9]{24}")
 _SECRET_WORDS = ("key", "authorization", "password", "secret", "credential")
 
 
@@ -40,7 +43,7 @@ class EndpointSettings(Settings):
     max_tokens: int = Field(default=4096, ge=1)
     limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra: dict[str, Any] = Field(default_factory=dict)
-    key_variable: str | None = Field(default=None, exclude=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key_variable: str | None = Field(default=None, exclude=True)
     key_file: str | None = Field(default=None, exclude=True)
     concurrency: int = Field(default=16, ge=1, le=1024, exclude=True)
     timeout_seconds: float = Field(default=180.0, gt=0.0, exclude=True)
@@ -69,8 +72,9 @@ class EndpointSettings(Settings):
     @field_validator("key_variable")
     @classmethod
     def _names_no_key(cls, name: str | None) -> str | None:
-        if name is not None and name.startswith(("sk_", "hf_")) and any(c.isdigit() for c in name):
-            raise ValueError("this looks like a key; write the name of the environment variable that holds it")
+        # Not shown: what stands there may be the key.
+        if name is not None and (not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or _KEY.match(name)):
+            raise ValueError("no name of a variable; it looks like a key: write the name of the variable that holds it")
         return name
 
     @field_validator("extra")
@@ -79,6 +83,7 @@ class EndpointSettings(Settings):
         for name in extra:
             if name in _OURS:
                 raise ValueError(f'"{name}" is not for extra; it is a setting of its own, or not for you to set')
+        for name in [*extra, *_names_of_texts(extra)]:
             if any(word in name.casefold() for word in _SECRET_WORDS):
                 raise ValueError(f'"{name}" looks like a secret; keys go into key_variable or key_file')
         return extra
@@ -105,10 +110,19 @@ class EndpointSettings(Settings):
         return (plain + output_tokens * self.output_price) / PER_PRICE
 
 
+def _names_of_texts(value: Any) -> Iterator[str]:
+    """What texts in a table, and in the tables in it, are called."""
+    if isinstance(value, dict):
+        yield from (name for name, entry in value.items() if isinstance(entry, str))
+    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _names_of_texts(entry)
+
+
 def _is_private(host: str) -> bool:
     """Whether an address is of this machine or of a network of one's own."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return "." not in host or host.endswith((".local", ".internal", ".localhost"))
+        # A name of one word; a number is an address written in another way.
+        return ("." not in host and not host[:1].isdigit()) or host.endswith((".local", ".internal", ".localhost"))
     return address.is_private or address.is_loopback

@@ -197,4 +197,6 @@ def question_text(row: Conversation) -> str:
 def rejected_lines(rejected: Sequence[RejectedTry]) -> Iterator[str]:
     """As JSON lines, for the file that an artifact keeps them in."""
     for one in rejected:
-        yield json.dumps(one.to_json(), ensure_ascii=False) + "\n"
+        # What a service says, in an error or between escapes, may hold half pairs, which no file takes.
+        text = json.dumps(one.to_json(), ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
+        yield text + "\n"

@@ -157,6 +157,7 @@ def _prompts(
 ) -> tuple[list[PairPrompt], Counter[str]]:
     """Prompts evenly spread over the pool's training side, so that every kind of row is asked; why others are not."""
     from gradus.data.pool import read_pool
+    from gradus.eval.tasks import evenly_spread
     from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.posttrain.synthesis.disjoint import probe_check, probes_in
     from gradus.posttrain.synthesis.synthesize import question_text
@@ -173,9 +174,8 @@ def _prompts(
             skipped["foreign_tool"] += 1
         else:
             fitting.append(row)
-    number = min(settings.num_prompts, len(fitting))
-    chosen = [fitting[place * len(fitting) // number] for place in range(number)]
-    return [prompt_from_conversation(row) for row in chosen], skipped
+    chosen = evenly_spread(len(fitting), settings.num_prompts)
+    return [prompt_from_conversation(fitting[number]) for number in chosen], skipped
 
 
 def _own_answers(
