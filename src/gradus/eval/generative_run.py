@@ -20,12 +20,12 @@ from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
 from gradus.eval.benchmarks import BenchmarkSettings
 from gradus.eval.generative import GENERATIVE, GenerativeTask, Problem, problems_of
-from gradus.eval.generative_result import Answer, Answered, GenerativeResult
+from gradus.eval.generative_result import NO_ROOM, Answer, Answered, GenerativeResult
 from gradus.eval.journal import Journal, begin_together, of_all_processes
 from gradus.train.parallel import World
 
 _JOURNAL_EVERY = 16  # answers
-_NO_ROOM = "the question does not fit into the context"
+_DOES_NOT_FIT = "the question does not fit into the context"
 _PROGRAMS_AT_ONCE = min(8, os.cpu_count() or 1)
 
 
@@ -94,7 +94,7 @@ def _ask(
     """
     fitting = [place for place, request in enumerate(requests) if _fits(engine, request)]
     outside = sorted(set(range(len(requests))) - set(fitting))
-    keep({numbers[p]: Answer("", "", "context", 0, dict.fromkeys(task.judges, _NO_ROOM)) for p in outside})
+    keep({numbers[p]: Answer("", "", NO_ROOM, 0, dict.fromkeys(task.judges, _DOES_NOT_FIT)) for p in outside})
     fresh: dict[int, Reply] = {}
 
     def flush() -> None:
