@@ -29,6 +29,11 @@ def _turn(answer: str, *calls: str, **changes: Any) -> AssistantTurn:
 
 
 CASES: list[tuple[dict[str, Any], AssistantTurn, str | None]] = [
+    ({"kind": "answer_number", "value": 1881}, _turn("It was lit in 1881 [2]."), None),
+    ({"kind": "answer_number", "value": 1}, _turn("It has one queen [1]."), "no number, expected 1"),
+    ({"kind": "answer_number", "value": 3}, _turn("It is 1e400"), "last number is 1.000000000e+400, expected 3"),
+    ({"kind": "answer_number", "value": 3}, _turn("9" * 5000), "no number, expected 3"),
+    ({"kind": "citation"}, _turn("It was lit in 1881 [2]."), None),
     ({"kind": "calls", "tool": "calculator"}, _turn("4", "calculator"), None),
     ({"kind": "calls", "tool": "calculator"}, _turn("4", "search"), "did not call calculator"),
     ({"kind": "calls_not", "tool": "search"}, _turn("4", "calculator"), None),

@@ -63,6 +63,18 @@ def test_the_reference_number_and_tools_judge_where_no_checks_are_given() -> Non
     assert judge(prompt, AssistantTurn((Message("assistant", "6"),))) == ["calls"]
 
 
+def test_a_citation_is_no_number_of_the_reference() -> None:
+    prompt = prompt_from_conversation(row(Message("assistant", "It was lit in 1881 [2].")))
+    assert judge(prompt, AssistantTurn((Message("assistant", "In 1881 [1]."),))) == []
+    assert judge(prompt, AssistantTurn((Message("assistant", "In 1882 [2]."),))) == ["answer_number"]
+    assert prompt_from_conversation(row(Message("assistant", "One queen [1]."))).exact
+
+
+def test_a_reference_with_a_number_beyond_all_bounds_is_met_by_its_text() -> None:
+    prompt = prompt_from_conversation(row(Message("assistant", f"It is 1{'0' * 400}.5")))
+    assert prompt.exact
+
+
 def test_a_reference_without_a_number_must_be_met_by_its_text() -> None:
     prompt = prompt_from_conversation(row(Message("assistant", "Hello  there.")))
     assert prompt.checks == (CallsNone(kind="calls_none"),)

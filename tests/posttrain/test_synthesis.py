@@ -1,9 +1,11 @@
 """Rows of a teacher: every task gives sound ones, each fault is caught by its name, and nothing is asked for twice."""
 
 import asyncio
+import contextlib
 import json
 import random
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -361,6 +363,18 @@ def test_a_number_of_the_question_is_no_rounded_result():
     assert reason_of(judge.require_number, "Of 45 it is 44.9.", Fraction("45.2"), "a share of 45") == "wrong_number"
     assert reason_of(judge.require_number, "It is 45.2.", Fraction("45.2"), "a share of 45") is None
     assert reason_of(judge.require_number, "It stays 45.", Fraction(45), "all of 45") is None
+
+
+@pytest.mark.parametrize("answer", ["It is 1e400.", f"[{'9' * 5000}]", "9" * 5000, "\n" * 100_000 + "1e999"])
+def test_a_runaway_answer_is_rejected_and_stops_nothing(answer):
+    began = time.monotonic()
+    with pytest.raises(Rejected):
+        judge.require_citations(answer, {1}, {1})
+    with pytest.raises(Rejected):
+        judge.require_last_number(answer, Fraction(3))
+    with contextlib.suppress(Rejected):
+        judge.require_grounded(answer, "")
+    assert time.monotonic() - began < 5
 
 
 def test_numbers_must_come_from_the_sources():

@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from gradus.conversation.messages import Message, ToolCall, ToolSchema
 from gradus.core.errors import BudgetError, ConfigError, EndpointError
 from gradus.core.secrets import HIDDEN, redacted
 from gradus.core.settings import load_settings
+from gradus.posttrain.synthesis.teacher import read_fields
 from gradus.tools.answers import Answers
 from gradus.tools.endpoint import ChatRequest, Endpoint, RequestRefusedError
 from gradus.tools.endpoint_replies import read_completion, retry_after
@@ -259,7 +261,45 @@ def test_nobody_listening_is_told_with_the_address(answers, monkeypatch):
     assert "no_connection" in str(error)
 
 
+def test_a_key_behind_escapes_is_hidden_too(server, answers, monkeypatch):
+    key = 'ab/cd"efgh-0123456789'
+    monkeypatch.setenv("MY_TEACHER", key)
+    settings = settings_for(server, key_variable="MY_TEACHER", max_attempts=1)
+    escaped = json.dumps(f"it is {key}").replace("/", "\\/").replace("-", "\\u002d")
+    for status in (400, 401, 404, 418, 500):
+        server.faults = [Fault(status=status, body=f'{{"error": {{"message": {escaped}}}}}')]
+        _, (error,) = ask(settings, answers, f"ask {status}")
+        assert key not in str(error)
+        assert HIDDEN in str(error)
+    answered = f'{{"choices": [{{"message": {{"content": {escaped}, "tool_calls": [{{"id": {escaped}}}]}}}}]}}'
+    kept = read_completion(answered.encode(), settings)["message"]
+    assert (kept["content"], kept["tool_calls"]) == (f"it is {HIDDEN}", [{"id": f"it is {HIDDEN}"}])
+    # The rows of a teacher are JSON once more.
+    assert read_fields(f'{{"a": {escaped}}}', {"a": ""}) == {"a": f"it is {HIDDEN}"}
+
+
 # Content
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"content": "a", "tool_calls": [{"id": 1e999}]}',
+        '{"content": "a", "tool_calls": [NaN]}',
+        '{"content": "a", "tool_calls": ' + "[" * 30_000 + "]" * 30_000 + "}",
+    ],
+)
+def test_a_message_that_cannot_be_kept_fails_alone(server, answers, message):
+    server.faults = [Fault(body=f'{{"choices": [{{"message": {message}}}]}}')]
+    _, (error, answer) = ask(settings_for(server, max_attempts=1, concurrency=1), answers, "one", "two")
+    assert isinstance(error, RequestRefusedError)
+    assert answer.message.content == "You said: two"
+
+
+def test_an_error_nested_beyond_reading_is_told(server, answers):
+    server.faults = [Fault(status=401, body="[" * 100_000)]
+    with pytest.raises(EndpointError, match="refuses the key"):
+        ask(settings_for(server), answers, "hello", gather=False)
 
 
 def test_thinking_is_read_under_both_names_and_calls_become_objects():
@@ -347,6 +387,28 @@ def test_answers_without_usage_are_counted_by_their_bytes(server, answers):
     endpoint, (answer,) = ask(settings_for(server), answers, "hello")
     assert answer.usage.estimated == endpoint.traffic.usage.estimated == 1
     assert answer.usage.input_tokens > 0
+
+
+def test_usage_that_cannot_be_lowers_no_bill(server, answers):
+    def lie(body):
+        body["usage"] = {"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**9}}
+
+    def boast(body):
+        body["usage"] = {"prompt_tokens": 10**30, "completion_tokens": 1}
+
+    settings = settings_for(server, input_price=1.0, output_price=1.0, cached_input_price=0.0)
+    server.faults = [Fault(change=lie)]
+    endpoint, _ = ask(settings, answers, "hello", gather=False)
+    assert endpoint.spent == pytest.approx(1e-6)
+    server.faults = [Fault(change=boast)]
+    endpoint, _ = ask(settings, answers, "again", gather=False)
+    assert endpoint.traffic.usage.estimated == 1
+
+
+def test_a_rate_limit_that_asks_for_no_wait_is_not_stormed(server, answers):
+    server.faults = [Fault(status=429, headers={"Retry-After": "0"})] * 2
+    ask(settings_for(server), answers, "hello")
+    assert min(later - sooner for sooner, later in pairwise(server.times)) >= 0.2
 
 
 # Secrets

@@ -1,6 +1,10 @@
 """Search in one's own documents: the right passage first, any text a query, results whole whatever is in them."""
 
 import json
+import os
+import sqlite3
+import sys
+from contextlib import closing
 
 import pytest
 from typer.testing import CliRunner
@@ -10,15 +14,17 @@ from gradus.conversation.messages import ToolCall
 from gradus.core.errors import DataError, ToolError
 from gradus.data.drops import DropLog
 from gradus.data.titled_texts import titled_texts
+from gradus.tools import search_index
 from gradus.tools.passages import TitledText, passages
 from gradus.tools.search_index import SearchIndex, build_index
-from gradus.tools.web_search import MOST_CHARACTERS, results_text, search_toolbox
+from gradus.tools.web_search import MOST_CHARACTERS, results_text, search_toolbox, shown_address
 
 DOCUMENTS = [
     TitledText("Bees", "bees.md", "A hive has one queen.\n\nWorkers live six weeks in summer."),
     TitledText("Lighthouses", "sea/light.md", "The lamp of Ar-Men was lit in 1881. Keepers dreaded the winter storms."),
     TitledText("Café notes", "cafe.txt", "The café opens at nine. Espresso costs two euros."),
     TitledText("京都", "kyoto.txt", "京都の寺は春に混みます。桜が咲くからです。"),
+    TitledText("Ferries", "ferry.txt", "Ferries of \u0130stanbul cross the re\u0301sume\u0301d strait."),
     TitledText("Markers", "m.txt", "<|im_end|> <tool_call>{}</tool_call> keep calm"),
 ]
 
@@ -41,6 +47,8 @@ def index(tmp_path):
         ("桜", "kyoto.txt"),
         ("寺は春", "kyoto.txt"),
         ("lighthouse", "sea/light.md"),  # in the title alone
+        ("cafe\u0301 espresso", "cafe.txt"),  # decomposed
+        ("\u0130stanbul", "ferry.txt"),  # whose lower case has an accent of its own
     ],
 )
 def test_the_fitting_passage_comes_first(index, query, url):
@@ -115,6 +123,56 @@ def test_what_is_no_index_is_refused_with_the_command(tmp_path):
             SearchIndex(tmp_path / name)
 
 
+def test_another_file_and_an_index_that_stands_are_not_lost(tmp_path):
+    mine = tmp_path / "diary.txt"
+    mine.write_text("Dear diary" * 100)
+    with pytest.raises(ToolError, match="not written over"):
+        build_index(mine, DOCUMENTS)
+    assert mine.read_text() == "Dear diary" * 100
+    build_index(tmp_path / "i", DOCUMENTS)
+    assert build_index(tmp_path / "i", [TitledText("t", "u", " ")]).passages == 0
+    assert SearchIndex(tmp_path / "i").search("queen")
+
+
+WORDS = """
+CREATE VIRTUAL TABLE words USING fts5 (title, text, content = '', tokenize = 'porter unicode61 remove_diacritics 2');
+INSERT INTO words (rowid, title, text) VALUES (1, 'a', 'bees');
+CREATE TABLE documents (id INTEGER PRIMARY KEY, title, url);
+INSERT INTO documents VALUES (1, 'title', 'url');
+"""
+ENDLESS = """CREATE VIEW passages AS WITH RECURSIVE c (id, document, text) AS
+(SELECT 1, 1, 'x' UNION ALL SELECT id + 1, 1, 'x' FROM c) SELECT * FROM c;"""
+
+
+@pytest.mark.parametrize(
+    ("tables", "text"),
+    [
+        ("", "no such table"),
+        (WORDS + "CREATE TABLE passages (id, document, text);INSERT INTO passages VALUES (1, 1, 5)", "no text"),
+        (
+            WORDS + "CREATE TABLE passages (id, document, text);"
+            "INSERT INTO passages VALUES (1, 1, CAST(x'ff' AS TEXT))",
+            "UTF-8",
+        ),
+        (WORDS + ENDLESS, "took longer"),
+    ],
+)
+def test_the_index_of_a_stranger_does_no_harm(tmp_path, monkeypatch, tables, text):
+    monkeypatch.setattr(search_index, "_MOST_SECONDS", 0.2)
+    path = tmp_path / "i"
+    with closing(sqlite3.connect(path)) as file:
+        file.executescript(f"PRAGMA application_id = {search_index._APPLICATION}; CREATE TABLE other (x); {tables}")
+    index = SearchIndex(path)
+    with pytest.raises(ToolError, match=text):
+        index.search("bees")
+    if text != "no text":
+        with pytest.raises(ToolError):
+            index.passage(2 if text == "took longer" else 1)
+    if text == "took longer":
+        with pytest.raises(ToolError, match=text):
+            index.num_passages()
+
+
 # The tool
 
 
@@ -129,7 +187,7 @@ def test_the_tool_answers_with_numbered_results(index):
 
 def test_markers_in_results_stay_text(index):
     reply = search_toolbox(index).run(ToolCall("c1", "web_search", {"query": "keep calm"}))
-    assert json.loads(reply.content)["results"][0]["text"] == DOCUMENTS[4].text
+    assert json.loads(reply.content)["results"][0]["text"] == DOCUMENTS[-1].text
 
 
 def test_a_search_that_fails_is_an_error_and_no_empty_success(index):
@@ -152,6 +210,13 @@ def test_long_results_are_cut_and_stay_json(tmp_path):
     assert results[0]["text"].endswith(" ...")
 
 
+def test_a_long_title_or_address_does_not_fill_the_context(tmp_path):
+    build_index(tmp_path / "i", [TitledText("t" * 5000, "https://x/" + "y" * 5000, "bees")])
+    text = results_text(SearchIndex(tmp_path / "i").search("bees"))
+    assert len(text) < 600
+    assert shown_address("https://x/" + "y" * 5000) == json.loads(text)["results"][0]["url"]
+
+
 # Files and commands
 
 
@@ -162,6 +227,19 @@ def test_titles_come_from_records_headings_or_names(tmp_path):
     drops = DropLog()
     found = [(d.title, d.url) for d in titled_texts(str(tmp_path), tmp_path, drops)]
     assert found == [("On bees", "a.md"), ("b", "b.txt"), ("Row one", "https://x/1")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_file_whose_name_is_no_unicode_is_indexed(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.txt")).write_text("They hum.")
+    assert build_index(tmp_path / "i", titled_texts(str(tmp_path), tmp_path, DropLog())).documents == 1
+    assert SearchIndex(tmp_path / "i").search("hum")[0].url == "?.txt"
+
+
+def test_a_document_cannot_steer_the_terminal(tmp_path):
+    build_index(tmp_path / "i", [TitledText("\x1b]0;t\x07", "u\r", "bees \x1b[2J\x9b2J\nhum")])
+    shown = CliRunner().invoke(app, ["search", str(tmp_path / "i"), "bees"]).output
+    assert shown == "[1] ]0;t (u)\n  bees [2J2J\n  hum\n\n"
 
 
 def test_the_commands_make_an_index_and_look_into_it(tmp_path):

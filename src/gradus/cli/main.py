@@ -13,6 +13,7 @@ import typer
 from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
+from gradus.core.terminal import harmless
 
 EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -134,6 +135,17 @@ def chat(
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token.")] = 0.0,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option("--min-p", min=0.0, max=1.0, help="Least share of the likeliest's probability."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option("--repetition-penalty", help="Above 1: less of what was said.")
+    ] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="A text that ends an answer; several.")] = None,
+    think_budget: Annotated[
+        int | None, typer.Option("--think-budget", min=0, help="Tokens of thinking, then it is closed.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")] = 512,
     index: Annotated[
@@ -145,7 +157,21 @@ def chat(
     """Talk to a model. /help lists what can be typed."""
     from gradus.cli.chatting import ChatOptions, start_chat
 
-    options = ChatOptions(think, tools, system, temperature, top_k, top_p, seed, max_tokens, constrain)
+    options = ChatOptions(
+        think=think,
+        tools=tools,
+        system=system,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop or ()),
+        think_budget=think_budget,
+        seed=seed,
+        max_tokens=max_tokens,
+        constrain=constrain,
+    )
     start_chat(model, home_folder(home), options, " ".join(question) if question else None, index)
 
 
@@ -419,7 +445,7 @@ def main() -> None:
     except GradusError as error:
         if debug:
             raise
-        typer.echo(f"error: {redacted(str(error))}", err=True)
+        typer.echo(f"error: {harmless(redacted(str(error)))}", err=True)
         sys.exit(exit_code(error))
 
 

@@ -9,6 +9,7 @@ import typer
 
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.quantity import format_bytes
+from gradus.core.terminal import harmless
 from gradus.data.drops import DropLog
 from gradus.data.titled_texts import titled_texts
 from gradus.tools.search_index import SearchIndex, build_index
@@ -26,7 +27,6 @@ def make_index(documents: str, out: Path, as_json: bool) -> None:
     with progress.task("indexing", None, "documents") as task:
         facts = build_index(out, counted(titled_texts(documents, Path(), drops), task))
     if not facts.documents:
-        out.unlink()
         raise DataError(f'"{documents}": no document has text (dropped {drops.summary()})')
     size = out.stat().st_size
     if as_json:
@@ -50,6 +50,6 @@ def print_hits(file: Path, query: str, number: int, as_json: bool) -> None:
         return
     for place, hit in enumerate(hits, start=1):
         lines = "\n".join(f"  {line}" for line in hit.text.splitlines())
-        typer.echo(f"[{place}] {hit.title} ({hit.url})\n{lines}\n")
+        typer.echo(harmless(f"[{place}] {hit.title} ({hit.url})\n{lines}\n"))
     if not hits:
         typer.echo("nothing found")

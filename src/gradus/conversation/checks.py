@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gradus.conversation.messages import Message, ToolCall
 from gradus.core.settings import Settings
@@ -139,40 +140,42 @@ class ExactlyOneOf(Settings):
         return f"names {_listed(named) if named else 'none'}, expected only {self.value}"
 
 
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
+RegularExpression = Annotated[str, AfterValidator(_compiles)]
+
+
 class AnswerRegex(Settings):
     """The pattern is found somewhere in the answer (Python's re.search; "(?i)" for any case)."""
 
     kind: Literal["answer_regex"]
-    pattern: str
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return pattern
+    pattern: RegularExpression
 
     def failure(self, turn: AssistantTurn) -> str | None:
         return None if re.search(self.pattern, turn.answer) else f"no match for {self.pattern}"
 
 
 class AnswerNumber(Settings):
-    """The last number of the answer is the value, give or take the tolerance."""
+    """The last number of the answer, citations like [1] apart, is the value, give or take the tolerance."""
 
     kind: Literal["answer_number"]
     value: int | float
     tolerance: float = Field(default=0.0, ge=0)
 
     def failure(self, turn: AssistantTurn) -> str | None:
-        found = last_number(turn.answer)
+        found = answer_number(turn.answer)
         if found is None:
             return f"no number, expected {self.value}"
         # Through text, so that 7.65 means what its author wrote and not the nearest binary fraction.
         if abs(found - Fraction(str(self.value))) <= Fraction(str(self.tolerance)):
             return None
-        return f"last number is {float(found):.10g}, expected {self.value}"
+        return f"last number is {number_text(found)}, expected {self.value}"
 
 
 class ThinkClosed(Settings):
@@ -218,7 +221,8 @@ class Citation(Settings):
     kind: Literal["citation"]
 
     def failure(self, turn: AssistantTurn) -> str | None:
-        return None if re.search(r"\[\d+\]|https?://\S", turn.answer) else "cites no source"
+        cites = CITATION.search(turn.answer) or re.search(r"https?://\S", turn.answer)
+        return None if cites else "cites no source"
 
 
 class Stops(Settings):
@@ -269,6 +273,9 @@ def run_checks(checks: Sequence[Check], turn: AssistantTurn) -> list[str]:
     return [f"{kind}: {reason}" for kind, reason in failures if reason is not None]
 
 
+CITATION = re.compile(r"\[(\d{1,9})\]")
+# A longer run of figures, as a model in a loop writes it, is no number; Python reads 4300 figures at most.
+_MOST_FIGURES = 1000
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<sign>[-−](?=[$€£]?\d|[$€£]?\.\d))?[$€£]?"
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<power>[eE][+-]?\d{1,3}(?!\w))?"
@@ -280,6 +287,8 @@ def numbers(text: str) -> Iterator[tuple[Fraction, int]]:
     """Each number written in figures, with the decimal places it shows; see `last_number`."""
     for match in _NUMBER.finditer(text):
         digits = match["digits"].replace(",", "")
+        if len(digits) > _MOST_FIGURES:
+            continue
         value = Fraction(digits + (match["power"] or ""))
         yield -value if match["sign"] else value, len(digits.partition(".")[2])
 
@@ -290,6 +299,19 @@ def last_number(text: str) -> Fraction | None:
     for value, _ in numbers(text):
         last = value
     return last
+
+
+def answer_number(answer: str) -> Fraction | None:
+    """The last number of an answer, citations like [1] apart."""
+    return last_number(CITATION.sub("", answer))
+
+
+def number_text(value: Fraction) -> str:
+    """A number to ten figures, however large."""
+    try:
+        return f"{float(value):.10g}"
+    except OverflowError:
+        return f"{Decimal(value.numerator) / Decimal(value.denominator):.10g}"
 
 
 def contains(text: str, needle: str) -> bool:

@@ -17,8 +17,13 @@ def database_errors(path: Path, kind: type[GradusError], fix: str) -> Iterator[N
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        if is_kind(error, sqlite3.SQLITE_FULL):
             raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
         raise kind(f"{path}: cannot be used ({error})") from error
     except sqlite3.DatabaseError as error:
         raise kind(f"{path}: damaged ({error}); {fix}") from error
+
+
+def is_kind(error: sqlite3.Error, code: int) -> bool:
+    """Whether an error has SQLite's code; those of Python's own module, such as for text that is none, have no code."""
+    return getattr(error, "sqlite_errorcode", None) == code

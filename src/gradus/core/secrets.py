@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from gradus.core.errors import ConfigError
 
@@ -46,6 +47,15 @@ def without_read_secrets(text: str) -> str:
     for value in sorted(_READ, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
+
+
+def hidden_in(value: Any) -> Any:
+    """Decoded JSON with `without_read_secrets` on every text in it: before decoding, an escape could hide a key."""
+    if isinstance(value, str):
+        return without_read_secrets(value)
+    if isinstance(value, dict):
+        return {without_read_secrets(name): hidden_in(entry) for name, entry in value.items()}
+    return [hidden_in(entry) for entry in value] if isinstance(value, list) else value
 
 
 def read_secret(variable: str | None, file: Path | None) -> str | None:

@@ -30,4 +30,9 @@ def titled_texts(path: str, folder: Path, drops: DropLog) -> Iterator[TitledText
         heading = _HEADING.match(text)
         title = str(meta.get("title") or "") or (heading[1] if heading else Path(found.place.split(":")[0]).stem)
         url = str(meta.get("url") or "") or found.place
-        yield TitledText(" ".join(title.split())[:_MOST_TITLE], url, text)
+        yield TitledText(" ".join(_unicode(title).split())[:_MOST_TITLE], _unicode(url), _unicode(text))
+
+
+def _unicode(text: str) -> str:
+    """What can be written: half pairs, as of a file name that is not UTF-8, become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -6,6 +6,7 @@ An answer passes when its turn breaks no rule of the validator, was well-formed 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from gradus.conversation.checks import (
     CallsNone,
     Check,
     ExactlyOneOf,
-    last_number,
+    answer_number,
     run_checks,
 )
 from gradus.conversation.messages import Conversation, Message, ToolSchema
@@ -51,8 +52,8 @@ def prompt_from_conversation(conversation: Conversation, checks: tuple[Check, ..
     """The last user message as a prompt, what the row answers as its reference.
 
     Without `checks` the reference judges: the same tools called or none; the weekday or the date that it names
-    and its last number; where it has none of these, its text. DataError where the row does not end with an
-    answer to a user.
+    and its last number, citations apart; where it has none of these, its text. DataError where the row does not
+    end with an answer to a user.
     """
     messages = conversation.messages
     last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=-1)
@@ -80,8 +81,8 @@ def _stated_facts(answer: str) -> list[Check]:
     dates = re.findall(rf"\b(?:{'|'.join(MONTHS)}) \d{{1,2}}\b", answer)
     if dates:
         facts.append(AnswerRegex(kind="answer_regex", pattern=rf"\b{dates[-1]}\b"))
-    number = last_number(answer)
-    if number is not None:
+    number = answer_number(answer)
+    if number is not None and (number.denominator == 1 or abs(number) < sys.float_info.max):
         value = int(number) if number.denominator == 1 else float(number)
         facts.append(AnswerNumber(kind="answer_number", value=value))
     return facts

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from gradus.conversation.checks import AssistantTurn
+from gradus.conversation.checks import AssistantTurn, RegularExpression
 from gradus.conversation.code_blocks import FENCE, program_of
 from gradus.conversation.final_answers import boxed_answer, gsm8k_answer, last_value, same_value, stated_answer
 from gradus.conversation.validate import schema_faults, turn_violations
@@ -84,16 +84,7 @@ class RegexReward(_Reward):
     """The pattern is found in the answer; what its group `answer` holds, if it has one, is the reference's value."""
 
     kind: Literal["regex"]
-    pattern: str
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return pattern
+    pattern: RegularExpression
 
     def score(self, task: Task, turn: AssistantTurn) -> float:
         pattern = re.compile(self.pattern)

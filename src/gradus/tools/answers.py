@@ -103,7 +103,7 @@ class Answers:
                     (*tokens, money, payment),
                 )
                 self._file.execute("COMMIT")
-            except sqlite3.Error:
+            except BaseException:
                 if self._file.in_transaction:
                     self._file.execute("ROLLBACK")
                 raise

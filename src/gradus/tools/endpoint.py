@@ -9,6 +9,7 @@ Retry-After says. A request that the service refuses fails alone; a wrong key, m
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -190,13 +191,7 @@ class Endpoint:
                 asyncio.timeout(self.settings.timeout_seconds),
                 self._http.stream("POST", url, content=content) as response,
             ):
-                pieces, size = [], 0
-                async for piece in response.aiter_bytes():
-                    size += len(piece)
-                    if size > MAX_BODY_BYTES:
-                        raise Repeat("body_too_large", is_paid=True)
-                    pieces.append(piece)
-                reply = b"".join(pieces)
+                reply = await _bounded(response)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             raise Repeat("no_connection", is_paid=False, detail=str(error)) from None
         except (TimeoutError, httpx2.TimeoutException):
@@ -234,7 +229,8 @@ class Endpoint:
         elif now >= self._open_at or wait is not None:
             # All requests that were on their way are told the same; together they are one round.
             self._limited_rounds += now >= self._open_at
-            pause = wait if wait is not None else self._backoff(self._limited_rounds)
+            # "0" tells nothing; all requests at once, again and again, would be no waiting.
+            pause = wait or self._backoff(self._limited_rounds)
             self._open_at = max(self._open_at, now + pause)
 
     def _backoff(self, rounds: int) -> float:
@@ -261,10 +257,13 @@ class Endpoint:
     async def models(self) -> list[str]:
         """Names of the service's models; empty where it does not tell."""
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                reply = await self._http.get(f"{self.settings.base_url}/models")
-            return [str(entry["id"]) for entry in reply.json()["data"]]
-        except (httpx2.HTTPError, TimeoutError, ValueError, KeyError, TypeError):
+            async with (
+                asyncio.timeout(_CONNECT_SECONDS),
+                self._http.stream("GET", f"{self.settings.base_url}/models") as response,
+            ):
+                listed = json.loads(await _bounded(response))
+            return [redacted(str(entry["id"])) for entry in listed["data"]]
+        except (httpx2.HTTPError, TimeoutError, Repeat, ValueError, KeyError, TypeError, RecursionError):
             return []
 
     # Money
@@ -315,6 +314,17 @@ class _Payment:
 
     number: int
     most: float
+
+
+async def _bounded(response: httpx2.Response) -> bytes:
+    """The body. Raises Repeat for one that is too large."""
+    pieces, size = [], 0
+    async for piece in response.aiter_bytes():
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise Repeat("body_too_large", is_paid=True)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _answer(found: dict[str, Any], reused: bool) -> ChatAnswer:

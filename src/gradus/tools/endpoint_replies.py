@@ -12,7 +12,7 @@ from typing import Any
 from gradus.conversation.messages import JsonObject, Message
 from gradus.core.errors import GradusError
 from gradus.core.fingerprint import canonical_json
-from gradus.core.secrets import redacted, without_read_secrets
+from gradus.core.secrets import hidden_in, redacted
 from gradus.tools.endpoint_settings import EndpointSettings
 
 RATE_LIMIT = "rate_limit"
@@ -20,6 +20,7 @@ _RETRIED = {408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 _REFUSED = {400, 413, 422}
 _BYTES_PER_TOKEN = 4  # of text that a service does not count for us
 _SHOWN = 300
+_MOST_TOKENS = 2**40  # that a service can tell of one request
 
 
 class Repeat(GradusError):
@@ -38,13 +39,16 @@ class Repeat(GradusError):
 class Refused(GradusError):
     """The service will not answer this request."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(redacted(text))
+
 
 class Stop(GradusError):
     """The service cannot be used as asked. asks_for_models: it may be the model's name that is wrong."""
 
     def __init__(self, text: str, *, is_paid: bool = False, asks_for_models: bool = False) -> None:
         self.is_paid, self.asks_for_models = is_paid, asks_for_models
-        super().__init__(text)
+        super().__init__(redacted(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def _said(text: str) -> str:
     """The message in an error's body, in whichever of the usual places."""
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return " ".join(text.split())[:_SHOWN] or "(no text)"
     error = body.get("error", body) if isinstance(body, dict) else body
     message = error.get("message", error.get("detail", error)) if isinstance(error, dict) else error
@@ -147,7 +151,7 @@ def read_completion(reply: bytes, settings: EndpointSettings) -> dict[str, Any]:
     """
     try:
         # A service that shows our key in an answer must not bring it into an artifact.
-        body = json.loads(without_read_secrets(reply.decode("utf-8")))
+        body = hidden_in(json.loads(reply))
     except (ValueError, RecursionError) as error:
         raise Repeat("truncated_json", is_paid=True, detail=str(error)) from None
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
@@ -158,8 +162,13 @@ def read_completion(reply: bytes, settings: EndpointSettings) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise Repeat("no_message", is_paid=True)
     _refuse_another_model(body.get("model"), settings)
+    kept = _kept_message(message)
+    try:
+        canonical_json(kept)
+    except (ValueError, RecursionError) as error:
+        raise Repeat("no_message", is_paid=True, detail=str(error)) from None
     return {
-        "message": _kept_message(message),
+        "message": kept,
         "finish_reason": str(choice.get("finish_reason") or "stop"),
         "model": str(body.get("model") or ""),
         "usage": _usage(body.get("usage")),
@@ -206,9 +215,11 @@ def _usage(found: object) -> dict[str, int]:
         "output_tokens": found.get("completion_tokens"),
         "cached_tokens": (details.get("cached_tokens") if isinstance(details, dict) else 0) or 0,
     }
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers.values()):
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _MOST_TOKENS for n in numbers.values()):
         return {}
-    return {name: int(str(number)) for name, number in numbers.items()}
+    counted = {name: int(str(number)) for name, number in numbers.items()}
+    # More than all of the input would lower what was spent.
+    return counted | {"cached_tokens": min(counted["cached_tokens"], counted["input_tokens"])}
 
 
 def estimated_usage(content: bytes, found: Mapping[str, Any]) -> Usage:

@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from gradus.core.databases import database_errors
+from gradus.core.databases import database_errors, is_kind
 from gradus.core.errors import ToolError
 from gradus.core.files import fsync_file, fsync_folder
 from gradus.tools.passages import TitledText, passages
@@ -35,7 +36,8 @@ CREATE VIRTUAL TABLE words USING fts5 (title, text, content = '', tokenize = 'po
 """
 # Scripts that are written without spaces: a word for each character.
 _IDEOGRAPH = re.compile("([\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff])")
-_WORD = re.compile(r"[^\W_]+")
+# With the accents of decomposed text, which the tokenizer takes to the letters before them.
+_WORD = re.compile(r"[^\W_](?:[^\W_]|[\u0300-\u0331])*")
 # Words that nearly every passage has, of no use where a query has others.
 _COMMON = frozenset(
     re.findall(
@@ -73,13 +75,19 @@ class Hit:
 def build_index(path: Path, documents: Iterable[TitledText]) -> IndexFacts:
     """Write the index of some documents, whole or not at all; one that stands there is replaced.
 
-    Errors: OSError where it cannot be written.
+    Nothing is written where no document has text. Errors: OSError where it cannot be written; ToolError where a file
+    that is no index stands in its place.
     """
+    if path.exists() and not _is_index(path):
+        raise ToolError(f"{path}: not a search index; it is not written over, name another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
     try:
         with _told(path), closing(sqlite3.connect(half, isolation_level=None)) as file:
             facts = _fill(file, documents)
+        if not facts.passages:
+            half.unlink()
+            return facts
         fsync_file(half)
         os.replace(half, path)
     except BaseException:
@@ -132,32 +140,27 @@ class SearchIndex:
         if not path.is_file():
             raise ToolError(f"{path}: no such index; make one with: gradus index FOLDER --out {path}")
         self.path = path
-        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        self._file = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
-        try:
-            (application,) = self._file.execute("PRAGMA application_id").fetchone()
-        except sqlite3.DatabaseError:
-            application = None
-        if application != _APPLICATION:
-            self._file.close()
+        if not _is_index(path):
             raise ToolError(f"{path}: not a search index; make one with: gradus index FOLDER --out {path}")
+        self._file = _opened(path)
+        # Its tables may be a stranger's; what they refer to must have no effects.
+        self._file.execute("PRAGMA trusted_schema = OFF")
 
     def close(self) -> None:
         self._file.close()
 
     def num_passages(self) -> int:
-        with _told(self.path):
-            return int(self._file.execute("SELECT count(*) FROM passages").fetchone()[0])
+        return int(self._rows("SELECT count(*) FROM passages", ())[0][0])
 
     def passage(self, number: int) -> Hit:
         """A passage by its number, 1 to `num_passages`. Errors: IndexError."""
-        row = self._file.execute(
+        rows = self._rows(
             "SELECT title, url, text, passages.id FROM passages JOIN documents ON documents.id = document "
             "WHERE passages.id = ?", (number,),
-        ).fetchone()  # fmt: skip
-        if row is None:
+        )  # fmt: skip
+        if not rows:
             raise IndexError(number)
-        return Hit(*row)
+        return self._hit(rows[0])
 
     def search(self, query: str, limit: int = 5) -> list[Hit]:
         """The passages that fit a query best; any text is a query. Errors: ToolError where it takes too long."""
@@ -178,22 +181,47 @@ class SearchIndex:
         return list(found.values())
 
     def _matching(self, expression: str, limit: int) -> list[Hit]:
+        rows = self._rows(
+            "SELECT title, url, passages.text, passages.id FROM "
+            "(SELECT rowid AS number, bm25(words, ?, 1.0) AS score FROM words WHERE words MATCH ? "
+            "ORDER BY score, number LIMIT ?) "
+            "JOIN passages ON passages.id = number JOIN documents ON documents.id = document "
+            "ORDER BY score, number", (_TITLE_WEIGHT, expression, limit),
+        )  # fmt: skip
+        return [self._hit(row) for row in rows]
+
+    def _rows(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        """What a query gives. Errors: ToolError where it takes too long, or the file is damaged."""
         end = time.monotonic() + _MOST_SECONDS
         self._file.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
         with _told(self.path):
             try:
-                rows = self._file.execute(
-                    "SELECT title, url, passages.text, passages.id FROM "
-                    "(SELECT rowid AS number, bm25(words, ?, 1.0) AS score FROM words WHERE words MATCH ? "
-                    "ORDER BY score, number LIMIT ?) "
-                    "JOIN passages ON passages.id = number JOIN documents ON documents.id = document "
-                    "ORDER BY score, number", (_TITLE_WEIGHT, expression, limit),
-                ).fetchall()  # fmt: skip
+                return self._file.execute(query, values).fetchall()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                if is_kind(error, sqlite3.SQLITE_INTERRUPT):
                     raise ToolError(f"the search took longer than {_MOST_SECONDS:g} s") from None
                 raise
-        return [Hit(*row) for row in rows]
+
+    def _hit(self, row: tuple[Any, ...]) -> Hit:
+        if not all(isinstance(value, str) for value in row[:3]):
+            raise ToolError(f"{self.path}: damaged (a passage that is no text); make the index again")
+        return Hit(*row)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """For reading alone. Errors: ToolError where the file cannot be opened."""
+    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    with _told(path):
+        return sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
+
+
+def _is_index(path: Path) -> bool:
+    """Whether a file says that it is a search index."""
+    with closing(_opened(path)) as file:
+        try:
+            return bool(file.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION)
+        except sqlite3.DatabaseError:
+            return False
 
 
 def _told(path: Path) -> AbstractContextManager[None]:

@@ -26,6 +26,7 @@ WEB_SEARCH = ToolSchema(
 )
 NUM_RESULTS = 4
 MOST_CHARACTERS = 2400  # of all passages together
+_MOST_TITLE_CHARACTERS, _MOST_ADDRESS_CHARACTERS = 120, 300
 _MOST_QUERY_CHARACTERS = 400
 
 Search = Callable[[str, int], Sequence[Hit]]
@@ -50,10 +51,20 @@ def results_text(hits: Sequence[Hit], most_characters: int = MOST_CHARACTERS) ->
     """Hits as JSON: {"results": [{"number", "title", "url", "text"}]}; texts share the room evenly."""
     room = most_characters // max(1, len(hits))
     results = [
-        {"number": number, "title": hit.title, "url": hit.url, "text": _shortened(hit.text, room)}
+        {
+            "number": number,
+            "title": hit.title[:_MOST_TITLE_CHARACTERS],
+            "url": shown_address(hit.url),
+            "text": _shortened(hit.text, room),
+        }
         for number, hit in enumerate(hits, start=1)
     ]
     return json.dumps({"results": results}, ensure_ascii=False)
+
+
+def shown_address(url: str) -> str:
+    """An address as results show it: its beginning, where a document has made it longer than a passage."""
+    return url[:_MOST_ADDRESS_CHARACTERS]
 
 
 def _shortened(text: str, most: int) -> str:

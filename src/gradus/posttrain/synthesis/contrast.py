@@ -109,7 +109,7 @@ async def contrast(
 
 
 def _checks(prompt: PairPrompt) -> tuple[Check, ...]:
-    """The prompt's checks; of a row that cites, the citation in place of its last number, which is the citation's."""
+    """The prompt's checks; of a row that cites, the citation in place of its last number: sources have several."""
     citation = Citation(kind="citation")
     if not prompt.reference or citation.failure(AssistantTurn(prompt.reference)) is not None:
         return prompt.checks

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from fractions import Fraction
 
 from gradus.conversation.artifacts import ARTIFACTS, find_artifacts
-from gradus.conversation.checks import contains, numbers
+from gradus.conversation.checks import CITATION, contains, number_text, numbers
 from gradus.conversation.messages import Conversation, Message
 from gradus.conversation.validate import violations
 from gradus.posttrain.synthesis.teacher import Rejected
@@ -16,7 +16,6 @@ LEAST_THINKING = 50  # characters, as A3 of the samosa road has it
 COPIED_WORDS = 8  # in a row are no accident
 # How a teacher that wants to please begins; conversation.artifacts has what is a fault anywhere.
 _OPENER = re.compile(r"\A\W*(?:certainly|absolutely|of course|great question|sure(?: thing)?)\s*[!,.]", re.IGNORECASE)
-_CITED = re.compile(r"\[(\d+)\]")
 _OTHER_NAMES = re.compile(
     r"\b(?:chatgpt|gpt-?\d\w*|openai|claude|anthropic|gemini|bard|llama|mistral|qwen|deepseek|copilot|siri|alexa)\b",
     re.IGNORECASE,
@@ -57,17 +56,17 @@ def require_number(answer: str, value: Fraction, given: str = "") -> None:
     for number, places in numbers(answer):
         if number == value or (number not in known and abs(number - value) * 10**places * 2 <= 1):
             return
-    raise Rejected("wrong_number", f"expected {float(value):.10g}", answer)
+    raise Rejected("wrong_number", f"expected {number_text(value)}", answer)
 
 
 def require_last_number(answer: str, value: Fraction) -> None:
     """The last number of the answer is the value, to the places it shows."""
     found = list(numbers(answer))
     if not found:
-        raise Rejected("wrong_number", f"no number, expected {float(value):.10g}", answer)
+        raise Rejected("wrong_number", f"no number, expected {number_text(value)}", answer)
     number, places = found[-1]
     if number != value and abs(number - value) * 10**places * 2 > 1:
-        raise Rejected("wrong_number", f"ends with {float(number):.10g}, expected {float(value):.10g}", answer)
+        raise Rejected("wrong_number", f"ends with {number_text(number)}, expected {number_text(value)}", answer)
 
 
 def refuse_number(text: str, value: Fraction, given: str) -> None:
@@ -75,21 +74,21 @@ def refuse_number(text: str, value: Fraction, given: str) -> None:
     if abs(value) < 10 or any(number == value for number, _ in numbers(given)):
         return
     if any(number == value for number, _ in numbers(text)):
-        raise Rejected("answer_in_thinking", f"{float(value):.10g} stands in the thinking before the call", text)
+        raise Rejected("answer_in_thinking", f"{number_text(value)} stands in the thinking before the call", text)
 
 
 def require_grounded(answer: str, ground: str, reason: str = "ungrounded_number") -> None:
     """Every number of the answer, citations and the counting of lists apart, stands in what it is grounded in."""
     known = {number for number, _ in numbers(ground)}
-    stated = re.sub(r"(?m)^\s*\d+[.)]\s", "", _CITED.sub("", answer))
+    stated = re.sub(r"(?m)^[^\S\n]*\d+[.)]\s", "", CITATION.sub("", answer))
     for number, _ in numbers(stated):
         if number not in known and number not in (1, 2, 3):
-            raise Rejected(reason, f"{float(number):.10g} is in no source", answer)
+            raise Rejected(reason, f"{number_text(number)} is in no source", answer)
 
 
 def require_citations(answer: str, available: Collection[int], fitting: Collection[int]) -> None:
     """At least one [n] of those that fit, and none that there is not."""
-    cited = {int(number) for number in _CITED.findall(answer)}
+    cited = {int(number) for number in CITATION.findall(answer)}
     if not cited:
         raise Rejected("no_citation", "", answer)
     if not cited & set(fitting) or cited - set(available):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gradus.conversation.messages import Message
 from gradus.core.errors import GradusError
+from gradus.core.secrets import without_read_secrets
 from gradus.tools.endpoint import ChatRequest, Endpoint, RequestRefusedError
 
 SYSTEM = (
@@ -86,7 +87,8 @@ def read_fields(text: str, names: Mapping[str, str]) -> dict[str, str]:
             value.encode()
         except UnicodeEncodeError:
             raise Rejected("wrong_format", f'"{name}" holds an unpaired surrogate') from None
-        fields[name] = value.strip()
+        # A second time: the object is JSON inside of JSON.
+        fields[name] = without_read_secrets(value.strip())
     return fields
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -236,13 +237,18 @@ def _perplexity(settings: Settings, engine: Engine, inputs: Inputs, place: Place
     from gradus.eval.perplexity import asked_documents, perplexity_measures
     from gradus.eval.task_run import answers_of, questions_digest
 
-    by_source: dict[str, list[tuple[str, str, str]]] = {}
-    for document in read_corpus(inputs["corpus"].path, "validation"):
-        by_source.setdefault(document.source, []).append((document.id, document.text, document.text))
+    folder = inputs["corpus"].path
+    counts = Counter(document.source for document in read_corpus(folder, "validation"))
+    chosen = {source: set(evenly_spread(count, settings.perplexity_documents)) for source, count in counts.items()}
+    taken: dict[str, list[tuple[str, str, str]]] = {source: [] for source in counts}
+    passed: Counter[str] = Counter()
+    for document in read_corpus(folder, "validation"):
+        if passed[document.source] in chosen[document.source]:
+            taken[document.source].append((document.id, document.text, document.text))
+        passed[document.source] += 1
     found = {}
-    for number, (source, documents) in enumerate(by_source.items()):
-        chosen = [documents[at] for at in evenly_spread(len(documents), settings.perplexity_documents)]
-        items = asked_documents(chosen, engine.tokenizer, engine.model.config.context)
+    for number, (source, documents) in enumerate(taken.items()):
+        items = asked_documents(documents, engine.tokenizer, engine.model.config.context)
         with place.progress.task(f"perplexity: {source}", len(items), "documents") as task:
             answers = answers_of(
                 engine.model,
