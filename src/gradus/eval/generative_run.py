@@ -50,6 +50,7 @@ def run_generative(
     done: dict[int, Answer] = {number: Answer(*found) for number, found in begin_together(journal, world).items()}
     units = [(key, problem, sample) for key, problem in problems for sample in range(settings.samples)]
     todo = [number for number in range(len(units)) if number not in done][world.rank :: world.size]
+    own: dict[int, Answer] = {}
 
     def keep(found: dict[int, Answer]) -> None:
         own.update(found)
@@ -59,7 +60,6 @@ def run_generative(
             share = min(1.0, (len(done) + len(own) * world.size) / len(units))
             on_progress(round(share * len(problems)), len(problems))
 
-    own: dict[int, Answer] = {}
     asked = [_request(*units[number], settings) for number in todo]
     _ask(engine, GENERATIVE[name], [units[number][1] for number in todo], asked, todo, keep)
     everyones = of_all_processes({number: astuple(answer) for number, answer in own.items()}, world)
