@@ -94,7 +94,10 @@ def write_evaluation_sets(folder):
     choices = ["a red ball", "four", "the old house"]
     rows = [{"id": f"q{n}", "question": f"What is {n} and {n}?", "choices": choices, "gold": n % 3} for n in range(12)]
     passages = [{"context": f"He had {n} cats and each of the {n} was his", "continuation": "cat"} for n in range(6)]
-    files = {"arc/arc_easy_test": rows, "arc/arc_easy_val": [], "lambada/lambada_openai": passages}
+    sums = [{"question": f"What is {n} and {n}?", "answer": f"{n}+{n}={2 * n}\n#### {2 * n}"} for n in range(6)]
+    files = {
+        "arc/arc_easy_test": rows, "arc/arc_easy_val": [], "lambada/lambada_openai": passages, "gsm8k/test": sums,
+    }  # fmt: skip
     for name, found in files.items():
         file = folder / f"{name}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)

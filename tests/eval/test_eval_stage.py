@@ -176,7 +176,7 @@ at_least = 0.0
     assert item["answer"] == written[0]["answers"][0]["answer"]
     assert item["reasons"] == written[0]["answers"][0]["reasons"]
     compared = compare_measures(*(named_measures(artifact.results["tasks"]) for artifact in (one, two)))
-    assert [(found.name, found.verdict) for found in compared] == [
+    assert [(found.measure, found.verdict) for found in compared] == [
         ("gsm8k.acc", "not resolved"), ("gsm8k.acc_last", "not resolved")
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="2 samples of each item at temperature 0 would all be the same"):

@@ -221,6 +221,7 @@ def test_a_question_that_does_not_fit_is_wrong_and_says_why(folder: Path) -> Non
     found = run_generative(Scripted(lambda *_: "#### 3"), "gsm8k", BenchmarkSettings(folder))
     assert [item.answers[0].finish_reason for item in found.items] == ["context", "stop"]
     assert found.measures()["acc"]["successes"] == 1
+    assert found.notes() == ["gsm8k: 1 of 2 questions do not fit into the model's context and count as wrong"]
 
 
 def test_a_real_model_is_asked_and_the_answer_does_not_depend_on_the_others(engine: Engine, folder: Path) -> None:

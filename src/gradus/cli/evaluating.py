@@ -202,6 +202,8 @@ def _model_identity(found: ModelReference) -> str:
 
 def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Result]) -> str:
     """Every measure with its interval, a line each; where a corpus was looked through, also without what is in it."""
+    from gradus.eval.generative_result import GenerativeResult
+
     rows = []
     for name in measure_names(measures):
         measure = find_measure(measures, name)
@@ -220,7 +222,8 @@ def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Res
         header, rows = header[:4], [row[:4] for row in rows]
     seconds = sum(result.seconds for result in results.values())
     table = text_table(header, rows, right=(1, 2, 4, 5)[: 2 + 2 * (len(header) > 4)])
-    return f"{model}, {format_seconds(seconds)}\n\n{table}"
+    notes = [note for result in results.values() if isinstance(result, GenerativeResult) for note in result.notes()]
+    return "\n".join([f"{model}, {format_seconds(seconds)}\n\n{table}", *(["", *notes] if notes else [])])
 
 
 def _percent(value: float) -> str:

@@ -12,13 +12,15 @@ from gradus.eval.generative import PASSES, Problem
 from gradus.eval.task_result import TaskResult
 
 PASS_AT = (1, 10, 100)
+NO_ROOM = "context"
+"""The finish_reason where a question does not fit into the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answer.
 
-    finish_reason: as the engine has it, "context" where the question left no room. faults: by judge, None where right.
+    finish_reason: as the engine has it, or NO_ROOM. faults: by judge, None where right.
     """
 
     text: str
@@ -82,6 +84,14 @@ class GenerativeResult:
                 measure |= {"contaminated": len(values) - len(clean), "clean": mean_share(clean)}
             found[name] = measure | {"items": values}
         return found
+
+    def notes(self) -> list[str]:
+        """What a reader of the scores should know: questions that found no room, answers that were cut off."""
+        reasons = [answer.finish_reason for item in self.items for answer in item.answers]
+        told = {NO_ROOM: "questions do not fit into the model's context and count as wrong",
+                "length": "answers were cut off, by max_tokens or the context"}  # fmt: skip
+        counts = {reason: reasons.count(reason) for reason in told}
+        return [f"{self.task}: {n:,} of {len(reasons):,} {told[reason]}" for reason, n in counts.items() if n]
 
     def to_json(self) -> dict[str, Any]:
         """As that of TaskResult: an item has "prompt", "reference" and "answers" in place of choices."""

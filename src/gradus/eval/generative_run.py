@@ -20,12 +20,12 @@ from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
 from gradus.eval.benchmarks import BenchmarkSettings
 from gradus.eval.generative import GENERATIVE, GenerativeTask, Problem, problems_of
-from gradus.eval.generative_result import Answer, Answered, GenerativeResult
+from gradus.eval.generative_result import NO_ROOM, Answer, Answered, GenerativeResult
 from gradus.eval.journal import Journal, begin_together, of_all_processes
 from gradus.train.parallel import World
 
 _JOURNAL_EVERY = 16  # answers
-_NO_ROOM = "the question does not fit into the context"
+_DOES_NOT_FIT = "the question does not fit into the context"
 _PROGRAMS_AT_ONCE = min(8, os.cpu_count() or 1)
 
 
@@ -50,6 +50,7 @@ def run_generative(
     done: dict[int, Answer] = {number: Answer(*found) for number, found in begin_together(journal, world).items()}
     units = [(key, problem, sample) for key, problem in problems for sample in range(settings.samples)]
     todo = [number for number in range(len(units)) if number not in done][world.rank :: world.size]
+    own: dict[int, Answer] = {}
 
     def keep(found: dict[int, Answer]) -> None:
         own.update(found)
@@ -59,7 +60,6 @@ def run_generative(
             share = min(1.0, (len(done) + len(own) * world.size) / len(units))
             on_progress(round(share * len(problems)), len(problems))
 
-    own: dict[int, Answer] = {}
     asked = [_request(*units[number], settings) for number in todo]
     _ask(engine, GENERATIVE[name], [units[number][1] for number in todo], asked, todo, keep)
     everyones = of_all_processes({number: astuple(answer) for number, answer in own.items()}, world)
@@ -94,7 +94,7 @@ def _ask(
     """
     fitting = [place for place, request in enumerate(requests) if _fits(engine, request)]
     outside = sorted(set(range(len(requests))) - set(fitting))
-    keep({numbers[p]: Answer("", "", "context", 0, dict.fromkeys(task.judges, _NO_ROOM)) for p in outside})
+    keep({numbers[p]: Answer("", "", NO_ROOM, 0, dict.fromkeys(task.judges, _DOES_NOT_FIT)) for p in outside})
     fresh: dict[int, Reply] = {}
 
     def flush() -> None:
