@@ -260,6 +260,15 @@ def test_local_parquet_is_read_and_its_damage_is_told(tmp_path: Path) -> None:
     assert told.source == "chats"
 
 
+def test_a_name_labels_every_row_and_without_one_a_row_keeps_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "talk.jsonl"
+    rows = [{"messages": [USER, ANSWER], "source": "cn_k12"}, {"messages": [USER, ANSWER]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, labels in ((None, ["cn_k12", "talk.jsonl"]), ("mine", ["mine", "mine"])):
+        source = PoolFiles(kind="files", path=str(file), name=name)
+        assert [row.source for row in read_pool_source(source, [file], 0, None)] == labels
+
+
 def test_a_pool_of_a_ready_set_is_planned_walked_and_pinned_to_its_commit(hub: HubServer, tmp_path: Path) -> None:
     row = CARDS["limo"][2]
     serve(hub, "limo", [{**row, "question": f"q{i}"} for i in range(30)])

@@ -171,17 +171,20 @@ def read_pool_source(
 
 
 def _file_rows(path: Path, source: PoolFiles, run_tool: RunTool | None) -> Iterator[Imported]:
+    """Rows under the source's name; without one, under what a row calls its own source, else the file's name."""
     from gradus.conversation.records import import_records, imported_rows
 
     label = source.name or path.name
     if path.suffix.lower() != ".parquet":
-        yield from import_records(path, label, run_tool, source.shape)
-        return
-    from gradus.data.file_formats import LocalFile
-    from gradus.data.record_rows import read_rows
+        found = import_records(path, label, run_tool, source.shape)
+    else:
+        from gradus.data.file_formats import LocalFile
+        from gradus.data.record_rows import read_rows
 
-    rows = read_rows(LocalFile(path), "parquet", {})
-    yield from imported_rows(rows, str(path), label, run_tool, source.shape)
+        rows = read_rows(LocalFile(path), "parquet", {})
+        found = imported_rows(rows, str(path), label, run_tool, source.shape)
+    for row in found:
+        yield replace(row, source=source.name) if source.name else row
 
 
 def _hub_rows(
