@@ -76,14 +76,31 @@ def test_the_last_complete_box_counts(text, answer):
     ("one", "other"),
     [
         ("42", "42.0"), ("1,234", "1234"), (r"\frac{1}{2}", "0.5"), (r"\dfrac12", "1/2"), (r"-\frac{3}{4}", "-.75"),
-        ("50%", "0.5"), (r"50\%", r"\frac{1}{2}"), ("$7$", "7."), (r"\$18.90", "18.9"), ("x=5", "5"), ("1e3", "1000"),
+        ("50%", "50.0"), (r"50\%", "50"), (r"12.5 \%", r"\frac{25}{2}"),
+        ("$7$", "7."), (r"\$18.90", "18.9"), ("x=5", "5"), ("1e3", "1000"),
         (r"(1, \frac{1}{2})", "(1,0.5)"), (r"\text{east}", "east"), (r"\left( 3, 4 \right)", "(3,4)"),
-        (r"90^\circ", "90"), ("2\\sqrt{3}", r"2 \sqrt{3}"), ("−3", "-3"),
+        (r"90^\circ", "90"), ("90°", r"90^{\circ}"), (r"(6, 235^\circ)", "(6,235)"), (r"10\%", "10"),
+        (r"25 \text{ ft}", "25"), (r"15\mbox{ cm}^2", "15.0"), (r"\$5$", "5"),
+        (r"8\sqrt{3} \text { square inches}", r"8\sqrt{3}"),
+        ("2\\sqrt{3}", r"2 \sqrt{3}"), ("−3", "-3"),
     ],
 )  # fmt: skip
 def test_the_same_value_in_another_spelling_is_the_same(one, other):
     assert same_value(one, other)
     assert same_value(other, one)
+
+
+def test_the_published_math_solutions_are_right():
+    path = DATA / "core_bundle" / "extra" / "math.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set GRADUS_DATA")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    assert len(rows) > 2000
+    for row in rows:
+        boxed = boxed_answer(row["chain_of_thought"])
+        assert boxed is not None
+        assert same_value(boxed, row["answer"]), row
 
 
 @pytest.mark.parametrize(
@@ -92,6 +109,8 @@ def test_the_same_value_in_another_spelling_is_the_same(one, other):
         ("42", "43"), ("", ""), ("", "0"), ("1/2", "2"), ("1 or 2", "1"), ("1, 2, 3", "1"), ("(1, 2)", "[1, 2]"),
         ("(1,2)", "(2,1)"), ("(1,2)", "(1,2,3)"), ("1/0", "1/0.0"), (r"\frac{1}{0}", "5"), ("x", "y"),
         ("nan", "0"), ("inf", "1e999"), ("__import__('os')", "1"), ("9**9", "387420489"), ("1/2/3", "6"), ("٣", "3"),
+        (r"50\%", r"\frac{1}{2}"), ("100%", "1"), (r"25\text{ ft}", "26"), (r"\text{ a}", r"\text{ b}"), ("%", "%"),
+        (r"5\!:\!30\text{ a.m.}", r"5\!:\!30\text{ p.m.}"),
     ],
 )  # fmt: skip
 def test_another_value_is_another(one, other):

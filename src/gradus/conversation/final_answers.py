@@ -2,8 +2,9 @@ r"""Final answers of worked problems: where they stand in a text, and when two o
 
 GSM8K: the first "#### N" of the text, commas removed, compared as text (Cobbe et al. 2021, grade_school_math,
 dataset.py). Mathematics: the last \boxed{...}, compared as numbers where both are numbers and otherwise as text in
-one spelling (Hendrycks et al. 2021, MATH, math_equivalence.py, compares spelling alone). Nothing here evaluates what
-a model wrote: numbers are read by a grammar of a few lines, with bounds.
+one spelling (Hendrycks et al. 2021, MATH, math_equivalence.py, compares spelling alone). As there, a unit behind the
+value does not count: percent signs, degree signs, words behind a number. Nothing here evaluates what a model wrote:
+numbers are read by a grammar of a few lines, with bounds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ _BRACE = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|[{}]")
 _DIGITS_AT_MOST = 400
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _FRACTION = re.compile(r"(?P<sign>[+-]?)\\frac(?:\{(?P<a>[^{}]*)\}|(?P<a1>\d))(?:\{(?P<b>[^{}]*)\}|(?P<b1>\d))")
+# MATH asks "what percent" and "how many degrees" with references of either kind: 25 and 25\%, 90 and 90^\circ.
+_SIGNS = re.compile(r"\\?%|\^\s?(?:\\circ(?![A-Za-z])|\{\s?\\circ\s?\})|°|\\degree(?![A-Za-z])")
+_UNIT = re.compile(r"(?<=[\d.}])(?:\\[ ,])?\s?\\(?:text|mbox)\s?\{\s(?!\s*[ap]\.m)[^{}]*\}(?:\^\{?\d\}?)?\$?$")
 _WORDS = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"\\left|\\right|\\[!,;: ]|\\quad|\\\$|[\s$]")
 
@@ -61,22 +65,20 @@ def same_value(one: str, other: str) -> bool:
 
 
 def plain_mathematics(text: str) -> str:
-    r"""One spelling: without white space, $, \left, \right and full stop; \dfrac as \frac, words without \text{}."""
-    text = _WORDS.sub(r"\1", text.strip()).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    text = text.replace("\\%", "%").replace("−", "-").replace("^{\\circ}", "").replace("^\\circ", "")
+    r"""One spelling: without white space, $, \left, \right, units and full stop; \dfrac as \frac, words bare."""
+    text = _UNIT.sub("", text.strip())
+    text = _WORDS.sub(r"\1", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    text = _SIGNS.sub("", text).replace("−", "-")
     text = _SPACING.sub("", text).rstrip(".")
     # x = 5 answers with 5, where the name is a single letter.
     return re.sub(r"^[A-Za-z]=", "", text)
 
 
 def number(text: str) -> Fraction | None:
-    r"""The value of a plain number: 1,234.5, -3, 2/3, \frac{2}{3}, 1e6, 50%; None for anything else."""
+    r"""The value of a plain number: 1,234.5, -3, 2/3, \frac{2}{3}, 1e6; None for anything else."""
     text = plain_mathematics(text)
     if len(text) > _DIGITS_AT_MOST:
         return None
-    if text.endswith("%"):
-        share = number(text[:-1])
-        return None if share is None else share / 100
     fraction = _FRACTION.fullmatch(text)
     if fraction is not None:
         above, below = fraction["a"] or fraction["a1"], fraction["b"] or fraction["b1"]
