@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gradus.conversation.messages import Conversation, Message
+from gradus.conversation.probes import load_suite
 from gradus.core.errors import ConfigError
 from gradus.data.synthetic.config import ConversationSettings
 from gradus.data.synthetic.conversations import checked_conversations
@@ -102,3 +103,15 @@ def test_without_tools_no_check_asks_for_a_call():
         assert bare.prompt.conversation.think is True
         assert {check.kind for check in bare.prompt.checks} == {check.kind for check in task.prompt.checks} - {"calls"}
         assert with_switches(task, None, None) == task
+
+
+def test_a_line_separator_inside_a_question_ends_no_line(tmp_path):
+    asked = "One\u2028two\x85three?"
+    row = {"id": "a", "messages": [{"role": "user", "content": asked}], "checks": []}
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\r\n\n", encoding="utf-8", newline="")
+    (only,) = load_tasks(path, "own")
+    assert only.prompt.conversation.messages[-1].content == asked
+    probe = row | {"category": "odd", "checks": [{"kind": "answer_number", "value": 1}]}
+    path.write_text(json.dumps(probe, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [probe.id for probe in load_suite(path).probes] == ["a"]

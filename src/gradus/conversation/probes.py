@@ -121,7 +121,8 @@ def load_suite(path: Path | str) -> Suite:
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """(line, row or what is wrong with it)."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: JSON may hold U+2028 and its like inside a string.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -99,7 +99,8 @@ def load_tasks(path: Path, source: str) -> list[Task]:
     problems: list[str] = []
     lines: dict[str, int] = {}
     toolbox = ToolBox()
-    for line, content in enumerate(text.splitlines(), start=1):
+    # Not splitlines: JSON may hold U+2028 and its like inside a string.
+    for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
         try:
