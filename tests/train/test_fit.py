@@ -37,6 +37,7 @@ def run(
     precision: Precision = "fp32",
     log_every: int = 4,
     save_every: int | None = 6,
+    data_stride: int = 1,
 ) -> tuple[Transformer, list[StepReport]]:
     model, optimizer = tiny.model_and_optimizer()
     reports = []
@@ -53,6 +54,7 @@ def run(
         evaluate_every=9,
         precision=precision,
         guard=guard,
+        data_stride=data_stride,
     ):
         reports.append(report)
         if report.step == stop_after:
@@ -246,6 +248,13 @@ def test_many_skips_roll_back_and_pass_over_the_data(tmp_path: Path) -> None:
     again, _ = run(tmp_path / "again", loss=nan_at(bad), guard=guard, stop_after=18)
     again, _ = run(tmp_path / "again", loss=nan_at(bad), guard=guard)
     assert same_weights(model, again)
+
+
+def test_a_rollback_goes_on_where_data_steps_that_belong_together_begin(tmp_path: Path) -> None:
+    _, reports = run(tmp_path, loss=nan_at(set(range(14, 17))), guard=GuardSettings(skips_in_row=3), data_stride=6)
+    # Refused at data 14, 15, 16; 17 belongs to 12 to 17, of which some was trained with weights that are gone.
+    assert [list(window) for window in reports[-1].passed_over] == [[17, 12, 12, 18]]
+    assert Checkpoints(tmp_path).latest().state["data_offset"] == 6
 
 
 def test_training_that_stays_broken_ends_with_the_reason(tmp_path: Path) -> None:

@@ -381,11 +381,13 @@ def training_reports(
     parent: ModelReference | None,
     *,
     on_policy: bool = False,
+    data_stride: int = 1,
 ) -> Iterator[StepReport]:
     """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries.
 
     parent: the model that the stage began from, whose optimizer state a warm start takes over. The batches of the next
     steps are made in the background. on_policy: each step's are made with its own weights.
+    data_stride: so many data steps belong together, as `fit` has it.
     """
     from gradus.data.prefetch import Prefetch
     from gradus.train.loop import fit
@@ -421,6 +423,7 @@ def training_reports(
                 precision=place.machine.precision,
                 guard=settings.guard,
                 world=session.world,
+                data_stride=data_stride,
             )
         finally:
             profiler.end()

@@ -104,7 +104,9 @@ class _Run:
         checkpoints: Checkpoints | None,
         guard: GuardSettings,
         world: World,
+        data_stride: int,
     ) -> None:
+        self.data_stride = data_stride
         self.model = model
         self.optimizer = optimizer
         self.checkpoints = checkpoints
@@ -196,6 +198,7 @@ class _Run:
         if self.rollbacks >= settings.max_rollbacks:
             raise TrainingError(f"{story}, after {self.rollbacks} returns to a checkpoint{advice}")
         refused, reached = self.step, self.step + self.data_offset
+        reached += -reached % self.data_stride
         before = self.passed_over
         self.restore(checkpoint)
         begin = self.step + self.data_offset
@@ -222,17 +225,19 @@ def fit(
     precision: Precision = "auto",
     guard: GuardSettings | None = None,
     world: World | None = None,
+    data_stride: int = 1,
 ) -> Iterator[StepReport]:
     """Train to `steps`, from the newest checkpoint if there is one; yield at the boundaries asked for.
 
     batches: this rank's micro-batches for a data step, a pure function; a rollback moves it past the steps it
     refused. The last step is always logged, saved and evaluated. A resumed run first yields the report it was
     saved with (resumed=True), for the caller may have died before it acted on it. checkpoints None trains and
-    writes nothing. Checkpoints and optimizer know the same `world`.
+    writes nothing. Checkpoints and optimizer know the same `world`. data_stride: a rollback goes on at a data step that
+    is a multiple of it, where so many data steps belong together; save_every is one too.
     """
     keep_freed_memory()
     world = world or World()
-    run = _Run(model, optimizer, checkpoints, guard or GuardSettings(), world)
+    run = _Run(model, optimizer, checkpoints, guard or GuardSettings(), world, data_stride)
     checkpoint = checkpoints.latest() if checkpoints is not None else None
     if checkpoint is None:
         run.compute_in(compute_dtype(precision, run.device))

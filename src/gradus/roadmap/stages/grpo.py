@@ -274,8 +274,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         kept = training_checkpoints(settings, place, session)
         reports = training_reports(
-            model, batches, loss, settings.steps, settings, place, session, kept, parent, on_policy=True
-        )
+            model, batches, loss, settings.steps, settings, place, session, kept, parent, on_policy=True,
+            data_stride=settings.inner_epochs,
+        )  # fmt: skip
         meter = _RolloutMeter(place, model, (PROMPT_TOKENS + ANSWER_TOKENS) / 2, batches)
         evaluate = _evaluation(engine, held_back, settings, stage, session, batches)
         last = follow(reports, place, session, evaluate, kept, meter)
