@@ -92,6 +92,13 @@ def test_each_turn_sees_the_ones_before_and_draws_anew(session, screen):
     assert first.think is True
     assert first.tools == ("calculator",)
     assert first.sampling.temperature == 0.5
+    session.options = ChatOptions(min_p=0.1, repetition_penalty=1.3, stop=("x",), think_budget=4, constrain="calls")
+    request = session._request(first.conversation.messages[-1], 1.0)
+    assert (request.stop, request.think_budget, request.constrain) == (("x",), 4, "calls")
+    assert (request.sampling.min_p, request.sampling.repetition_penalty) == (0.1, 1.3)
+    session.options = ChatOptions(repetition_penalty=0.0)
+    with pytest.raises(ConfigError, match="repetition_penalty"):
+        session._request(first.conversation.messages[-1], 1.0)
     assert first.sampling.seed != second.sampling.seed
 
 

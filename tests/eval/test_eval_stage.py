@@ -8,6 +8,7 @@ import pytest
 from seeded_bundle import write_seeded_bundle
 
 from gradus.cli.evaluating import evaluate_tasks
+from gradus.core.comparison import compare_measures, named_measures
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.gate import find_measure
 from gradus.eval.benchmarks import BenchmarkSettings
@@ -136,6 +137,50 @@ def test_a_gate_can_be_on_a_task(folder: Path) -> None:
     gate = '\n[[stage.gate]]\nmeasure = "tasks.lambada_openai.perplexity"\nat_most = 2.0\n'
     with pytest.raises(GateFailedError, match=r"tasks\.lambada_openai\.perplexity = .* is above 2"):
         walk(load(folder, more=gate), folder / "home", QuietProgress())
+
+
+def test_written_answers_do_not_depend_on_the_processes_and_are_shown_compared_and_gated(folder: Path) -> None:
+    questions = [" ".join(f"{letter}{n}" for n in range(12)) for letter in "abcdefgh"]
+    questions[2] = QUESTION.format("ccc")
+    file = folder / "sets/gsm8k/test.jsonl"
+    file.parent.mkdir()
+    file.write_text("".join(json.dumps({"question": q, "answer": f"#### {n}"}) + "\n" for n, q in enumerate(questions)))
+    stage = """
+[[stage]]
+name = "write"
+kind = "eval"
+from = "model"
+corpus = "prose"
+tasks = ["gsm8k"]
+benchmarks = "sets"
+task_tokens = 8
+task_samples = 2
+task_temperature = 1.0
+
+[[stage.gate]]
+measure = "tasks.gsm8k.acc"
+at_least = 0.0
+"""
+    result = walk(load(folder, more=stage), folder / "one", QuietProgress())
+    one = result.artifacts["write"]
+    acc = find_measure(one.results, "tasks.gsm8k.acc")
+    assert (acc["n"], acc["contaminated"], acc["clean"]["n"]) == (8, 1, 7)
+    written = json.loads((one.path / "tasks/gsm8k.json").read_text())["items"]
+    assert [len(item["answers"]) for item in written] == [2] * 8
+    assert any(item["answers"][0]["answer"] != item["answers"][1]["answer"] for item in written)
+    two = walk(load(folder, 2, stage), folder / "two", QuietProgress()).artifacts["write"]
+    assert json.loads((two.path / "tasks/gsm8k.json").read_text())["items"] == written
+    suites = next(entry for entry in report_data(result.run_dir)["abilities"] if entry["suites"][0]["name"] == "gsm8k")
+    item = suites["suites"][0]["items"][0]
+    assert item["messages"][0]["content"].startswith(f"{questions[0]}\n\nWork it out step by step.")
+    assert item["answer"] == written[0]["answers"][0]["answer"]
+    assert item["reasons"] == written[0]["answers"][0]["reasons"]
+    compared = compare_measures(*(named_measures(artifact.results["tasks"]) for artifact in (one, two)))
+    assert [(found.name, found.verdict) for found in compared] == [
+        ("gsm8k.acc", "not resolved"), ("gsm8k.acc_last", "not resolved")
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="2 samples of each item at temperature 0 would all be the same"):
+        load(folder, more=stage.replace("task_temperature = 1.0", ""))
 
 
 def test_a_task_that_is_unknown_or_has_no_files_stops_before_the_walk(folder: Path) -> None:

@@ -15,9 +15,10 @@ from gradus.engine.load import load_engine
 from gradus.eval import task_items, task_run
 from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import BenchmarkSettings, asked_of, files_of
+from gradus.eval.journal import Journal
 from gradus.eval.perplexity import document_windows, perplexity_measures
 from gradus.eval.task_result import TaskResult
-from gradus.eval.task_run import Journal, answers_of, gathered, run_tasks
+from gradus.eval.task_run import answers_of, gathered, run_tasks
 from gradus.eval.tasks import asked, evenly_spread
 from gradus.train.parallel import World
 
@@ -140,7 +141,7 @@ def test_perplexities_are_over_all_documents() -> None:
 
 def test_measures_can_be_named_by_gates(engine: Engine, folder: Path) -> None:
     tasks = ["arc_easy", "lambada_openai", "wikitext2"]
-    found = dict(run_tasks(engine.model, engine.tokenizer, tasks, BenchmarkSettings(folder)))
+    found = dict(run_tasks(engine, tasks, BenchmarkSettings(folder)))
     measures = {"tasks": gathered(found)}
     assert measure_names(measures) == [
         "tasks.arc_easy.acc", "tasks.arc_easy.acc_norm", "tasks.lambada_openai.acc", "tasks.lambada_openai.perplexity",
@@ -199,7 +200,7 @@ def test_processes_share_the_items(engine: Engine, folder: Path, monkeypatch: py
 
 def test_mistakes_name_the_task_and_the_file(engine: Engine, folder: Path) -> None:
     with pytest.raises(ConfigError, match='unknown task "helaswag"; did you mean "hellaswag"'):
-        list(run_tasks(engine.model, engine.tokenizer, ["helaswag"], BenchmarkSettings(folder)))
+        list(run_tasks(engine, ["helaswag"], BenchmarkSettings(folder)))
     with pytest.raises(DataError, match=r"no file piqa/valid\.jsonl \(or \.gz\)"):
         files_of("piqa", BenchmarkSettings(folder))
     with pytest.raises(DataError, match="no benchmarks folder is set; set GRADUS_BENCHMARKS"):
@@ -209,7 +210,7 @@ def test_mistakes_name_the_task_and_the_file(engine: Engine, folder: Path) -> No
     for name, file in {"lambada_openai": "lambada/lambada_openai.jsonl", "wikitext2": "wikitext2/test.txt"}.items():
         (folder / file).write_text("")
         with pytest.raises(DataError, match=f'task "{name}": no item in its files'):
-            list(run_tasks(engine.model, engine.tokenizer, [name], BenchmarkSettings(folder)))
+            list(run_tasks(engine, [name], BenchmarkSettings(folder)))
     (folder / "arc/arc_easy_test.jsonl").write_text('{"id": "a", "question": "?", "choices": ["x"], "gold": 4}\n')
     with pytest.raises(DataError, match=r"arc_easy_test\.jsonl:1: not a row of \"arc_easy\" .*answer 4 of 1 choices"):
-        list(run_tasks(engine.model, engine.tokenizer, ["arc_easy"], BenchmarkSettings(folder)))
+        list(run_tasks(engine, ["arc_easy"], BenchmarkSettings(folder)))

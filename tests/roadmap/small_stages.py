@@ -39,6 +39,21 @@ tokenizer = "bpe"
 """
 
 
+def base_of(steps: int, context: int = 128) -> str:
+    """Stage "base": the smallest model that trains, on stage "tokens"."""
+    return f"""
+[[stage]]
+name = "base"
+kind = "pretrain"
+tokens = "tokens"
+model = {{ depth = 1, width = 32, head_dim = 16 }}
+context = {context}
+horizon = "{steps} steps"
+batch_tokens = 256
+samples = []
+"""
+
+
 def write_lines(folder: Path, count: int) -> None:
     """What stage "prose" reads: so many documents of one line."""
     lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(count)]

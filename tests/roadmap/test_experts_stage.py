@@ -244,6 +244,7 @@ def test_files_of_another_shape_are_refused_by_name(tmp_path):
     ("line", "message"),
     [
         ('keep_best = "bpb"', "checkpoints of single experts are for resuming alone"),
+        ("keep_checkpoints = 0", "go at the end"),
         ('scaling = "auto"', "the horizon law is not known"),
         ('optimizer = "warm"', "every expert begins with fresh weights"),
         ('trunk = "thaw"', "trunk"),

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from small_stages import PROSE, TALK, tokens_of, write_lines
+from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
 
 from gradus.core.errors import ConfigError, GradusError
 from gradus.model.weights import load_model, to_stored
@@ -32,17 +32,8 @@ precision = "fp32"
     + PROSE
     + TALK
     + tokens_of(285)
+    + base_of(2, context=64)
     + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 1, width = 32, head_dim = 16 }
-context = 64
-horizon = "2 steps"
-batch_tokens = 256
-samples = []
-
 [[stage]]
 name = "chat"
 kind = "sft"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from small_stages import PROSE, TALK, tokens_of, write_lines
+from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
 
 from gradus.core.errors import ConfigError
 from gradus.model.batch import Documents
@@ -22,17 +22,8 @@ ROADMAP = (
     PROSE
     + TALK
     + tokens_of(280)
+    + base_of(4)
     + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 1, width = 32, head_dim = 16 }
-context = 128
-horizon = "4 steps"
-batch_tokens = 256
-samples = []
-
 [[stage]]
 name = "chat"
 kind = "sft"

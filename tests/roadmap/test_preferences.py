@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small_stages import PROSE, TALK, tokens_of, write_lines
+from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
 
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.home import REFERENCE_FOLDER
@@ -21,17 +21,8 @@ ROADMAP = (
     PROSE
     + TALK
     + tokens_of(280)
+    + base_of(2)
     + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 1, width = 32, head_dim = 16 }
-context = 128
-horizon = "2 steps"
-batch_tokens = 256
-samples = []
-
 [[stage]]
 name = "chat"
 kind = "sft"

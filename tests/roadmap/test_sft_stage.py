@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small_stages import PROSE, tokens_of, write_lines
+from small_stages import PROSE, base_of, tokens_of, write_lines
 
 from gradus.data.pool import read_pool
 from gradus.roadmap.progress import QuietProgress
@@ -20,17 +20,8 @@ sources = [{ path = "chats.jsonl" }]
 validation_fraction = 0.3
 """
     + tokens_of(280)
+    + base_of(2)
     + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 1, width = 32, head_dim = 16 }
-context = 128
-horizon = "2 steps"
-batch_tokens = 256
-samples = []
-
 [[stage]]
 name = "chat"
 kind = "sft"

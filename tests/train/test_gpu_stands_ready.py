@@ -138,8 +138,12 @@ def test_a_forward_pass_and_an_update_on_fake_cuda_tensors_fit_together(
 def test_auto_compiles_where_there_is_a_gpu_triton_and_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharding.importlib.util, "find_spec", lambda name: name == "triton" or None)
     monkeypatch.setattr(sharding.shutil, "which", lambda name: "/usr/bin/gcc")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert can_compile(torch.device("cuda", 0))
     assert not can_compile(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    assert not can_compile(torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(sharding.shutil, "which", lambda name: None)
     assert not can_compile(torch.device("cuda", 0))
 

@@ -170,6 +170,7 @@ def test_orthogonalized_matrices_are_close_to_those_of_the_svd() -> None:
         assert cosine > 0.99
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # that it may miss something
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_a_step_that_does_not_log_never_waits_for_the_gpu(name: str) -> None:
     training = Training(FAMILIES[name], CUDA, torch.bfloat16)

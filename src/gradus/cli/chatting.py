@@ -34,6 +34,10 @@ class ChatOptions:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    think_budget: int | None = None
     seed: int = 0
     max_tokens: int = 512
     constrain: Constraint | None = None
@@ -98,6 +102,7 @@ class ChatSession:
 
     def _request(self, question: Message, temperature: float) -> Request:
         from gradus.conversation.messages import Conversation, Message
+        from gradus.core.settings import load_settings
         from gradus.engine.sampling import Sampling
         from gradus.engine.turn import Request
 
@@ -107,8 +112,21 @@ class ChatSession:
             Conversation((*system, *self.messages, question)),
             think=o.think,
             tools=self.tool_names(),
-            sampling=Sampling(temperature=temperature, top_k=o.top_k, top_p=o.top_p, seed=o.seed + self._turns),
+            sampling=load_settings(
+                Sampling,
+                {
+                    "temperature": temperature,
+                    "top_k": o.top_k,
+                    "top_p": o.top_p,
+                    "min_p": o.min_p,
+                    "repetition_penalty": o.repetition_penalty,
+                    "seed": o.seed + self._turns,
+                },
+                "sampling",
+            ),
             max_tokens=o.max_tokens,
+            stop=o.stop,
+            think_budget=o.think_budget,
             constrain=o.constrain,
         )
 

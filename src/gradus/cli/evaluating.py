@@ -25,8 +25,8 @@ from gradus.roadmap.table import text_table
 
 if TYPE_CHECKING:
     from gradus.eval.audit import AuditResult
+    from gradus.eval.generative_result import Result
     from gradus.eval.result import SuiteResult
-    from gradus.eval.task_result import TaskResult
 
 SAMPLED_TEMPERATURE = 0.7
 SHOWN_SAMPLES = 5
@@ -167,8 +167,7 @@ def evaluate_tasks(
     journals = out.with_name(f".{out.name}.part") if out is not None else None
     with stopping(), live_progress().task("tasks", None, "items") as task:
         asked = run_tasks(
-            engine.model,
-            engine.tokenizer,
+            engine,
             names,
             settings,
             label=found.label,
@@ -201,12 +200,13 @@ def _model_identity(found: ModelReference) -> str:
     return digest([[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files])
 
 
-def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, TaskResult]) -> str:
+def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Result]) -> str:
     """Every measure with its interval, a line each; where a corpus was looked through, also without what is in it."""
     rows = []
     for name in measure_names(measures):
         measure = find_measure(measures, name)
-        show = _percent if "successes" in measure else _plain
+        is_share = "successes" in measure or name.rpartition(".")[2].startswith(("acc", "pass@"))
+        show = _percent if is_share else _plain
         row = [
             name,
             f"{measure['n']:,}",

@@ -135,6 +135,17 @@ def chat(
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token.")] = 0.0,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option("--min-p", min=0.0, max=1.0, help="Least share of the likeliest's probability."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option("--repetition-penalty", help="Above 1: less of what was said.")
+    ] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="A text that ends an answer; several.")] = None,
+    think_budget: Annotated[
+        int | None, typer.Option("--think-budget", min=0, help="Tokens of thinking, then it is closed.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")] = 512,
     index: Annotated[
@@ -146,7 +157,21 @@ def chat(
     """Talk to a model. /help lists what can be typed."""
     from gradus.cli.chatting import ChatOptions, start_chat
 
-    options = ChatOptions(think, tools, system, temperature, top_k, top_p, seed, max_tokens, constrain)
+    options = ChatOptions(
+        think=think,
+        tools=tools,
+        system=system,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop or ()),
+        think_budget=think_budget,
+        seed=seed,
+        max_tokens=max_tokens,
+        constrain=constrain,
+    )
     start_chat(model, home_folder(home), options, " ".join(question) if question else None, index)
 
 
@@ -204,6 +229,10 @@ def eval_tasks(
     ] = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="CORE's bundle [core_bundle in the folder].")] = None,
     bos: Annotated[bool, typer.Option("--bos", help="Begin every text with the end-of-text token.")] = False,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each item that is answered.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     corpus: Annotated[
         str | None, typer.Option("--corpus", help="ROADMAP/STAGE of a corpus to look for the items in.")
     ] = None,
@@ -212,13 +241,13 @@ def eval_tasks(
     ] = None,
     home: Home = None,
 ) -> None:
-    """Score benchmarks by log-likelihood, as lm-eval defines them, and CORE."""
+    """Score benchmarks: by log-likelihood, as lm-eval defines them, CORE, and those whose answers are written."""
     from gradus.cli.evaluating import evaluate_tasks
     from gradus.data.benchmarks import benchmarks_folder
     from gradus.eval.benchmarks import BenchmarkSettings
 
     place = benchmarks_folder(str(folder) if folder else None, Path())
-    settings = BenchmarkSettings(place, bundle, limit, bos)
+    settings = BenchmarkSettings(place, bundle, limit, bos, samples, temperature, seed, max_tokens)
     evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gradus.conversation.messages import Message, ToolCall
 from gradus.core.settings import Settings
@@ -140,20 +140,22 @@ class ExactlyOneOf(Settings):
         return f"names {_listed(named) if named else 'none'}, expected only {self.value}"
 
 
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
+RegularExpression = Annotated[str, AfterValidator(_compiles)]
+
+
 class AnswerRegex(Settings):
     """The pattern is found somewhere in the answer (Python's re.search; "(?i)" for any case)."""
 
     kind: Literal["answer_regex"]
-    pattern: str
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return pattern
+    pattern: RegularExpression
 
     def failure(self, turn: AssistantTurn) -> str | None:
         return None if re.search(self.pattern, turn.answer) else f"no match for {self.pattern}"

@@ -10,15 +10,29 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gradus.conversation.checks import Check
 from gradus.conversation.messages import Conversation, Message, ToolSchema, messages_from_json
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.fingerprint import digest
 from gradus.core.settings import Settings, check_settings
+
+
+def _ends_with_the_user(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    try:
+        found = messages_from_json(messages, "messages")
+    except DataError as error:
+        raise ValueError(str(error)) from error
+    if not found or found[-1].role != "user":
+        raise ValueError(f"the last message must be the user's, found {found[-1].role if found else 'none'}")
+    return messages
+
+
+Question = Annotated[tuple[dict[str, Any], ...], AfterValidator(_ends_with_the_user)]
+"""Messages as JSON, readable, of which the last is the user's."""
 
 
 class Probe(Settings):
@@ -31,24 +45,12 @@ class Probe(Settings):
 
     id: str = Field(min_length=1)
     category: str = Field(default="all", min_length=1)
-    messages: tuple[dict[str, Any], ...] | None = None
+    messages: Question | None = None
     turns: tuple[str, ...] | None = None
     think: bool | None = None
     tools: tuple[str, ...] | None = None
     samples: int = Field(default=1, ge=1)
     checks: tuple[Check, ...] = Field(min_length=1)
-
-    @field_validator("messages")
-    @classmethod
-    def _readable(cls, messages: tuple[dict[str, Any], ...] | None) -> tuple[dict[str, Any], ...] | None:
-        if messages is not None:
-            try:
-                found = messages_from_json(messages, "messages")
-            except DataError as error:
-                raise ValueError(str(error)) from error
-            if found[-1].role != "user":
-                raise ValueError(f"the last message must be the user's, found {found[-1].role}")
-        return messages
 
     @model_validator(mode="after")
     def _one_question(self) -> Probe:

@@ -107,7 +107,7 @@ def plain(row: Row) -> QuestionAnswer:
 
 def svamp(row: Row) -> QuestionAnswer:
     """Story and question; the answer as it is usually written, 51 for 51.0."""
-    return f"{row['Body']} {row['Question']}", f"{row['Answer']:g}"
+    return f"{row['Body']} {row['Question']}", f"{row['Answer']:.15g}"
 
 
 def turns(row: Row) -> QuestionAnswer:

@@ -10,6 +10,7 @@ from gradus.core.errors import ConfigError, DataError, did_you_mean
 from gradus.data.benchmarks import benchmark_rows, json_rows, row_files
 from gradus.eval.asked import Asked
 from gradus.eval.core_metric import CORE_TASKS, core_asked, core_file
+from gradus.eval.generative import GENERATIVE, problems_of
 from gradus.eval.perplexity import asked_documents
 from gradus.eval.task_items import wikitext_pages, wikitext_text
 from gradus.eval.tasks import TASKS, Measure, asked, evenly_spread, task_files, task_items_of
@@ -19,7 +20,7 @@ CORE = "core"
 BUNDLE = "core_bundle"
 _WIKITEXT_FILE = "wikitext2/test.txt"
 WIKITEXT = "wikitext2"
-KNOWN = (*TASKS, CORE, WIKITEXT)
+KNOWN = (*TASKS, *GENERATIVE, CORE, WIKITEXT)
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,31 @@ class BenchmarkSettings:
     """How tasks are asked. folder: of evaluation sets; bundle: CORE's, None for `core_bundle` in it.
 
     limit: items of each task, None for all. bos: begin every text with the end-of-text token, as in training; CORE
-    always does.
+    always does. Of tasks whose answers are written: samples, answers to each item; temperature, 0 for the likeliest
+    token; seed, of drawing; max_tokens, of an answer.
+    Errors: ConfigError for several samples at temperature 0, which would all be the same.
     """
 
     folder: Path | None = None
     bundle: Path | None = None
     limit: int | None = None
     bos: bool = False
+    samples: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+    max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(
+                f"{self.samples} samples of each item at temperature 0 would all be the same; set a temperature, such "
+                "as 0.8, or take one sample"
+            )
+
+    def decoding(self) -> dict[str, float]:
+        """How answers are written, for records."""
+        names = ("samples", "temperature", "seed", "max_tokens")
+        return {name: getattr(self, name) for name in names}
 
 
 def check_tasks(names: Sequence[str]) -> None:
@@ -51,6 +70,8 @@ def files_of(name: str, settings: BenchmarkSettings) -> list[Path]:
     """What a task reads. Errors: DataError for what is missing."""
     if name == WIKITEXT:
         return row_files(WIKITEXT, settings.folder, _WIKITEXT_FILE)
+    if name in GENERATIVE:
+        return row_files(GENERATIVE[name].set, settings.folder, GENERATIVE[name].file)
     if name != CORE:
         return task_files(name, settings.folder)
     return list(dict.fromkeys(core_file(task, _bundle(settings)) for task in CORE_TASKS))
@@ -70,7 +91,7 @@ def _bundle(settings: BenchmarkSettings) -> Path:
 def asked_of(
     name: str, tokenizer: Tokenizer, settings: BenchmarkSettings, context: int
 ) -> Iterator[tuple[str, tuple[Measure, ...], list[Asked]]]:
-    """(name, what is measured, items) of a task; of CORE those of its 22 tasks as "core.<task>".
+    """(name, what is measured, items) of a task by log-likelihood; of CORE its 22 tasks as "core.<task>".
 
     Errors: DataError, also where files hold no item.
     """
@@ -104,10 +125,18 @@ def _wikitext(settings: BenchmarkSettings) -> list[tuple[str, str, str]]:
     return [(str(number + 1), wikitext_text(pages[number]), pages[number]) for number in chosen]
 
 
+def num_answers(name: str, settings: BenchmarkSettings) -> int:
+    """How many answers a task has a model write, for plans. Errors: DataError."""
+    return len(problems_of(name, settings.folder, settings.limit)) * settings.samples if name in GENERATIVE else 0
+
+
 def num_characters(name: str, settings: BenchmarkSettings) -> float:
     """About how many characters a task has a model read, for plans. Errors: DataError."""
     if name == WIKITEXT:
         return float(sum(len(told) for _, told, _ in _wikitext(settings)))
+    if name in GENERATIVE:
+        problems = problems_of(name, settings.folder, settings.limit)
+        return float(sum(len(problem.prompt) for _, problem in problems) * settings.samples)
     if name != CORE:
         items = task_items_of(name, settings.folder, settings.limit)
         return float(sum(len(item.pairs[0][0]) + sum(len(told) for _, told in item.pairs) for _, item in items))

@@ -14,7 +14,8 @@ from gradus.data.benchmarks import BENCHMARKS
 from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
 from gradus.eval.benchmarks import BUNDLE, CORE, BenchmarkSettings
 from gradus.eval.core_metric import CORE_TASKS
-from gradus.eval.task_result import TaskResult
+from gradus.eval.generative import GENERATIVE
+from gradus.eval.generative_result import Result
 from gradus.eval.tasks import TASKS
 
 _TOGETHER = 512  # documents
@@ -24,14 +25,16 @@ def set_of(task: str) -> str | None:
     """The evaluation set whose item ids a task has; None where it is running text."""
     if task in TASKS:
         return TASKS[task].set
+    if task in GENERATIVE:
+        return GENERATIVE[task].set
     if task.startswith(f"{CORE}."):
         return f"core_{CORE_TASKS[task.removeprefix(f'{CORE}.')].files[0]}"
     return None
 
 
 def with_contamination(
-    results: Mapping[str, TaskResult], settings: BenchmarkSettings, texts: Iterable[str]
-) -> dict[str, TaskResult]:
+    results: Mapping[str, Result], settings: BenchmarkSettings, texts: Iterable[str]
+) -> dict[str, Result]:
     """The results with the items that stand in the texts, a training corpus, marked.
 
     Those that are not looked for stay as they are: running text, and CORE from a bundle that is not the folder's own.
@@ -40,7 +43,7 @@ def with_contamination(
         settings.folder is not None and settings.bundle.resolve() == (settings.folder / BUNDLE).resolve()
     )
     sets = {task: name for task in results if (name := set_of(task)) is not None and name in BENCHMARKS}
-    sets = {task: name for task, name in sets.items() if own_bundle or task in TASKS}
+    sets = {task: name for task, name in sets.items() if own_bundle or not task.startswith(f"{CORE}.")}
     if not sets:
         return dict(results)
     assert settings.folder is not None

@@ -17,7 +17,7 @@ from typing import Any
 from gradus.core.errors import DataError
 from gradus.core.statistics import Z95
 from gradus.eval.asked import Asked, Continuation
-from gradus.eval.task_result import TaskResult
+from gradus.eval.generative_result import Result
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
 
@@ -171,7 +171,7 @@ def _common(sequences: Sequence[Sequence[int]]) -> int:
     return next((i for i in range(most) if any(s[i] != first[i] for s in sequences)), most)
 
 
-def core_measures(results: Mapping[str, TaskResult]) -> dict[str, Any]:
+def core_measures(results: Mapping[str, Result]) -> dict[str, Any]:
     """ "v1" and "v2", and the measures of each task by its name.
 
     The standard error is that of the questions, the tasks taken as they are; "items" are the tasks, by which two models

@@ -1,79 +1,34 @@
 """Asking a model the items of a task: over several processes, and over interruptions.
 
-What has been scored is kept as lines in a journal, one file for each process, and is not asked again. A journal says
-which questions and which model it belongs to; one of other questions is begun anew.
+What has been scored is kept in a journal (journal.py) and is not asked again.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gradus.core.fingerprint import digest
+from gradus.engine.engine import Engine
 from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import CORE, BenchmarkSettings, asked_of, check_tasks
 from gradus.eval.core_metric import core_measures
+from gradus.eval.generative import GENERATIVE, check_programs_run
+from gradus.eval.generative_result import Result
+from gradus.eval.generative_run import run_generative
+from gradus.eval.journal import Journal, begin_together
 from gradus.eval.likelihood import TOKENS_PER_BATCH, likelihoods
 from gradus.eval.task_result import TaskResult
 from gradus.model.transformer import Transformer
-from gradus.tokenizer.tokenizer import Tokenizer
 from gradus.train.parallel import World
 
 Answers = tuple[Likelihood, ...]
 _JOURNAL_EVERY = 16  # items
-
-
-class Journal:
-    """Likelihoods as they are worked out, in a folder. identity: of questions and model together."""
-
-    def __init__(self, folder: Path, identity: str, rank: int = 0) -> None:
-        self._folder, self._identity = folder, identity
-        self._path = folder / f"{rank}.jsonl"
-
-    def begin(self) -> dict[int, Answers]:
-        """What earlier runs of any number of processes have; lines from now on go behind it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        found: dict[int, Answers] = {}
-        for path in sorted(self._folder.glob("*.jsonl")):
-            found |= self._read(path)
-        return found
-
-    def open_own(self) -> None:
-        """Begin this process's file unless it goes on with the same questions."""
-        if not self._path.exists() or self._header(self._path) != self._identity:
-            self._path.write_text(json.dumps({"identity": self._identity}) + "\n", encoding="utf-8")
-            return
-        text = self._path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):
-            # A line torn by a kill must not swallow the next one.
-            self._path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-
-    def append(self, answers: dict[int, Answers]) -> None:
-        """Add what one batch gave."""
-        with self._path.open("a", encoding="utf-8") as file:
-            for number, found in answers.items():
-                file.write(json.dumps([number, [[a.logp, a.is_greedy, a.num_tokens] for a in found]]) + "\n")
-
-    def _header(self, path: Path) -> str | None:
-        with path.open(encoding="utf-8") as file:
-            try:
-                return str(json.loads(file.readline())["identity"])
-            except (ValueError, KeyError, TypeError):
-                return None
-
-    def _read(self, path: Path) -> dict[int, Answers]:
-        if self._header(path) != self._identity:
-            return {}
-        found: dict[int, Answers] = {}
-        for line in path.read_text(encoding="utf-8").split("\n")[1:-1]:
-            number, answers = json.loads(line)
-            found[number] = tuple(Likelihood(*answer) for answer in answers)
-        return found
 
 
 def questions_digest(items: Sequence[Asked]) -> str:
@@ -96,18 +51,15 @@ def answers_of(
     """
     world = world or World()
     units = _units(items)
-    done: dict[int, Answers] = journal.begin() if journal is not None else {}
-    # Nobody may write while another still reads what there is.
-    world.all_agree(True)
-    if journal is not None:
-        journal.open_own()
+    kept = begin_together(journal, world)
+    done: dict[int, Answers] = {number: tuple(Likelihood(*a) for a in answers) for number, answers in kept.items()}
     todo = [number for number in range(len(units)) if number not in done][world.rank :: world.size]
     own: dict[int, Answers] = {}
     fresh: dict[int, Answers] = {}
 
     def note() -> None:
         if journal is not None:
-            journal.append(fresh)
+            journal.append({n: [[a.logp, a.is_greedy, a.num_tokens] for a in found] for n, found in fresh.items()})
         fresh.clear()
         if on_progress is not None:
             share = min(1.0, (len(done) + len(own) * world.size) / max(1, len(units)))
@@ -149,8 +101,7 @@ def _all(units: Sequence[Sequence[Continuation]], own: dict[int, Answers], world
 
 
 def run_tasks(
-    model: Transformer,
-    tokenizer: Tokenizer,
+    engine: Engine,
     names: Sequence[str],
     settings: BenchmarkSettings,
     *,
@@ -159,37 +110,46 @@ def run_tasks(
     journals: Path | None = None,
     world: World | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
-) -> Iterator[tuple[str, TaskResult]]:
+) -> Iterator[tuple[str, Result]]:
     """(name, result) of each task; of CORE its 22 tasks as "core.<task>".
 
     label: of the model, for records. journals: a folder in which what is done survives an interruption; identity:
     that of the model, so that another's is not taken for it. on_progress: called with (task, items done, items).
-    Errors: ConfigError for an unknown name, DataError for files that are missing or wrong.
+    Errors: ConfigError for an unknown name, DataError for files that are missing or wrong, SandboxError where a task
+    runs programs and this machine cannot.
     """
     check_tasks(names)
+    check_programs_run(names)
+    world = world or World()
     for name in dict.fromkeys(names):
-        for key, wanted, items in asked_of(name, tokenizer, settings, model.config.context):
+        if name in GENERATIVE:
+            show = None if on_progress is None else partial(on_progress, name)
+            folder = None if journals is None else journals / name
+            yield (
+                name,
+                run_generative(
+                    engine, name, settings, label=label, identity=identity, journals=folder, world=world,
+                    on_progress=show,
+                ),
+            )  # fmt: skip
+            continue
+        for key, wanted, items in asked_of(name, engine.tokenizer, settings, engine.model.config.context):
             began = time.monotonic()
             questions = questions_digest(items)
             journal = None
             if journals is not None:
-                journal = Journal(journals / key, digest([identity, questions]), (world or World()).rank)
-            answers = answers_of(
-                model,
-                items,
-                journal=journal,
-                world=world,
-                on_progress=None if on_progress is None else lambda d, t, key=key: on_progress(key, d, t),  # type: ignore[misc]
-            )
+                journal = Journal(journals / key, digest([identity, questions]), world.rank)
+            show = None if on_progress is None else partial(on_progress, key)
+            answers = answers_of(engine.model, items, journal=journal, world=world, on_progress=show)
             seconds = round(time.monotonic() - began, 3)
             how = {"limit": settings.limit, "bos": settings.bos or name == CORE}
             yield key, TaskResult(key, label, wanted, tuple(items), tuple(answers), questions, seconds, how)
 
 
-def gathered(results: dict[str, TaskResult]) -> dict[str, Any]:
+def gathered(results: Mapping[str, Result]) -> dict[str, Any]:
     """Measures by task, CORE's tasks and scores under "core"."""
     found: dict[str, Any] = {}
-    core: dict[str, TaskResult] = {}
+    core: dict[str, Result] = {}
     for name, result in results.items():
         if name.startswith(f"{CORE}."):
             core[name.removeprefix(f"{CORE}.")] = result

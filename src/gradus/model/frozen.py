@@ -82,6 +82,7 @@ def int8_product(weight: Tensor) -> Product:
 
 
 def _frozen_block(block: Block, int8: bool) -> FrozenBlock:
+    assert block.adapters is None, "adapters are merged into the weights before a model is frozen"
     dtype = block.qkv.dtype
     block.qkv.mul_(block.attention_norm)
     block.attention_norm.fill_(1)
@@ -107,8 +108,8 @@ def _product(weight: Tensor, dtype: torch.dtype) -> Product:
 
 
 def _check_int8(model: Transformer) -> None:
-    if model.embedding.device.type != "cpu":
-        raise ConfigError(f"weights of 8 bits are for processors, and the model is on {model.embedding.device}")
+    if model.device.type != "cpu":
+        raise ConfigError(f"weights of 8 bits are for processors, and the model is on {model.device}")
     if model.compute_dtype != torch.bfloat16:
         found = str(model.compute_dtype).removeprefix("torch.")
         raise ConfigError(f"weights of 8 bits take activations in bfloat16, and the model computes in {found}")

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from gradus.conversation.checks import AssistantTurn
+from gradus.conversation.checks import AssistantTurn, RegularExpression
+from gradus.conversation.code_blocks import FENCE, program_of
 from gradus.conversation.final_answers import boxed_answer, gsm8k_answer, last_value, same_value, stated_answer
 from gradus.conversation.validate import schema_faults, turn_violations
 from gradus.core.errors import DataError
@@ -24,8 +25,6 @@ from gradus.core.settings import Settings
 from gradus.posttrain.prompts import judge
 from gradus.posttrain.tasks import Task
 from gradus.tools.sandbox import Limits, run_program
-
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.S | re.M)
 
 
 class _Reward(Settings):
@@ -85,16 +84,7 @@ class RegexReward(_Reward):
     """The pattern is found in the answer; what its group `answer` holds, if it has one, is the reference's value."""
 
     kind: Literal["regex"]
-    pattern: str
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return pattern
+    pattern: RegularExpression
 
     def score(self, task: Task, turn: AssistantTurn) -> float:
         pattern = re.compile(self.pattern)
@@ -126,7 +116,7 @@ class JsonSchemaReward(_Reward):
 
     def score(self, task: Task, turn: AssistantTurn) -> float:
         text = turn.answer.strip()
-        fenced = _FENCE.fullmatch(text)
+        fenced = FENCE.fullmatch(text)
         try:
             value = json.loads(fenced[2] if fenced else text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
@@ -160,10 +150,8 @@ class CodeReward(_Reward):
     memory_bytes: int = Field(default=2**28, ge=2**26)
 
     def score(self, task: Task, turn: AssistantTurn) -> float:
-        blocks = [match[2] for match in _FENCE.finditer(turn.answer)]
-        program = blocks[-1] if blocks else turn.answer
         limits = Limits(seconds=self.seconds, memory_bytes=self.memory_bytes)
-        return float(run_program(program, task.tests, limits).passed)
+        return float(run_program(program_of(turn.answer), task.tests, limits).passed)
 
     def needs(self, task: Task) -> str | None:
         return None if task.tests else "tests"

@@ -16,13 +16,13 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, TypeAdapter, field_validator
+from pydantic import Field, TypeAdapter
 
 from gradus.conversation.checks import AssistantTurn, Calls, Check
 from gradus.conversation.messages import Conversation, Message, messages_from_json
-from gradus.core.errors import ConfigError, DataError
+from gradus.conversation.probes import Question
+from gradus.core.errors import ConfigError
 from gradus.core.settings import Settings, check_settings
 from gradus.data.synthetic.config import DEFAULT_WEIGHTS, ConversationSettings
 from gradus.data.synthetic.conversations import checked_conversations
@@ -58,24 +58,13 @@ class TaskRow(Settings):
 
     id: str = Field(min_length=1)
     category: str = "all"
-    messages: tuple[dict[str, Any], ...] = Field(min_length=1)
+    messages: Question
     think: bool | None = None
     tools: tuple[str, ...] = ()
     samples: int = 1
     checks: tuple[Check, ...] = ()
     answer: str = ""
     tests: str = ""
-
-    @field_validator("messages")
-    @classmethod
-    def _ends_with_a_question(cls, messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-        try:
-            found = messages_from_json(messages, "messages")
-        except DataError as error:
-            raise ValueError(str(error)) from error
-        if found[-1].role != "user":
-            raise ValueError(f"the last message must be the user's, found {found[-1].role}")
-        return messages
 
 
 def tasks_from_pool(rows: Iterable[Conversation], source: str) -> Iterator[Task]:

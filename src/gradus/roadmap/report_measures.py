@@ -106,12 +106,13 @@ def _evaluated(view: StageView) -> str:
 
 
 def _suites(view: StageView) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Tasks of right and wrong items, their acc as the total, then suites of probes."""
+    """Tasks of right and wrong items, their acc or pass@1 as the total, then suites of probes."""
     tasks = view.results.get("tasks")
     for name, measured in tasks.items() if isinstance(tasks, Mapping) else ():
-        counted = {k: v for k, v in measured.items() if isinstance(v, Mapping) and "successes" in v}
-        if "acc" in counted:
-            yield name, {"total": counted.pop("acc"), **counted}
+        counted = {k: v for k, v in measured.items() if isinstance(v, Mapping) and "lower_is_better" not in v}
+        total = next((key for key in ("acc", "pass@1") if key in counted), None)
+        if total is not None:
+            yield name, {"total": counted.pop(total), **counted}
     probes = view.results.get("probes")
     for name, measured in probes.items() if isinstance(probes, Mapping) else ():
         if isinstance(measured, Mapping) and isinstance(measured.get("total"), Mapping):
@@ -157,7 +158,9 @@ def _suite_items(view: StageView, suite: str, roadmap_dir: Path) -> dict[str, An
 
 
 def _task_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item scored by log-likelihood as a question with an answer: the likeliest choice."""
+    """An item as a question with an answer: the first that was written, or the likeliest choice."""
+    if "answers" in item:
+        return _written_item(item)
     choices, logp = item["choices"], item["logp"]
     passed = bool(item["acc"])
     if len(choices) > 1:
@@ -169,6 +172,16 @@ def _task_item(item: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": item["id"], "category": "items", "passed": passed, "answer": answer, "reasons": reasons,
         "messages": asked,
+    }  # fmt: skip
+
+
+def _written_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    first = item["answers"][0]
+    passed = bool(first["acc"] if "acc" in first else first["passes"])
+    return {
+        "id": item["id"], "category": "items", "passed": passed, "answer": first["answer"],
+        "thinking": first["thinking"], "reasons": [] if passed else first["reasons"],
+        "messages": [{"role": "user", "content": item["prompt"]}],
     }  # fmt: skip
 
 

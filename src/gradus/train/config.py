@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from gradus.core.settings import Settings
 
@@ -46,14 +46,6 @@ class OptimizerSettings(Settings):
     eps: float = Field(default=1e-10, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)  # of matrices, times the current lr
     cautious: bool = True  # decay only where decay and update agree in sign
-
-    @model_serializer(mode="wrap")
-    def _fresh_goes_without_saying(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Fingerprints of stages that were made before there was a choice stay what they are.
-        found: dict[str, Any] = dump(self)
-        if self.state == "fresh":
-            found.pop("state", None)
-        return found
 
 
 class ScheduleSettings(Settings):

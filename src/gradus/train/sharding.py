@@ -59,10 +59,14 @@ def prepare_model(
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether compiling is worth its time on a device and what it needs is there: CUDA, Triton and a C compiler."""
-    compiler = os.environ.get("CC") or "gcc"
-    has_compiler = any(shutil.which(name) for name in (compiler, "cc", "clang"))
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None and has_compiler
+    """Whether compiling is worth its time on a device, and what it needs is there: Triton and a C compiler.
+
+    Triton knows GPUs from compute capability 7.0 on.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (7, 0):
+        return False
+    has_compiler = any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
+    return has_compiler and importlib.util.find_spec("triton") is not None
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

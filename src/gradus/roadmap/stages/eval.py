@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from gradus.core.files import expand_path, write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.settings import Problem
 from gradus.data.benchmarks import benchmarks_folder
-from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_characters
+from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters
 from gradus.eval.tasks import evenly_spread
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
@@ -32,8 +33,8 @@ from gradus.roadmap.training import MODEL_KINDS, Session, training_session
 
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine
+    from gradus.eval.generative_result import Result
     from gradus.eval.result import SuiteResult
-    from gradus.eval.task_result import TaskResult
 
 VERSION = 1
 MAKES = "eval"
@@ -61,6 +62,8 @@ class Settings(StageSettings):
     With a corpus as input the items of tasks that stand in it are counted, and the score without them is given.
     perplexity_documents: so many held-back documents of each source of that corpus, evenly spread, whose perplexity is
     measured by word, byte and token: measures "perplexity.<source>.word_perplexity" and others.
+    task_samples: answers to each item of tasks whose answers are written, drawn at task_temperature (0 takes the
+    likeliest token) and of at most task_tokens.
     at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
     token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
     docs/constrained-calls.md); None measures the model alone.
@@ -74,6 +77,9 @@ class Settings(StageSettings):
     benchmarks: str | None = None
     core_bundle: str | None = None
     bos: bool = False
+    task_samples: int = Field(default=1, ge=1)
+    task_temperature: float = Field(default=0.0, ge=0.0)
+    task_tokens: int = Field(default=512, ge=1)
     perplexity_documents: int | None = Field(default=None, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
@@ -84,7 +90,9 @@ class Settings(StageSettings):
 
     def smoke(self) -> Self:
         """A few probes of each suite and items of each task."""
-        return self.model_copy(update={"at_most": SMOKE_PROBES, "max_tokens": 64, "audit_samples": SMOKE_PROBES})
+        return self.model_copy(
+            update={"at_most": SMOKE_PROBES, "max_tokens": 64, "task_tokens": 64, "audit_samples": SMOKE_PROBES}
+        )
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
@@ -102,7 +110,10 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
         except ConfigError as error:
             problems.append(Problem(("suites", name), str(error)))
     if settings.tasks:
-        asked = benchmark_settings(settings, roadmap_dir)
+        try:
+            asked = benchmark_settings(settings, roadmap_dir)
+        except ConfigError as error:
+            raise SourceError([*problems, Problem(("task_samples",), str(error))]) from error
         for name in settings.tasks:
             try:
                 check_tasks([name])
@@ -114,11 +125,20 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     return found
 
 
-def benchmark_settings(settings: Settings, roadmap_dir: Path) -> BenchmarkSettings:
-    """Where the tasks' files lie and how they are asked."""
+def benchmark_settings(settings: Settings, roadmap_dir: Path, seed: int = 0) -> BenchmarkSettings:
+    """Where the tasks' files lie and how they are asked. Errors: ConfigError for samples that would be the same."""
     bundle = expand_path(settings.core_bundle, roadmap_dir) if settings.core_bundle is not None else None
     folder = benchmarks_folder(settings.benchmarks, roadmap_dir)
-    return BenchmarkSettings(folder, bundle, settings.at_most, settings.bos)
+    return BenchmarkSettings(
+        folder,
+        bundle,
+        settings.at_most,
+        settings.bos,
+        samples=settings.task_samples,
+        temperature=settings.task_temperature,
+        seed=seed,
+        max_tokens=settings.task_tokens,
+    )
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
@@ -126,6 +146,9 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
     answers = probes + (settings.audit_samples if inputs.one("prompts") else 0)
     tokens = answers * min(ANSWER_TOKENS, settings.max_tokens)
+    asked = benchmark_settings(settings, stage.directory)
+    written = sum(num_answers(name, asked) for name in settings.tasks)
+    tokens += written * min(ANSWER_TOKENS, settings.task_tokens)
     parent = inputs.one("from").get("model")
     if parent is None:
         return Estimate(tokens=tokens, notes=("the model is not known yet",))
@@ -183,7 +206,7 @@ def _engine(model: ModelReference, session: Session) -> Engine:
 
 def _ask_tasks(
     settings: Settings, engine: Engine, model: ModelReference, parent: Artifact, place: Place, session: Session
-) -> dict[str, TaskResult]:
+) -> dict[str, Result]:
     """Results by task; items that an interrupted walk has asked are not asked again."""
     if not settings.tasks:
         return {}
@@ -191,10 +214,9 @@ def _ask_tasks(
 
     with place.progress.task("tasks", None, "items") as task:
         asked = run_tasks(
-            engine.model,
-            engine.tokenizer,
+            engine,
             settings.tasks,
-            benchmark_settings(settings, place.roadmap_dir),
+            benchmark_settings(settings, place.roadmap_dir, place.stage.seed),
             label=model.label,
             identity=f"{parent.fingerprint} {model.label}",
             journals=place.scratch / TASKS,
@@ -211,16 +233,22 @@ def _perplexity(settings: Settings, engine: Engine, inputs: Inputs, place: Place
     if "corpus" not in inputs:
         raise ConfigError('perplexity_documents: no corpus is named; set corpus = "STAGE" to take documents from')
     from gradus.data.corpus import read_corpus
+    from gradus.eval.journal import Journal
     from gradus.eval.perplexity import asked_documents, perplexity_measures
-    from gradus.eval.task_run import Journal, answers_of, questions_digest
+    from gradus.eval.task_run import answers_of, questions_digest
 
-    by_source: dict[str, list[tuple[str, str, str]]] = {}
-    for document in read_corpus(inputs["corpus"].path, "validation"):
-        by_source.setdefault(document.source, []).append((document.id, document.text, document.text))
+    folder = inputs["corpus"].path
+    counts = Counter(document.source for document in read_corpus(folder, "validation"))
+    chosen = {source: set(evenly_spread(count, settings.perplexity_documents)) for source, count in counts.items()}
+    taken: dict[str, list[tuple[str, str, str]]] = {source: [] for source in counts}
+    passed: Counter[str] = Counter()
+    for document in read_corpus(folder, "validation"):
+        if passed[document.source] in chosen[document.source]:
+            taken[document.source].append((document.id, document.text, document.text))
+        passed[document.source] += 1
     found = {}
-    for number, (source, documents) in enumerate(by_source.items()):
-        chosen = [documents[at] for at in evenly_spread(len(documents), settings.perplexity_documents)]
-        items = asked_documents(chosen, engine.tokenizer, engine.model.config.context)
+    for number, (source, documents) in enumerate(taken.items()):
+        items = asked_documents(documents, engine.tokenizer, engine.model.config.context)
         with place.progress.task(f"perplexity: {source}", len(items), "documents") as task:
             answers = answers_of(
                 engine.model,
@@ -233,7 +261,7 @@ def _perplexity(settings: Settings, engine: Engine, inputs: Inputs, place: Place
     return {PERPLEXITY: found}
 
 
-def _task_measures(settings: Settings, results: dict[str, TaskResult], inputs: Inputs, place: Place) -> dict[str, Any]:
+def _task_measures(settings: Settings, results: dict[str, Result], inputs: Inputs, place: Place) -> dict[str, Any]:
     """Measures by task; a file of items for each, those that stand in the corpus marked."""
     from gradus.data.corpus import read_corpus
     from gradus.eval.contamination import with_contamination

@@ -38,6 +38,8 @@ from gradus.roadmap.training import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from gradus.data.loader import RowLoader
     from gradus.model.batch import Batch
     from gradus.model.transformer import Transformer
@@ -63,8 +65,11 @@ class Settings(TextSettings):
 
     @model_validator(mode="after")
     def _every_expert_stands_for_itself(self) -> Self:
-        if self.keep_best is not None or self.protect:
-            raise ValueError("keep_best, protect: checkpoints of single experts are for resuming alone; leave them out")
+        if self.keep_best is not None or self.protect or self.keep_checkpoints == 0:
+            raise ValueError(
+                "keep_best, protect, keep_checkpoints = 0: checkpoints of single experts are for resuming alone, and "
+                "go at the end; leave them out"
+            )
         if self.scaling is not None:
             raise ValueError(
                 "scaling: the horizon law is not known for experts trained one after the other; leave it out"
@@ -161,7 +166,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         evaluate = _evaluation(work, source)
         last = follow(_all_reports(work), place, session, evaluate, meter=meter)
         single = _every_expert(work, evaluate)
-        generator = torch_generator(stage.seed)
+        generator = _generator(stage.seed)
         model = merged_model(place.work, config, generator, session.device, session.prepare)
         model.compute_dtype = work.model.compute_dtype
         results = training_results(place, last, config, meter)
@@ -173,8 +178,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         return place.commit(results)
 
 
-def torch_generator(seed: int) -> Any:
-    """A generator of its own."""
+def _generator(seed: int) -> torch.Generator:
+    """A generator of its own; torch is imported late."""
     import torch
 
     return torch.Generator().manual_seed(seed)
@@ -183,7 +188,7 @@ def torch_generator(seed: int) -> Any:
 def _fresh(config: ModelConfig, seed: int, session: Session) -> Transformer:
     from gradus.model.transformer import build_model
 
-    return build_model(config, torch_generator(seed), session.device, prepare=session.prepare)
+    return build_model(config, _generator(seed), session.device, prepare=session.prepare)
 
 
 def _evaluation(work: _Work, source: Artifact) -> Callable[[], Evaluation]:

@@ -1,0 +1,126 @@
+"""Asking a model the items of a task whose answers it writes: many at once, over processes and interruptions.
+
+What is answered and judged is kept in a journal (journal.py) and is not asked again. Each answer draws from a random
+stream of its own, so that it does not depend on what else is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple
+from pathlib import Path
+
+from gradus.conversation.messages import Conversation, Message
+from gradus.core.fingerprint import digest
+from gradus.engine.engine import Engine
+from gradus.engine.sampling import Sampling
+from gradus.engine.turn import PromptTooLongError, Reply, Request
+from gradus.eval.benchmarks import BenchmarkSettings
+from gradus.eval.generative import GENERATIVE, GenerativeTask, Problem, problems_of
+from gradus.eval.generative_result import Answer, Answered, GenerativeResult
+from gradus.eval.journal import Journal, begin_together, of_all_processes
+from gradus.train.parallel import World
+
+_JOURNAL_EVERY = 16  # answers
+_NO_ROOM = "the question does not fit into the context"
+_PROGRAMS_AT_ONCE = min(8, os.cpu_count() or 1)
+
+
+def run_generative(
+    engine: Engine,
+    name: str,
+    settings: BenchmarkSettings,
+    *,
+    label: str = "",
+    identity: str = "",
+    journals: Path | None = None,
+    world: World | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> GenerativeResult:
+    """One task; arguments and errors as of `run_tasks`. journals: the folder of this task's own."""
+    began = time.monotonic()
+    world = world or World()
+    problems = problems_of(name, settings.folder, settings.limit)
+    how = {"limit": settings.limit} | settings.decoding()
+    questions = digest([[[key, asdict(problem)] for key, problem in problems], settings.decoding()])
+    journal = Journal(journals, digest([identity, questions]), world.rank) if journals is not None else None
+    done: dict[int, Answer] = {number: Answer(*found) for number, found in begin_together(journal, world).items()}
+    units = [(key, problem, sample) for key, problem in problems for sample in range(settings.samples)]
+    todo = [number for number in range(len(units)) if number not in done][world.rank :: world.size]
+
+    def keep(found: dict[int, Answer]) -> None:
+        own.update(found)
+        if journal is not None:
+            journal.append({number: astuple(answer) for number, answer in found.items()})
+        if on_progress is not None:
+            share = min(1.0, (len(done) + len(own) * world.size) / len(units))
+            on_progress(round(share * len(problems)), len(problems))
+
+    own: dict[int, Answer] = {}
+    asked = [_request(*units[number], settings) for number in todo]
+    _ask(engine, GENERATIVE[name], [units[number][1] for number in todo], asked, todo, keep)
+    everyones = of_all_processes({number: astuple(answer) for number, answer in own.items()}, world)
+    answers = done | {number: Answer(*found) for number, found in everyones.items()}
+    items = tuple(
+        Answered(key, problem, tuple(answers[place * settings.samples + n] for n in range(settings.samples)))
+        for place, (key, problem) in enumerate(problems)
+    )
+    return GenerativeResult(name, label, items, questions, round(time.monotonic() - began, 3), how)
+
+
+def _request(key: str, problem: Problem, sample: int, settings: BenchmarkSettings) -> Request:
+    stream = int(digest([settings.seed, key, sample])[:16], 16)
+    return Request(
+        Conversation((Message("user", problem.prompt),)),
+        sampling=Sampling(temperature=settings.temperature, seed=stream),
+        max_tokens=settings.max_tokens,
+    )
+
+
+def _ask(
+    engine: Engine,
+    task: GenerativeTask,
+    problems: Sequence[Problem],
+    requests: Sequence[Request],
+    numbers: Sequence[int],
+    keep: Callable[[dict[int, Answer]], None],
+) -> None:
+    """Answer and judge requests; `keep` gets the answers by their numbers, a few at a time.
+
+    A question that does not fit into the context has no right answer.
+    """
+    fitting = [place for place, request in enumerate(requests) if _fits(engine, request)]
+    outside = sorted(set(range(len(requests))) - set(fitting))
+    keep({numbers[p]: Answer("", "", "context", 0, dict.fromkeys(task.judges, _NO_ROOM)) for p in outside})
+    fresh: dict[int, Reply] = {}
+
+    def flush() -> None:
+        judged = judges.map(lambda place: _judged(task, problems[place], fresh[place]), fresh)
+        keep({numbers[place]: answer for place, answer in zip(fresh, judged, strict=True)})
+        fresh.clear()
+
+    def take(index: int, reply: Reply) -> None:
+        fresh[fitting[index]] = reply
+        if len(fresh) >= _JOURNAL_EVERY:
+            flush()
+
+    with ThreadPoolExecutor(_PROGRAMS_AT_ONCE if task.runs_programs else 1) as judges:
+        engine.generate([requests[place] for place in fitting], take)
+        flush()
+
+
+def _fits(engine: Engine, request: Request) -> bool:
+    try:
+        engine.check(request)
+    except PromptTooLongError:
+        return False
+    return True
+
+
+def _judged(task: GenerativeTask, problem: Problem, reply: Reply) -> Answer:
+    turn = reply.turn
+    faults = {name: judge(problem, turn.answer) for name, judge in task.judges.items()}
+    return Answer(turn.answer, turn.thinking, turn.finish_reason, reply.num_tokens, faults)
