@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gradus.conversation.code_blocks import program_of
 from gradus.conversation.final_answers import boxed_answer, gsm8k_answer, last_value, number, same_value, stated_answer
 
 DATA = Path(os.environ.get("GRADUS_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -130,4 +131,17 @@ def test_hostile_text_takes_no_time(text):
     began = time.monotonic()
     assert not same_value(text, "1")
     boxed_answer(text)
+    assert time.monotonic() - began < 1
+
+
+def test_a_program_is_the_last_closed_block_or_all():
+    assert program_of("a\n```python\nx = 1\n```\nor\n```py\ny = 2\n```\nSo.\n```py\nz") == "y = 2\n"
+    assert program_of("x = 1") == "x = 1"
+    assert program_of("```python\nx = 1") == "```python\nx = 1"
+
+
+@pytest.mark.parametrize("text", ["```a\n" * 20000, "```a\nx\n```\n" + "```a\n" * 20000, "```\n" * 20000])
+def test_openings_without_end_take_no_time(text):
+    began = time.monotonic()
+    program_of(text)
     assert time.monotonic() - began < 1
