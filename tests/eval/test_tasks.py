@@ -210,7 +210,7 @@ def test_mistakes_name_the_task_and_the_file(engine: Engine, folder: Path) -> No
     for name, file in {"lambada_openai": "lambada/lambada_openai.jsonl", "wikitext2": "wikitext2/test.txt"}.items():
         (folder / file).write_text("")
         with pytest.raises(DataError, match=f'task "{name}": no item in its files'):
-            list(run_tasks(engine.model, engine.tokenizer, [name], BenchmarkSettings(folder)))
+            list(run_tasks(engine, [name], BenchmarkSettings(folder)))
     (folder / "arc/arc_easy_test.jsonl").write_text('{"id": "a", "question": "?", "choices": ["x"], "gold": 4}\n')
     with pytest.raises(DataError, match=r"arc_easy_test\.jsonl:1: not a row of \"arc_easy\" .*answer 4 of 1 choices"):
         list(run_tasks(engine, ["arc_easy"], BenchmarkSettings(folder)))

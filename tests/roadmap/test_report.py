@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -248,6 +250,21 @@ def test_probe_results_stand_in_the_order_of_the_models_with_intervals_and_pairs
     pair = next(p for p in data["pairings"] if p["suite"] == "fresh")
     assert (pair["before"], pair["after"], pair["won"], pair["lost"], pair["shared"]) == ("chat", "polish", 6, 0, 24)
     assert pair["p"] == mcnemar_exact(0, 6)
+
+
+def test_stages_that_ask_one_model_different_questions_are_one_entry():
+    def asked(stage, suite):
+        results = {"probes": {suite: {"total": measure({"a": 1})}}}
+        return SimpleNamespace(
+            name=stage, record={"inputs": {"from": ["chat"]}, "settings": {}}, results=results, file=lambda name: None
+        )
+
+    stages = [asked("exam", "fresh"), asked("marks", "arc_easy"), asked("again", "fresh")]
+    found = report_measures.probe_results(stages, Path())
+    assert [(entry["model"], [suite["name"] for suite in entry["suites"]]) for entry in found] == [
+        ("chat", ["fresh", "arc_easy"]),
+        ("chat (again)", ["fresh"]),
+    ]
 
 
 def test_categories_may_stand_in_a_table_of_their_own(run):

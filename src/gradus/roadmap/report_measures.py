@@ -59,15 +59,23 @@ def plain_results(results: Mapping[str, Any]) -> dict[str, Any]:
 def probe_results(stages: Sequence[StageView], roadmap_dir: Path) -> list[dict[str, Any]]:
     """One entry per evaluated model, in the order of the stages that made the models.
 
-    {"stage", "model", "suites": [{"name", "total", "categories", "items", "left_out", "note"}]}.
+    {"stage", "model", "suites": [{"name", "total", "categories", "items", "left_out", "note"}]}. Stages that asked one
+    model different questions are one entry; one that asked the same again is another, called by its own name too.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for view in _evaluations(stages):
         suites = [
             {"name": name, **_suite_measures(measured), **_suite_items(view, name, roadmap_dir)}
             for name, measured in _suites(view)
         ]
-        found.append({"stage": view.name, "model": _evaluated(view), "suites": suites})
+        model = _evaluated(view)
+        same = [entry for entry in found if entry["model"] == model]
+        names = {suite["name"] for suite in suites}
+        if same and not names & {suite["name"] for suite in same[0]["suites"]}:
+            same[0]["suites"] += suites
+        else:
+            label = f"{model} ({view.name})" if same else model
+            found.append({"stage": view.name, "model": label, "suites": suites})
     return found
 
 

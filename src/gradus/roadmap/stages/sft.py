@@ -83,7 +83,7 @@ class Settings(TrainingSettings):
     mixture_size: Quantity | None = None
     row_length: int | None = Field(default=None, ge=8)
     length_policy: LengthPolicy = "drop"
-    packing: Literal["whole", "tight"] = "whole"
+    packing: Literal["whole", "tight"] = "tight"
     steps_at_most: int | None = Field(default=None, ge=1)
     lora: LoraSettings | None = None
 
