@@ -57,8 +57,14 @@ class Session:
         self.args = args
         self.ends = time.monotonic() + args.budget_seconds
         self.result: dict[str, Any] = {"parts": {}}
+        keys = ("context", "rows", "vocab_size", "steps", "smoke", "device")
+        self.measured = {"shape": {key: getattr(args, key) for key in keys}, "device": device_facts(args)}
         if args.out.exists():
             self.result = json.loads(args.out.read_text())
+            before = {key: self.result.get(key) for key in self.measured}
+            others = [f"{key}, {value}" for key, value in before.items() if value != self.measured[key]]
+            if others:
+                sys.exit(f"{args.out}: was measured at another {' and '.join(others)}; name another file with --out")
         # The latest words on what could not be measured are this run's.
         self.result["left_out"] = {}
 
@@ -80,8 +86,7 @@ class Session:
         print(f"{part}, {side}: left out, {reason}", flush=True)
 
     def write(self) -> None:
-        shape = {key: getattr(self.args, key) for key in ("context", "rows", "vocab_size", "steps", "smoke", "device")}
-        facts = {"claim": "training speed on one GPU", "shape": shape, **machine(), "device": device_facts(self.args)}
+        facts = {"claim": "training speed on one GPU", **machine(), **self.measured}
         write_result(self.args.out, self.result | facts)
 
 
@@ -219,7 +224,7 @@ def model_part(session: Session, part: str) -> None:
             reason = "out of time" if status is None else f"exit status {status}"
             session.leave_out(part, side, f"{reason}: {' | '.join(said.strip().splitlines()[-6:])}")
             continue
-        peak = device_facts(session.args)["peak_flops"]
+        peak = session.measured["device"]["peak_flops"]
         figures["mfu"] = figures["flops_per_second"] / peak if peak else None
         figures["mfu_whole_rows"] = figures["flops_per_second_whole_rows"] / peak if peak else None
         session.record(part, side, figures)

@@ -52,11 +52,11 @@ def test_random_rows_are_a_function_of_the_step_and_can_be_learned() -> None:
     assert set(rows.diff(dim=1).remainder(64).unique().tolist()) <= {1, 2, 3}
 
 
-def session(tmp_path: Path, budget: float = 100.0) -> object:
+def session(tmp_path: Path, budget: float = 100.0, context: int = 16) -> object:
     from gpu import Session
 
     args = SimpleNamespace(
-        out=tmp_path / "out.json", budget_seconds=budget, smoke=True, device="cpu", context=16, rows=4,
+        out=tmp_path / "out.json", budget_seconds=budget, smoke=True, device="cpu", context=context, rows=4,
         micro_rows=2, vocab_size=64, steps=1, windows=1, conversations=None,
     )  # fmt: skip
     return Session(args)
@@ -88,6 +88,8 @@ def test_what_is_measured_stands_in_the_file_at_once_and_is_not_measured_again(
     gpu.model_part(again, "d12")
     assert asked == ["trainer"]
     assert set(again.result["parts"]["d12"]) == {"gradus", "gradus without compile", "gradus documents", "plain"}
+    with pytest.raises(SystemExit, match=r"measured at another shape, .*'context': 16.*--out"):
+        session(tmp_path, context=32)
 
 
 def test_without_time_or_packages_parts_are_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

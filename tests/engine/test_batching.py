@@ -7,6 +7,7 @@ import torch
 from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from gradus.engine.batching import DecodeBatch
+from gradus.engine.decoding import decode_streams
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling, sample, sampling_batch
 from gradus.model.batch import Documents
@@ -139,6 +140,13 @@ def test_a_stream_may_finish_on_the_token_of_its_prefill() -> None:
     assert batch.step() == []
     assert batch.step() == [long]
     assert long.out == slow_tokens(model, long)
+
+
+def test_no_streams_need_no_decoding_whatever_the_model_attends_to() -> None:
+    windowed = small_model().config.model_copy(update={"window_pattern": "SL", "window": 8})
+    assert not windowed.attends_to_all_alone
+    model = build_model(windowed, torch.Generator().manual_seed(0))
+    assert list(decode_streams(model, [], VOCAB)) == []
 
 
 def test_tokens_beyond_the_tokenizer_are_never_sampled() -> None:

@@ -1,6 +1,7 @@
 """Constrained decoding judged by parser, validator and jsonschema, over random choices among what is allowed."""
 
 import json
+import math
 import random
 import sys
 from dataclasses import replace
@@ -257,6 +258,7 @@ def test_the_call_that_the_format_renders_is_one_that_may_be_written(form: Herme
         (properties(a={"not": {"type": "string"}}), "not"),
         (properties(a={"type": "array", "uniqueItems": True}), "uniqueItems"),
         (properties(a={"type": "number", "multipleOf": 0.1}), "multipleOf 0.1"),
+        (properties(a={"type": "number", "multipleOf": math.inf}), "multipleOf inf"),
         (properties(a={"type": "string", "pattern": "(?i)yes"}), "more than one way"),
         (properties(a={"type": "string", "pattern": "^\\S+$"}), "more than one way"),
         (properties(a={"type": "string", "pattern": "a(?=b)"}), "more than one way"),

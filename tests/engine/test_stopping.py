@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradus.conversation.formats.hermes import call_text
 from gradus.conversation.formats.wire import TextDelta, ThinkDelta
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import ConfigError
 from gradus.engine.engine import Engine
 from gradus.engine.stop_strings import StopStrings
 from gradus.engine.turn import Done, Request, Turn
+from gradus.tokenizer.specials import TOOL_CALL, TOOL_CALL_END
 from gradus.tools.toolbox import ToolBox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,6 +62,20 @@ def test_a_stop_string_does_not_count_in_thinking_or_in_calls(memorised: Memory)
     assert reply.turn.messages == known["product"].messages[1:]
     (reply,) = engine.generate([question(known["product"], stop=("36",))])
     assert reply.turn.messages[-1] == Message("assistant", "12 * 3 = ")
+
+
+def test_a_stop_string_is_not_put_together_of_text_on_both_sides_of_a_result(memorised: Memory) -> None:
+    engine, known = memorised
+    form, tokenizer = engine.form, engine.tokenizer
+    turn = Turn(question(known["product"], stop=("abc",), think=False), form, ToolBox(), 500, listen=True)
+    call = tokenizer.encode(call_text(known["product"].messages[1].tool_calls[0]))
+    stop = form.stop_ids[0]
+    ids = [tokenizer.special(TOOL_CALL), *call, tokenizer.special(TOOL_CALL_END), *tokenizer.encode("ab"), stop]
+    for token in [*ids, *tokenizer.encode("cd"), stop]:
+        turn.push(token)
+    told = [event.text if isinstance(event, TextDelta) else "|" for event in turn.take_events()]
+    assert [message.content for message in turn.reply().turn.messages] == ["ab", "36", "cd"]
+    assert "".join(told) == "||ab|cd|"
 
 
 def test_thinking_is_closed_when_its_budget_is_spent_and_the_answer_goes_on(memorised: Memory) -> None:

@@ -187,6 +187,10 @@ def test_an_adapter_of_another_kind_or_model_is_refused(tmp_path: Path) -> None:
     save_tensors(tmp_path / ADAPTER_WEIGHTS_FILE, stored)
     with pytest.raises(ArtifactError, match=r"layers\.7\..* does not fit the weights beside it"):
         load_model(tmp_path)
+    save_tensors(tmp_path / ADAPTER_WEIGHTS_FILE, whole)
+    (tmp_path / ADAPTER_CONFIG_FILE).write_text(json.dumps(config | {"r": config["r"] + 1}))
+    with pytest.raises(ArtifactError, match=rf"do not fit the weights beside it, .* and rank {config['r'] + 1} in"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(

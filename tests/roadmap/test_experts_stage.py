@@ -233,6 +233,9 @@ def test_files_of_another_shape_are_refused_by_name(tmp_path):
     shallow = build_model(single_expert_config(model_config(TABLE | {"depth": 1}, 285, 64)), torch.Generator())
     with pytest.raises(ArtifactError, match=r"holds other parts than the model has: blocks\.1\."):
         load_shared(tmp_path, shallow)
+    more_tokens = build_model(single_expert_config(model_config(TABLE, 300, 64)), torch.Generator())
+    with pytest.raises(ArtifactError, match=r"embedding has shape \(285, 32\), expected \(300, 32\)"):
+        load_shared(tmp_path, more_tokens)
     with pytest.raises(ArtifactError, match=r"1\.safetensors is missing"):
         load_expert(tmp_path, 1, model)
     save_file({"x": torch.zeros(1)}, tmp_path / "experts" / "0.safetensors")

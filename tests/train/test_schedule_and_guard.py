@@ -42,7 +42,7 @@ def guard_of(**changes: object) -> Guard:
 
 
 def verdicts(guard: Guard, losses: list[float], norm: float = 1.0) -> list[bool]:
-    return [bool(guard.judge(torch.tensor(loss), torch.tensor(norm))) for loss in losses]
+    return [bool(guard.judge(torch.tensor(loss), torch.tensor(norm), torch.tensor(False))) for loss in losses]
 
 
 def test_one_nan_costs_exactly_one_step() -> None:
@@ -63,6 +63,15 @@ def test_a_spike_is_refused_and_does_not_move_the_mean() -> None:
     assert verdicts(guard, calm) == [False] * 6
     assert verdicts(guard, [9.0] * 3 + [2.0]) == [True, True, True, False]
     assert int(guard.skipped_in_row) == 0
+
+
+def test_a_step_in_which_nothing_counts_moves_no_mean_and_hides_no_spike() -> None:
+    guard = guard_of(min_history=4, window=8, spike_deviations=5.0)
+    verdicts(guard, [2.0, 2.1, 1.9, 2.0])
+    zero = torch.tensor(0.0)
+    assert bool(guard.judge(zero, zero, torch.tensor(True)))
+    assert (int(guard.skipped), int(guard.accepted)) == (0, 4)
+    assert verdicts(guard, [4.0, 2.0]) == [True, False]
 
 
 def test_without_spike_deviations_only_finite_counts() -> None:

@@ -85,7 +85,8 @@ def _nodes(schema: Any) -> Iterator[JsonObject]:
 
 def _check(node: JsonObject) -> None:
     """UnenforceableError for what Python and the grammar would read in two ways."""
-    if isinstance(step := node.get("multipleOf"), float) and step != int(step):
+    # What is not finite comes of 1e999, which Python's json reads.
+    if isinstance(step := node.get("multipleOf"), float) and not step.is_integer():
         raise UnenforceableError(f"multipleOf {step}: a step that is no whole number is not exact in binary")
     if moved := [key for key in _FOREIGN_KEYS if key in node]:
         raise UnenforceableError(f"{moved[0]} is not known here")

@@ -36,6 +36,8 @@ def decode_streams(
 
     max_batch: streams decoded at once, fewer where their keys and values would outgrow cache_bytes.
     """
+    if not streams:
+        return
     groups = [(0, list(range(len(streams))))]
     if model.config.attends_to_all_alone:
         groups = prefix_groups([stream.prompt_ids for stream in streams])

@@ -259,6 +259,7 @@ class Turn:
         self.forced.extend(result_ids)
         self._ids += result_ids
         self._sampled += [False] * len(result_ids)
+        self._release()
         self._tell([ToolResult(result) for result in results])
         self._parser = self._new_parser()
         self._constraint = self._new_constraint()

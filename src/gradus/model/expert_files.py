@@ -74,13 +74,13 @@ def _save(path: Path, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
 def load_shared(folder: Path, model: Transformer) -> None:
     """Copy the trunk into a dense model. Errors: ArtifactError."""
     own = expert_parameters(model)
-    targets = {name: (p, 0) for name, p in model.named_parameters() if name not in own}
+    targets = {name: (p, 0, len(p)) for name, p in model.named_parameters() if name not in own}
     _load(folder, SHARED_FILE, targets)
 
 
 def load_expert(folder: Path, index: int, model: Transformer) -> None:
     """Copy an expert into a dense model. Errors: ArtifactError."""
-    _load(folder, expert_file(index), {name: (p, 0) for name, p in expert_parameters(model).items()})
+    _load(folder, expert_file(index), {name: (p, 0, len(p)) for name, p in expert_parameters(model).items()})
 
 
 def merged_model(
@@ -94,7 +94,7 @@ def merged_model(
     model = build_model(config, generator, device, prepare=prepare)
     parameters = dict(model.named_parameters())
     inside = ("expert_gate_up", "expert_down", "router", "router_bias")
-    trunk = {name: (p, 0) for name, p in parameters.items() if name.rpartition(".")[2] not in inside}
+    trunk = {name: (p, 0, len(p)) for name, p in parameters.items() if name.rpartition(".")[2] not in inside}
     _load(folder, SHARED_FILE, trunk)
     assert config.num_experts is not None
     for index in range(config.num_experts):
@@ -102,24 +102,23 @@ def merged_model(
         for layer in range(config.depth):
             for part, stacked in _PARTS.items():
                 whole = parameters[f"blocks.{layer}.{stacked}"]
-                targets[f"blocks.{layer}.{part}"] = (whole, index * (whole.shape[0] // config.num_experts))
+                rows = whole.shape[0] // config.num_experts
+                targets[f"blocks.{layer}.{part}"] = (whole, index * rows, rows)
         _load(folder, expert_file(index), targets)
     return model
 
 
 @torch.no_grad()
-def _load(folder: Path, name: str, targets: dict[str, tuple[nn.Parameter, int]]) -> None:
-    """Copy every tensor of a file to where it belongs: a parameter, and the row there that it begins at."""
+def _load(folder: Path, name: str, targets: dict[str, tuple[nn.Parameter, int, int]]) -> None:
+    """Copy every tensor of a file to where it belongs: a parameter, the row there that it begins at, and how many."""
     with TensorFiles(folder, name) as tensors:
         if problems := sorted(set(tensors) ^ set(targets)):
             raise ArtifactError(
                 f"{folder / name}: holds other parts than the model has: {', '.join(problems[:5])}; it was written for "
                 "a model of another shape"
             )
-        for key, (parameter, begin) in targets.items():
-            shape = tuple(tensors[key].shape)
-            if shape[1:] != tuple(parameter.shape[1:]) or begin + shape[0] > parameter.shape[0]:
-                raise ArtifactError(
-                    f"{folder / name}: {key} has shape {shape}, which is no part of {tuple(parameter.shape)}"
-                )
+        for key, (parameter, begin, rows) in targets.items():
+            found, expected = tuple(tensors[key].shape), (rows, *parameter.shape[1:])
+            if found != expected:
+                raise ArtifactError(f"{folder / name}: {key} has shape {found}, expected {expected}")
             copy_rows(parameter, tensors[key], begin)

@@ -199,8 +199,14 @@ def with_adapter(
         target = name.removeprefix("base_model.model.") + ".weight"
         a, b = adapter[f"{name}.lora_A.weight"], adapter.get(f"{name}.lora_B.weight")
         weight = found.get(target)
-        if weight is None or b is None or tuple(weight.shape) != (b.shape[0], a.shape[1]):
+        if weight is None or b is None or len(weight.shape) != 2:
             raise ArtifactError(f"{where}: {name} does not fit the weights beside it; it belongs to another model")
+        (rows, columns), shapes = weight.shape, (tuple(a.shape), tuple(b.shape))
+        if shapes != ((settings.rank, columns), (rows, settings.rank)):
+            raise ArtifactError(
+                f"{where}: {name} has shapes {shapes[0]} and {shapes[1]}, which do not fit the weights beside it, "
+                f"{(rows, columns)}, and rank {settings.rank} in {ADAPTER_CONFIG_FILE}; it belongs to another model"
+            )
         found[target] = _MergedRows(weight, a, b, settings.alpha / settings.rank)
     return found
 

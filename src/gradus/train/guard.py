@@ -23,18 +23,22 @@ class Guard:
         self.skipped_in_row = torch.zeros((), dtype=torch.int64, device=device)
         self._places = torch.arange(settings.window, device=device)
 
-    def judge(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
-        """Whether to skip this step, () bool; records the verdict. loss, grad_norm: () of the whole step."""
+    def judge(self, loss: Tensor, grad_norm: Tensor, is_empty: Tensor) -> Tensor:
+        """Whether to skip this step, () bool; records the verdict. loss, grad_norm: () of the whole step.
+
+        is_empty: () bool, nothing counts in it. It is passed over, neither refused nor part of the history.
+        """
         loss = loss.detach().float()
         skip = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
         if self.settings.spike_deviations is not None:
             skip = skip | self._is_spike(loss)
         here = self._places == self.accepted % self.settings.window
-        self.history = torch.where(here & ~skip, loss, self.history)
-        self.accepted = self.accepted + (~skip).long()
+        is_accepted = ~(skip | is_empty)
+        self.history = torch.where(here & is_accepted, loss, self.history)
+        self.accepted = self.accepted + is_accepted.long()
         self.skipped = self.skipped + skip.long()
         self.skipped_in_row = torch.where(skip, self.skipped_in_row + 1, torch.zeros_like(self.skipped_in_row))
-        return skip
+        return ~is_accepted
 
     def _is_spike(self, loss: Tensor) -> Tensor:
         assert self.settings.spike_deviations is not None

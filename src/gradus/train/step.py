@@ -88,7 +88,7 @@ def train_step(
     # The loss is the mean over the count; gradients carry the loss scale besides.
     grad_divisor = divisor if loss_scale is None else divisor * loss_scale.scale
     grad_norm = grad_norm / grad_divisor
-    skipped = guard.judge(loss_sum / divisor, grad_norm) | (count == 0)
+    skipped = guard.judge(loss_sum / divisor, grad_norm, count == 0)
     optimizer.step(step, lr_scale, skipped, grad_divisor)
     if loss_scale is not None:
         loss_scale.update(grad_norm)
