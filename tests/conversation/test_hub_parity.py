@@ -36,14 +36,19 @@ def _arguments(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def _spells_control(conversation: Conversation) -> bool:
+def _spells_control(found: object) -> bool:
     # Hypothesis finds these names in the source and tries them.
-    return any(name in str(conversation.to_json()) for name in SPECIAL_TOKENS)
+    return any(name in str(found) for name in SPECIAL_TOKENS)
 
 
 def _assert_same(hermes: HermesFormat, hub: Any, conversation: Conversation) -> None:
     ours = hermes.render(conversation)
-    if _spells_control(conversation):
+    if _spells_control([tool.to_json() for tool in conversation.tools]):
+        # In schemas the template cannot tell text from control tokens at all: only the text can be compared.
+        theirs = hub.apply_chat_template(**_arguments(conversation), tokenize=False)
+        assert hermes.tokenizer.decode(ours.ids.tolist()) == theirs
+        return
+    if _spells_control(conversation.to_json()):
         # The template cannot tell text from control tokens unless asked to, and then gives no mask.
         theirs = hub.apply_chat_template(**_arguments(conversation), sanitize_control_tokens=True)
         assert ours.ids.tolist() == theirs["input_ids"]
@@ -102,7 +107,7 @@ def test_hostile_text_has_the_ids_of_a_sanitized_template(
 @settings(max_examples=60, deadline=None)
 @given(conversation=conversations())
 def test_prompts_are_those_of_the_chat_template(hermes: HermesFormat, hub: Any, conversation: Conversation):
-    assume(not _spells_control(conversation))
+    assume(not _spells_control(conversation.to_json()))
     for length, message in enumerate(conversation.messages, start=1):
         if message.role not in ("user", "tool"):
             continue
