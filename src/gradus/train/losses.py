@@ -84,7 +84,8 @@ def token_entropy(hidden: Tensor, weight: Tensor, softcap: float | None = None, 
     cast = weight.to(hidden.dtype)
     out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
     for rows in _blocks(hidden, weight):
-        logp = torch.log_softmax(_capped(F.linear(hidden[rows], cast).float(), softcap)[0] / temperature, -1)
+        logits = _tempered(_capped(F.linear(hidden[rows], cast).float(), softcap)[0], temperature)
+        logp = torch.log_softmax(logits, -1)
         out[rows] = -(logp.exp() * logp).sum(-1)
     return out
 
@@ -95,6 +96,11 @@ def _capped(logits: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | Non
         return logits, None
     bent = torch.tanh(logits / softcap)
     return softcap * bent, 1 - bent.square()
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """logits / temperature; at 1, as nearly always, the logits themselves and not a copy of them."""
+    return logits if temperature == 1.0 else logits / temperature
 
 
 def _blocks(hidden: Tensor, weight: Tensor) -> list[slice]:
@@ -146,7 +152,7 @@ class _TargetLogp(torch.autograd.Function):
         cast = weight.to(hidden.dtype)
         out = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         for rows in _blocks(hidden, weight):
-            logits = _capped(F.linear(hidden[rows], cast).float(), softcap)[0] / temperature
+            logits = _tempered(_capped(F.linear(hidden[rows], cast).float(), softcap)[0], temperature)
             out[rows] = logits.gather(1, targets[rows, None])[:, 0] - logits.logsumexp(-1)
         ctx.save_for_backward(hidden, weight, targets)
         ctx.softcap, ctx.temperature = softcap, temperature
@@ -162,7 +168,7 @@ class _TargetLogp(torch.autograd.Function):
         places = torch.arange(hidden.shape[0], device=hidden.device)
         for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), ctx.softcap)
-            d_logits = torch.softmax(logits / ctx.temperature, -1)
+            d_logits = torch.softmax(_tempered(logits, ctx.temperature), -1)
             d_logits[places[: len(d_logits)], targets[rows]] -= 1
             if slope is not None:
                 d_logits *= slope
