@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from gradus.core.errors import ArtifactError, MissingPackageError
+from gradus.model.cost import STATE_BYTES
 from gradus.train.adam8bit import Adam8bitGroup, block_size, largest_step
 from gradus.train.checkpoint import Checkpoints
-from gradus.train.config import STATE_BYTES, OptimizerSettings
+from gradus.train.config import OptimizerSettings
 from gradus.train.loop import fit
 from gradus.train.losses import next_token_loss
 from gradus.train.optimizers import AdamGroup

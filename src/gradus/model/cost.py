@@ -21,8 +21,10 @@ from gradus.model.config import (
     ModelConfig,
 )
 
-# Bytes that optimizers keep for a value of a matrix, and of anything else.
-MUON_AND_ADAMW = (4.0, 8.0)
+# What an optimizer keeps for each value of a parameter, in bytes; Adafactor's rows and columns are next to nothing.
+STATE_BYTES = {"muon": 4.0, "adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256), "adafactor": 0.0}
+# Of a matrix, and of anything else.
+_MUON_AND_ADAMW = (STATE_BYTES["muon"], STATE_BYTES["adamw"])
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def training_memory(
     compute_bytes: int = 2,
     mean_context: float | None = None,
     on_cpu: bool = True,
-    state_bytes: tuple[float, float] = MUON_AND_ADAMW,
+    state_bytes: tuple[float, float] = _MUON_AND_ADAMW,
 ) -> TrainingMemory:
     """Memory of one training step of one process, by part.
 
@@ -232,7 +234,7 @@ def sharded_memory(
     activation_checkpointing: Literal["none", "selective", "full"] = "none",
     micro_batches: int = 1,
     compute_bytes: int = 2,
-    state_bytes: tuple[float, float] = MUON_AND_ADAMW,
+    state_bytes: tuple[float, float] = _MUON_AND_ADAMW,
     offload: bool = False,
 ) -> TrainingMemory:
     """Memory of one process of `ranks` that hold a model by rows together, by part, at the step's worst moment.

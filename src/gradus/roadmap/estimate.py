@@ -9,6 +9,7 @@ from gradus.core.devices import CPU
 from gradus.core.quantity import Quantity
 from gradus.model.config import LoraSettings, ModelConfig
 from gradus.model.cost import (
+    STATE_BYTES,
     TrainingMemory,
     adapter_parameters,
     check_adapters,
@@ -22,7 +23,6 @@ from gradus.roadmap.horizon import horizon_steps
 from gradus.roadmap.lineage import optimizer_facts
 from gradus.roadmap.stage import Device, Estimate
 from gradus.roadmap.training import TrainingSettings
-from gradus.train.config import STATE_BYTES
 
 # A small model on a GPU waits for its kernels to be launched: a layer's, forward and backward. Assumed, not measured.
 GPU_LAYER_SECONDS = 1e-3

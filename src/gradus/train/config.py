@@ -12,9 +12,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["replicate", "shard", "hybrid"]
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
-# What an optimizer keeps for each value of a parameter, in bytes; Adafactor's rows and columns are next to nothing.
-STATE_BYTES = {"muon": 4.0, "adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256), "adafactor": 0.0}
-
 
 class OptimizerSettings(Settings):
     """What trains the matrices inside blocks, and the rest: embedding, head and norm weights.
