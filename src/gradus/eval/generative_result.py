@@ -9,7 +9,7 @@ from typing import Any
 
 from gradus.core.statistics import proportion, standard_error, wilson
 from gradus.eval.generative import PASSES, Problem
-from gradus.eval.task_result import TaskResult
+from gradus.eval.task_result import TaskResult, task_record
 
 PASS_AT = (1, 10, 100)
 NO_ROOM = "context"
@@ -103,16 +103,7 @@ class GenerativeResult:
             if self.contaminated is not None:
                 entry["contaminated"] = item.id in self.contaminated
             items.append(entry | {name: by_id[item.id] for name, by_id in values.items()})
-        return {
-            "task": self.task,
-            "model": self.model,
-            "n": len(self.items),
-            "questions": self.digest,
-            "settings": self.settings,
-            "seconds": self.seconds,
-            "measures": {n: {k: v for k, v in m.items() if k != "items"} for n, m in self.measures().items()},
-            "items": items,
-        }
+        return task_record(self, items)
 
 
 Result = TaskResult | GenerativeResult

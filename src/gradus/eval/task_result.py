@@ -6,12 +6,15 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradus.core.statistics import Z95, clustered_standard_error, proportion, standard_error
 from gradus.eval.asked import Asked, Likelihood
 from gradus.eval.perplexity import exp_nats, perplexity_measures
 from gradus.eval.tasks import Measure
+
+if TYPE_CHECKING:
+    from gradus.eval.generative_result import Result
 
 
 def _first_of_the_highest(values: Sequence[float]) -> int:
@@ -112,7 +115,6 @@ class TaskResult:
 
     def to_json(self) -> dict[str, Any]:
         """`{"task", "model", "n", "measures", "items", ...}`."""
-        measures = {name: {k: v for k, v in m.items() if k != "items"} for name, m in self.measures().items()}
         verdicts = self.verdicts()
         items = []
         for item, answers in zip(self.items, self.answers, strict=True):
@@ -124,13 +126,19 @@ class TaskResult:
             if self.contaminated is not None:
                 entry["contaminated"] = item.id in self.contaminated
             items.append(entry | {name: right[item.id] for name, right in verdicts.items()})
-        return {
-            "task": self.task,
-            "model": self.model,
-            "n": len(self.items),
-            "questions": self.digest,
-            "settings": self.settings,
-            "seconds": self.seconds,
-            "measures": measures,
-            "items": items,
-        }
+        return task_record(self, items)
+
+
+def task_record(result: Result, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The record of a task: what was asked and how, its measures, and its items, which the measures then leave out."""
+    measures = {name: {k: v for k, v in m.items() if k != "items"} for name, m in result.measures().items()}
+    return {
+        "task": result.task,
+        "model": result.model,
+        "n": len(items),
+        "questions": result.digest,
+        "settings": result.settings,
+        "seconds": result.seconds,
+        "measures": measures,
+        "items": list(items),
+    }
