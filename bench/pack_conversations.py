@@ -27,7 +27,7 @@ from gradus.data.conversation_sources import PoolFiles
 from gradus.data.pack import pack_plan
 from gradus.data.pack_tight import least_rows
 from gradus.data.pool import conversation_faults
-from gradus.roadmap.stages.pool import pool_rows
+from gradus.roadmap.pool_sources import pool_rows
 from gradus.tokenizer.training import train_tokenizer
 
 HERE = Path(__file__).resolve().parent

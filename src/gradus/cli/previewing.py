@@ -16,8 +16,8 @@ from gradus.data.conversation_filters import conversation_filters
 from gradus.data.conversation_sources import AnyPoolSource, PoolFiles, PoolPreset
 from gradus.data.pool_preview import preview_filters
 from gradus.roadmap.models import resolve_stage
+from gradus.roadmap.pool_sources import RECORD_ENDINGS, pool_rows
 from gradus.roadmap.sources import matching_files
-from gradus.roadmap.stages.pool import RECORD_ENDINGS, pool_rows
 from gradus.roadmap.table import text_table
 
 if TYPE_CHECKING:

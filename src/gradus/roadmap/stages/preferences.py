@@ -13,9 +13,9 @@ from gradus.core.home import RAW
 from gradus.data.conversation_presets import PAIRS
 from gradus.data.conversation_sources import AnyPoolSource, PoolPreset, PoolSource
 from gradus.roadmap.place import Place
+from gradus.roadmap.pool_sources import commits, few_rows, source_bytes, source_digests, source_rows
 from gradus.roadmap.progress import counted
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
-from gradus.roadmap.stages.pool import commits, few_rows, source_bytes, source_digests, source_rows
 
 if TYPE_CHECKING:
     from gradus.conversation.messages import Pair
