@@ -1,11 +1,12 @@
 """Claim: training throughput against nanochat on the same machine, in one run, sides alternating.
 
 Both train a decoder of depth 4 and width 256 (or `--depth` and 64 times it) over a vocabulary of 8192 with rows of
-512 tokens, 8 rows a step, on the same text; gradus has a wider feed-forward, which gives it at least nanochat's matrix parameters.
-nanochat runs in fp32 (its choice on a CPU) and with NANOCHAT_DTYPE=bfloat16; gradus runs in the precision it
-chooses itself, and for information with one data-parallel process a core, and so in fp32. Each round runs every side
-once, by itself; a side's figure is the median over all its steps after warm-up of tokens / seconds of the step, as
-each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is not counted.
+512 tokens, 8 rows a step, on the same text; gradus has a wider feed-forward, which gives it at least nanochat's
+matrix parameters. nanochat runs in fp32 (its choice on a CPU) and with NANOCHAT_DTYPE=bfloat16; gradus runs in the
+precision it chooses itself, and for information with one data-parallel process a core, and so in fp32. Each round
+runs every side once, by itself; a side's figure is the median over all its steps after warm-up of tokens / seconds of
+the step, as each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is not
+counted.
 
     python bench/nanochat_throughput.py --nanochat DIR --nanochat-python PY \\
         --base DATA/nanochat --tokens DATA/tokens
