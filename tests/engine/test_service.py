@@ -11,10 +11,11 @@ import pytest
 
 from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
 from gradus.conversation.messages import Conversation, Message
+from gradus.engine.continuation import Beginning, Continued, continue_all
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
-from gradus.engine.service import EngineService, Failed, QueueFullError, ServiceClosedError
-from gradus.engine.turn import Done, PromptTooLongError, Reply, Request, StreamEvent, ToolResult
+from gradus.engine.service import EngineService, Failed, QueueFullError, ServiceClosedError, ServiceEvent
+from gradus.engine.turn import Done, PromptTooLongError, Reply, Request, ToolResult
 from gradus.model.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,16 +33,16 @@ class Heard:
     """The events of one request."""
 
     def __init__(self) -> None:
-        self._events: queue.Queue[StreamEvent | Failed] = queue.Queue()
-        self.events: list[StreamEvent | Failed] = []
+        self._events: queue.Queue[ServiceEvent] = queue.Queue()
+        self.events: list[ServiceEvent] = []
         self.deliver = self._events.put
 
-    def next(self) -> StreamEvent | Failed:
+    def next(self) -> ServiceEvent:
         self.events.append(self._events.get(timeout=30))
         return self.events[-1]
 
-    def last(self) -> StreamEvent | Failed:
-        while not isinstance(self.next(), Done | Failed):
+    def last(self) -> ServiceEvent:
+        while not isinstance(self.next(), Done | Continued | Failed):
             pass
         assert self._events.empty()
         return self.events[-1]
@@ -89,6 +90,30 @@ def test_events_come_in_the_order_of_what_was_written(memorised: Memory, service
     assert kinds.index(ThinkDelta) < kinds.index(CallReady) < kinds.index(ToolResult) < kinds.index(TextDelta)
 
 
+def test_tokens_are_gone_on_from_beside_conversations(memorised: Memory, service: EngineService) -> None:
+    engine, known = memorised
+    prompt = engine.open_turn(question(known["name"])).prompt_ids
+    rule = Sampling(temperature=1.5, seed=2)
+    beginnings = [
+        Beginning(prompt, Sampling(), 30, stops=("<|im_end|>",), logprobs=1),
+        Beginning(prompt, Sampling(), 30, until=(" Ada",)),
+        Beginning(prompt, rule, 9),
+    ]
+    heard = [Heard() for _ in beginnings]
+    for beginning, listener in zip(beginnings, heard, strict=True):
+        service.submit(beginning, listener.deliver)
+    ends = [listener.last() for listener in heard]
+    texts = ["".join(e.text for e in listener.events if isinstance(e, TextDelta)) for listener in heard]
+    assert texts == [end.text for end in ends if isinstance(end, Continued)]
+    assert texts[:2] == ["You are Ada.", "You are"]
+    assert texts == continue_all(engine.model, engine.tokenizer, beginnings)
+    assert [end.finish_reason for end in ends if isinstance(end, Continued)] == ["stop", "stop", "length"]
+    assert isinstance(ends[0], Continued)
+    assert len(ends[0].logprobs) == ends[0].num_tokens
+    with pytest.raises(PromptTooLongError):
+        service.submit(Beginning([1] * 600, rule, 9), heard[0].deliver)
+
+
 def test_a_cancelled_request_ends_and_leaves_its_slot_live_or_waiting(memorised: Memory) -> None:
     engine, known = memorised
     service = EngineService(engine, num_slots=1, max_waiting=3)
@@ -116,7 +141,7 @@ def test_a_full_queue_a_long_prompt_and_a_closed_service_refuse_at_once(memorise
     gate = threading.Event()
     held = Heard()
 
-    def hold(event: StreamEvent | Failed) -> None:
+    def hold(event: ServiceEvent) -> None:
         gate.wait(30)
         held.deliver(event)
 
@@ -157,7 +182,7 @@ def test_what_fails_in_one_request_ends_that_one_and_in_the_model_all_that_are_l
     engine, known = memorised
     service = EngineService(engine, num_slots=3)
 
-    def broken(event: StreamEvent | Failed) -> None:
+    def broken(event: ServiceEvent) -> None:
         raise RuntimeError("nobody there")
 
     monkeypatch.setattr(engine.toolbox, "run", lambda call: 1 / 0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gradus.core.errors import GenerationError
 from gradus.engine.batching import DecodeBatch
+from gradus.engine.continuation import Beginning, Continuation, Continued
 from gradus.engine.engine import Engine
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling
@@ -38,7 +39,10 @@ class Failed:
     error: Exception
 
 
-Deliver = Callable[[StreamEvent | Failed], None]
+ServiceEvent = StreamEvent | Continued | Failed
+"""What a request is told: of a `Request` a StreamEvent, of a `Beginning` a TextDelta or at last Continued."""
+
+Deliver = Callable[[ServiceEvent], None]
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,19 @@ class EngineService:
         self._thread = threading.Thread(target=self._run, name="gradus-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, deliver: Deliver) -> Ticket:
+    def submit(self, request: Request | Beginning, deliver: Deliver) -> Ticket:
         """Queue a request; `deliver` is called from the service's thread with its events, and is not to block.
 
-        Raises what `Engine.check` raises, QueueFullError and ServiceClosedError; then `deliver` is never called. It
-        reads the prompt, which takes milliseconds where that is long: not for an event loop's own thread.
+        request: a conversation to answer, or tokens to go on from. Raises what `Engine.check` raises, QueueFullError
+        and ServiceClosedError; then `deliver` is never called. It reads the prompt, which takes milliseconds where
+        that is long: not for an event loop's own thread.
         """
         self._admit()
-        served = _Served(self.engine.open_turn(request), deliver)
+        if isinstance(request, Beginning):
+            context = self.engine.model.config.context
+            served = _Served(Continuation(request, self.engine.tokenizer, context), deliver)
+        else:
+            served = _Served(self.engine.open_turn(request), deliver)
         with self._changed:
             self._admit()
             self._waiting.append(served)
@@ -198,9 +207,9 @@ class EngineService:
 
 
 class _Served:
-    """A turn in the batch, whose own failures end it alone; a TokenStream."""
+    """A turn or continuation in the batch, whose own failures end it alone; a TokenStream."""
 
-    def __init__(self, turn: Turn, deliver: Deliver) -> None:
+    def __init__(self, turn: Turn | Continuation, deliver: Deliver) -> None:
         self.turn = turn
         self.prompt_ids: Sequence[int] = turn.prompt_ids
         self.sampling: Sampling = turn.sampling
@@ -226,7 +235,7 @@ class _Served:
         """How it is counted, once finished."""
         if self._failure is not None:
             return "failed"
-        return "cancelled" if self.turn.reply().finish_reason == "cancelled" else "finished"
+        return "cancelled" if self.turn.finish_reason == "cancelled" else "finished"
 
     def allowed(self) -> NDArray[np.bool_] | None:
         if self.finished:
@@ -264,7 +273,7 @@ class _Served:
         except Exception as error:  # noqa: BLE001 (told to whose request it is)
             self.fail(error)
 
-    def _tell(self, event: StreamEvent | Failed) -> None:
+    def _tell(self, event: ServiceEvent) -> None:
         try:
             self._deliver(event)
         except Exception as error:  # noqa: BLE001 (who listens no more, is told no more)
