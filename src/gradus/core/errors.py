@@ -7,7 +7,7 @@
     +-- TrainingError        training cannot start or go on
     +-- EndpointError        a remote model cannot be asked, or gave no usable answer
     |   +-- BudgetError      what may be spent on it is spent
-    +-- GenerationError      decoding cannot go on as it was asked to
+    +-- GenerationError      decoding cannot start, or go on as it was asked to
     +-- ToolError            a tool call cannot be answered (becomes result text for the model)
     +-- GateFailedError      a measured result misses its gate
     +-- MissingPackageError  an optional package is not installed
@@ -54,7 +54,7 @@ class BudgetError(EndpointError):
 
 
 class GenerationError(GradusError):
-    """Decoding cannot go on under the constraint that a request asked for."""
+    """Decoding cannot start, or cannot go on as it was asked to."""
 
 
 class ToolError(GradusError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from gradus.conversation.messages import ToolSchema
 from gradus.core.errors import ToolError
+from gradus.tools.deadline import Deadline
 from gradus.tools.search_index import Hit, SearchIndex
 from gradus.tools.toolbox import TOOLS, Tool, ToolBox
 
@@ -36,7 +37,7 @@ Search = Callable[[str, int], Sequence[Hit]]
 def web_search_tool(search: Search) -> Tool:
     """The tool over something that searches."""
 
-    def answer(arguments: Mapping[str, Any]) -> str:
+    def answer(arguments: Mapping[str, Any], deadline: Deadline) -> str:
         query: str = arguments["query"]
         if not query.strip():
             raise ToolError("empty query")
