@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gradus.cli.serve import serve_app
 from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
@@ -31,6 +32,7 @@ data_app = typer.Typer(
     help="Look into a corpus or a pool of conversations.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
+app.add_typer(serve_app, name="serve")
 
 RoadmapFile = Annotated[Path, typer.Argument(metavar="FILE", help="The roadmap (.toml).")]
 Overrides = Annotated[
