@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from gradus.conversation.constraint import Constraint
+
 Home = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
@@ -61,6 +63,12 @@ def start(
     index: Annotated[
         Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
     ] = None,
+    constrain: Annotated[
+        Constraint | None,
+        typer.Option(
+            "--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."
+        ),
+    ] = None,
     slots: Annotated[
         int | None, typer.Option("--slots", min=1, help="Replies in the making at once, a model [8].")
     ] = None,
@@ -95,6 +103,7 @@ def start(
         dtype=dtype,
         device=device,
         index=index,
+        constrain=constrain,
         check=check,
         settings={
             "num_slots": slots,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gradus.cli.walking import print_json
+from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import MANIFEST
 from gradus.core.errors import ConfigError, MissingPackageError
 from gradus.core.home import KEYS_FILE, USAGE_FILE
@@ -34,6 +35,7 @@ def start_server(
     dtype: str,
     device: str,
     index: Path | None,
+    constrain: Constraint | None,
     check: bool,
     settings: dict[str, Any],
 ) -> None:
@@ -52,7 +54,7 @@ def start_server(
     toolbox = _toolbox(index)
 
     def load(source: ModelSource) -> ServedModel:
-        return load_model(source, toolbox, options, dtype, device)
+        return load_model(source, toolbox, options, dtype, device, constrain)
 
     # The address first: it is refused in no time, and models take theirs.
     with bind(host, 0 if check else port, accounts) as listening:
@@ -120,7 +122,9 @@ def _toolbox(index: Path | None) -> ToolBox:
     return search_toolbox(SearchIndex(index))
 
 
-def load_model(source: ModelSource, toolbox: ToolBox, options: ServeSettings, dtype: str, device: str) -> ServedModel:
+def load_model(
+    source: ModelSource, toolbox: ToolBox, options: ServeSettings, dtype: str, device: str, constrain: Constraint | None
+) -> ServedModel:
     """Bring a model up."""
     import torch
 
@@ -137,7 +141,7 @@ def load_model(source: ModelSource, toolbox: ToolBox, options: ServeSettings, dt
         toolbox=toolbox,
     )
     service = EngineService(engine, num_slots=options.num_slots, max_waiting=options.max_waiting)
-    return ServedModel(source, engine, service)
+    return ServedModel(source, engine, service, constrain)
 
 
 # Keys

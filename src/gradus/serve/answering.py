@@ -75,7 +75,7 @@ class Answers:
         if isinstance(event, Done | Continued):
             self._num_open -= 1
             end = event.reply if isinstance(event, Done) else event
-            self._tally.ended(end.num_prompt_tokens, end.num_tokens)
+            self._tally.ended(place, end.num_prompt_tokens, end.num_tokens)
             if end.finish_reason == "cancelled" and not self._unwanted:
                 raise CutOffError("the answer was cut off: the server ends, or another model takes its place")
         return place, event

@@ -21,17 +21,22 @@ from gradus.core.errors import GradusError
 from gradus.core.secrets import redacted
 from gradus.engine.service import QueueFullError, ServiceClosedError
 from gradus.serve.answering import Answers, ClientGoneError, CutOffError, answers_of, while_connected
-from gradus.serve.asked import Asked, ChatBody, ask
-from gradus.serve.body import load_body, read_json
+from gradus.serve.asked import Asked
+from gradus.serve.body import read_json
 from gradus.serve.chat import ChatWriter
-from gradus.serve.errors import SERVER, ApiError, busy, error_response, from_engine, unavailable
+from gradus.serve.chat_request import read_chat
+from gradus.serve.completions import CompletionWriter, read_completion
+from gradus.serve.errors import SERVER, ApiError, bad_request, busy, error_response, from_engine, unavailable
 from gradus.serve.guard import Guard
 from gradus.serve.keys import Account, Accounts
 from gradus.serve.limits import Meters
 from gradus.serve.metrics import Metrics
 from gradus.serve.models import ModelTable, ServedModel
+from gradus.serve.responses import ResponseWriter
+from gradus.serve.responses_request import read_response
 from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
+from gradus.serve.tokenize import tokenize
 from gradus.serve.writing import KEEP_ALIVE, Writer
 from gradus.tools.toolbox import ToolBox
 
@@ -69,15 +74,15 @@ class State:
 class Api:
     """One way of asking: how its body is read, and how its answers are written."""
 
-    read: Callable[[Mapping[str, Any], State], Asked]
+    read: Callable[[Mapping[str, Any], ServedModel, ServeSettings], Asked]
     writer: Callable[[Asked, ServedModel, Tally], Writer]
 
 
-def _read_chat(body: Mapping[str, Any], state: State) -> Asked:
-    return ask(load_body(ChatBody, body), state.toolbox, state.settings)
-
-
-CHAT = Api(_read_chat, ChatWriter)
+APIS: dict[str, Api] = {
+    "/v1/chat/completions": Api(read_chat, ChatWriter),
+    "/v1/completions": Api(read_completion, CompletionWriter),
+    "/v1/responses": Api(read_response, ResponseWriter),
+}
 
 
 class Generation:
@@ -92,10 +97,11 @@ class Generation:
         request = Request(scope, receive)
         account = state.account_of(request.headers)
         with state.meters.admitted(account) as meter:
-            asked = self._api.read(read_json(await read_body(request, state.settings)), state)
-            model = state.models.find(asked.model)
+            # In a thread: a large body takes its time to be read and encoded, and others wait for the loop.
+            body = await asyncio.to_thread(read_json, await read_body(request, state.settings))
+            model = state.models.find(model_name(body))
             try:
-                async with self._answers(asked, tally) as (model, answers):
+                async with self._answers(body, tally) as (model, asked, answers):
                     writer = self._api.writer(asked, model, tally)
                     if asked.stream:
                         await while_connected(receive, self._stream(answers, writer, send))
@@ -109,24 +115,28 @@ class Generation:
                 state.metrics.answered(account.name, model.source.name, tally)
 
     @asynccontextmanager
-    async def _answers(self, asked: Asked, tally: Tally) -> AsyncIterator[tuple[ServedModel, Answers]]:
-        """Errors: ApiError."""
+    async def _answers(
+        self, body: Mapping[str, Any], tally: Tally
+    ) -> AsyncIterator[tuple[ServedModel, Asked, Answers]]:
+        """The answers to a body in the making. Errors: ApiError."""
         async with AsyncExitStack() as stack:
             while True:
-                model = self._state.models.find(asked.model)
-                opening = answers_of(model.service, asked.requests, tally)
+                model = self._state.models.find(model_name(body))
                 try:
+                    asked = await asyncio.to_thread(self._api.read, body, model, self._state.settings)
+                    tally.num_each = asked.num_each
+                    opening = answers_of(model.service, asked.requests, tally)
                     answers = await stack.enter_async_context(opening)
                     break
                 except ServiceClosedError:
                     # Another may have taken its place since it was found.
-                    if self._state.models.find(asked.model) is model:
+                    if self._state.models.find(model_name(body)) is model:
                         raise unavailable("the server is shutting down", _QUEUE_SECONDS) from None
                 except QueueFullError as error:
                     raise busy(str(error), _QUEUE_SECONDS, "queue_full") from None
                 except GradusError as error:
                     raise from_engine(error) from None
-            yield model, answers
+            yield model, asked, answers
 
     async def _whole(self, answers: Answers, writer: Writer) -> dict[str, Any]:
         while not answers.are_whole:
@@ -181,6 +191,14 @@ class Generation:
             raise ApiError(500, f"the answer failed: {type(error).__name__}", kind=SERVER) from error
 
 
+def model_name(body: Mapping[str, Any]) -> str:
+    """Which model a body asks for. Errors: ApiError."""
+    name = body.get("model")
+    if not isinstance(name, str):
+        raise bad_request('"model": expected the name of a served model; /v1/models lists them', "model")
+    return name
+
+
 async def read_body(request: Request, settings: ServeSettings) -> bytes:
     """The body, of JSON by its content type. Errors: ApiError."""
     # Another type could be sent by any web page, without the browser asking us first.
@@ -214,6 +232,15 @@ def build_app(state: State) -> Starlette:
         state.account_of(request.headers)
         return JSONResponse(state.models.entry(request.path_params["name"]))
 
+    async def count_tokens(request: Request) -> Response:
+        with state.meters.admitted(state.account_of(request.headers)):
+            body = await asyncio.to_thread(read_json, await read_body(request, state.settings))
+            model = state.models.find(model_name(body))
+            try:
+                return JSONResponse(await asyncio.to_thread(tokenize, body, model, state.settings))
+            except GradusError as error:
+                raise from_engine(error) from None
+
     async def metrics(request: Request) -> Response:
         state.account_of(request.headers)
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -225,10 +252,11 @@ def build_app(state: State) -> Starlette:
     routes = [
         Route("/health", health),
         Route("/metrics", metrics),
+        Route("/tokenize", count_tokens, methods=["POST"]),
         Route("/config.json", config),
         Route("/v1/models", list_models),
         Route("/v1/models/{name:path}", one_model),
-        Route("/v1/chat/completions", Generation(CHAT, state), methods=["POST"]),
+        *(Route(path, Generation(api, state), methods=["POST"]) for path, api in APIS.items()),
     ]
     handlers: dict[Any, Any] = {
         ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _bug,

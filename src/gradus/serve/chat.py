@@ -21,7 +21,7 @@ from gradus.serve.asked import Asked
 from gradus.serve.errors import ApiError
 from gradus.serve.models import ServedModel
 from gradus.serve.tally import Tally
-from gradus.serve.writing import STREAM_END, chat_logprobs, data_frame
+from gradus.serve.writing import STREAM_END, chat_logprobs, data_frame, reasoning_tokens
 
 
 @dataclass
@@ -103,6 +103,8 @@ class ChatWriter:
                 })  # fmt: skip
             case Done(reply):
                 choice.reply = reply
+                if choice.reasoning is not None:
+                    self._tally.num_reasoning_tokens += reasoning_tokens(reply, self._model.engine.tokenizer)
 
     @staticmethod
     def _told(choice: _Choice, event: JsonObject) -> JsonObject:

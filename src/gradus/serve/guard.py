@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from gradus.serve.app import State
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_COUNTED = ("/", "/health", "/metrics", "/config.json", "/v1/models", "/v1/chat/completions")
+_COUNTED = (
+    "/", "/health", "/metrics", "/config.json", "/tokenize", "/v1/models", "/v1/chat/completions", "/v1/completions",
+    "/v1/responses",
+)  # fmt: skip
 
 
 class Guard:

@@ -9,7 +9,9 @@ from typing import Protocol
 from gradus.conversation.messages import JsonObject
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.service import ServiceEvent
+from gradus.engine.turn import Reply
 from gradus.serve.errors import ApiError
+from gradus.tokenizer.specials import THINK_END
 from gradus.tokenizer.tokenizer import Tokenizer
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -38,6 +40,13 @@ def data_frame(value: JsonObject, event: str | None = None) -> bytes:
     """One server-sent event; JSON text holds no line break."""
     name = f"event: {event}\n" if event else ""
     return f"{name}data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+def reasoning_tokens(reply: Reply, tokenizer: Tokenizer) -> int:
+    """How many tokens of a reply that thinks were sampled up to the end of its thinking."""
+    end = tokenizer.special(THINK_END)
+    length = reply.ids.index(end) + 1 if end in reply.ids else len(reply.ids)
+    return sum(reply.sampled[:length])
 
 
 def chat_logprobs(told: Sequence[TokenLogprobs], tokenizer: Tokenizer) -> JsonObject:
