@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -10,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from gradus.cli.options import Constrain, Home, Json, home_folder
 from gradus.cli.serve import serve_app
-from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
@@ -39,10 +38,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[STAGE.KEY=VALUE]...", help="Settings that replace the file's, in TOML syntax."),
 ]
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
-]
 ModelName = Annotated[
     str,
     typer.Option("--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint."),
@@ -50,18 +45,7 @@ ModelName = Annotated[
 CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="ROADMAP/STAGE, a roadmap with one corpus, or an artifact's folder.")
 ]
-Constrain = Annotated[
-    Constraint | None,
-    typer.Option("--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
-
-
-def home_folder(home: Path | None) -> Path:
-    """Where artifacts and runs lie: --home, GRADUS_HOME, or the current folder."""
-    chosen = home or Path(os.environ.get("GRADUS_HOME") or ".")
-    return chosen.expanduser()
 
 
 def _print_version(asked: bool) -> None:

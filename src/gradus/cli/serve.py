@@ -8,13 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from gradus.conversation.constraint import Constraint
+from gradus.cli.options import Constrain, Home, Json, home_folder
 
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 AccountName = Annotated[str, typer.Argument(metavar="NAME", help="Who is to hold the key.")]
 
 
@@ -37,12 +32,6 @@ keys_app = typer.Typer(help="Accounts by key.", no_args_is_help=True, rich_marku
 serve_app.add_typer(keys_app, name="keys")
 
 
-def _home(home: Path | None) -> Path:
-    from gradus.cli.main import home_folder
-
-    return home_folder(home)
-
-
 @serve_app.command()
 def start(
     models: Annotated[
@@ -63,12 +52,7 @@ def start(
     index: Annotated[
         Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
     ] = None,
-    constrain: Annotated[
-        Constraint | None,
-        typer.Option(
-            "--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."
-        ),
-    ] = None,
+    constrain: Constrain = None,
     slots: Annotated[
         int | None, typer.Option("--slots", min=1, help="Replies in the making at once, a model [8].")
     ] = None,
@@ -97,7 +81,7 @@ def start(
 
     start_server(
         models,
-        _home(home),
+        home_folder(home),
         host=host,
         port=port,
         dtype=dtype,
@@ -137,7 +121,7 @@ def keys_add(
         "tokens_per_day": tokens_per_day,
         "max_concurrent": max_concurrent,
     }
-    add_key(_home(home), name, bounds, json)
+    add_key(home_folder(home), name, bounds, json)
 
 
 @keys_app.command("remove")
@@ -145,7 +129,7 @@ def keys_remove(name: AccountName, home: Home = None) -> None:
     """Take an account away; a running server refuses its key at once."""
     from gradus.cli.serving import remove_key
 
-    remove_key(_home(home), name)
+    remove_key(home_folder(home), name)
 
 
 @keys_app.command("list")
@@ -153,4 +137,4 @@ def keys_list(home: Home = None, json: Json = False) -> None:
     """Show accounts and their bounds."""
     from gradus.cli.serving import list_keys
 
-    list_keys(_home(home), json)
+    list_keys(home_folder(home), json)

@@ -40,13 +40,13 @@ def start_server(
     settings: dict[str, Any],
 ) -> None:
     """Serve models until told to end."""
+    _need("starlette", "uvicorn", "prometheus_client")
     options = load_settings(ServeSettings, {k: v for k, v in settings.items() if v is not None}, "gradus serve")
     sources = [model_source(text, home) for text in models]
     names = [source.name for source in sources]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f'two models are called "{twice}"; give one another name: NAME=MODEL')
     accounts = Accounts(home / KEYS_FILE)
-    _need("starlette", "uvicorn", "prometheus_client")
     from gradus.serve.server import bind, check_models, open_state, run_server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -58,7 +58,7 @@ def start_server(
 
     # The address first: it is refused in no time, and models take theirs.
     with bind(host, 0 if check else port, accounts) as listening:
-        state = open_state(sources, load, options, accounts, toolbox, home / USAGE_FILE)
+        state = open_state(sources, load, options, accounts, home / USAGE_FILE)
         for model in state.models:
             typer.echo(f"{model.source.name}: {model.source.label} ({model.source.folder})")
         if check:
@@ -123,7 +123,12 @@ def _toolbox(index: Path | None) -> ToolBox:
 
 
 def load_model(
-    source: ModelSource, toolbox: ToolBox, options: ServeSettings, dtype: str, device: str, constrain: Constraint | None
+    source: ModelSource,
+    toolbox: ToolBox,
+    options: ServeSettings,
+    dtype: str,
+    device: str,
+    constrain: Constraint | None,
 ) -> ServedModel:
     """Bring a model up."""
     import torch

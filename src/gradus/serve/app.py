@@ -38,7 +38,6 @@ from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
 from gradus.serve.tokenize import tokenize
 from gradus.serve.writing import KEEP_ALIVE, Writer
-from gradus.tools.toolbox import ToolBox
 
 log = logging.getLogger("gradus.serve")
 
@@ -57,7 +56,6 @@ class State:
     accounts: Accounts
     meters: Meters
     metrics: Metrics
-    toolbox: ToolBox
 
     def account_of(self, headers: Mapping[str, str]) -> Account:
         """Whose request it is. Errors: ApiError 401."""

@@ -21,7 +21,6 @@ from gradus.serve.limits import Meters
 from gradus.serve.metrics import Metrics
 from gradus.serve.models import Load, ModelSource, ModelTable, check_answers
 from gradus.serve.settings import ServeSettings
-from gradus.tools.toolbox import ToolBox
 
 log = logging.getLogger("gradus.serve")
 
@@ -56,12 +55,11 @@ def open_state(
     load: Load,
     settings: ServeSettings,
     accounts: Accounts,
-    toolbox: ToolBox,
     usage: Path | None,
 ) -> State:
     """Load all models. Errors: GradusError of the first that cannot be served."""
     models = ModelTable([load(source) for source in sources], load, settings)
-    return State(settings, models, accounts, Meters(usage), Metrics(models), toolbox)
+    return State(settings, models, accounts, Meters(usage), Metrics(models))
 
 
 def check_models(state: State) -> None:
