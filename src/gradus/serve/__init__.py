@@ -1,1 +1,1 @@
-"""Serving: the OpenAI-compatible API, accounts by key, the chat page, the search classifier."""
+"""Serving: models behind an OpenAI-compatible API, and a page to talk to them."""

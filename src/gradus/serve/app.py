@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from gradus.core.errors import GradusError
@@ -38,6 +40,8 @@ from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
 from gradus.serve.tokenize import tokenize
 from gradus.serve.writing import KEEP_ALIVE, Writer
+
+_PAGE = Path(__file__).parent / "page"
 
 log = logging.getLogger("gradus.serve")
 
@@ -216,6 +220,17 @@ async def read_body(request: Request, settings: ServeSettings) -> bytes:
     return b"".join(pieces)
 
 
+class _Page(StaticFiles):
+    """The chat page's files. Its own policy stands in it; only who may frame it can be said in a header alone."""
+
+    def file_response(self, *given: Any, **more: Any) -> Response:
+        response = super().file_response(*given, **more)
+        response.headers["Cache-Control"] = "no-cache"  # asked for again each time, and mostly not sent again
+        response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+
 def build_app(state: State) -> Starlette:
     """The application over served models."""
 
@@ -255,6 +270,7 @@ def build_app(state: State) -> Starlette:
         Route("/v1/models", list_models),
         Route("/v1/models/{name:path}", one_model),
         *(Route(path, Generation(api, state), methods=["POST"]) for path, api in APIS.items()),
+        Mount("/", _Page(directory=_PAGE, html=True, check_dir=False)),
     ]
     handlers: dict[Any, Any] = {
         ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _bug,
