@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gradus.cli.options import Constrain, Home, Json, home_folder
-from gradus.cli.serve import serve_app
+from gradus.cli.serve import deploy, serve_app
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
@@ -32,6 +32,7 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(serve_app, name="serve")
+app.command()(deploy)
 
 RoadmapFile = Annotated[Path, typer.Argument(metavar="FILE", help="The roadmap (.toml).")]
 Overrides = Annotated[

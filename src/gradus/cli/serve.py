@@ -102,6 +102,30 @@ def start(
     )
 
 
+def deploy(
+    model: Annotated[
+        str | None, typer.Argument(metavar="ROADMAP/STAGE", help="A finished stage whose gates have passed.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="NAME", help="The served name that is to mean it [the only one].")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", help="Of the server [the only one of this home].")] = None,
+    override: Annotated[
+        str | None,
+        typer.Option("--override", metavar="REASON", help="Deploy past failed gates; the reason is recorded."),
+    ] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to what was served before.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Have a running server serve another stage: loaded and checked beside the old one, which then ends its replies."""
+    from gradus.cli import deploying
+
+    deploying.deploy(
+        model, home_folder(home), to=to, port=port, reason=override, back=rollback, as_json=json
+    )  # fmt: skip
+
+
 @keys_app.command("add")
 def keys_add(
     name: AccountName,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import sys
@@ -15,15 +16,18 @@ from gradus.cli.walking import print_json
 from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import MANIFEST
 from gradus.core.errors import ConfigError, MissingPackageError
-from gradus.core.home import KEYS_FILE, USAGE_FILE
+from gradus.core.home import DEPLOYED, KEYS_FILE, USAGE_FILE
 from gradus.core.settings import load_settings
 from gradus.roadmap.models import resolve_model
+from gradus.serve.deployments import Deployments, ModelSource
 from gradus.serve.keys import Accounts, add_account, read_accounts, remove_account
 from gradus.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from gradus.serve.models import ModelSource, ServedModel
+    from gradus.serve.models import ServedModel
     from gradus.tools.toolbox import ToolBox
+
+_MOST_NAME_CHARACTERS = 100
 
 
 def start_server(
@@ -40,13 +44,18 @@ def start_server(
     settings: dict[str, Any],
 ) -> None:
     """Serve models until told to end."""
-    _need("starlette", "uvicorn", "prometheus_client")
+    need_serve()
     options = load_settings(ServeSettings, {k: v for k, v in settings.items() if v is not None}, "gradus serve")
-    sources = [model_source(text, home) for text in models]
-    names = [source.name for source in sources]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f'two models are called "{twice}"; give one another name: NAME=MODEL')
+    given: dict[str, str] = {}
+    for text in models:
+        name, reference = _named(text)
+        if name in given:
+            raise ConfigError(f'two models are called "{name}"; give one another name: NAME=MODEL')
+        given[name] = reference
+    deployments = Deployments(home / DEPLOYED)
+    sources = [_served(name, reference, home, deployments) for name, reference in given.items()]
     accounts = Accounts(home / KEYS_FILE)
+    from gradus.serve.control import Control
     from gradus.serve.server import bind, check_models, open_state, run_server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -66,36 +75,53 @@ def start_server(
             return
         at = f"http://{'localhost' if host == '127.0.0.1' else host}:{listening.getsockname()[1]}"
         typer.echo(f"the chat page is at {at}/ and the API at {at}/v1")
-        run_server(state, listening, typer.echo)
+        control = Control(
+            state.models,
+            given,
+            deployments,
+            lambda name, reference: model_source(name, reference, home),
+            home,
+            listening.getsockname()[1],
+        )
+        run_server(state, control, listening, typer.echo)
 
 
-def _need(*packages: str) -> None:
-    import importlib.util
-
-    for package in packages:
+def need_serve() -> None:
+    """Errors: MissingPackageError where a package of the extra is absent."""
+    for package in ("starlette", "uvicorn", "prometheus_client"):
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(package, "serve")
 
 
-def model_source(text: str, home: Path) -> ModelSource:
-    """What NAME=MODEL, or MODEL by its own name, means now. Errors: ArtifactError, ConfigError."""
-    from gradus.serve.models import ModelSource
-
+def _named(text: str) -> tuple[str, str]:
+    """(name, reference) of NAME=MODEL, or of MODEL, which is then its own name. Errors: ConfigError."""
     name, found, reference = text.partition("=")
     if not found:
-        name, reference = text, text
+        name, reference = Path(text).name if text.startswith((".", "/", "~")) else text, text
+    if not name.strip() or len(name) > _MOST_NAME_CHARACTERS or not reference:
+        raise ConfigError(f'"{text}": expected NAME=MODEL with a name of at most {_MOST_NAME_CHARACTERS} characters')
+    return name, reference
+
+
+def _served(name: str, reference: str, home: Path, deployments: Deployments) -> ModelSource:
+    """What is served under a name: what was deployed there since it was given this reference, else that."""
+    deployed = deployments.find(name)
+    if deployed is None or deployed.given != reference:
+        return model_source(name, reference, home)
+    typer.echo(f"{name}: {deployed.now.label}, deployed in place of {reference} (see {home / DEPLOYED})")
+    return deployed.now
+
+
+def model_source(name: str, reference: str, home: Path) -> ModelSource:
+    """What a reference means now. Errors: ArtifactError."""
     model = resolve_model(reference, home)
-    if not found and (Path(text).is_absolute() or text.startswith((".", "~"))):
-        name = model.label
-    if not name.strip() or len(name) > 100:
-        raise ConfigError(f'"{text}": expected NAME=MODEL with a name of at most 100 characters')
     facts = _manifest(model.tokenizer.parent)
     return ModelSource(
         name=name,
         reference=reference,
         label=model.label,
-        folder=model.folder,
-        tokenizer=model.tokenizer,
+        folder=model.folder.resolve(),
+        tokenizer=model.tokenizer.resolve(),
         stage=str(facts.get("name") or ""),
         kind=str(facts.get("kind") or ""),
         fingerprint=str(facts.get("fingerprint") or ""),

@@ -17,3 +17,4 @@ RAW = "raw"  # shards of datasets that are kept
 # Of a server, in a home
 KEYS_FILE = "keys.json"
 USAGE_FILE = ".usage.json"
+DEPLOYED = "deployed.json"

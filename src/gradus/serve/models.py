@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from gradus.conversation.constraint import Constraint
@@ -17,30 +16,13 @@ from gradus.engine.engine import Engine
 from gradus.engine.service import EngineService
 from gradus.engine.turn import Done, Request
 from gradus.serve.answering import answers_of
+from gradus.serve.deployments import ModelSource
 from gradus.serve.errors import ApiError
 from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
 
 CHECK_SECONDS = 120.0
 _CHECK_TOKENS = 8
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a served model comes from.
-
-    name: by which clients ask for it. reference: as the user wrote it. label: what that means now (roadmap/stage).
-    stage, kind: of the artifact it lies in; '' for a folder that is none. fingerprint: of that artifact, or ''.
-    """
-
-    name: str
-    reference: str
-    label: str
-    folder: Path
-    tokenizer: Path
-    stage: str = ""
-    kind: str = ""
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +98,7 @@ class ModelTable:
         """The body of /v1/models/NAME. Errors: ApiError 404."""
         return self.find(name).to_json(name == next(iter(self._models)))
 
-    async def swap(self, source: ModelSource) -> ModelSource:
+    async def swap(self, source: ModelSource, say: Callable[[str], None]) -> ModelSource:
         """Serve another model under a name from now on. Returns what was served until now.
 
         The new one is loaded and has to answer before anything changes; then the old one ends its replies. Errors:
@@ -131,6 +113,8 @@ class ModelTable:
                 await asyncio.to_thread(new.service.close)
                 raise
             self._models[source.name] = new
+            live = old.service.stats().num_live
+            say(f"{source.label} answers and is served" + (f"; {live} replies of the old one end" if live else ""))
             await asyncio.to_thread(old.service.close, self._settings.drain_seconds)
             return old.source
 

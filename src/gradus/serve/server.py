@@ -16,10 +16,12 @@ import uvicorn
 
 from gradus.core.errors import ConfigError
 from gradus.serve.app import State, build_app
+from gradus.serve.control import Control
+from gradus.serve.deployments import ModelSource
 from gradus.serve.keys import Accounts
 from gradus.serve.limits import Meters
 from gradus.serve.metrics import Metrics
-from gradus.serve.models import Load, ModelSource, ModelTable, check_answers
+from gradus.serve.models import Load, ModelTable, check_answers
 from gradus.serve.settings import ServeSettings
 
 log = logging.getLogger("gradus.serve")
@@ -73,16 +75,17 @@ def check_models(state: State) -> None:
     asyncio.run(check())
 
 
-def run_server(state: State, listening: socket.socket, say: Callable[[str], None]) -> None:
+def run_server(state: State, control: Control, listening: socket.socket, say: Callable[[str], None]) -> None:
     """Answer until SIGTERM or Ctrl-C; then finish the replies in the making."""
     with _signals_taken():
-        Server(state, say).run([listening])
+        Server(state, say, control).run([listening])
 
 
 class Server(uvicorn.Server):
     """Answers from `run` on until `should_exit`; then replies in the making are finished."""
 
-    def __init__(self, state: State, say: Callable[[str], None]) -> None:
+    def __init__(self, state: State, say: Callable[[str], None], control: Control | None = None) -> None:
+        """control: by which others of this machine change what is served."""
         config = uvicorn.Config(
             build_app(state),
             log_config=None,
@@ -93,17 +96,21 @@ class Server(uvicorn.Server):
             h11_max_incomplete_event_size=64 * 2**10,
         )
         super().__init__(config)
-        self._state, self._say = state, say
+        self._state, self._say, self._control = state, say, control
         self._saving: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         for model in self._state.models:
             await check_answers(model)
         await super().startup(sockets)
+        if self._control is not None:
+            await self._control.start()
         self._saving = asyncio.create_task(self._save_usage())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._say("ending: replies in the making are finished, new requests are refused")
+        if self._control is not None:
+            self._control.stop()
         closing = asyncio.create_task(self._state.models.close())
         await super().shutdown(sockets)
         await closing
