@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from gradus.conversation.constraint import Constraint
+from gradus.cli.options import Constrain, Home, Json, home_folder
+from gradus.cli.serve import deploy, serve_app
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
@@ -31,15 +31,13 @@ data_app = typer.Typer(
     help="Look into a corpus or a pool of conversations.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
+app.add_typer(serve_app, name="serve")
+app.command()(deploy)
 
 RoadmapFile = Annotated[Path, typer.Argument(metavar="FILE", help="The roadmap (.toml).")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[STAGE.KEY=VALUE]...", help="Settings that replace the file's, in TOML syntax."),
-]
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
 ]
 ModelName = Annotated[
     str,
@@ -48,18 +46,7 @@ ModelName = Annotated[
 CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="ROADMAP/STAGE, a roadmap with one corpus, or an artifact's folder.")
 ]
-Constrain = Annotated[
-    Constraint | None,
-    typer.Option("--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
-
-
-def home_folder(home: Path | None) -> Path:
-    """Where artifacts and runs lie: --home, GRADUS_HOME, or the current folder."""
-    chosen = home or Path(os.environ.get("GRADUS_HOME") or ".")
-    return chosen.expanduser()
 
 
 def _print_version(asked: bool) -> None:
