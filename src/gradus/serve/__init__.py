@@ -1,0 +1,1 @@
+"""Serving: models behind an OpenAI-compatible API, and a page to talk to them."""
