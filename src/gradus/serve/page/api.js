@@ -62,7 +62,7 @@ function parsed(text) {
 }
 
 /** The message in an OpenAI-shaped error, in FastAPI's `detail`, or null. */
-export function errorText(value) {
+function errorText(value) {
   const error = value?.error ?? value?.detail;
   if (typeof error === "string") return error;
   return typeof error?.message === "string" ? error.message : null;

@@ -68,7 +68,7 @@ export function composerView(open) {
   function comparedModels() {
     const { lanes } = session.conversation;
     const model = currentModel();
-    return lanes ? session.models.filter((one) => lanes.some((lane) => lane.model === one.id)) : model ? [model] : [];
+    return lanes ? (session.models ?? []).filter((one) => lanes.some((lane) => lane.model === one.id)) : model ? [model] : [];
   }
 
   function choice(name, picture, label, options) {
@@ -96,7 +96,7 @@ export function composerView(open) {
     drawSwitches();
   });
   on("models", () => { draw(); drawSwitches(); });
-  return { node: form, field };
+  return { node: h("div", { class: "foot-bar" }, form), focusField: () => field.focus() };
 }
 
 /** What was begun in each conversation and not sent, for this tab. */

@@ -7,7 +7,7 @@
 import { finishTurn, turnMessages, turnText } from "./turn.js";
 
 export const ROOT = "root";
-export const VERSION = 1;
+const VERSION = 1;
 const STATUSES = ["streaming", "done", "stopped", "cut", "interrupted"];
 
 export function newConversation() {

@@ -25,10 +25,14 @@ async function start() {
   session.config = await loadConfig();
   document.title = session.config.title;
   await openStore();
-  const parts = build();
+  const composer = build();
+  // What is stored shows itself at once, whatever the server does; nothing can be asked before its models are known.
+  composer.node.inert = true;
+  await follow();
+  addEventListener("hashchange", follow);
   await refreshModels();
-  await follow(parts);
-  addEventListener("hashchange", () => follow(parts));
+  composer.node.inert = false;
+  if (!NARROW.matches) composer.focusField();
   if (session.config.needs_key && !preferences.url && !connection().key) openSettings();
 }
 
@@ -43,20 +47,20 @@ function build() {
     iconButton("plus", "New chat", () => go(""), { class: "icon-button fresh-small" }));
   const cover = h("div", { class: "cover", click: hide });
   document.getElementById("page").append(
-    h("a", { class: "skip", href: "#composer", click: (event) => { event.preventDefault(); composer.field.focus(); } }, "Skip to the message field"),
-    sidebar.node, cover, h("div", { class: "middle" }, top, scroller, h("div", { class: "foot-bar" }, composer.node)), picker.panel);
+    h("a", { class: "skip", href: "#composer", click: (event) => { event.preventDefault(); composer.focusField(); } }, "Skip to the message field"),
+    sidebar.node, cover, h("div", { class: "middle" }, top, scroller, composer.node), picker.panel);
   threadView(scroller, { setKey: openSettings, setLimit: openGeneration, empty });
-  on("conversation", () => { history.replaceState(null, "", address()); if (!NARROW.matches) composer.field.focus(); });
+  on("conversation", (what) => { history.replaceState(null, "", address()); if (!NARROW.matches && what !== "branch") composer.focusField(); });
   on("activity", () => history.replaceState(null, "", address()));
   on("trouble", toast);
   onOtherTab(async (id) => {
     sidebar.draw();
     if (id === session.conversation.id && !isBusy()) await openConversation(id);
   });
-  addEventListener("keydown", (event) => shortcut(event, sidebar, composer));
+  addEventListener("keydown", (event) => shortcut(event, sidebar));
   showSidebar(preferences.sidebar && !NARROW.matches, false);
   sidebar.draw();
-  return { composer };
+  return composer;
 }
 
 function showSidebar(shown, kept = true) {
@@ -94,6 +98,7 @@ async function follow() {
 function empty() {
   const model = currentModel();
   const problem = session.modelsError;
+  if (session.models === null) return h("div", { class: "empty", role: "status" }, h("p", null, "Asking the server for its models …"));
   if (problem) {
     return h("div", { class: "empty" }, h("h1", null, "No connection yet"), h("p", { class: "failure-text", role: "alert" }, problem.message),
       h("div", { class: "button-row" }, h("button", { type: "button", class: "button primary", click: openSettings }, icon(problem.kind === "key" ? "key" : "gear"), problem.kind === "key" ? "Enter a key" : "Connection settings"),
@@ -105,7 +110,7 @@ function empty() {
       h("li", null, h("button", { type: "button", click: () => ask(text) }, text)))));
 }
 
-function shortcut(event, sidebar, composer) {
+function shortcut(event, sidebar) {
   const command = event.ctrlKey || event.metaKey;
   if (command && event.key.toLowerCase() === "k") {
     event.preventDefault();
@@ -116,7 +121,7 @@ function shortcut(event, sidebar, composer) {
     go("");
   } else if (event.key === "Escape" && isBusy() && !document.querySelector("dialog[open], :popover-open")) {
     stop();
-  } else if (event.key === "ArrowUp" && event.target === composer.field && composer.field.value === "") {
+  } else if (event.key === "ArrowUp" && event.target.id === "composer" && event.target.value === "") {
     const last = [...document.querySelectorAll(".question [aria-label='Edit your message']")].at(-1);
     if (last) { event.preventDefault(); last.click(); }
   }

@@ -16,6 +16,8 @@ const ALLOWED_URI_REGEXP = /^(https?:|mailto:)/i;
 const PLAIN_TAG = /^<\/?(br|kbd|mark|sub|sup|u)\s*\/?>$/i;
 // A formula stays as it was written; markdown would eat its backslashes and underscores.
 const MATH = /^(\$\$[^$]+?\$\$|\\\[[\s\S]+?\\\]|\\\([\s\S]+?\\\))/;
+// "36." is an answer, not a list without items.
+const LONE_NUMBER = /^ {0,3}\d{1,9}[.)][ \t]*(\n[ \t]*(\n|$)|$)/;
 const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 
 function escaped(text) {
@@ -33,6 +35,7 @@ export function hostOf(address) {
 
 const marked = new Marked({
   gfm: true,
+  tokenizer: { list: (text) => (LONE_NUMBER.test(text) ? undefined : false) }, // false: as usual
   renderer: {
     html: ({ text }) => (PLAIN_TAG.test(text.trim()) ? text : escaped(text)),
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
@@ -67,6 +70,7 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 function elements(token) {
   const fragment = DOMPurify.sanitize(marked.parser([token]), { ALLOWED_TAGS, ALLOWED_ATTR, ALLOWED_URI_REGEXP,
     ADD_URI_SAFE_ATTR: ["align", "start"], ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true });
+  for (const dead of fragment.querySelectorAll("a:not([href])")) dead.replaceWith(...dead.childNodes);
   for (const pre of fragment.querySelectorAll("pre")) frameCode(pre);
   for (const table of fragment.querySelectorAll("table")) frameTable(table);
   return [...fragment.childNodes];
@@ -119,7 +123,7 @@ export function markdownView() {
   return { node, update, close };
 }
 
-/** Whether more text can no longer change the first token: something other than blank lines has followed it. */
+/** Whether more text can no longer change the first token: a whole line of something else has followed it. */
 function isClosed(tokens) {
-  return tokens.slice(1).some((token) => token.type !== "space");
+  return tokens.slice(1).map((token) => token.raw).join("").trimStart().includes("\n");
 }

@@ -15,7 +15,7 @@ export function pickerView(open) {
 
   function draw() {
     const { lanes } = session.conversation;
-    const name = lanes ? `Comparing ${lanes.length} models` : currentModel()?.label ?? (session.modelsError ? "No connection" : "No model");
+    const name = lanes ? `Comparing ${lanes.length} models` : currentModel()?.label ?? (session.models === null ? "Connecting" : session.modelsError ? "No connection" : "No model");
     button.replaceChildren(icon(lanes ? "columns" : "brand"), h("span", null, name), icon("down"));
     button.setAttribute("aria-label", `Model: ${name}`);
     if (panel.matches(":popover-open")) drawPanel();
@@ -23,7 +23,7 @@ export function pickerView(open) {
 
   function drawPanel() {
     const focused = panel.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-    if (session.models.length === 0) {
+    if (!session.models?.length) {
       panel.replaceChildren(h("p", { class: "nothing" }, session.modelsError?.message ?? "The server offers no model."),
         h("button", { type: "button", class: "button", click: () => { panel.hidePopover(); open.settings(); } }, icon("gear"), "Connection settings"));
       return;

@@ -6,16 +6,17 @@ import { keyFor, preferences, setPreferences } from "./preferences.js";
 import * as store from "./store.js";
 import { absorb, finishTurn, newTurn } from "./turn.js";
 
-const SAVE_SECONDS = 2;
+const SAVE_SECONDS = 1;
 const listeners = new Map();
 
-/** config: of the page's own server. models: as api.listModels. modelsError: why there are none, an ApiError, or null. */
-export const session = { config: null, models: [], modelsError: null, conversation: newConversation() };
+/** config: of the page's own server. models: as api.listModels, null until they are known. modelsError: why there are
+ * none, an ApiError, or null. */
+export const session = { config: null, models: null, modelsError: null, conversation: newConversation() };
 
 /** Replies in the making: node id -> {conversation, node, controller}. */
 const replies = new Map();
 
-/** Events: "models", "conversation" (another one, or another branch), "turn" (id: more of a reply), "activity", "list",
+/** Events: "models", "conversation" (another one, more of it, or with "branch" another branch), "turn" (id: more of a reply), "activity", "list",
  * "trouble" (text). */
 export function on(event, act) {
   listeners.set(event, [...(listeners.get(event) ?? []), act]);
@@ -38,17 +39,23 @@ export async function refreshModels() {
     session.models = [];
     session.modelsError = error;
   }
+  answerAsBefore();
   tell("models");
+}
+
+/** A conversation goes on with the model that it was held with. */
+function answerAsBefore() {
+  if (modelNamed(session.conversation.model)) setPreferences({ model: session.conversation.model });
 }
 
 /** The chosen model, or where it is not served the default one, or null where none is. */
 export function currentModel() {
-  const { models } = session;
+  const models = session.models ?? [];
   return models.find((model) => model.id === preferences.model) ?? models.find((model) => model.extras?.default) ?? models[0] ?? null;
 }
 
 export function modelNamed(id) {
-  return session.models.find((model) => model.id === id) ?? null;
+  return session.models?.find((model) => model.id === id) ?? null;
 }
 
 export function isBusy(id = session.conversation.id) {
@@ -67,7 +74,7 @@ export async function openConversation(id) {
   const found = live ? live.conversation : await store.load(id);
   if (found === null) return false;
   session.conversation = found;
-  if (modelNamed(found.model)) setPreferences({ model: found.model });
+  answerAsBefore();
   tell("conversation");
   tell("models");
   return true;
@@ -104,7 +111,7 @@ export function ask(text) {
 
 function askBelow(parents, text) {
   const { conversation } = session;
-  const models = conversation.lanes?.map((lane) => modelFor(lane.model)) ?? [currentModel()];
+  const models = conversation.lanes?.map((lane) => modelFor(lane.model)) ?? [modelFor(currentModel()?.id ?? "")];
   const questions = new Map(); // by parent: models that have said the same so far share the question
   const jobs = models.map((model, index) => {
     const parent = parents[index];
@@ -132,7 +139,7 @@ export function regenerate(id) {
   const { conversation } = session;
   const node = conversation.nodes[id];
   const lane = conversation.lanes?.findIndex((one) => one.leaf === id) ?? -1;
-  const model = lane >= 0 ? modelFor(conversation.lanes[lane].model) : conversation.lanes ? modelFor(node.turn.model) : currentModel();
+  const model = lane >= 0 ? modelFor(conversation.lanes[lane].model) : conversation.lanes ? modelFor(node.turn.model) : modelFor(currentModel()?.id ?? "");
   const job = replyBelow(conversation, node.parent, model, Math.max(lane, 0));
   if (node.turn.blocks.length === 0 && node.children.length === 0) removeNode(conversation, id);
   tell("conversation");
@@ -155,7 +162,7 @@ export function showBranch(id) {
     if (pathTo(conversation, lane.leaf).some((node) => node.parent === parent)) lane.leaf = leafBelow(conversation, id);
   }
   saveConversation();
-  tell("conversation");
+  tell("conversation", "branch");
 }
 
 /** Ask several models side by side from here on; with one or none the conversation goes on with a single model. */
@@ -210,7 +217,7 @@ async function run(job) {
   const timer = setInterval(() => saveConversation(conversation), SAVE_SECONDS * 1000);
   let failure = null;
   try {
-    if (model === null) throw session.modelsError ?? new ApiError("refused", "The server offers no model.");
+    if (model.id === "") throw session.modelsError ?? new ApiError("refused", "The server offers no model.");
     const messages = messagesTo(conversation, question, model.extras !== null);
     for await (const chunk of streamChat(connection(), requestBody(model, messages), controller.signal)) {
       absorb(node.turn, chunk);

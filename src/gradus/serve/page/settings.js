@@ -42,7 +42,7 @@ function connectionPart(done) {
 
   return h("form", { class: "settings", submit }, h("h3", null, "Connection"),
     h("label", { class: "row-field" }, h("span", null, "Address", h("small", null, "any OpenAI-compatible API")), url),
-    h("label", { class: "row-field" }, h("span", null, "Key", h("small", null, "sent to this address alone")), key),
+    h("label", { class: "row-field" }, h("span", null, "Key", h("small", null, "sent nowhere else")), key),
     h("label", { class: "check" }, remember, "Keep the key in this browser. Otherwise it is forgotten when the tab is closed. Either way it is stored unencrypted, and extensions of your browser may read it."),
     said, h("div", { class: "dialog-actions" }, h("button", { type: "submit", class: "button primary" }, "Connect")));
 }

@@ -26,9 +26,15 @@ export function sidebarView(open) {
     const [heads, found] = await Promise.all([store.list(), text ? store.search(text) : null]);
     if (turn !== drawing) return;
     const shown = found ? heads.filter((head) => found.has(head.id)) : heads;
-    const focused = document.activeElement?.closest?.("[data-conversation]")?.dataset.conversation;
+    const { activeElement } = document;
+    const focused = activeElement.closest(".item")?.dataset.conversation;
     items.replaceChildren(...grouped(shown), ...(shown.length > 0 ? [] : [h("p", { class: "nothing" }, text ? "Nothing found." : "Conversations appear here. They stay in this browser.")]));
-    if (focused) items.querySelector(`[data-conversation="${CSS.escape(focused)}"] button`)?.focus();
+    if (focused) focusIn(focused, activeElement.className);
+  }
+
+  /** The list may have been drawn anew since: who was at a conversation comes back to it. */
+  function focusIn(id, part) {
+    items.querySelector(`[data-conversation="${CSS.escape(id)}"] .${part}`)?.focus();
   }
 
   function grouped(heads) {
@@ -53,7 +59,7 @@ export function sidebarView(open) {
   function menu(row, head, opener) {
     const entry = (picture, label, act) => h("button", { type: "button", role: "menuitem", click: () => { popover.hidePopover(); act(); } }, icon(picture), label);
     const popover = h("div", { class: "menu", popover: "auto", role: "menu", "aria-label": head.title,
-      toggle: (event) => { if (event.newState === "closed") { popover.remove(); opener.focus(); } }, keydown: walk },
+      toggle: (event) => { if (event.newState === "closed") { popover.remove(); focusIn(head.id, "icon-button"); } }, keydown: walk },
     entry("edit", "Rename", () => rename(row, head)),
     entry("download", "Export", () => exportOne(head, "json")),
     entry("download", "Export as training data", () => exportOne(head, "jsonl")),
@@ -115,7 +121,7 @@ function age(time) {
 }
 
 /** Arrow keys go through the entries of a menu. */
-export function walk(event) {
+function walk(event) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step) return;
   event.preventDefault();
@@ -124,7 +130,7 @@ export function walk(event) {
 }
 
 /** Put a popover beneath what opened it, inside the window. */
-export function place(popover, opener) {
+function place(popover, opener) {
   const box = opener.getBoundingClientRect();
   const width = 230;
   popover.style.left = `${Math.max(8, Math.min(box.left, innerWidth - width - 8))}px`;

@@ -50,14 +50,14 @@ export function threadView(scroller, open) {
     return article;
   }
 
-  function draw({ toBottom = true } = {}) {
+  function draw(what) {
     live.clear();
     const { conversation } = session;
     const rows = conversation.lanes ? comparedRows(conversation) : pathTo(conversation, leafBelow(conversation)).map((node) =>
       (node.role === "user" ? question(node) : reply(node)));
     column.replaceChildren(...(rows.length > 0 ? rows : [open.empty()]));
     column.classList.toggle("wide", Boolean(conversation.lanes));
-    sticks ||= toBottom;
+    sticks = what !== "branch";
     follow();
   }
 
@@ -125,7 +125,7 @@ export function threadView(scroller, open) {
   }
 
   on("conversation", draw);
-  return { draw };
+  on("models", () => { if (column.querySelector(".empty")) draw(); });
 }
 
 function foot(node) {
@@ -139,9 +139,16 @@ function pager(node) {
   const at = all.indexOf(node.id);
   const what = node.role === "user" ? "version" : "reply";
   return h("span", { class: "pager", role: "group", "aria-label": `Other ${what === "reply" ? "replies" : "versions"}` },
-    iconButton("left", `Previous ${what}`, () => showBranch(all[at - 1]), { disabled: at === 0 }),
+    iconButton("left", `Previous ${what}`, () => turnTo(all[at - 1], `Previous ${what}`), { disabled: at === 0 }),
     h("span", null, `${at + 1} / ${all.length}`),
-    iconButton("right", `Next ${what}`, () => showBranch(all[at + 1]), { disabled: at === all.length - 1 }));
+    iconButton("right", `Next ${what}`, () => turnTo(all[at + 1], `Next ${what}`), { disabled: at === all.length - 1 }));
+}
+
+/** Show a branch; who pressed a button with the keyboard stays at it, or at its neighbour where it has no further use. */
+function turnTo(id, label) {
+  showBranch(id);
+  const buttons = [...document.querySelectorAll(`[data-id="${id}"] .pager button:enabled`)];
+  (buttons.find((button) => button.getAttribute("aria-label") === label) ?? buttons[0]).focus({ preventScroll: true });
 }
 
 /** Put a field in the place of a question. */

@@ -96,9 +96,10 @@ function addMessage(turn, message) {
   const thinking = message.reasoning_content ?? message.reasoning;
   if (thinking) turn.blocks.push({ type: "think", text: contentText(thinking), started: null, ended: null });
   if (message.content) turn.blocks.push({ type: "text", text: contentText(message.content) });
+  const round = turn.blocks.filter((block) => block.result).length;
   for (const call of message.tool_calls ?? []) {
     const given = call.function?.arguments ?? call.arguments ?? {};
     turn.blocks.push({ type: "call", id: call.id, name: String(call.function?.name ?? call.name ?? ""),
-      arguments: typeof given === "string" ? parsedArguments(given) : given, client: false, result: null });
+      arguments: typeof given === "string" ? parsedArguments(given) : given, round, client: false, result: null });
   }
 }

@@ -4,8 +4,9 @@
 // status: "streaming", "done", "stopped" (by the person), "cut" (token limit), "interrupted" (the page was closed) or
 // "failed" (error says why). Times are milliseconds since 1970.
 // blocks: {type: "think", text, started, ended}, {type: "text", text},
-//   {type: "call", id, name, arguments, client, result}; `arguments` is an object, or the text of one while it arrives;
-//   result: null or {content, error}. client: a call that the client should run, and this page runs none.
+//   {type: "call", id, name, arguments, round, client, result}; `arguments` is an object, or the text of one while it arrives;
+//   result: null or {content, error}. round: how many results stood before the call; calls of one round were made at once.
+//   client: a call that the client should run, and this page runs none.
 
 import { ApiError } from "./api.js";
 
@@ -51,8 +52,8 @@ function addCallPiece(turn, piece) {
   turn.firstToken ??= Date.now();
   let block = turn.blocks.find((one) => one.client && one.index === piece.index);
   if (!block) {
-    block = { type: "call", id: piece.id ?? `call_${piece.index}`, name: "", arguments: "", client: true, index: piece.index,
-      result: null };
+    block = { type: "call", id: piece.id ?? `call_${piece.index}`, name: "", arguments: "", round: numResults(turn), client: true,
+      index: piece.index, result: null };
     addBlock(turn, block);
   }
   block.name += piece.function?.name ?? "";
@@ -63,7 +64,8 @@ function addCallPiece(turn, piece) {
 function addEvent(turn, event) {
   turn.firstToken ??= Date.now();
   if (event.type === "tool_call") {
-    addBlock(turn, { type: "call", id: event.id, name: event.name, arguments: event.arguments ?? {}, client: false, result: null });
+    addBlock(turn, { type: "call", id: event.id, name: event.name, arguments: event.arguments ?? {},
+      round: numResults(turn), client: false, result: null });
   } else if (event.type === "tool_result") {
     const block = turn.blocks.find((one) => one.type === "call" && one.id === event.tool_call_id && one.result === null);
     if (!block) throw new ApiError("stream", `The server sent a result of a call that it did not announce: ${event.tool_call_id}.`);
@@ -71,8 +73,16 @@ function addEvent(turn, event) {
   }
 }
 
+function numResults(turn) {
+  return turn.blocks.filter((block) => block.type === "call" && block.result !== null).length;
+}
+
 export function contentText(content) {
   return typeof content === "string" ? content : JSON.stringify(content, null, 2);
+}
+
+function argumentText(values) {
+  return typeof values === "string" ? values : JSON.stringify(values);
 }
 
 /** Say how a turn ended. `error`: null, or what was thrown; an abort is the person's stop. */
@@ -101,18 +111,20 @@ export function turnMessages(turn, reasoning) {
   const messages = [];
   let message = { role: "assistant", content: "" };
   let results = [];
+  let round = null;
   const flush = () => {
     messages.push(message, ...results);
     message = { role: "assistant", content: "" };
     results = [];
   };
   for (const block of turn.blocks) {
-    if (block.type !== "call" && results.length > 0) flush();
+    if (results.length > 0 && (block.type !== "call" || block.round !== round)) flush();
     if (block.type === "text") message.content += block.text;
     else if (block.type === "think" && reasoning) message.reasoning_content = (message.reasoning_content ?? "") + block.text;
     else if (block.type === "call" && block.result !== null) {
+      round = block.round;
       (message.tool_calls ??= []).push({ id: block.id, type: "function",
-        function: { name: block.name, arguments: contentText(block.arguments) } });
+        function: { name: block.name, arguments: argumentText(block.arguments) } });
       results.push({ role: "tool", tool_call_id: block.id, content: block.result.content });
     }
   }
