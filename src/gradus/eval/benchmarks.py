@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gradus.core.errors import ConfigError, DataError, did_you_mean
 from gradus.data.benchmarks import benchmark_rows, json_rows, row_files
+from gradus.eval import bfcl
+from gradus.eval.aggregate import weighted_sum
 from gradus.eval.asked import Asked
 from gradus.eval.core_metric import CORE_TASKS, core_asked, core_file
 from gradus.eval.generative import GENERATIVE, problems_of
@@ -20,7 +23,9 @@ CORE = "core"
 BUNDLE = "core_bundle"
 _WIKITEXT_FILE = "wikitext2/test.txt"
 WIKITEXT = "wikitext2"
-KNOWN = (*TASKS, *GENERATIVE, CORE, WIKITEXT)
+GROUPS: dict[str, tuple[str, ...]] = {bfcl.BFCL: bfcl.CATEGORIES}
+"""Tasks that go by GROUP.MEMBER, together or each by itself."""
+KNOWN = (*(name for name in (*TASKS, *GENERATIVE) if "." not in name), CORE, WIKITEXT, *GROUPS)
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,39 @@ class BenchmarkSettings:
 
 def check_tasks(names: Sequence[str]) -> None:
     """Errors: ConfigError naming every unknown task."""
-    problems = [
-        f'unknown task "{name}"{did_you_mean(name, KNOWN)} (known: {", ".join(KNOWN)})'
-        for name in names
-        if name not in KNOWN
-    ]
+    problems = [_unknown(name) for name in names if name not in KNOWN and name not in tasks_meant(GROUPS)]
     if problems:
         raise ConfigError(problems)
 
 
+def _unknown(name: str) -> str:
+    group, _, member = name.partition(".")
+    if group == bfcl.BFCL:
+        for beginning, why in bfcl.REFUSED.items():
+            if member.startswith(beginning):
+                return f'task "{name}" is not asked here: {why} (asked are {", ".join(bfcl.CATEGORIES)})'
+    known = [*KNOWN, *(tasks_meant([group]) if group in GROUPS else ())]
+    return f'unknown task "{name}"{did_you_mean(name, known)} (known: {", ".join(known)})'
+
+
+def tasks_meant(names: Iterable[str]) -> list[str]:
+    """The tasks by name, groups spread out, each once, in order."""
+    spread = [[f"{name}.{member}" for member in GROUPS[name]] if name in GROUPS else [name] for name in names]
+    return list(dict.fromkeys(task for tasks in spread for task in tasks))
+
+
+def group_measures(group: str, measures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of a group over all its members, none where one is missing. measures: of each member's accuracy."""
+    if any(member not in measures for member in GROUPS[group]):
+        return {}
+    parts = bfcl.bfcl_parts({member: measures[member]["n"] for member in GROUPS[group]})
+    return {name: weighted_sum(found, measures) for name, found in parts.items()}
+
+
 def files_of(name: str, settings: BenchmarkSettings) -> list[Path]:
-    """What a task reads. Errors: DataError for what is missing."""
+    """What a task, or each of a group, reads. Errors: DataError for what is missing."""
+    if name in GROUPS:
+        return list(dict.fromkeys(path for task in tasks_meant([name]) for path in files_of(task, settings)))
     if name == WIKITEXT:
         return row_files(WIKITEXT, settings.folder, _WIKITEXT_FILE)
     if name in GENERATIVE:
@@ -127,16 +154,19 @@ def _wikitext(settings: BenchmarkSettings) -> list[tuple[str, str, str]]:
 
 def num_answers(name: str, settings: BenchmarkSettings) -> int:
     """How many answers a task has a model write, for plans. Errors: DataError."""
-    return len(problems_of(name, settings.folder, settings.limit)) * settings.samples if name in GENERATIVE else 0
+    tasks = [task for task in tasks_meant([name]) if task in GENERATIVE]
+    return sum(len(problems_of(task, settings.folder, settings.limit)) for task in tasks) * settings.samples
 
 
 def num_characters(name: str, settings: BenchmarkSettings) -> float:
     """About how many characters a task has a model read, for plans. Errors: DataError."""
+    if name in GROUPS:
+        return sum(num_characters(task, settings) for task in tasks_meant([name]))
     if name == WIKITEXT:
         return float(sum(len(told) for _, told, _ in _wikitext(settings)))
     if name in GENERATIVE:
         problems = problems_of(name, settings.folder, settings.limit)
-        return float(sum(len(problem.prompt) for _, problem in problems) * settings.samples)
+        return float(sum(problem.num_characters for _, problem in problems) * settings.samples)
     if name != CORE:
         items = task_items_of(name, settings.folder, settings.limit)
         return float(sum(len(item.pairs[0][0]) + sum(len(told) for _, told in item.pairs) for _, item in items))

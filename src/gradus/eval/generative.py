@@ -1,22 +1,25 @@
 """The table of benchmarks whose answers a model writes: what is asked, and when an answer is right. Without torch.
 
-A task asks each item as one message of a user, in the model's own chat format and without examples: the item's text
-and a sentence that says how the answer has to end. Only the answer is judged, never thinking.
+A task asks each item as one message of a user, in the model's own chat format: the item's text and a sentence that says
+how the answer has to end. Only the answer is judged, never thinking; of questions with tools, the calls.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.code_blocks import program_of
 from gradus.conversation.final_answers import boxed_answer, gsm8k_answer, last_value, same_value
+from gradus.conversation.messages import Message, ToolSchema
 from gradus.core.errors import DataError
 from gradus.data import benchmark_rows as rows
 from gradus.data.benchmark_rows import Row
 from gradus.data.benchmarks import benchmark_rows, read_row
+from gradus.eval import bfcl
 from gradus.eval.tasks import evenly_spread
 from gradus.tools.sandbox import Limits, require_sandbox, run_program
 
@@ -26,16 +29,26 @@ class Problem:
     """One item.
 
     prompt: the user's message; reference: the right final answer, or a program that is right. Of programs, before: what
-    stands before the answer's own; tests: run behind it.
+    stands before the answer's own; tests: run behind it. earlier: messages before the prompt. tools: declared and never
+    run, their calls are the answer. row: what the item is made of, where it is judged by more than its reference.
     """
 
     prompt: str
     reference: str
     before: str = ""
     tests: str = ""
+    earlier: tuple[Message, ...] = ()
+    tools: tuple[ToolSchema, ...] = ()
+    row: Row = field(default_factory=dict)
+
+    @property
+    def num_characters(self) -> int:
+        """About how much of it a model reads."""
+        tools = sum(len(str(tool.to_json())) for tool in self.tools)
+        return len(self.prompt) + sum(len(message.content) for message in self.earlier) + tools
 
 
-Judge = Callable[[Problem, str], str | None]
+Judge = Callable[[Problem, AssistantTurn], str | None]
 """What is wrong with an answer, None where it is right."""
 
 
@@ -109,6 +122,18 @@ def mbpp(row: Row) -> Problem:
     return Problem(asked, row["code"], tests="\n".join([row["test_setup_code"], *row["test_list"]]))
 
 
+def bfcl_question(row: Row) -> Problem:
+    """A question with tools, behind the messages that precede it."""
+    asked = bfcl.question(row)
+    *earlier, last = asked.messages
+    return Problem(last.content, bfcl.right_calls(row), earlier=tuple(earlier), tools=asked.tools, row=row)
+
+
+def calls_fault(problem: Problem, turn: AssistantTurn) -> str | None:
+    """The calls must be the right ones."""
+    return bfcl.fault(problem.row, turn)
+
+
 def gsm8k_answer_fault(problem: Problem, answer: str) -> str | None:
     """The number behind the first "#### " must be the reference, as text. Source: Cobbe et al. 2021, dataset.py."""
     found = gsm8k_answer(answer)
@@ -150,13 +175,27 @@ def _other(found: str | None, problem: Problem) -> str:
     return f"{'no final answer' if found is None else found[:_SHOWN]}, expected {problem.reference}"
 
 
+def _by_answer(**faults: Callable[[Problem, str], str | None]) -> dict[str, Judge]:
+    """Judges by measure that read the answer alone."""
+
+    def judge(fault: Callable[[Problem, str], str | None]) -> Judge:
+        return lambda problem, turn: fault(problem, turn.answer)
+
+    return {name: judge(fault) for name, fault in faults.items()}
+
+
+def _bfcl(category: str) -> GenerativeTask:
+    return GenerativeTask(bfcl.BFCL, bfcl_question, {"acc": calls_fault}, f"bfcl/BFCL_v4_{category}.json")
+
+
 GENERATIVE: dict[str, GenerativeTask] = {
-    "aqua": GenerativeTask("aqua", aqua, {"acc": letter_fault}, "aqua/test.json"),
-    "gsm8k": GenerativeTask("gsm8k", gsm8k, {"acc": gsm8k_answer_fault, "acc_last": last_number_fault}),
-    "humaneval": GenerativeTask("humaneval", human_eval, {PASSES: program_fault}, runs_programs=True),
-    "math": GenerativeTask("core_math", math, {"acc": boxed_fault}),
-    "mbpp": GenerativeTask("mbpp", mbpp, {PASSES: program_fault}, runs_programs=True),
-    "svamp": GenerativeTask("svamp", svamp, {"acc": marked_number_fault, "acc_last": last_number_fault}),
+    "aqua": GenerativeTask("aqua", aqua, _by_answer(acc=letter_fault), "aqua/test.json"),
+    "gsm8k": GenerativeTask("gsm8k", gsm8k, _by_answer(acc=gsm8k_answer_fault, acc_last=last_number_fault)),
+    "humaneval": GenerativeTask("humaneval", human_eval, _by_answer(passes=program_fault), runs_programs=True),
+    "math": GenerativeTask("core_math", math, _by_answer(acc=boxed_fault)),
+    "mbpp": GenerativeTask("mbpp", mbpp, _by_answer(passes=program_fault), runs_programs=True),
+    "svamp": GenerativeTask("svamp", svamp, _by_answer(acc=marked_number_fault, acc_last=last_number_fault)),
+    **{f"{bfcl.BFCL}.{category}": _bfcl(category) for category in bfcl.CATEGORIES},
 }
 
 

@@ -20,7 +20,8 @@ NO_ROOM = "context"
 class Answer:
     """One answer.
 
-    finish_reason: as the engine has it, or NO_ROOM. faults: by judge, None where right.
+    finish_reason: as the engine has it, or NO_ROOM. faults: by judge, None where right. calls: of tools, as {"name",
+    "arguments"}.
     """
 
     text: str
@@ -28,10 +29,13 @@ class Answer:
     finish_reason: str
     num_tokens: int
     faults: dict[str, str | None]
+    calls: Sequence[dict[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Verdicts as 0 or 1 by judge, and why not."""
         found: dict[str, Any] = {"answer": self.text, "thinking": self.thinking, "finish_reason": self.finish_reason}
+        if self.calls:
+            found["calls"] = list(self.calls)
         found |= {"tokens": self.num_tokens, "reasons": [fault for fault in self.faults.values() if fault is not None]}
         return found | {name: int(fault is None) for name, fault in self.faults.items()}
 

@@ -74,7 +74,7 @@ def run_generative(
 def _request(key: str, problem: Problem, sample: int, settings: BenchmarkSettings) -> Request:
     stream = int(digest([settings.seed, key, sample])[:16], 16)
     return Request(
-        Conversation((Message("user", problem.prompt),)),
+        Conversation((*problem.earlier, Message("user", problem.prompt)), problem.tools),
         sampling=Sampling(temperature=settings.temperature, seed=stream),
         max_tokens=settings.max_tokens,
     )
@@ -122,5 +122,6 @@ def _fits(engine: Engine, request: Request) -> bool:
 
 def _judged(task: GenerativeTask, problem: Problem, reply: Reply) -> Answer:
     turn = reply.turn
-    faults = {name: judge(problem, turn.answer) for name, judge in task.judges.items()}
-    return Answer(turn.answer, turn.thinking, turn.finish_reason, reply.num_tokens, faults)
+    faults = {name: judge(problem, turn) for name, judge in task.judges.items()}
+    calls = tuple({"name": call.name, "arguments": call.arguments} for call in turn.calls)
+    return Answer(turn.answer, turn.thinking, turn.finish_reason, reply.num_tokens, faults, calls)

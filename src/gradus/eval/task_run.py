@@ -16,7 +16,7 @@ import torch
 from gradus.core.fingerprint import digest
 from gradus.engine.engine import Engine
 from gradus.eval.asked import Asked, Continuation, Likelihood
-from gradus.eval.benchmarks import CORE, BenchmarkSettings, asked_of, check_tasks
+from gradus.eval.benchmarks import CORE, GROUPS, BenchmarkSettings, asked_of, check_tasks, group_measures, tasks_meant
 from gradus.eval.core_metric import core_measures
 from gradus.eval.generative import GENERATIVE, check_programs_run
 from gradus.eval.generative_result import Result
@@ -119,9 +119,9 @@ def run_tasks(
     runs programs and this machine cannot.
     """
     check_tasks(names)
-    check_programs_run(names)
+    check_programs_run(tasks_meant(names))
     world = world or World()
-    for name in dict.fromkeys(names):
+    for name in tasks_meant(names):
         if name in GENERATIVE:
             show = None if on_progress is None else partial(on_progress, name)
             folder = None if journals is None else journals / name
@@ -147,12 +147,19 @@ def run_tasks(
 
 
 def gathered(results: Mapping[str, Result]) -> dict[str, Any]:
-    """Measures by task, CORE's tasks and scores under "core"."""
+    """Measures by task, those of a group's tasks and its figures under its name."""
     found: dict[str, Any] = {}
     core: dict[str, Result] = {}
     for name, result in results.items():
-        if name.startswith(f"{CORE}."):
-            core[name.removeprefix(f"{CORE}.")] = result
+        group, _, member = name.partition(".")
+        if group == CORE:
+            core[member] = result
+        elif member:
+            found.setdefault(group, {})[member] = result.measures()
         else:
             found[name] = result.measures()
+    for group in GROUPS.keys() & found.keys():
+        found[group] = (
+            group_measures(group, {m: measures["acc"] for m, measures in found[group].items()}) | found[group]
+        )
     return found | ({CORE: core_measures(core)} if core else {})
