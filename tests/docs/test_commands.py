@@ -96,7 +96,8 @@ def write_evaluation_sets(folder):
     passages = [{"context": f"He had {n} cats and each of the {n} was his", "continuation": "cat"} for n in range(6)]
     sums = [{"question": f"What is {n} and {n}?", "answer": f"{n}+{n}={2 * n}\n#### {2 * n}"} for n in range(6)]
     files = {
-        "arc/arc_easy_test": rows, "arc/arc_easy_val": [], "lambada/lambada_openai": passages, "gsm8k/test": sums,
+        "arc/arc_easy_test": rows, "arc/arc_easy_val": [], "lambada/lambada_openai": passages,
+        "gsm8k/test": sums, "gsm8k/train": sums,
     }  # fmt: skip
     for name, found in files.items():
         file = folder / f"{name}.jsonl"

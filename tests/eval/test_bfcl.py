@@ -195,9 +195,9 @@ def test_what_is_not_asked_is_refused_by_name(tmp_path) -> None:  # type: ignore
         "bfcl.web_search": "its questions need the live web",
     }.items():
         with pytest.raises(ConfigError, match=rf'task "{name}" is not asked here: {why}.*\(asked are simple_python, '):
-            check_tasks([name])
+            check_tasks([name], BenchmarkSettings())
     with pytest.raises(ConfigError, match=r'unknown task "bfcl\.paralel"; did you mean "bfcl\.parallel"'):
-        check_tasks(["bfcl.paralel"])
+        check_tasks(["bfcl.paralel"], BenchmarkSettings())
     (tmp_path / "bfcl").mkdir()
     (tmp_path / "bfcl/BFCL_v4_parallel.json").write_text(
         json.dumps({"id": "parallel_0", "question": [], "function": []})

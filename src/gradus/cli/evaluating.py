@@ -153,7 +153,7 @@ def evaluate_tasks(
     corpus: a corpus stage whose documents the items are looked for in.
     """
     names = [name.strip() for name in names]
-    check_tasks(names)
+    check_tasks(names, settings)
     documents = resolve_stage(corpus, home, "corpus").path if corpus is not None else None
     for name in names:
         files_of(name, settings)

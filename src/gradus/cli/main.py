@@ -233,6 +233,12 @@ def eval_tasks(
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
+    tools: Annotated[str, typer.Option("--tools", help="Tools that written answers may call, with commas.")] = "",
+    think: Annotated[bool | None, typer.Option("--think/--direct", help="Answers in chat format think first.")] = None,
+    shots: Annotated[int, typer.Option("--shots", min=0, help="Worked examples before items in chat format.")] = 0,
+    multiturn: Annotated[
+        bool, typer.Option("--multiturn/--one-message", help="Each example a turn, or all in one message.")
+    ] = True,
     corpus: Annotated[
         str | None, typer.Option("--corpus", help="ROADMAP/STAGE of a corpus to look for the items in.")
     ] = None,
@@ -247,7 +253,10 @@ def eval_tasks(
     from gradus.eval.benchmarks import BenchmarkSettings
 
     place = benchmarks_folder(str(folder) if folder else None, Path())
-    settings = BenchmarkSettings(place, bundle, limit, bos, samples, temperature, seed, max_tokens)
+    settings = BenchmarkSettings(
+        place, bundle, limit, bos, samples, temperature, seed, max_tokens, tuple(filter(None, tools.split(","))), think,
+        shots, multiturn,
+    )  # fmt: skip
     evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 
 

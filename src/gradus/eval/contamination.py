@@ -16,6 +16,7 @@ from gradus.eval.benchmarks import BUNDLE, CORE, BenchmarkSettings
 from gradus.eval.core_metric import CORE_TASKS
 from gradus.eval.generative import GENERATIVE
 from gradus.eval.generative_result import Result
+from gradus.eval.letters import LETTER_TASKS
 from gradus.eval.tasks import TASKS
 
 _TOGETHER = 512  # documents
@@ -27,6 +28,8 @@ def set_of(task: str) -> str | None:
         return TASKS[task].set
     if task in GENERATIVE:
         return GENERATIVE[task].set
+    if task in LETTER_TASKS:
+        return LETTER_TASKS[task].set
     if task.startswith(f"{CORE}."):
         return f"core_{CORE_TASKS[task.removeprefix(f'{CORE}.')].files[0]}"
     return None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from gradus.conversation.checks import AssistantTurn
@@ -20,6 +21,7 @@ from gradus.data import benchmark_rows as rows
 from gradus.data.benchmark_rows import Row
 from gradus.data.benchmarks import benchmark_rows, read_row
 from gradus.eval import bfcl
+from gradus.eval.letters import with_examples
 from gradus.eval.tasks import evenly_spread
 from gradus.tools.sandbox import Limits, require_sandbox, run_program
 
@@ -57,6 +59,8 @@ class GenerativeTask:
     """A benchmark. set: of `BENCHMARKS`; file: its evaluation split among the set's files; judges: by measure.
 
     runs_programs: answers are programs, judged in the sandbox (tools/sandbox.py); pass@k is worked out of "passes".
+    examples: a file of rows for worked examples, and worked, such a row's answer as it should be written.
+    declares_tools: its questions come with tools, and no others are declared.
     """
 
     set: str
@@ -64,6 +68,9 @@ class GenerativeTask:
     judges: Mapping[str, Judge]
     file: str | None = None
     runs_programs: bool = False
+    examples: str | None = None
+    worked: Callable[[Row], str] | None = None
+    declares_tools: bool = False
 
 
 PASSES = "passes"
@@ -83,6 +90,16 @@ def gsm8k(row: Row) -> Problem:
     if reference is None:
         raise ValueError('no "#### N" in the answer')
     return Problem(f"{row['question']}\n\n{_NUMBER}", reference)
+
+
+def gsm8k_worked(row: Row) -> str:
+    """The published solution without the calculator's annotations."""
+    return rows.CALCULATION.sub("", row["answer"])
+
+
+def aqua_worked(row: Row) -> str:
+    """The published rationale, and the letter behind it."""
+    return f"{row['rationale'].strip()}\n#### {row['correct']}"
 
 
 def svamp(row: Row) -> Problem:
@@ -185,16 +202,28 @@ def _by_answer(**faults: Callable[[Problem, str], str | None]) -> dict[str, Judg
 
 
 def _bfcl(category: str) -> GenerativeTask:
-    return GenerativeTask(bfcl.BFCL, bfcl_question, {"acc": calls_fault}, f"bfcl/BFCL_v4_{category}.json")
+    return GenerativeTask(
+        bfcl.BFCL, bfcl_question, {"acc": calls_fault}, f"bfcl/BFCL_v4_{category}.json", declares_tools=True
+    )
 
+
+_GSM8K = GenerativeTask(
+    "gsm8k", gsm8k, _by_answer(acc=gsm8k_answer_fault, acc_last=last_number_fault),
+    examples="gsm8k/train.jsonl", worked=gsm8k_worked,
+)  # fmt: skip
+_HUMANEVAL = GenerativeTask("humaneval", human_eval, _by_answer(passes=program_fault), runs_programs=True)
 
 GENERATIVE: dict[str, GenerativeTask] = {
-    "aqua": GenerativeTask("aqua", aqua, _by_answer(acc=letter_fault), "aqua/test.json"),
-    "gsm8k": GenerativeTask("gsm8k", gsm8k, _by_answer(acc=gsm8k_answer_fault, acc_last=last_number_fault)),
-    "humaneval": GenerativeTask("humaneval", human_eval, _by_answer(passes=program_fault), runs_programs=True),
+    "aqua": GenerativeTask(
+        "aqua", aqua, _by_answer(acc=letter_fault), "aqua/test.json", examples="aqua/dev.json", worked=aqua_worked
+    ),
+    "gsm8k": _GSM8K,
+    "humaneval": _HUMANEVAL,
     "math": GenerativeTask("core_math", math, _by_answer(acc=boxed_fault)),
     "mbpp": GenerativeTask("mbpp", mbpp, _by_answer(passes=program_fault), runs_programs=True),
     "svamp": GenerativeTask("svamp", svamp, _by_answer(acc=marked_number_fault, acc_last=last_number_fault)),
+    "chatcore.gsm8k": _GSM8K,
+    "chatcore.humaneval": _HUMANEVAL,
     **{f"{bfcl.BFCL}.{category}": _bfcl(category) for category in bfcl.CATEGORIES},
 }
 
@@ -205,11 +234,29 @@ def check_programs_run(names: Sequence[str]) -> None:
         require_sandbox()
 
 
-def problems_of(name: str, folder: Path | None, limit: int | None = None) -> list[tuple[str, Problem]]:
-    """(id, problem) of a task's items, at most `limit`. Errors: DataError for files that are missing or wrong."""
+def problems_of(
+    name: str, folder: Path | None, limit: int | None = None, *, shots: int = 0, multiturn: bool = True
+) -> list[tuple[str, Problem]]:
+    """(id, problem) of a task's items, at most `limit`, behind worked examples: the first `shots` of their file.
+
+    multiturn: as of `with_examples`. Errors: DataError for files that are missing or wrong.
+    """
     task = GENERATIVE[name]
     found = list(benchmark_rows(task.set, folder, task.file))
     chosen = [found[number] for number in evenly_spread(len(found), limit)]
     if not chosen:
         raise DataError(f'task "{name}": its file holds no item; fetch it again')
-    return [(row.id, read_row(task.set, row, task.problem)) for row in chosen]
+    problems = [(row.id, read_row(task.set, row, task.problem)) for row in chosen]
+    if not shots:
+        return problems
+    assert task.examples is not None
+    assert task.worked is not None
+    examples = [
+        (read_row(task.set, row, task.problem).prompt, read_row(task.set, row, task.worked))
+        for row in islice(benchmark_rows(task.set, folder, task.examples), shots)
+    ]
+    behind = []
+    for key, problem in problems:
+        *earlier, last = with_examples(problem.prompt, examples, multiturn)
+        behind.append((key, replace(problem, prompt=last.content, earlier=(*problem.earlier, *earlier))))
+    return behind

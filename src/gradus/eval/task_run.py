@@ -22,6 +22,7 @@ from gradus.eval.generative import GENERATIVE, check_programs_run
 from gradus.eval.generative_result import Result
 from gradus.eval.generative_run import run_generative
 from gradus.eval.journal import Journal, begin_together
+from gradus.eval.letters import LETTER_TASKS
 from gradus.eval.likelihood import TOKENS_PER_BATCH, likelihoods
 from gradus.eval.task_result import TaskResult
 from gradus.model.transformer import Transformer
@@ -118,7 +119,7 @@ def run_tasks(
     Errors: ConfigError for an unknown name, DataError for files that are missing or wrong, SandboxError where a task
     runs programs and this machine cannot.
     """
-    check_tasks(names)
+    check_tasks(names, settings)
     check_programs_run(tasks_meant(names))
     world = world or World()
     for name in tasks_meant(names):
@@ -133,7 +134,7 @@ def run_tasks(
                 ),
             )  # fmt: skip
             continue
-        for key, wanted, items in asked_of(name, engine.tokenizer, settings, engine.model.config.context):
+        for key, wanted, items in asked_of(name, engine.form, settings, engine.model.config.context):
             began = time.monotonic()
             questions = questions_digest(items)
             journal = None
@@ -142,7 +143,8 @@ def run_tasks(
             show = None if on_progress is None else partial(on_progress, key)
             answers = answers_of(engine.model, items, journal=journal, world=world, on_progress=show)
             seconds = round(time.monotonic() - began, 3)
-            how = {"limit": settings.limit, "bos": settings.bos or name == CORE}
+            how = {"limit": settings.limit}
+            how |= settings.asking() if name in LETTER_TASKS else {"bos": settings.bos or name == CORE}
             yield key, TaskResult(key, label, wanted, tuple(items), tuple(answers), questions, seconds, how)
 
 
@@ -159,7 +161,7 @@ def gathered(results: Mapping[str, Result]) -> dict[str, Any]:
         else:
             found[name] = result.measures()
     for group in GROUPS.keys() & found.keys():
-        found[group] = (
-            group_measures(group, {m: measures["acc"] for m, measures in found[group].items()}) | found[group]
-        )
+        members = found[group].items()
+        accuracy = {m: measures["acc"] if "acc" in measures else measures["pass@1"] for m, measures in members}
+        found[group] = group_measures(group, accuracy) | found[group]
     return found | ({CORE: core_measures(core)} if core else {})

@@ -63,7 +63,9 @@ class Settings(StageSettings):
     perplexity_documents: so many held-back documents of each source of that corpus, evenly spread, whose perplexity is
     measured by word, byte and token: measures "perplexity.<source>.word_perplexity" and others.
     task_samples: answers to each item of tasks whose answers are written, drawn at task_temperature (0 takes the
-    likeliest token) and of at most task_tokens.
+    likeliest token) and of at most task_tokens. task_tools: tools that those answers may call. task_think: whether
+    answers of tasks in chat format think first, None as the model likes. task_shots: worked examples before their
+    items, each a turn of the conversation, or all in one message where task_multiturn is false.
     at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
     token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
     docs/constrained-calls.md); None measures the model alone.
@@ -80,6 +82,10 @@ class Settings(StageSettings):
     task_samples: int = Field(default=1, ge=1)
     task_temperature: float = Field(default=0.0, ge=0.0)
     task_tokens: int = Field(default=512, ge=1)
+    task_tools: tuple[str, ...] = ()
+    task_think: bool | None = None
+    task_shots: int = Field(default=0, ge=0)
+    task_multiturn: bool = True
     perplexity_documents: int | None = Field(default=None, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
@@ -116,7 +122,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
             raise SourceError([*problems, Problem(("task_samples",), str(error))]) from error
         for name in settings.tasks:
             try:
-                check_tasks([name])
+                check_tasks([name], asked)
                 found[f"task {name}"] = digest([file_digest(path) for path in files_of(name, asked)])
             except (ConfigError, DataError) as error:
                 problems.append(Problem(("tasks",), str(error)))
@@ -138,6 +144,10 @@ def benchmark_settings(settings: Settings, roadmap_dir: Path, seed: int = 0) -> 
         temperature=settings.task_temperature,
         seed=seed,
         max_tokens=settings.task_tokens,
+        tools=settings.task_tools,
+        think=settings.task_think,
+        shots=settings.task_shots,
+        multiturn=settings.task_multiturn,
     )
 
 
