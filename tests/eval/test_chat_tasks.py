@@ -10,6 +10,7 @@ from seeded_bundle import write_seeded_bundle
 
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import ConfigError
+from gradus.data.synthetic.item import side_of
 from gradus.engine.engine import Engine
 from gradus.engine.load import load_engine
 from gradus.eval import generative_run
@@ -17,6 +18,7 @@ from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, gro
 from gradus.eval.generative import problems_of
 from gradus.eval.generative_result import GenerativeResult
 from gradus.eval.letters import Choice, asked_letters, with_examples
+from gradus.eval.spelling import is_spelled
 from gradus.eval.task_run import gathered, run_tasks
 from gradus.model.batch import Documents
 
@@ -152,3 +154,30 @@ def test_tools_and_thinking_reach_the_model(engine: Engine, folder: Path, monkey
         ConfigError, match=r'task "humaneval": no worked examples are known for it \(they are for chatcore'
     ):
         check_tasks(["humaneval"], BenchmarkSettings(folder, shots=3))
+
+
+def test_words_to_spell_and_letters_to_count_are_none_that_templates_train_on() -> None:
+    spelling, counts = dict(problems_of("spelling", None)), dict(problems_of("letter_counts", None))
+    assert len(spelling) == len(counts) == 256
+    assert all(side_of(f"spelling|{word}") == "probe" for word in spelling)
+    for key, problem in counts.items():
+        word, letter = key.split(":")
+        assert problem.reference == str(word.count(letter))
+        assert problem.prompt == f"How many times does the letter {letter} stand in the word {word}?"
+    shares = [sum(problem.reference == count for problem in counts.values()) / 256 for count in ("0", "1", "2")]
+    assert 0.1 < shares[0] < 0.25
+    assert shares[1] + shares[2] > 0.7
+    assert problems_of("spelling", None, 3) == problems_of("spelling", None, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "spelled"),
+    [
+        ("c-a-t", True), ("C, A, T.", True), ("It is c a t!", True), ("The word cat: C - A - T", True),
+        ("cat", False), ("c-a-a-t", False), ("c-a-t-s", False), ("s-c-a-t", False), ("t-a-c", False), ("", False),
+        ("c a t s", False), ("C A T", True), ("I see: c, a, t. Is it?", True),
+        ("1. c\n2. a\n3. t", False),
+    ],
+)  # fmt: skip
+def test_a_word_is_spelled_where_its_letters_stand_one_by_one(answer: str, spelled: bool) -> None:
+    assert is_spelled(answer, "cat") == spelled

@@ -130,6 +130,8 @@ def files_of(name: str, settings: BenchmarkSettings) -> list[Path]:
         return row_files(WIKITEXT, settings.folder, _WIKITEXT_FILE)
     if name in GENERATIVE or name in LETTER_TASKS:
         task = GENERATIVE[name] if name in GENERATIVE else LETTER_TASKS[name]
+        if task.set is None:
+            return []
         files = row_files(task.set, settings.folder, task.file)
         return files + (row_files(task.set, settings.folder, task.examples) if settings.shots else [])
     if name != CORE:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 from gradus.conversation.checks import AssistantTurn
@@ -19,9 +18,10 @@ from gradus.conversation.messages import Message, ToolSchema
 from gradus.core.errors import DataError
 from gradus.data import benchmark_rows as rows
 from gradus.data.benchmark_rows import Row
-from gradus.data.benchmarks import benchmark_rows, read_row
+from gradus.data.benchmarks import BenchmarkRow, Read, benchmark_rows, read_row
 from gradus.eval import bfcl
 from gradus.eval.letters import with_examples
+from gradus.eval.spelling import count_items, is_spelled, spelling_items
 from gradus.eval.tasks import evenly_spread
 from gradus.tools.sandbox import Limits, require_sandbox, run_program
 
@@ -56,14 +56,16 @@ Judge = Callable[[Problem, AssistantTurn], str | None]
 
 @dataclass(frozen=True)
 class GenerativeTask:
-    """A benchmark. set: of `BENCHMARKS`; file: its evaluation split among the set's files; judges: by measure.
+    """A benchmark. set: of `BENCHMARKS`, None for items that are made here; file: its evaluation split among the set's.
 
+    judges: by measure.
     runs_programs: answers are programs, judged in the sandbox (tools/sandbox.py); pass@k is worked out of "passes".
     examples: a file of rows for worked examples, and worked, such a row's answer as it should be written.
-    declares_tools: its questions come with tools, and no others are declared.
+    declares_tools: its questions come with tools, and no others are declared. made: without a set, (id, question,
+    reference) of each item.
     """
 
-    set: str
+    set: str | None
     problem: Callable[[Row], Problem]
     judges: Mapping[str, Judge]
     file: str | None = None
@@ -71,6 +73,7 @@ class GenerativeTask:
     examples: str | None = None
     worked: Callable[[Row], str] | None = None
     declares_tools: bool = False
+    made: Callable[[], list[tuple[str, str, str]]] | None = None
 
 
 PASSES = "passes"
@@ -192,6 +195,16 @@ def _other(found: str | None, problem: Problem) -> str:
     return f"{'no final answer' if found is None else found[:_SHOWN]}, expected {problem.reference}"
 
 
+def made_problem(row: Row) -> Problem:
+    """A question that is made here."""
+    return Problem(row["question"], row["reference"])
+
+
+def spelled_fault(problem: Problem, answer: str) -> str | None:
+    """The letters of the word must stand one by one in the answer."""
+    return None if is_spelled(answer, problem.reference) else f"does not spell {problem.reference}"
+
+
 def _by_answer(**faults: Callable[[Problem, str], str | None]) -> dict[str, Judge]:
     """Judges by measure that read the answer alone."""
 
@@ -222,6 +235,8 @@ GENERATIVE: dict[str, GenerativeTask] = {
     "math": GenerativeTask("core_math", math, _by_answer(acc=boxed_fault)),
     "mbpp": GenerativeTask("mbpp", mbpp, _by_answer(passes=program_fault), runs_programs=True),
     "svamp": GenerativeTask("svamp", svamp, _by_answer(acc=marked_number_fault, acc_last=last_number_fault)),
+    "letter_counts": GenerativeTask(None, made_problem, _by_answer(acc=last_number_fault), made=count_items),
+    "spelling": GenerativeTask(None, made_problem, _by_answer(acc=spelled_fault), made=spelling_items),
     "chatcore.gsm8k": _GSM8K,
     "chatcore.humaneval": _HUMANEVAL,
     **{f"{bfcl.BFCL}.{category}": _bfcl(category) for category in bfcl.CATEGORIES},
@@ -242,21 +257,33 @@ def problems_of(
     multiturn: as of `with_examples`. Errors: DataError for files that are missing or wrong.
     """
     task = GENERATIVE[name]
-    found = list(benchmark_rows(task.set, folder, task.file))
+    found = _rows(task, folder, task.file)
     chosen = [found[number] for number in evenly_spread(len(found), limit)]
     if not chosen:
         raise DataError(f'task "{name}": its file holds no item; fetch it again')
-    problems = [(row.id, read_row(task.set, row, task.problem)) for row in chosen]
+    problems = [(row.id, _read(task, row, task.problem)) for row in chosen]
     if not shots:
         return problems
     assert task.examples is not None
     assert task.worked is not None
     examples = [
-        (read_row(task.set, row, task.problem).prompt, read_row(task.set, row, task.worked))
-        for row in islice(benchmark_rows(task.set, folder, task.examples), shots)
+        (_read(task, row, task.problem).prompt, _read(task, row, task.worked))
+        for row in _rows(task, folder, task.examples)[:shots]
     ]
     behind = []
     for key, problem in problems:
         *earlier, last = with_examples(problem.prompt, examples, multiturn)
         behind.append((key, replace(problem, prompt=last.content, earlier=(*problem.earlier, *earlier))))
     return behind
+
+
+def _rows(task: GenerativeTask, folder: Path | None, file: str | None) -> list[BenchmarkRow]:
+    if task.set is not None:
+        return list(benchmark_rows(task.set, folder, file))
+    assert task.made is not None
+    made = [(key, {"question": asked, "reference": reference}) for key, asked, reference in task.made()]
+    return [BenchmarkRow(key, key, row) for key, row in made]
+
+
+def _read(task: GenerativeTask, row: BenchmarkRow, read: Callable[[Row], Read]) -> Read:
+    return read(row.row) if task.set is None else read_row(task.set, row, read)
