@@ -15,7 +15,9 @@ from gradus.eval.aggregate import Part, weighted_sum
 from gradus.eval.asked import Asked
 from gradus.eval.core_metric import CORE_TASKS, core_asked, core_file
 from gradus.eval.generative import GENERATIVE, Problem, problems_of
+from gradus.eval.judging import JudgeModel
 from gradus.eval.letters import LETTER_TASKS, asked_letters, letter_choices
+from gradus.eval.mt_bench import MT_BENCH, TURNS, mt_bench_files, mt_bench_questions
 from gradus.eval.perplexity import asked_documents
 from gradus.eval.task_items import wikitext_pages, wikitext_text
 from gradus.eval.tasks import TASKS, Measure, asked, evenly_spread, task_files, task_items_of
@@ -30,7 +32,7 @@ CHATCORE = "chatcore"
 CHATCORE_BASELINES = {"arc_easy": 0.25, "arc_challenge": 0.25, "mmlu": 0.25, "gsm8k": 0.0, "humaneval": 0.0}
 GROUPS: dict[str, tuple[str, ...]] = {bfcl.BFCL: bfcl.CATEGORIES, CHATCORE: tuple(CHATCORE_BASELINES)}
 """Tasks that go by GROUP.MEMBER, together or each by itself."""
-KNOWN = (*(name for name in (*TASKS, *GENERATIVE) if "." not in name), CORE, WIKITEXT, *GROUPS)
+KNOWN = (*(name for name in (*TASKS, *GENERATIVE) if "." not in name), CORE, MT_BENCH, WIKITEXT, *GROUPS)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class BenchmarkSettings:
     always does. Of tasks through the chat format: shots, worked examples before each item; multiturn, each a turn of
     the conversation, or all in the one message; think, whether answers think first (True), not (False), or as the model
     likes (None). Of those whose answers are written: samples, answers to each item; temperature, 0 for the likeliest
-    token; seed, of drawing; max_tokens, of an answer; tools, declared and run.
+    token; seed, of drawing; max_tokens, of an answer; tools, declared and run. judge: who rates MT-bench.
     Errors: ConfigError for several samples at temperature 0, which would all be the same.
     """
 
@@ -57,6 +59,7 @@ class BenchmarkSettings:
     think: bool | None = None
     shots: int = 0
     multiturn: bool = True
+    judge: JudgeModel | None = None
 
     def __post_init__(self) -> None:
         if self.samples > 1 and self.temperature == 0:
@@ -85,6 +88,8 @@ def check_tasks(names: Sequence[str], settings: BenchmarkSettings) -> None:
             for name in tasks_meant(names)
             if name not in able
         ]
+    if MT_BENCH in names and settings.judge is None:
+        problems.append(f'task "{MT_BENCH}" needs a judge: the base_url and model of a service that rates its answers')
     if problems:
         raise ConfigError(problems)
     ToolBox().schemas(settings.tools)
@@ -128,6 +133,8 @@ def files_of(name: str, settings: BenchmarkSettings) -> list[Path]:
         return list(dict.fromkeys(path for task in tasks_meant([name]) for path in files_of(task, settings)))
     if name == WIKITEXT:
         return row_files(WIKITEXT, settings.folder, _WIKITEXT_FILE)
+    if name == MT_BENCH:
+        return mt_bench_files(settings.folder)
     if name in GENERATIVE or name in LETTER_TASKS:
         task = GENERATIVE[name] if name in GENERATIVE else LETTER_TASKS[name]
         if task.set is None:
@@ -199,6 +206,8 @@ def _wikitext(settings: BenchmarkSettings) -> list[tuple[str, str, str]]:
 
 def num_answers(name: str, settings: BenchmarkSettings) -> int:
     """How many answers a task has a model write, for plans. Errors: DataError."""
+    if name == MT_BENCH:
+        return TURNS * len(mt_bench_questions(settings.folder, settings.limit))
     tasks = [task for task in tasks_meant([name]) if task in GENERATIVE]
     return sum(len(problems_asked(task, settings)) for task in tasks) * settings.samples
 
@@ -209,6 +218,9 @@ def num_characters(name: str, settings: BenchmarkSettings) -> float:
         return sum(num_characters(task, settings) for task in tasks_meant([name]))
     if name == WIKITEXT:
         return float(sum(len(told) for _, told, _ in _wikitext(settings)))
+    if name == MT_BENCH:
+        questions = mt_bench_questions(settings.folder, settings.limit)
+        return float(sum(len(turn) for question in questions for turn in question.turns))
     if name in GENERATIVE:
         problems = problems_asked(name, settings)
         return float(sum(problem.num_characters for _, problem in problems) * settings.samples)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradus.core.statistics import proportion, standard_error, wilson
 from gradus.eval.generative import PASSES, Problem
-from gradus.eval.task_result import TaskResult, task_record
+from gradus.eval.task_result import task_record
 
 PASS_AT = (1, 10, 100)
 NO_ROOM = "context"
@@ -108,9 +108,6 @@ class GenerativeResult:
                 entry["contaminated"] = item.id in self.contaminated
             items.append(entry | {name: by_id[item.id] for name, by_id in values.items()})
         return task_record(self, items)
-
-
-Result = TaskResult | GenerativeResult
 
 
 def pass_at(k: int, n: int, right: int) -> float:

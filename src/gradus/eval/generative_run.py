@@ -95,7 +95,7 @@ def _ask(
 
     A question that does not fit into the context has no right answer.
     """
-    fitting = [place for place, request in enumerate(requests) if _fits(engine, request)]
+    fitting = [place for place, request in enumerate(requests) if fits(engine, request)]
     outside = sorted(set(range(len(requests))) - set(fitting))
     keep({numbers[p]: Answer("", "", NO_ROOM, 0, dict.fromkeys(task.judges, _DOES_NOT_FIT)) for p in outside})
     fresh: dict[int, Reply] = {}
@@ -115,7 +115,8 @@ def _ask(
         flush()
 
 
-def _fits(engine: Engine, request: Request) -> bool:
+def fits(engine: Engine, request: Request) -> bool:
+    """Whether a conversation leaves room to answer in the model's context."""
     try:
         engine.check(request)
     except PromptTooLongError:

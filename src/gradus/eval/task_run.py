@@ -19,11 +19,13 @@ from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import CORE, GROUPS, BenchmarkSettings, asked_of, check_tasks, group_measures, tasks_meant
 from gradus.eval.core_metric import core_measures
 from gradus.eval.generative import GENERATIVE, check_programs_run
-from gradus.eval.generative_result import Result
 from gradus.eval.generative_run import run_generative
 from gradus.eval.journal import Journal, begin_together
 from gradus.eval.letters import LETTER_TASKS
 from gradus.eval.likelihood import TOKENS_PER_BATCH, likelihoods
+from gradus.eval.mt_bench import MT_BENCH
+from gradus.eval.mt_bench_run import run_mt_bench
+from gradus.eval.results import Result
 from gradus.eval.task_result import TaskResult
 from gradus.model.transformer import Transformer
 from gradus.train.parallel import World
@@ -123,15 +125,13 @@ def run_tasks(
     check_programs_run(tasks_meant(names))
     world = world or World()
     for name in tasks_meant(names):
-        if name in GENERATIVE:
+        if name in GENERATIVE or name == MT_BENCH:
+            ask = run_mt_bench if name == MT_BENCH else partial(run_generative, name=name)
             show = None if on_progress is None else partial(on_progress, name)
             folder = None if journals is None else journals / name
-            yield (
-                name,
-                run_generative(
-                    engine, name, settings, label=label, identity=identity, journals=folder, world=world,
-                    on_progress=show,
-                ),
+            yield name, ask(
+                engine, settings=settings, label=label, identity=identity, journals=folder, world=world,
+                on_progress=show,
             )  # fmt: skip
             continue
         for key, wanted, items in asked_of(name, engine.form, settings, engine.model.config.context):
