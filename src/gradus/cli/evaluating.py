@@ -16,17 +16,19 @@ from gradus.conversation.probes import load_suite
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
 from gradus.core.gate import find_measure, measure_names
+from gradus.core.home import ANSWERS
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of
+from gradus.eval.judging import check_judge, judge_from_file
 from gradus.roadmap.models import ModelReference, resolve_model, resolve_stage
 from gradus.roadmap.progress import live_progress
 from gradus.roadmap.table import text_table
 
 if TYPE_CHECKING:
     from gradus.eval.audit import AuditResult
-    from gradus.eval.generative_result import Result
     from gradus.eval.result import SuiteResult
+    from gradus.eval.results import Result
 
 SAMPLED_TEMPERATURE = 0.7
 SHOWN_SAMPLES = 5
@@ -41,9 +43,15 @@ def evaluate_probes(
     constrain: Constraint | None,
     out: Path | None,
     failures: int,
+    judge: Path | None = None,
 ) -> None:
-    """Run the suite and print what came of it; several samples need a temperature, 0.7 if none is given."""
+    """Run the suite and print what came of it; several samples need a temperature, 0.7 if none is given.
+
+    judge: the settings of a judge, for checks that need one.
+    """
     suite = load_suite(suite_path)
+    judging = None if judge is None else judge_from_file(judge, home / ANSWERS)
+    check_judge(suite, judging)
     found = resolve_model(model, home)
     from gradus.engine.load import load_engine
     from gradus.engine.sampling import Sampling
@@ -51,7 +59,9 @@ def evaluate_probes(
 
     if samples is not None and samples > 1 and temperature == 0:
         temperature = SAMPLED_TEMPERATURE
-    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature), constrain=constrain)
+    settings = ProbeSettings(
+        samples=samples, sampling=Sampling(temperature=temperature), constrain=constrain, judge=judging
+    )
     engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
     with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
         result = run_suite(
@@ -153,7 +163,7 @@ def evaluate_tasks(
     corpus: a corpus stage whose documents the items are looked for in.
     """
     names = [name.strip() for name in names]
-    check_tasks(names)
+    check_tasks(names, settings)
     documents = resolve_stage(corpus, home, "corpus").path if corpus is not None else None
     for name in names:
         files_of(name, settings)
@@ -202,8 +212,6 @@ def _model_identity(found: ModelReference) -> str:
 
 def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Result]) -> str:
     """Every measure with its interval, a line each; where a corpus was looked through, also without what is in it."""
-    from gradus.eval.generative_result import GenerativeResult
-
     rows = []
     for name in measure_names(measures):
         measure = find_measure(measures, name)
@@ -222,7 +230,7 @@ def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Res
         header, rows = header[:4], [row[:4] for row in rows]
     seconds = sum(result.seconds for result in results.values())
     table = text_table(header, rows, right=(1, 2, 4, 5)[: 2 + 2 * (len(header) > 4)])
-    notes = [note for result in results.values() if isinstance(result, GenerativeResult) for note in result.notes()]
+    notes = [note for result in results.values() for note in result.notes()]
     return "\n".join([f"{model}, {format_seconds(seconds)}\n\n{table}", *(["", *notes] if notes else [])])
 
 

@@ -46,6 +46,10 @@ ModelName = Annotated[
 CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="ROADMAP/STAGE, a roadmap with one corpus, or an artifact's folder.")
 ]
+Judge = Annotated[
+    Path | None,
+    typer.Option("--judge", metavar="FILE", help="TOML with base_url, model, key_variable of a model that rates."),
+]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
 
 
@@ -194,6 +198,7 @@ def eval_probes(
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
     constrain: Constrain = None,
+    judge: Judge = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
     home: Home = None,
@@ -201,7 +206,7 @@ def eval_probes(
     """Ask a probe suite and judge the answers."""
     from gradus.cli.evaluating import evaluate_probes
 
-    evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, json, failures)
+    evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, json, failures, judge)
 
 
 @eval_app.command("tasks")
@@ -220,6 +225,13 @@ def eval_tasks(
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
+    tools: Annotated[str, typer.Option("--tools", help="Tools that written answers may call, with commas.")] = "",
+    think: Annotated[bool | None, typer.Option("--think/--direct", help="Answers in chat format think first.")] = None,
+    shots: Annotated[int, typer.Option("--shots", min=0, help="Worked examples before items in chat format.")] = 0,
+    multiturn: Annotated[
+        bool, typer.Option("--multiturn/--one-message", help="Each example a turn, or all in one message.")
+    ] = True,
+    judge: Judge = None,
     corpus: Annotated[
         str | None, typer.Option("--corpus", help="ROADMAP/STAGE of a corpus to look for the items in.")
     ] = None,
@@ -230,11 +242,16 @@ def eval_tasks(
 ) -> None:
     """Score benchmarks: by log-likelihood, as lm-eval defines them, CORE, and those whose answers are written."""
     from gradus.cli.evaluating import evaluate_tasks
+    from gradus.core.home import ANSWERS
     from gradus.data.benchmarks import benchmarks_folder
     from gradus.eval.benchmarks import BenchmarkSettings
+    from gradus.eval.judging import judge_from_file
 
     place = benchmarks_folder(str(folder) if folder else None, Path())
-    settings = BenchmarkSettings(place, bundle, limit, bos, samples, temperature, seed, max_tokens)
+    settings = BenchmarkSettings(
+        place, bundle, limit, bos, samples, temperature, seed, max_tokens, tuple(filter(None, tools.split(","))), think,
+        shots, multiturn, None if judge is None else judge_from_file(judge, home_folder(home) / ANSWERS),
+    )  # fmt: skip
     evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 
 

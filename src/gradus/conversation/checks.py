@@ -235,18 +235,14 @@ class Stops(Settings):
 
 
 class Judge(Settings):
-    """A rubric that another model decides. In the file format, but refused: no endpoint client exists yet."""
+    """Another model rates the answer by the rubric, from 1 to 10; it must reach the threshold.
+
+    The one check that the turn alone does not decide: it is left to eval/judging.py.
+    """
 
     kind: Literal["judge"]
-    rubric: str
-    threshold: float
-
-    @model_validator(mode="after")
-    def _refuse(self) -> Judge:
-        raise ValueError("judge checks need a judging endpoint, which this version cannot call yet")
-
-    def failure(self, turn: AssistantTurn) -> str | None:
-        raise AssertionError("no judge check can be built")
+    rubric: str = Field(min_length=1)
+    threshold: float = Field(ge=1.0, le=10.0)
 
 
 Check = Annotated[
@@ -261,10 +257,11 @@ Check = Annotated[
     | ThinkClosed
     | AnswerChars
     | Citation
-    | Stops
-    | Judge,
+    | Stops,
     Field(discriminator="kind"),
 ]
+ProbeCheck = Annotated[Check | Judge, Field(discriminator="kind")]
+"""What a probe may ask for: also a judgement."""
 
 
 def run_checks(checks: Sequence[Check], turn: AssistantTurn) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gradus.conversation.checks import Check
+from gradus.conversation.checks import Check, Judge, ProbeCheck
 from gradus.conversation.messages import Conversation, Message, ToolSchema, messages_from_json
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.fingerprint import digest
@@ -50,7 +50,7 @@ class Probe(Settings):
     think: bool | None = None
     tools: tuple[str, ...] | None = None
     samples: int = Field(default=1, ge=1)
-    checks: tuple[Check, ...] = Field(min_length=1)
+    checks: tuple[ProbeCheck, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _one_question(self) -> Probe:
@@ -69,6 +69,16 @@ class Probe(Settings):
         return Conversation(messages, tools, id=self.id, think=self.think)
 
     @property
+    def own_checks(self) -> tuple[Check, ...]:
+        """The checks that the turn alone decides."""
+        return tuple(check for check in self.checks if not isinstance(check, Judge))
+
+    @property
+    def judgements(self) -> tuple[Judge, ...]:
+        """The checks that a judge decides."""
+        return tuple(check for check in self.checks if isinstance(check, Judge))
+
+    @property
     def later_turns(self) -> tuple[str, ...]:
         """User messages to ask after the first answer."""
         return self.turns[1:] if self.turns is not None else ()
@@ -81,6 +91,11 @@ class Suite:
     name: str
     probes: tuple[Probe, ...]
     digest: str
+
+    @property
+    def num_judgements(self) -> int:
+        """Checks that a judge decides, of an answer to each probe."""
+        return sum(len(probe.judgements) for probe in self.probes)
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from gradus.core.fingerprint import digest
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import GREEDY, Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
+from gradus.eval.judging import JudgeModel, check_fault, check_judge, check_prompt
 from gradus.eval.result import ItemResult, SampleResult, SuiteResult
 
 
@@ -28,7 +29,8 @@ class ProbeSettings:
 
     samples: answers a probe, None for each probe's own number. sampling: its seed starts the streams of all
     samples; at temperature 0 several samples would be the same, so there is one. think, tools: for probes
-    that leave them open; tools None declares none. max_tokens, max_calls, constrain: of each answer.
+    that leave them open; tools None declares none. max_tokens, max_calls, constrain: of each answer. judge: who decides
+    checks of the kind "judge".
     """
 
     samples: int | None = None
@@ -38,6 +40,7 @@ class ProbeSettings:
     max_tokens: int = 512
     max_calls: int = 4
     constrain: Constraint | None = None
+    judge: JudgeModel | None = None
 
 
 class _Dialogue:
@@ -52,6 +55,7 @@ class _Dialogue:
         self.later = list(probe.later_turns)
         self.num_tokens = 0
         self.result: SampleResult | None = None
+        self.to_judge: tuple[tuple[Message, ...], str] | None = None  # what was asked, and the answer
 
     def request(self) -> Request:
         """What to ask next. Each turn draws from a stream of its own."""
@@ -72,6 +76,7 @@ class _Dialogue:
         self.num_tokens += reply.num_tokens
         if not self.later:
             self.result = _judged(self.probe, reply.turn, self.num_tokens)
+            self.to_judge = self.conversation.messages, reply.turn.answer
             return
         question = Message("user", self.later.pop(0))
         messages = (*self.conversation.messages, *reply.turn.messages, question)
@@ -91,9 +96,11 @@ def run_suite(
 ) -> SuiteResult:
     """Ask every probe and judge the answers.
 
-    model: its name in the results. on_progress: called with (samples judged, all samples).
+    model: its name in the results. on_progress: called with (samples judged, all samples). Errors: ConfigError where a
+    check needs a judge and none is set; of a judge as of `JudgeModel.ratings`.
     """
     settings = settings or ProbeSettings()
+    check_judge(suite, settings.judge)
     begin = time.perf_counter()
     dialogues = [
         _Dialogue(probe, sample, settings) for probe in suite.probes for sample in range(_num_samples(probe, settings))
@@ -129,6 +136,8 @@ def run_suite(
 
         engine.generate(requests, take)
         open_dialogues = [dialogue for dialogue in asked if dialogue.result is None]
+    if settings.judge is not None:
+        _ask_judge(settings.judge, dialogues)
     return SuiteResult(
         suite=suite.name,
         model=model,
@@ -137,6 +146,25 @@ def run_suite(
         num_tokens=sum(dialogue.num_tokens for dialogue in dialogues),
         decoding=settings.sampling.model_dump() | {"max_tokens": settings.max_tokens, "constrain": settings.constrain},
     )
+
+
+def _ask_judge(judge: JudgeModel, dialogues: Sequence[_Dialogue]) -> None:
+    """Have the answers rated whose probes ask for it, all at once; a rating below its threshold is a reason."""
+    asked = [
+        (dialogue, check, check_prompt(check, *dialogue.to_judge))
+        for dialogue in dialogues
+        if dialogue.to_judge is not None
+        for check in dialogue.probe.judgements
+    ]
+    for (dialogue, check, _), rating in zip(asked, judge.ratings([prompt for *_, prompt in asked]), strict=True):
+        assert dialogue.result is not None
+        fault = check_fault(check, rating)
+        told = {"rubric": check.rubric, "rating": rating.value, "judgement": rating.text}
+        dialogue.result = replace(
+            dialogue.result,
+            reasons=dialogue.result.reasons + ((fault,) if fault else ()),
+            ratings=(*dialogue.result.ratings, told),
+        )
 
 
 def _num_samples(probe: Probe, settings: ProbeSettings) -> int:
@@ -157,7 +185,7 @@ def _items(suite: Suite, dialogues: Sequence[_Dialogue]) -> tuple[ItemResult, ..
 def _judged(probe: Probe, turn: AssistantTurn, num_tokens: int) -> SampleResult:
     results = {m.tool_call_id: m.content for m in turn.messages if m.role == "tool"}
     return SampleResult(
-        reasons=tuple(run_checks(probe.checks, turn)),
+        reasons=tuple(run_checks(probe.own_checks, turn)),
         answer=turn.answer,
         thinking=turn.thinking,
         calls=tuple(

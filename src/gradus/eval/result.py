@@ -25,6 +25,8 @@ class SampleResult:
     """Each call as {"name", "arguments", "result"}."""
     finish_reason: str
     num_tokens: int
+    ratings: tuple[dict[str, Any], ...] = ()
+    """What a judge said, by check: {"rubric", "rating", "judgement"}."""
 
     @property
     def passed(self) -> bool:
@@ -65,6 +67,8 @@ class ItemResult:
             "thinking": shown.thinking,
             "calls": list(shown.calls),
         }
+        if shown.ratings:
+            entry["ratings"] = list(shown.ratings)
         if len(self.samples) > 1:
             entry |= {"samples": len(self.samples), "samples_passed": self.num_passed}
         return entry
