@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradus.conversation.probes import Probe, load_suite
+from gradus.conversation.probes import Probe, load_suite, suite_path
 from gradus.core.comparison import paired_test
 from gradus.core.errors import GradusError
-from gradus.core.files import expand_path
 from gradus.roadmap.report_stages import StageView
-from gradus.roadmap.sources import file_sources
+from gradus.roadmap.sources import suite_digest
 
 TEXT_CHARACTERS = 4000
 CURVE_POINTS = 1200
@@ -201,9 +200,9 @@ def _questions(view: StageView, suite: str, roadmap_dir: Path) -> tuple[dict[str
         return {}, ""
     try:
         used = view.artifact.manifest.sources.values()
-        if file_sources([((), path)], roadmap_dir)[path] not in used:
+        if suite_digest(path, roadmap_dir) not in used:
             return {}, f"{path} has changed since, so the questions are not shown"
-        probes = load_suite(expand_path(path, roadmap_dir)).probes
+        probes = load_suite(suite_path(path, roadmap_dir)).probes
     except GradusError as error:
         return {}, f"the questions are not shown: {error}"
     return {probe.id: _asked(probe) for probe in probes}, ""

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import Artifact
@@ -27,7 +27,7 @@ from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.models import ModelReference, input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
-from gradus.roadmap.sources import file_sources
+from gradus.roadmap.sources import file_sources, suite_digest
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 from gradus.roadmap.training import MODEL_KINDS, Session, training_session
 
@@ -54,8 +54,10 @@ CHARACTERS_PER_TOKEN = 4.0  # of English, about
 
 
 class Settings(StageSettings):
-    """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>".
-
+    """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>";
+    "starter" is the suite that comes with gradus.
+    samples: answers to each probe, drawn at `temperature`, which must then be above 0: measure
+    "probes.<name>.pass_rate.total"; None asks as often as each probe says.
     tasks: benchmarks by name, measures "tasks.<name>.acc" and others. benchmarks: the folder of evaluation sets, None
     for that in GRADUS_BENCHMARKS; core_bundle: the folder of CORE's bundle, None for core_bundle in it. bos: begin
     every text of a task with the end-of-text token, as documents in training; None of the published scores has it.
@@ -84,9 +86,16 @@ class Settings(StageSettings):
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
+    samples: int | None = Field(default=None, ge=1)
     constrain: Constraint | None = None
     audit_samples: int = Field(default=100, ge=1)
     audit_temperature: float = Field(default=0.7, ge=0.0)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples is not None and self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples above 1 are all the same at temperature = 0; set a temperature, such as 0.7")
+        return self
 
     def smoke(self) -> Self:
         """A few probes of each suite and items of each task."""
@@ -97,16 +106,17 @@ class Settings(StageSettings):
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     """The files of suites and tasks; suites are read once to report what is wrong with them before the walk."""
-    from gradus.conversation.probes import load_suite
+    from gradus.conversation.probes import SUITES
     from gradus.core.errors import ConfigError, MissingPackageError
 
-    found = file_sources(((("suites", name), path) for name, path in settings.suites.items()), roadmap_dir)
+    written = [(("suites", name), path) for name, path in settings.suites.items() if path not in SUITES]
+    found = file_sources(written, roadmap_dir)
     problems = []
     if settings.constrain is not None and find_spec("llguidance") is None:
         problems.append(Problem(("constrain",), str(MissingPackageError("llguidance", "engine"))))
     for name, path in settings.suites.items():
         try:
-            load_suite(expand_path(path, roadmap_dir))
+            found[path] = suite_digest(path, roadmap_dir)
         except ConfigError as error:
             problems.append(Problem(("suites", name), str(error)))
     if settings.tasks:
@@ -143,7 +153,7 @@ def benchmark_settings(settings: Settings, roadmap_dir: Path, seed: int = 0) -> 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Time for the tokens that are sampled, and for a pass over tasks and, where it is asked for, held-back text."""
-    probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
+    probes = sum(_num_probes(path, stage.directory, settings) for path in settings.suites.values())
     answers = probes + (settings.audit_samples if inputs.one("prompts") else 0)
     tokens = answers * min(ANSWER_TOKENS, settings.max_tokens)
     asked = benchmark_settings(settings, stage.directory)
@@ -159,11 +169,13 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     return replace(estimate, seconds=(estimate.seconds or 0.0) + passed / device.training("pretrain", config.width)[0])
 
 
-def _num_probes(path: Path, at_most: int | None) -> int:
-    from gradus.conversation.probes import load_suite
+def _num_probes(text: str, directory: Path, settings: Settings) -> int:
+    """Answers that a suite asks for."""
+    from gradus.conversation.probes import load_suite, suite_path
 
-    number = len(load_suite(path).probes)
-    return number if at_most is None else min(number, at_most)
+    probes = load_suite(suite_path(text, directory)).probes
+    number = len(probes) if settings.at_most is None else min(len(probes), settings.at_most)
+    return number * (settings.samples or 1 if settings.temperature else 1)
 
 
 def _task_tokens(settings: Settings, stage: Stage) -> float:
@@ -278,12 +290,12 @@ def _task_measures(settings: Settings, results: dict[str, Result], inputs: Input
 
 
 def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelReference, place: Place) -> SuiteResult:
-    from gradus.conversation.probes import load_suite
+    from gradus.conversation.probes import load_suite, suite_path
     from gradus.engine.sampling import Sampling
     from gradus.eval.probes import ProbeSettings, run_suite
 
     settings: Settings = stage.settings
-    suite = load_suite(expand_path(path, place.roadmap_dir))
+    suite = load_suite(suite_path(path, place.roadmap_dir))
     if settings.at_most is not None:
         step = max(1, len(suite.probes) // settings.at_most)
         suite = replace(suite, probes=suite.probes[::step][: settings.at_most])
@@ -292,7 +304,7 @@ def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelR
         found = run_suite(
             engine,
             suite,
-            ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens, constrain=settings.constrain),
+            ProbeSettings(settings.samples, sampling, max_tokens=settings.max_tokens, constrain=settings.constrain),
             model=model.label,
             on_progress=_shown(task),
         )
