@@ -394,14 +394,15 @@ def compare(
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="A roadmap's name, or its folder in runs/.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Set the second run against the first.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
     home: Home = None,
 ) -> None:
-    """Write a roadmap's report again: one HTML page that opens anywhere."""
+    """Write a roadmap's report again, or that of two: one HTML page that opens anywhere."""
     from gradus.cli.walking import print_report
 
-    print_report(name, home_folder(home), out)
+    print_report(names, home_folder(home), out, compare)
 
 
 @app.command()

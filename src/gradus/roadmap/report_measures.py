@@ -15,6 +15,7 @@ from typing import Any
 from gradus.conversation.probes import Probe, load_suite, suite_path
 from gradus.core.comparison import paired_test
 from gradus.core.errors import GradusError
+from gradus.roadmap.report_stage_measures import evaluated_stage
 from gradus.roadmap.report_stages import StageView
 from gradus.roadmap.sources import suite_digest
 
@@ -67,7 +68,7 @@ def probe_results(stages: Sequence[StageView], roadmap_dir: Path) -> list[dict[s
             {"name": name, **_suite_measures(measured), **_suite_items(view, name, roadmap_dir)}
             for name, measured in _suites(view)
         ]
-        model = _evaluated(view)
+        model = evaluated_stage(view)
         same = [entry for entry in found if entry["model"] == model]
         names = {suite["name"] for suite in suites}
         if same and not names & {suite["name"] for suite in same[0]["suites"]}:
@@ -92,10 +93,10 @@ def pairings(stages: Sequence[StageView]) -> list[dict[str, Any]]:
                 paired = paired_test(old, items)
                 if paired is not None:
                     found.append(
-                        {"suite": suite, "before": model, "after": _evaluated(view), "won": paired.won,
+                        {"suite": suite, "before": model, "after": evaluated_stage(view), "won": paired.won,
                          "lost": paired.lost, "shared": paired.shared, "p": paired.p}
                     )  # fmt: skip
-            before[suite] = (_evaluated(view), items)
+            before[suite] = (evaluated_stage(view), items)
     return found
 
 
@@ -103,13 +104,7 @@ def _evaluations(stages: Sequence[StageView]) -> list[StageView]:
     """Stages that asked probes, in the order of the models they asked."""
     order = {view.name: index for index, view in enumerate(stages)}
     evaluations = [view for view in stages if any(True for _ in _suites(view))]
-    return sorted(evaluations, key=lambda view: order.get(_evaluated(view), order[view.name]))
-
-
-def _evaluated(view: StageView) -> str:
-    """The stage whose model was asked."""
-    named = view.record.get("inputs", {}).get("from") or [view.name]
-    return str(named[0])
+    return sorted(evaluations, key=lambda view: order.get(evaluated_stage(view), order[view.name]))
 
 
 def _suites(view: StageView) -> Iterator[tuple[str, Mapping[str, Any]]]:
