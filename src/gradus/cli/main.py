@@ -193,10 +193,20 @@ def search(
 
 @eval_app.command("probes")
 def eval_probes(
-    model: ModelName,
-    suite: Annotated[Path, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml).")],
+    model: Annotated[
+        list[str],
+        typer.Option("--model", "-m", help="As for chat; several are set side by side."),
+    ],
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml), or starter, which comes with gradus.")
+    ],
+    stages: Annotated[bool, typer.Option("--stages", help="Every model of the roadmap, in order.")] = False,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="Also without tools, without thinking, and without both.")
+    ] = False,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     constrain: Constrain = None,
     judge: Judge = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
@@ -204,9 +214,12 @@ def eval_probes(
     home: Home = None,
 ) -> None:
     """Ask a probe suite and judge the answers."""
-    from gradus.cli.evaluating import evaluate_probes
+    from gradus.cli.probing import evaluate_probes
 
-    evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, json, failures, judge)
+    evaluate_probes(
+        model, suite, home_folder(home), stages=stages, variants=variants, samples=samples, temperature=temperature,
+        constrain=constrain, max_tokens=max_tokens, out=json, failures=failures, judge=judge,
+    )  # fmt: skip
 
 
 @eval_app.command("tasks")
@@ -385,14 +398,15 @@ def compare(
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="A roadmap's name, or its folder in runs/.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Set the second run against the first.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
     home: Home = None,
 ) -> None:
-    """Write a roadmap's report again: one HTML page that opens anywhere."""
+    """Write a roadmap's report again, or that of two: one HTML page that opens anywhere."""
     from gradus.cli.walking import print_report
 
-    print_report(name, home_folder(home), out)
+    print_report(names, home_folder(home), out, compare)
 
 
 @app.command()
