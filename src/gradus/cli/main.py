@@ -410,6 +410,43 @@ def report(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP for a checkpoint."),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for it.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", help="transformers, gguf or ollama; several may be given [transformers]."),
+    ] = None,
+    gguf_types: Annotated[
+        list[str] | None,
+        typer.Option("--gguf-type", help="f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0; a file for each [f16]."),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Of transformers' weights: float32, bfloat16, float16.")
+    ] = "float32",
+    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights, by its SPDX name.")] = None,
+    languages: Annotated[list[str] | None, typer.Option("--language", help="Its code, such as en; several.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Of the model card.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="What Ollama begins with.")] = None,
+    prompts: Annotated[int, typer.Option("--prompts", min=1, help="Beginnings that both sides go on with.")] = 50,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Write a model for other programs, each of which must compute the same."""
+    from gradus.cli.exporting import export_to_folder
+
+    given = {
+        "formats": formats, "gguf_types": gguf_types, "dtype": dtype, "licence": licence, "languages": languages,
+        "title": title, "system": system, "prompts": prompts,
+    }  # fmt: skip
+    options = {name: value for name, value in given.items() if value is not None}
+    export_to_folder(model, folder, home_folder(home), options, json)
+
+
+@app.command()
 def push(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
     to: Annotated[
