@@ -15,7 +15,6 @@ import httpcore2
 import pytest
 
 from gradus.conversation.messages import ToolCall
-from gradus.tools import fetch
 from gradus.tools.fetch import MOST_CHARACTERS, fetch_tool
 from gradus.tools.page_text import page_text
 from gradus.tools.public_network import connected, is_public
@@ -294,6 +293,19 @@ def test_an_element_that_is_never_closed_hides_no_more_than_itself():
     assert page_text("<p>a<svg><title>x</title></svg>b", 100) == ("", "ab")
 
 
-def test_it_refuses_certificates_that_nobody_vouches_for():
-    assert fetch._trust().verify_mode.name == "CERT_REQUIRED"
-    assert fetch._trust().check_hostname
+def test_a_certificate_must_be_that_of_the_name_and_be_vouched_for():
+    asked: list[tuple[str, bool]] = []
+
+    class Stream(httpcore2.NetworkStream):
+        def start_tls(self, ssl_context: Any, server_hostname: Any = None, timeout: Any = None) -> Any:
+            vouched = ssl_context.verify_mode.name == "CERT_REQUIRED" and ssl_context.check_hostname
+            asked.append((server_hostname, vouched))
+            raise httpcore2.ConnectError("certificate verify failed")
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    tool = fetch_tool(lambda host, port: [PUBLIC], lambda address, port, seconds: Stream())
+    answer = ToolBox({"fetch": tool}).run(ToolCall("c", "fetch", {"url": "https://site.example/"})).content
+    assert answer == "error: no page from site.example: certificate verify failed"
+    assert asked == [("site.example", True)]
