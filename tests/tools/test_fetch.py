@@ -265,14 +265,13 @@ def test_pages_are_read_in_their_own_encoding(fetched):
 def test_a_server_that_drips_is_left_when_the_time_is_over(site):
     tool = fetch_tool(lambda host, port: [PUBLIC], lambda a, p, s: connected("127.0.0.1", site.server_address[1], s))
     slow = type(tool)(tool.schema, tool.answer, timeout_seconds=0.3)
-    before = threading.active_count()
     answer = ToolBox({"fetch": slow}).run(ToolCall("c", "fetch", {"url": "http://site.example/drip"})).content
     assert answer == "error: it took longer than 0.3 s"
     # The thread itself ends too, which is what keeps hostile servers from filling the process.
     end = time.monotonic() + 5
-    while any(thread.name == "tool fetch" for thread in threading.enumerate()) and time.monotonic() < end:
+    while (alive := "tool fetch" in {thread.name for thread in threading.enumerate()}) and time.monotonic() < end:
         time.sleep(0.02)
-    assert threading.active_count() <= before + 1  # the site's own
+    assert not alive
 
 
 @pytest.mark.parametrize(

@@ -93,11 +93,11 @@ def test_a_call_that_takes_too_long_is_an_error_and_what_it_says_later_is_droppe
         return "too late"
 
     box = ToolBox({"slow": _tool("slow", wait, 0.05), "quick": _tool("quick", lambda arguments, deadline: "here")})
-    running = box.start(_calls("slow", "quick"))
-    assert [message.content for message in running.results()] == ["error: it took longer than 0.05 s", "here"]
+    running = box.start(_calls("quick", "slow"))
+    assert [message.content for message in running.results()] == ["here", "error: it took longer than 0.05 s"]
     go_on.set()
     assert over.wait(5)
-    assert running.results()[0].content == "error: it took longer than 0.05 s"
+    assert running.results()[1].content == "error: it took longer than 0.05 s"
 
 
 def test_cancelled_calls_end_at_once_and_a_tool_that_looks_is_told():
