@@ -266,7 +266,8 @@ def test_a_server_that_drips_is_left_when_the_time_is_over(site):
     tool = fetch_tool(lambda host, port: [PUBLIC], lambda a, p, s: connected("127.0.0.1", site.server_address[1], s))
     slow = type(tool)(tool.schema, tool.answer, timeout_seconds=0.3)
     answer = ToolBox({"fetch": slow}).run(ToolCall("c", "fetch", {"url": "http://site.example/drip"})).content
-    assert answer == "error: it took longer than 0.3 s"
+    # Whichever looks at the clock first says so.
+    assert answer in {"error: it took longer than 0.3 s", "error: site.example did not answer in time"}
     # The thread itself ends too, which is what keeps hostile servers from filling the process.
     end = time.monotonic() + 5
     while (alive := "tool fetch" in {thread.name for thread in threading.enumerate()}) and time.monotonic() < end:
