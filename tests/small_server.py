@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ def source(name: str, label: str = "made/up") -> ModelSource:
 @contextmanager
 def serving(
     load: Callable[[ModelSource], ServedModel],
-    names: tuple[str, ...] = ("small",),
+    sources: Sequence[ModelSource] = (),
     keys: Path | None = None,
     **settings: Any,
 ) -> Iterator[Running]:
@@ -64,7 +64,7 @@ def serving(
     with bind("127.0.0.1", 0, accounts) as listening:
         usage = keys.with_name("usage.json") if keys else None
         options = ServeSettings(**{"drain_seconds": 5, **settings})
-        state = open_state([source(name) for name in names], load, options, accounts, usage)
+        state = open_state(sources or [source("small")], load, options, accounts, usage)
         server = Server(state, said.append)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

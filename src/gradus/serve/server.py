@@ -97,9 +97,11 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._state, self._say, self._control = state, say, control
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._saving: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
         for model in self._state.models:
             await check_answers(model)
         await super().startup(sockets)
