@@ -81,9 +81,9 @@ class Api:
 
 
 APIS: dict[str, Api] = {
-    "/v1/chat/completions": Api(read_chat, ChatWriter),
-    "/v1/completions": Api(read_completion, CompletionWriter),
-    "/v1/responses": Api(read_response, ResponseWriter),
+    "/chat/completions": Api(read_chat, ChatWriter),
+    "/completions": Api(read_completion, CompletionWriter),
+    "/responses": Api(read_response, ResponseWriter),
 }
 
 
@@ -262,14 +262,17 @@ def build_app(state: State) -> Starlette:
         facts = {"title": state.settings.title, "needs_key": state.accounts.are_needed, "models_url": "/v1"}
         return JSONResponse(facts, headers={"Cache-Control": "no-store"})
 
+    api = [
+        Route("/models", list_models),
+        Route("/models/{name:path}", one_model),
+        *(Route(path, Generation(api, state), methods=["POST"]) for path, api in APIS.items()),
+    ]
     routes = [
         Route("/health", health),
         Route("/metrics", metrics),
         Route("/tokenize", count_tokens, methods=["POST"]),
         Route("/config.json", config),
-        Route("/v1/models", list_models),
-        Route("/v1/models/{name:path}", one_model),
-        *(Route(path, Generation(api, state), methods=["POST"]) for path, api in APIS.items()),
+        Mount("/v1", routes=api),
         Mount("/", _Page(directory=_PAGE, html=True, check_dir=False)),
     ]
     handlers: dict[Any, Any] = {
