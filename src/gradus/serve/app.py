@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class Generation:
             # In a thread: a large body takes its time to be read and encoded, and others wait for the loop.
             body = await asyncio.to_thread(read_json, await read_body(request, state.settings))
             model = state.models.find(model_name(body))
+            gone = False
             try:
                 async with self._answers(body, tally) as (model, asked, answers):
                     writer = self._api.writer(asked, model, tally)
@@ -111,8 +113,11 @@ class Generation:
                         response = JSONResponse(await while_connected(receive, self._whole(answers, writer)))
                         await response(scope, receive, send)
             except ClientGoneError:
-                log.info("%s %s: the client went away", scope["path"], account.name)
+                gone = True
             finally:
+                told = (scope["path"], account.name, model.source.name, tally.num_prompt_tokens, tally.num_tokens)
+                seconds = time.monotonic() - tally.begun
+                log.info("%s %s %s %d+%d tokens %.2f s%s", *told, seconds, " (the client left)" if gone else "")
                 meter.charge(tally.num_prompt_tokens + tally.num_tokens)
                 state.metrics.answered(account.name, model.source.name, tally)
 
