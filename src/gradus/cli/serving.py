@@ -146,9 +146,9 @@ def _toolbox(index: Path | None) -> ToolBox:
 
         return ToolBox()
     from gradus.tools.search_index import SearchIndex
-    from gradus.tools.web_search import search_toolbox
+    from gradus.tools.web_search import search_in, search_toolbox
 
-    return search_toolbox(SearchIndex(index))
+    return search_toolbox(search_in(SearchIndex(index)))
 
 
 def load_model(

@@ -27,7 +27,6 @@ from gradus.serve.answering import Answers, ClientGoneError, CutOffError, answer
 from gradus.serve.asked import Asked
 from gradus.serve.body import read_json
 from gradus.serve.chat import ChatWriter
-from gradus.serve.chat_request import read_chat
 from gradus.serve.completions import CompletionWriter, read_completion
 from gradus.serve.errors import SERVER, ApiError, bad_request, busy, error_response, from_engine, unavailable
 from gradus.serve.guard import Guard
@@ -37,6 +36,7 @@ from gradus.serve.metrics import Metrics
 from gradus.serve.models import ModelTable, ServedModel
 from gradus.serve.responses import ResponseWriter
 from gradus.serve.responses_request import read_response
+from gradus.serve.searching import read_chat
 from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
 from gradus.serve.tokenize import tokenize
