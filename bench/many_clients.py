@@ -161,7 +161,7 @@ async def mistreat(http: httpx2.AsyncClient, model: str, requests: int, at_once:
 
     async def some(share: int) -> None:
         draw = random.Random(share)
-        for _ in range(requests // at_once):
+        for _ in range(share, requests, at_once):
             path, data, headers = malformed(model, draw)
             reply = await http.post(path, content=data, headers=headers)
             statuses[str(reply.status_code)] += 1
@@ -177,7 +177,7 @@ async def leave(http: httpx2.AsyncClient, model: str, requests: int, at_once: in
 
     async def some(share: int) -> None:
         draw = random.Random(share)
-        for number in range(requests // at_once):
+        for number in range(share, requests, at_once):
             asked = question(model, share, number, 400) | {"temperature": 5.0}
             async with http.stream("POST", CHAT, json=asked) as reply:
                 lines = draw.randrange(12)
