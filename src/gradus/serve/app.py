@@ -278,7 +278,7 @@ def build_app(state: State) -> Starlette:
         Route("/tokenize", count_tokens, methods=["POST"]),
         Route("/config.json", config),
         Mount("/v1", routes=api),
-        Mount("/", _Page(directory=_PAGE, html=True, check_dir=False)),
+        Mount("/", _Page(directory=_PAGE, html=True)),
     ]
     handlers: dict[Any, Any] = {
         ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _bug,
