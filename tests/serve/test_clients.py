@@ -27,13 +27,13 @@ def test_open_webui_verifies_lists_streams_and_asks_for_a_title(running: Running
     models = running.http.get("/v1/models", headers=headers).json()["data"]
     assert [model["id"] for model in models] == ["small"]
     chat = {
-        "stream": True, "model": "small", "messages": [{"role": "user", "content": "hello"}],
+        "stream": True, "model": "small", "messages": [{"role": "user", "content": "coffee?"}],
         "stream_options": {"include_usage": True}, "temperature": 0,
     }  # fmt: skip
     with running.http.stream("POST", "/v1/chat/completions", json=chat, headers=headers) as reply:
         assert reply.headers["content-type"].startswith("text/event-stream")
         lines = [line for line in reply.iter_lines() if line]
-    assert folded([json.loads(line[6:]) for line in lines[:-1]])["content"] == "Hello! How are you?"
+    assert folded([json.loads(line[6:]) for line in lines[:-1]])["content"] == "café ☕ déjà vu"
     title = {
         "model": "small", "stream": False, "max_completion_tokens": 50,
         "messages": [{"role": "user", "content": "### Task:\nA title for: hello"}],
