@@ -2,8 +2,7 @@
 
 A scanner of our own, because on hostile markup the standard library's parser (Python 3.11: minutes for 60 kB of
 "<a <a") and selectolax 1.0 (400,000 open elements) did not come to an end. It knows tags, quotes, comments and
-raw text, and builds no tree. Every search that fails ends the scan or finds nothing for the rest of the page, so none is
-repeated.
+raw text, and builds no tree. A search that fails ends the scan or is not repeated.
 """
 
 from __future__ import annotations
