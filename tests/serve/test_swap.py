@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def deploying(reference: str | None, home: Path, **given: Any) -> None:
 
 
 def test_deploy_repoints_a_running_server_and_a_restart_remembers(
-    home: Path, load: Any, capsys: pytest.CaptureFixture[str]
+    home: Path, load: Any, memorised: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigError, match="no server"):
         deploying("road/one", home)
@@ -184,8 +185,8 @@ def test_deploy_repoints_a_running_server_and_a_restart_remembers(
     assert [(e["stage"], e["rollback"]) for e in events] == [("two", False), ("one", True), ("two", False)]
     assert events[-1]["override"] == "in a hurry"
     options: dict[str, Any] = {
-        "host": "127.0.0.1", "port": 0, "dtype": "fp32", "device": "cpu", "index": None, "constrain": None,
-        "check": True, "settings": {"num_slots": 2},
+        "host": "127.0.0.1", "port": 0, "dtype": "fp32", "device": "cpu", "constrain": None, "check": True,
+        "tools": lambda: nullcontext(memorised[0].toolbox), "settings": {"num_slots": 2},
     }  # fmt: skip
     start_server(["chat=road/one"], home, **options)
     assert "chat: road/two, deployed in place of road/one" in capsys.readouterr().out
