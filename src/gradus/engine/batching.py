@@ -173,6 +173,7 @@ class DecodeBatch:
             self._prefill(group)
         return self._drop_finished()
 
+    @torch.inference_mode()
     def enter(self, streams: Sequence[TokenStream]) -> None:
         """Take these streams in, at most `num_free`; the next steps read their prompts, a chunk each."""
         assert len(streams) <= self.num_free
