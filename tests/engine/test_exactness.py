@@ -51,7 +51,7 @@ def small_model(shape: str) -> Transformer:
 
 
 class Stream:
-    """What one request does, drawn by its number: prompt, sampling, forced tokens, how long it waits for them, its end."""
+    """What one request does, drawn by its number: prompt, sampling, forced tokens, a wait for them, its end."""
 
     def __init__(self, number: int) -> None:
         draw = random.Random(number)
