@@ -22,6 +22,7 @@ from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
 from gradus.data.benchmarks import benchmarks_folder
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters
+from gradus.eval.core_bundle import bundle_at
 from gradus.eval.judging import JudgeModel
 from gradus.eval.mt_bench import MT_BENCH
 from gradus.eval.tasks import evenly_spread
@@ -65,7 +66,8 @@ class Settings(StageSettings):
     """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>".
 
     tasks: benchmarks by name, measures "tasks.<name>.acc" and others. benchmarks: the folder of evaluation sets, None
-    for that in GRADUS_BENCHMARKS; core_bundle: the folder of CORE's bundle, None for core_bundle in it. bos: begin
+    for that in GRADUS_BENCHMARKS; core_bundle: the folder or archive of CORE's bundle, or
+    "hub:OWNER/NAME"; None for core_bundle in it. bos: begin
     every text of a task with the end-of-text token, as documents in training; None of the published scores has it.
     With a corpus as input the items of tasks that stand in it are counted, and the score without them is given.
     perplexity_documents: so many held-back documents of each source of that corpus, evenly spread, whose perplexity is
@@ -75,7 +77,8 @@ class Settings(StageSettings):
     answers of tasks in chat format think first, None as the model likes. task_shots: worked examples before their
     items, each a turn of the conversation, or all in one message where task_multiturn is false.
     judge: the service that rates answers, for mt_bench and for checks of the kind "judge"; it costs what it costs.
-    at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
+    at_most: probes of each suite and items of each task, evenly spread; all if None. subset_seed: which items of tasks
+    these are is drawn, one from each stretch of a set. temperature: 0 takes the likeliest
     token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
     docs/constrained-calls.md); None measures the model alone.
     audit_samples: answers that are looked through for artifacts where a pool of `prompts` is named: measures
@@ -99,6 +102,7 @@ class Settings(StageSettings):
     perplexity_documents: int | None = Field(default=None, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
+    subset_seed: int | None = Field(default=None, ge=0)
     temperature: float = Field(default=0.0, ge=0.0)
     constrain: Constraint | None = None
     audit_samples: int = Field(default=100, ge=1)
@@ -148,13 +152,13 @@ def benchmark_settings(
 
     home, payer: where a judge's answers are kept and in whose name they are paid for.
     """
-    bundle = expand_path(settings.core_bundle, roadmap_dir) if settings.core_bundle is not None else None
     folder = benchmarks_folder(settings.benchmarks, roadmap_dir)
     return BenchmarkSettings(
         folder,
-        bundle,
+        bundle_at(settings.core_bundle, roadmap_dir),
         settings.at_most,
         settings.bos,
+        subset_seed=settings.subset_seed,
         samples=settings.task_samples,
         temperature=settings.task_temperature,
         seed=seed,
