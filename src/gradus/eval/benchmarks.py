@@ -218,6 +218,20 @@ def _wikitext(settings: BenchmarkSettings) -> list[tuple[str, str, str]]:
     return [(str(number + 1), wikitext_text(pages[number]), pages[number]) for number in chosen]
 
 
+def num_items(name: str, settings: BenchmarkSettings) -> dict[str, int]:
+    """How many right or wrong items each task counts, by the name that its measures begin with. Errors: DataError."""
+    found = {}
+    for task in tasks_meant([name]):
+        if task in GENERATIVE:
+            found[task] = len(problems_asked(task, settings))
+        elif task in LETTER_TASKS:
+            found[task] = len(letter_choices(task, settings.folder, settings.subset))
+        elif task in TASKS:
+            rows = sum(1 for _ in benchmark_rows(TASKS[task].set, settings.folder, TASKS[task].file))
+            found[task] = len(evenly_spread(rows, settings.subset))
+    return found
+
+
 def num_answers(name: str, settings: BenchmarkSettings) -> int:
     """How many answers a task has a model write, for plans. Errors: DataError."""
     if name == MT_BENCH:

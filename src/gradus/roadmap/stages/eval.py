@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field
 
 from gradus.conversation.constraint import Constraint
-from gradus.conversation.probes import load_suite
+from gradus.conversation.probes import Suite, load_suite
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.files import expand_path, write_atomic
@@ -21,7 +21,7 @@ from gradus.core.fingerprint import digest, file_digest
 from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
 from gradus.data.benchmarks import benchmarks_folder
-from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters
+from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters, num_items
 from gradus.eval.core_bundle import bundle_at
 from gradus.eval.judging import JudgeModel
 from gradus.eval.mt_bench import MT_BENCH
@@ -34,7 +34,7 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.remote_model import asking_note, asking_seconds
 from gradus.roadmap.sources import file_sources
-from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
+from gradus.roadmap.stage import COUNTED, Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 from gradus.roadmap.training import MODEL_KINDS, Session, training_session
 from gradus.tools.endpoint_settings import EndpointSettings
 
@@ -183,14 +183,35 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     asked = benchmark_settings(settings, stage.directory)
     written = sum(num_answers(name, asked) for name in settings.tasks)
     tokens += written * min(ANSWER_TOKENS, settings.task_tokens)
+    counted = _counted(settings, asked, stage, audited=bool(inputs.one("prompts")))
     parent = inputs.one("from").get("model")
     if parent is None:
-        return Estimate(tokens=tokens, notes=("the model is not known yet",))
+        return Estimate(tokens=tokens, facts={COUNTED: counted}, notes=("the model is not known yet",))
     config = ModelConfig(**parent)
-    estimate = _with_judge(decoding_estimate(config, tokens, device, {}), settings, asked, stage)
+    estimate = _with_judge(decoding_estimate(config, tokens, device, {COUNTED: counted}), settings, asked, stage)
     read = float(inputs.one("tokens").get("validation_tokens", 0)) + _task_tokens(settings, stage)
     passed = read * forward_flops_per_token(config, config.context / 4)
     return replace(estimate, seconds=(estimate.seconds or 0.0) + passed / device.training("pretrain", config.width)[0])
+
+
+def _counted(settings: Settings, asked: BenchmarkSettings, stage: Stage, audited: bool) -> dict[str, int]:
+    """How many items each measure will count, where that is known before."""
+    found = {}
+    for name, path in settings.suites.items():
+        probes = _asked_probes(load_suite(expand_path(path, stage.directory)), settings.at_most).probes
+        found[f"{PROBES}.{name}.total"] = len(probes)
+        found |= {f"{PROBES}.{name}.{c}": n for c, n in Counter(probe.category for probe in probes).items()}
+    for name in settings.tasks:
+        found |= {f"{TASKS}.{task}": n for task, n in num_items(name, asked).items()}
+    return found | ({AUDIT: settings.audit_samples} if audited else {})
+
+
+def _asked_probes(suite: Suite, at_most: int | None) -> Suite:
+    """A suite with so many of its probes, evenly spread."""
+    if at_most is None:
+        return suite
+    step = max(1, len(suite.probes) // at_most)
+    return replace(suite, probes=suite.probes[::step][:at_most])
 
 
 def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings, stage: Stage) -> Estimate:
@@ -342,10 +363,7 @@ def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelR
     from gradus.eval.probes import ProbeSettings, run_suite
 
     settings: Settings = stage.settings
-    suite = load_suite(expand_path(path, place.roadmap_dir))
-    if settings.at_most is not None:
-        step = max(1, len(suite.probes) // settings.at_most)
-        suite = replace(suite, probes=suite.probes[::step][: settings.at_most])
+    suite = _asked_probes(load_suite(expand_path(path, place.roadmap_dir)), settings.at_most)
     sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
     with place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
         found = run_suite(
@@ -400,9 +418,12 @@ def _shown(task: Task) -> Callable[[int, int], None]:
 def _bits_per_byte(engine: Any, tokens: Artifact) -> dict[str, Any]:
     """Over the whole validation side, in all and by source."""
     from gradus.data.shards import TokenStore
-    from gradus.eval.bpb import BitsPerByte, bits_per_byte_by_source
+    from gradus.eval.bpb import bits_by_document
 
     store = TokenStore(tokens.path, "validation")
-    found = bits_per_byte_by_source(engine.model, store, engine.tokenizer.token_bytes)
-    whole = sum(found.values(), start=BitsPerByte())
+    found = bits_by_document(engine.model, store, engine.tokenizer.token_bytes)
+    if not found:
+        raise DataError("bits per byte: there is no text to measure on; the validation side is empty")
+    first, *others = found.values()
+    whole = sum(others, start=first)
     return {"bpb": whole.measure(), "by_source": {name: {"bpb": part.measure()} for name, part in found.items()}}
