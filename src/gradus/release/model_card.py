@@ -208,6 +208,8 @@ def _limits(config: ModelConfig, origin: Origin) -> Iterator[str]:
 
 
 def _proof(results: Mapping[str, Any]) -> Iterator[str]:
+    if results["gguf"] and not any("llama.cpp" in check["reader"] for check in results["checks"]):
+        yield "llama.cpp was not at hand: its files were read back and compared, and not run by it."
     yield (
         "Before it was written, other programs read these files and were compared with the decoder that trained the "
         f"model, in fp32 on a CPU, on {results['check_text']}. An export that differs by more than rounding is "
