@@ -20,6 +20,7 @@ from gradus.model.weights import load_model
 from gradus.release.check_text import check_length, make_check_text, own_documents
 from gradus.release.gguf_export import export_gguf
 from gradus.release.model_card import model_card
+from gradus.release.ollama import MODELFILE, modelfile
 from gradus.release.origin import Origin
 from gradus.release.parity import OwnReader, Reference, loss_text, make_reference, measure_loss, prove_equal
 from gradus.release.settings import MOST_NATS, ExportSettings
@@ -91,6 +92,11 @@ def _written(
         name = settings.title or origin.name
         files, found = export_gguf(work, model, tokenizer, name, settings.gguf_types, reference, say)
         checks += found
+        if "ollama" in settings.formats:
+            is_chat = origin.trained == "chat"
+            (work / MODELFILE).write_text(
+                modelfile(files[0]["file"], settings, model.config.context, is_chat), encoding="utf-8"
+            )
     results: dict[str, Any] = {
         "class": reached.kind,
         "reach": asdict(reached),

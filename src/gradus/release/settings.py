@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
@@ -115,6 +115,16 @@ class ExportSettings(Settings):
         if wrong:
             raise ValueError(f'expected codes of languages, such as "en", found "{wrong[0]}"')
         return languages
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> ExportSettings:
+        users = {"dtype": ("transformers",), "gguf_types": ("gguf", "ollama"), "system": ("ollama",)}
+        for name, formats in users.items():
+            given = getattr(self, name) != ExportSettings.model_fields[name].default
+            if given and not set(formats) & set(self.formats):
+                wanted = " or ".join(f'"{form}"' for form in formats)
+                raise ValueError(f"{name} needs {wanted} in formats")
+        return self
 
     @property
     def wants_gguf(self) -> bool:
