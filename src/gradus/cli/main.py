@@ -230,10 +230,16 @@ def eval_tasks(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Items of each task, evenly spread [all].")
     ] = None,
+    subset_seed: Annotated[
+        int | None, typer.Option("--subset-seed", min=0, help="With --limit: draw the items, as many from every part.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where the evaluation sets are [GRADUS_BENCHMARKS].")
     ] = None,
-    bundle: Annotated[Path | None, typer.Option("--bundle", help="CORE's bundle [core_bundle in the folder].")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option("--bundle", help="CORE's folder, archive or hub:OWNER/NAME [core_bundle in it]."),
+    ] = None,
     bos: Annotated[bool, typer.Option("--bos", help="Begin every text with the end-of-text token.")] = False,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each item that is answered.")] = 1,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
@@ -259,12 +265,15 @@ def eval_tasks(
     from gradus.core.home import ANSWERS
     from gradus.data.benchmarks import benchmarks_folder
     from gradus.eval.benchmarks import BenchmarkSettings
+    from gradus.eval.core_bundle import bundle_at
     from gradus.eval.judging import judge_from_file
 
     place = benchmarks_folder(str(folder) if folder else None, Path())
     settings = BenchmarkSettings(
-        place, bundle, limit, bos, samples, temperature, seed, max_tokens, tuple(filter(None, tools.split(","))), think,
+        place, bundle_at(bundle, Path()), limit, bos, samples, temperature, seed, max_tokens,
+        tuple(filter(None, tools.split(","))), think,
         shots, multiturn, None if judge is None else judge_from_file(judge, home_folder(home) / ANSWERS),
+        subset_seed,
     )  # fmt: skip
     evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 

@@ -21,6 +21,7 @@ from gradus.core.home import DEPLOYED, KEYS_FILE, USAGE_FILE
 from gradus.core.settings import load_settings
 from gradus.roadmap.models import resolve_model
 from gradus.serve.deployments import Deployments, ModelSource
+from gradus.serve.handover import vllm_command
 from gradus.serve.keys import Accounts, add_account, read_accounts, remove_account
 from gradus.serve.settings import ServeSettings
 
@@ -70,6 +71,8 @@ def start_server(
         state = open_state(sources, load, options, accounts, home / USAGE_FILE)
         for model in state.models:
             typer.echo(f"{model.source.name}: {model.source.label} ({model.source.folder})")
+            if command := vllm_command(model.source):
+                typer.echo(f"  with vLLM: {command}")
         if check:
             check_models(state)
             return
