@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -141,7 +141,8 @@ class _Server:
 
     def wait_for_tools(self, task: Future[None]) -> dict[str, Tool]:
         """Its tools. Errors: ConfigError; what ended the task, where that is a fault of ours."""
-        wait((self.tools, task), return_when=FIRST_COMPLETED)
+        either: list[Future[Any]] = [self.tools, task]
+        wait(either, return_when=FIRST_COMPLETED)
         if not self.tools.done():
             task.result()
         return self.tools.result()
@@ -197,7 +198,7 @@ async def _client(settings: McpServerSettings, folder: Path, log: IO[str], stack
             env={**settings.env, **given},
             cwd=expand_path(settings.folder, folder) if settings.folder else None,
         )
-        return Client(stdio_client(parameters, errlog=log))
+        return Client(stdio_client(parameters, errlog=cast("TextIO", log)))
     import httpx2
     from mcp.client.streamable_http import streamable_http_client
 
