@@ -406,6 +406,23 @@ def report(
 
 
 @app.command()
+def watch(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROADMAP]", help="A roadmap's name, its file, or its folder in runs/ [the newest]."),
+    ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Serve the report as a page of this machine, live.")] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --page; 0 takes a free one.")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
+    home: Home = None,
+) -> None:
+    """Watch a walk as it goes on, of this or another process: steps, loss, samples, abilities."""
+    from gradus.cli import watching
+
+    watching.watch(name, home_folder(home), page=page, port=port, once=once)
+
+
+@app.command()
 def push(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
     to: Annotated[

@@ -8,6 +8,7 @@ REFERENCE_FOLDER = "reference_logps"  # of preference optimisation, to be used a
 RUN_RECORD = "roadmap.json"
 LEDGER = "ledger.jsonl"
 REPORT = "report.html"
+LOCK = ".lock"  # held while a process walks, with its number
 # In an artifact, and in the work folder that becomes one
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"

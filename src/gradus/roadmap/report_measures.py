@@ -221,7 +221,7 @@ def training_curves(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     """
     found = []
     for view in stages:
-        lines, passed_over = _returned(_json_lines(view.file("metrics.jsonl")))
+        lines, passed_over = counting_lines(_json_lines(view.file("metrics.jsonl")))
         train = [line for line in lines if line.get("event") == "train" and "step" in line]
         extension = _extension(view)
         evaluate = [line for line in lines if line.get("event") == "evaluate" and "step" in line]
@@ -236,7 +236,7 @@ def training_curves(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     return found
 
 
-def _returned(lines: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def counting_lines(lines: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(the lines that still count, the windows passed over): a return to a checkpoint undoes the steps after it."""
     counting: list[dict[str, Any]] = []
     windows = []

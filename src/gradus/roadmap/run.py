@@ -20,7 +20,7 @@ from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scra
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.files import disk_full_error, is_disk_full, write_atomic
 from gradus.core.gate import find_measure, judge, measure_names
-from gradus.core.home import ARTIFACTS, LEDGER, RUN_RECORD, RUNS
+from gradus.core.home import ARTIFACTS, LEDGER, LOCK, RUN_RECORD, RUNS
 from gradus.core.ledger import Ledger
 from gradus.core.lock import exclusive_lock
 from gradus.core.machine import machine_facts, software_versions
@@ -99,7 +99,7 @@ def walk(
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
-        with exclusive_lock(run_dir / ".lock", refusal):
+        with exclusive_lock(run_dir / LOCK, refusal):
             device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
             planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
             walking = _Walk(roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting)
