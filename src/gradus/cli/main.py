@@ -86,6 +86,9 @@ def run(
     overrides: Overrides = None,
     only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone.")] = None,
     smoke: Smoke = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run everything and keep nothing: no checkpoint, artifact or report.")
+    ] = False,
     override: Annotated[
         str | None,
         typer.Option("--override", metavar="REASON", help="Go on past failed gates; the reason is recorded."),
@@ -96,7 +99,10 @@ def run(
     """Walk a roadmap, or go on with it: finished stages are reused."""
     from gradus.cli.walking import run_roadmap
 
-    run_roadmap(file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json)
+    run_roadmap(
+        file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json,
+        dry_run=dry_run,
+    )  # fmt: skip
 
 
 @app.command()

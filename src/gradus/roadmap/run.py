@@ -68,6 +68,7 @@ class _Walk:
     device: Device
     accepted: str | None = None
     meeting: Meeting | None = None  # where a launcher started the other processes
+    keeps: bool = True
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
 
@@ -87,11 +88,14 @@ def walk(
     only: str | None = None,
     override: str | None = None,
     meeting: Meeting | None = None,
+    *,
+    keeps: bool = True,
 ) -> WalkResult:
     """Walk a roadmap, or one stage of it; finished stages are reused.
 
     override: a reason to go on past failed gates, kept in the ledger. meeting: with the other processes, where a
-    launcher started them; this one is rank 0. Errors: GateFailedError where a gate
+    launcher started them; this one is rank 0. keeps: whether what is made stays, else no report is written and no word
+    of resuming said (see dry_run). Errors: GateFailedError where a gate
     fails; GradusError of any kind from a stage, with its place; KeyboardInterrupt after a word on resuming.
     """
     run_dir = home / RUNS / roadmap.name
@@ -102,7 +106,9 @@ def walk(
         with exclusive_lock(run_dir / LOCK, refusal):
             device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
             planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
-            walking = _Walk(roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting)
+            walking = _Walk(
+                roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps
+            )
             return _walk(walking, chosen, finish=only is None)
     except OSError as error:
         if is_disk_full(error):
@@ -136,10 +142,11 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
                     pusher.look()
         except GateFailedError:
             # A failed gate leaves everything usable, the report on why included.
-            _write_report(walking)
+            if walking.keeps:
+                _write_report(walking)
             raise
-        report = _write_report(walking) if finish else None
-        if finish:
+        report = _write_report(walking) if finish and walking.keeps else None
+        if finish and walking.keeps:
             walking.progress.line(closing_card(roadmap, walking.artifacts, report))
     return WalkResult(walking.artifacts, walking.run_dir, report)
 
@@ -151,7 +158,8 @@ def _walk_stage(walking: _Walk, stage: Stage) -> None:
         _run_stage(walking, stage)
     artifact = walking.artifacts[stage.name]
     _record_stage(walking, stage, artifact)
-    sweep_scratch(artifact.path)
+    if walking.keeps:
+        sweep_scratch(artifact.path)
     link_stage(walking.run_dir, stage.name, artifact.path)
     _judge_gates(walking, stage, artifact)
 
@@ -261,10 +269,9 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs)
     try:
         yield
     except KeyboardInterrupt:
-        walking.progress.line(
-            f'stopped in stage "{stage.name}" after {format_seconds(place.seconds)}; what it saved is kept, '
-            f"the same command resumes it: gradus run {walking.roadmap.path}"
-        )
+        after = f"the same command resumes it: gradus run {walking.roadmap.path}"
+        what = f"what it saved is kept, {after}" if walking.keeps else "nothing of it is kept"
+        walking.progress.line(f'stopped in stage "{stage.name}" after {format_seconds(place.seconds)}; {what}')
         raise
     except (MemoryError, RuntimeError, GradusError) as error:
         if is_out_of_memory(error):
@@ -367,9 +374,9 @@ def _judge_gates(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
     elif walking.accepted is not None:
         walking.progress.line(f'  going on: "{walking.accepted}" (recorded)')
     else:
+        kept = f"Everything made so far is kept in {walking.run_dir}; " if walking.keeps else ""
         raise GateFailedError(
-            f"{stage.place}: gate failed: {'; '.join(failures)}. Everything made so far is kept in "
-            f'{walking.run_dir}; go on past it with --override "reason"'
+            f'{stage.place}: gate failed: {"; ".join(failures)}. {kept}go on past it with --override "reason"'
         )
 
 
