@@ -31,6 +31,7 @@ from gradus.roadmap.status import artifact_path
 from gradus.roadmap.table import text_table
 
 _SHOWN_MEASURES = 6  # of a stage
+_TELLING, _TOTALS = ("loss", "bpb", "validation_loss", "audit.clean"), (".total", ".acc", ".pass@1")
 _BEGIN_SECONDS = 60.0  # until a dry run surely holds its lock
 
 
@@ -48,7 +49,7 @@ def dry_walk(
     """
     with dry_home(roadmap, home) as folder:
         progress.line("dry run: nothing of it is kept, no checkpoint, artifact or report\n")
-        result = walk(replace(roadmap, push=None), folder, progress, only, override, meeting, keeps=False)
+        result = walk(replace(roadmap, push=None, track=None), folder, progress, only, override, meeting, keeps=False)
         made = {name: a for name, a in result.artifacts.items() if not (folder / ARTIFACTS / a.path.name).is_symlink()}
     progress.line(_closing(made))
     return result
@@ -113,6 +114,6 @@ def _closing(made: Mapping[str, Artifact]) -> str:
 def _figures(results: Mapping[str, Any]) -> str:
     """Losses, bits per byte and totals by name; failing those, the first figures."""
     names = measure_names(results)
-    telling = [n for n in names if n.rpartition(".")[2] in ("loss", "bpb", "validation_loss", "total", "acc", "clean")]
+    telling = [n for n in names if n in _TELLING or (n.startswith(("probes", "tasks")) and n.endswith(_TOTALS))]
     shown = (telling or [name for name in names if "." not in name])[:_SHOWN_MEASURES]
     return ", ".join(f"{name} {find_measure(results, name)['value']:.4g}" for name in shown)

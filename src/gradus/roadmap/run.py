@@ -44,6 +44,7 @@ from gradus.roadmap.status import (
     stage_status,
 )
 from gradus.roadmap.table import text_table
+from gradus.roadmap.tracking import Track, tracking
 from gradus.roadmap.workers import set_threads, worker_processes
 
 
@@ -69,6 +70,7 @@ class _Walk:
     accepted: str | None = None
     meeting: Meeting | None = None  # where a launcher started the other processes
     keeps: bool = True
+    track: Track | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
 
@@ -134,7 +136,10 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
          "machine": machine_facts(), "software": software_versions()}
     )  # fmt: skip
     set_threads(roadmap.machine.threads)
-    with pushing(roadmap, walking.home, walking.progress) as pusher:
+    with (
+        pushing(roadmap, walking.home, walking.progress) as pusher,
+        tracking(roadmap.track, roadmap.name, walking.run_dir, _made_with(roadmap)) as walking.track,
+    ):
         try:
             for stage in chosen:
                 _walk_stage(walking, stage)
@@ -260,6 +265,7 @@ def _place(walking: _Walk, stage: Stage, work: Path) -> Place:
         makes=module.MAKES,
         stage_version=module.VERSION,
         parents=parent_fingerprints(walking.roadmap, stage),
+        track=walking.track,
     )
 
 
@@ -285,6 +291,11 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs)
 
 
 # Records
+
+
+def _made_with(roadmap: Roadmap) -> dict[str, Any]:
+    """Settings and seed of each stage by name, for trackers."""
+    return {s.name: s.settings.model_dump(mode="json", by_alias=True) | {"seed": s.seed} for s in roadmap.stages}
 
 
 def _write_record(walking: _Walk) -> None:
@@ -335,12 +346,16 @@ def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
          "seconds": artifact.manifest.seconds,
          "predicted_seconds": walking.planned[stage.name].estimate.seconds}
     )  # fmt: skip
+    told: dict[str, Any] = {}
     for name in measure_names(artifact.results):
         measure = {k: v for k, v in find_measure(artifact.results, name).items() if k != "items"}
         # A number deep inside (a count by reason, a model's width) is a fact; the manifest has it.
         if "." in name and "n" not in measure:
             continue
         walking.ledger.append({"event": "result", **common, "measure": name, **measure})
+        told[name] = measure["value"]
+    if walking.track is not None:
+        walking.track(stage.name, int(artifact.results.get("steps") or 0), told)
 
 
 def _judge_gates(walking: _Walk, stage: Stage, artifact: Artifact) -> None:

@@ -216,13 +216,16 @@ class _Journal:
                 self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
         if report.logged and not (report.resumed and "train" in self._written):
             figures = self._meter.figures(report.tokens_per_second) if self._meter is not None else {}
-            self._metrics.append(event="train", **_train_line(report), **figures)
+            line = _train_line(report) | figures
+            self._metrics.append(event="train", **line)
+            self._place.follow(report.step, line)
 
     def evaluate(self, report: StepReport, found: Evaluation) -> None:
         for sample in found.samples:
             self._samples.append(step=report.step, **sample)
         self._metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures)
         self._place.record(step=report.step, **found.measures)
+        self._place.follow(report.step, found.measures)
 
 
 def follow(
