@@ -353,7 +353,7 @@ def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
         if "." in name and "n" not in measure:
             continue
         walking.ledger.append({"event": "result", **common, "measure": name, **measure})
-        told[name] = measure["value"]
+        told[f"results/{name}"] = measure["value"]
     if walking.track is not None:
         walking.track(stage.name, int(artifact.results.get("steps") or 0), told)
 

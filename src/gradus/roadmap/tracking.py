@@ -50,7 +50,7 @@ def tracking(settings: TrackSettings | None, name: str, run_dir: Path, config: M
         sinks = [stack.enter_context(TRACKERS[tracker](project, name, run_dir, config)) for tracker in chosen]
 
         def track(stage: str, step: int, figures: Mapping[str, Any]) -> None:
-            numbers = {key: float(value) for key, value in figures.items() if _is_number(value)}
+            numbers = {key: float(value) for key, value in figures.items() if key != "step" and _is_number(value)}
             for sink in sinks:
                 sink(stage, step, numbers)
 
