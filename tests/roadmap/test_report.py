@@ -392,6 +392,26 @@ def test_measures_stand_over_the_models_in_the_order_they_were_made(run):
     assert "bits per byte while training" not in lines
 
 
+def test_an_audit_is_told_by_kind_with_the_answers_that_held_one(run):
+    run.says = HOSTILE
+    rate = {"value": 0.0, "n": 50, "successes": 0, "lower": 0.0, "upper": 0.06}
+    loop = rate | {"value": 0.02, "successes": 1, "upper": 0.1}
+
+    def audited(work, stage):
+        samples = [{"id": "a#0", "kinds": ["loop"], "answer": HOSTILE, "excerpt": "2 words 9 times over: so so"},
+                   {"id": "b#0", "kinds": [], "answer": "fine", "excerpt": ""}]  # fmt: skip
+        (work / "audit.json").write_text(json.dumps({"samples": samples}))
+        return {"audit": {"clean": rate | {"value": 0.98}, "any": loop, "loop": loop, "hedge": rate}}
+
+    run._eval = audited
+    data = report_data(run.record().finish().folder)
+    (first, second) = data["audits"]
+    assert (first["model"], second["model"], first["left_out"]) == ("chat", "polish", 0)
+    assert [entry["kind"] for entry in first["rates"]] == ["any", "loop", "hedge"]
+    assert [sample["id"] for sample in first["samples"]] == ["a#0"]
+    assert next(line for line in data["across"] if line["measure"] == "audit.clean")["main"]
+
+
 def test_faults_are_better_where_they_are_fewer():
     def asked(stage, value):
         results = {"audit": {"clean": {"value": 1 - value}, "loop": {"value": value}}, "bpb": {"value": True}}

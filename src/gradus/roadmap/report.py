@@ -27,8 +27,8 @@ from gradus.roadmap.report_versus import versus_data
 ASSETS = "report_assets"
 # In the order they run; each part of ours sees what the ones before it define.
 SCRIPTS = (
-    "dom.js", "format.js", "head.js", "abilities.js", "stages.js", "questions.js", "charts.js", "samples.js",
-    "lineage.js", "composition.js", "record.js", "versus.js", "live.js", "main.js",
+    "dom.js", "format.js", "head.js", "abilities.js", "stages.js", "questions.js", "audit.js", "charts.js",
+    "samples.js", "lineage.js", "composition.js", "record.js", "versus.js", "live.js", "main.js",
 )  # fmt: skip
 _ONLY_WHERE = {"versus.js": "versus", "live.js": "live"}  # parts that pages without these figures do not carry
 _SPACED = re.compile(r"\s*([{};])\s*")  # punctuation of a style sheet that needs no space around it

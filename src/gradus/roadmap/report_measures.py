@@ -24,6 +24,7 @@ CURVE_POINTS = 1200
 SAMPLE_STEPS = 60
 SUITE_ITEMS = 3000
 DROP_SAMPLES = 5
+AUDIT_SAMPLES = 100
 _LIST_ENTRIES = 200
 
 
@@ -207,6 +208,29 @@ def _asked(probe: Probe) -> list[dict[str, Any]]:
     if probe.messages is not None:
         return [{"role": m.get("role", ""), "content": m.get("content") or ""} for m in probe.messages]
     return [{"role": "user", "content": turn} for turn in probe.turns or ()]
+
+
+def audit_results(stages: Sequence[StageView]) -> list[dict[str, Any]]:
+    """Per audited model the rate of each kind of artifact, and the answers that held one.
+
+    [{"model", "rates": [{"kind", "value", "n", "successes", "upper", ...}], "samples", "left_out"}].
+    """
+    found = []
+    for view in stages:
+        measures = view.results.get("audit")
+        if not isinstance(measures, Mapping) or not isinstance(measures.get("any"), Mapping):
+            continue
+        rates = [{"kind": kind, **rate} for kind, rate in measures.items() if kind != "clean"]
+        file = view.file("audit.json")
+        try:
+            samples = json.loads(file.read_text(encoding="utf-8"))["samples"] if file is not None else []
+        except (ValueError, KeyError, TypeError):
+            samples = []
+        dirty = [sample for sample in samples if sample.get("kinds")]
+        shown = [clip(sample) for sample in dirty[:AUDIT_SAMPLES]]
+        left_out = len(dirty) - len(shown)
+        found.append({"model": evaluated_stage(view), "rates": rates, "samples": shown, "left_out": left_out})
+    return found
 
 
 # Curves and samples

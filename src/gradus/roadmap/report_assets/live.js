@@ -4,7 +4,7 @@ const LIVE_EVERY = 2000; // milliseconds
 // What each part is made of.
 const MADE_OF = {
   top: ["verdict", "gates", "stages", "abilities", "chat"], abilities: ["abilities", "pairings", "gates"], stages: ["across"],
-  questions: ["abilities"], training: ["training"], samples: ["samples"], lineage: ["stages"], data: ["stages", "drops"],
+  questions: ["abilities"], audit: ["audits"], training: ["training"], samples: ["samples"], lineage: ["stages"], data: ["stages", "drops"],
   time: ["stages"], machine: ["machine", "software"], ledger: ["ledger"],
 };
 const LIVE_WORDS = { running: "passed", finished: "passed", "gate failed": "failed", stopped: "unfinished" };

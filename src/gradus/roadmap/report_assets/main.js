@@ -2,7 +2,7 @@
 
 const THEME_KEY = "gradus-theme";
 const PARTS = [
-  ["abilities", "abilities", abilities], ["stages", "across stages", acrossStages], ["questions", "questions", questions], ["training", "training", training],
+  ["abilities", "abilities", abilities], ["stages", "across stages", acrossStages], ["questions", "questions", questions], ["audit", "audit", audits], ["training", "training", training],
   ["samples", "samples", samples], ["lineage", "lineage", lineage], ["data", "data", composition], ["time", "time", times],
   ["machine", "machine", machine], ["ledger", "ledger", ledger],
 ];
