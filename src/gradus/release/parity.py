@@ -75,6 +75,7 @@ class _Greedy:
         self.forced: deque[int] = deque()
         self.num_logprobs: int | None = None
         self.num_sampled = 0
+        self.num_cached_tokens = 0
         self.finished = False
         self.tokens: list[int] = []
         self.most_tokens = len(beginning) + count
@@ -82,6 +83,9 @@ class _Greedy:
 
     def allowed(self) -> None:
         return None
+
+    def waits(self) -> bool:
+        return False
 
     def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         self.tokens.append(token)
