@@ -19,7 +19,7 @@ from gradus.eval.journal import Journal
 from gradus.eval.perplexity import document_windows, perplexity_measures
 from gradus.eval.task_result import TaskResult
 from gradus.eval.task_run import answers_of, gathered, run_tasks
-from gradus.eval.tasks import asked, evenly_spread
+from gradus.eval.tasks import Subset, asked, evenly_spread
 from gradus.train.parallel import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -118,6 +118,11 @@ def test_a_limit_takes_items_from_everywhere() -> None:
     assert evenly_spread(10, None) == list(range(10))
     assert evenly_spread(10, 4) == [0, 2, 5, 7]
     assert evenly_spread(3, 9) == [0, 1, 2]
+    drawn = [evenly_spread(1000, Subset(10, seed)) for seed in range(20)]
+    assert all([number // 100 for number in one] == list(range(10)) for one in drawn)  # one of every stretch
+    assert len({tuple(one) for one in drawn}) == 20
+    assert drawn[3] == evenly_spread(1000, Subset(10, 3))
+    assert evenly_spread(3, Subset(9, 1)) == [0, 1, 2]
 
 
 def test_windows_tell_every_token_once() -> None:
@@ -158,7 +163,7 @@ def test_measures_can_be_named_by_gates(engine: Engine, folder: Path) -> None:
 def test_what_was_scored_before_an_interruption_is_not_scored_again(
     engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ((_, _, items),) = asked_of("arc_easy", engine.tokenizer, BenchmarkSettings(folder), 512)
+    ((_, _, items),) = asked_of("arc_easy", engine.form, BenchmarkSettings(folder), 512)
     whole = answers_of(engine.model, items)
     read: list[int] = []
     plain = task_run.likelihoods
@@ -185,7 +190,7 @@ def test_what_was_scored_before_an_interruption_is_not_scored_again(
 
 def test_processes_share_the_items(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of three worlds in turn; what they would sum is added up by hand."""
-    ((_, _, items),) = asked_of("arc_easy", engine.tokenizer, BenchmarkSettings(folder), 512)
+    ((_, _, items),) = asked_of("arc_easy", engine.form, BenchmarkSettings(folder), 512)
     whole = answers_of(engine.model, items)
     tables = []
     monkeypatch.setattr(World, "sum_", lambda self, found: tables.append(found[0].clone()))

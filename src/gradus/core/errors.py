@@ -9,6 +9,7 @@
     |   +-- BudgetError      what may be spent on it is spent
     +-- GenerationError      decoding cannot start, or go on as it was asked to
     +-- ToolError            a tool call cannot be answered (becomes result text for the model)
+    +-- ExportError          an exported model would not be the same model
     +-- GateFailedError      a measured result misses its gate
     +-- MissingPackageError  an optional package is not installed
 
@@ -59,6 +60,10 @@ class GenerationError(GradusError):
 
 class ToolError(GradusError):
     """A tool call that cannot be answered; its text is what the model is shown."""
+
+
+class ExportError(GradusError):
+    """An exported model that other programs cannot load, or that answers otherwise than ours; nothing is left of it."""
 
 
 class GateFailedError(GradusError):

@@ -15,7 +15,9 @@ from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
 from gradus.eval.benchmarks import BUNDLE, CORE, BenchmarkSettings
 from gradus.eval.core_metric import CORE_TASKS
 from gradus.eval.generative import GENERATIVE
-from gradus.eval.generative_result import Result
+from gradus.eval.letters import LETTER_TASKS
+from gradus.eval.mt_bench import MT_BENCH
+from gradus.eval.results import Result
 from gradus.eval.tasks import TASKS
 
 _TOGETHER = 512  # documents
@@ -27,6 +29,10 @@ def set_of(task: str) -> str | None:
         return TASKS[task].set
     if task in GENERATIVE:
         return GENERATIVE[task].set
+    if task == MT_BENCH:
+        return MT_BENCH
+    if task in LETTER_TASKS:
+        return LETTER_TASKS[task].set
     if task.startswith(f"{CORE}."):
         return f"core_{CORE_TASKS[task.removeprefix(f'{CORE}.')].files[0]}"
     return None
@@ -40,7 +46,9 @@ def with_contamination(
     Those that are not looked for stay as they are: running text, and CORE from a bundle that is not the folder's own.
     """
     own_bundle = settings.bundle is None or (
-        settings.folder is not None and settings.bundle.resolve() == (settings.folder / BUNDLE).resolve()
+        settings.folder is not None
+        and isinstance(settings.bundle, Path)
+        and settings.bundle.resolve() == (settings.folder / BUNDLE).resolve()
     )
     sets = {task: name for task in results if (name := set_of(task)) is not None and name in BENCHMARKS}
     sets = {task: name for task, name in sets.items() if own_bundle or not task.startswith(f"{CORE}.")}

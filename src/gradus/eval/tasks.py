@@ -7,8 +7,10 @@ highest, by `acc_norm` when that divided by its number of characters is; the fir
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +41,8 @@ class Task:
     examples: int = 0
 
 
+MMLU_TEST, MMLU_EXAMPLES = "mmlu/data/test/*.csv", "mmlu/data/dev/*.csv"
+
 TASKS: dict[str, Task] = {
     "arc_challenge": Task("arc_challenge", task_items.arc, file="arc/arc_challenge_test.jsonl"),
     "arc_easy": Task("arc_easy", task_items.arc, file="arc/arc_easy_test.jsonl"),
@@ -46,23 +50,43 @@ TASKS: dict[str, Task] = {
     "commonsense_qa": Task("core_commonsense_qa", task_items.commonsense_qa, ("acc",)),
     "hellaswag": Task("hellaswag", task_items.hellaswag),
     "lambada_openai": Task("lambada", task_items.lambada, ("acc_greedy", "perplexity")),
-    "mmlu": Task("mmlu", task_items.mmlu, ("acc",), "mmlu/data/test/*.csv", by_subject=True),
-    "mmlu_5shot": Task("mmlu", task_items.mmlu, ("acc",), "mmlu/data/test/*.csv", by_subject=True, examples=5),
+    "mmlu": Task("mmlu", task_items.mmlu, ("acc",), MMLU_TEST, by_subject=True),
+    "mmlu_5shot": Task("mmlu", task_items.mmlu, ("acc",), MMLU_TEST, by_subject=True, examples=5),
     "openbookqa": Task("core_openbook_qa", task_items.openbookqa),
     "piqa": Task("piqa", task_items.piqa),
     "winogrande": Task("winogrande", task_items.winogrande, ("acc",)),
 }
-_EXAMPLES_FILE = "mmlu/data/dev/*.csv"
 
 
-def evenly_spread(count: int, limit: int | None) -> list[int]:
-    """Numbers of the items that are asked where at most `limit` may be, so that subjects keep their share."""
-    if limit is None or limit >= count:
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """At most so many items, drawn by a seed."""
+
+    at_most: int
+    seed: int
+
+
+Limit = int | Subset | None
+"""How many items are asked at most, None for all; an int takes them at even distances."""
+
+
+def evenly_spread(count: int, limit: Limit) -> list[int]:
+    """Numbers of the items that are asked, in order.
+
+    As many from each stretch of the set, so that subjects and sources that stand together keep their share: the first
+    of each stretch, or of a Subset one drawn from it.
+    """
+    at_most = limit.at_most if isinstance(limit, Subset) else limit
+    if at_most is None or at_most >= count:
         return list(range(count))
-    return [place * count // limit for place in range(limit)]
+    begins = [place * count // at_most for place in range(at_most + 1)]
+    if not isinstance(limit, Subset):
+        return begins[:-1]
+    draw = random.Random(f"{limit.seed} of {count}")
+    return [draw.randrange(begin, end) for begin, end in pairwise(begins)]
 
 
-def task_items_of(name: str, folder: Path | None, limit: int | None = None) -> list[tuple[str, TextItem]]:
+def task_items_of(name: str, folder: Path | None, limit: Limit = None) -> list[tuple[str, TextItem]]:
     """(id, texts) of a task's items, at most `limit`. Errors: DataError for files that are missing or wrong."""
     task = TASKS[name]
     rows = list(benchmark_rows(task.set, folder, task.file))
@@ -83,7 +107,7 @@ class _Introductions:
         self._task = task
         self._examples: dict[str, list[str]] = {}
         if task.examples:
-            for found in benchmark_rows(task.set, folder, _EXAMPLES_FILE):
+            for found in benchmark_rows(task.set, folder, MMLU_EXAMPLES):
                 item = read_row(task.set, found, task.item)
                 context, answer = item.pairs[item.gold]
                 self._examples.setdefault(task_items.mmlu_subject(found.id), []).append(context + answer)
@@ -126,4 +150,4 @@ def task_files(name: str, folder: Path | None) -> list[Path]:
     """The files that a task reads, for digests. Errors: DataError."""
     task = TASKS[name]
     found = row_files(task.set, folder, task.file)
-    return found + (row_files(task.set, folder, _EXAMPLES_FILE) if task.examples else [])
+    return found + (row_files(task.set, folder, MMLU_EXAMPLES) if task.examples else [])

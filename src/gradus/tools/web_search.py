@@ -30,8 +30,8 @@ MOST_CHARACTERS = 2400  # of all passages together
 _MOST_TITLE_CHARACTERS, _MOST_ADDRESS_CHARACTERS = 120, 300
 _MOST_QUERY_CHARACTERS = 400
 
-Search = Callable[[str, int], Sequence[Hit]]
-"""From a query and a number of results to hits, best first; ToolError where it fails."""
+Search = Callable[[str, int, Deadline], Sequence[Hit]]
+"""From a query, a number of results and the time there is to hits, best first; ToolError where it fails."""
 
 
 def web_search_tool(search: Search) -> Tool:
@@ -43,7 +43,7 @@ def web_search_tool(search: Search) -> Tool:
             raise ToolError("empty query")
         if len(query) > _MOST_QUERY_CHARACTERS:
             raise ToolError(f"query longer than {_MOST_QUERY_CHARACTERS} characters")
-        return results_text(search(query, NUM_RESULTS))
+        return results_text(search(query, NUM_RESULTS, deadline))
 
     return Tool(WEB_SEARCH, answer)
 
@@ -75,6 +75,11 @@ def _shortened(text: str, most: int) -> str:
     return text[: at if at > 0 else most].rstrip() + " ..."
 
 
-def search_toolbox(index: SearchIndex) -> ToolBox:
-    """Every tool of gradus, and web_search over an index."""
-    return ToolBox({**TOOLS, WEB_SEARCH.name: web_search_tool(index.search)})
+def search_in(index: SearchIndex) -> Search:
+    """Search in an index, which bounds its own time."""
+    return lambda query, limit, deadline: index.search(query, limit)
+
+
+def search_toolbox(search: Search) -> ToolBox:
+    """Every tool that is always there, and web_search."""
+    return ToolBox({**TOOLS, WEB_SEARCH.name: web_search_tool(search)})
