@@ -73,11 +73,14 @@ class _Greedy:
         self.sampling = Sampling()
         self.forced: deque[int] = deque()
         self.num_logprobs: int | None = None
-        self.num_sampled = 0
+        self.num_sampled = self.num_cached_tokens = 0
         self.finished = False
         self.tokens: list[int] = []
         self.most_tokens = len(beginning) + count
         self._count = count
+
+    def waits(self) -> bool:
+        return False
 
     def allowed(self) -> None:
         return None
