@@ -80,9 +80,15 @@ class SlotCache:
         """Bytes that keys and values of all slots hold now."""
         return sum(stored.numel() * stored.element_size() for stored in (*self.keys, *self.values))
 
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that they hold once a slot is as long as it may get."""
+        positions = sum(_room(window, self.limit) for window in self._windows)
+        one = self.keys[0][:, :, :1]
+        return 2 * positions * one.numel() * one.element_size()
+
     def _room(self, window: int | None) -> int:
-        """Positions that a slot holds in a layer with this window."""
-        return self.capacity if window is None else min(self.capacity, -(-window // _LENGTH_STEP) * _LENGTH_STEP)
+        return _room(window, self.capacity)
 
     def reserve(self, length: int) -> None:
         """Make room for `length` positions in every slot; what is stored stays."""
@@ -331,6 +337,11 @@ class SlotReading:
         places = torch.arange(length, device=device)
         age = places[length - self._count :, None] - places
         return age >= 0 if window is None else (age >= 0) & (age < window)
+
+
+def _room(window: int | None, capacity: int) -> int:
+    """Positions that a slot of so many holds in a layer with this window."""
+    return capacity if window is None else min(capacity, -(-window // _LENGTH_STEP) * _LENGTH_STEP)
 
 
 def _grown(stored: Tensor, room: int) -> Tensor:
