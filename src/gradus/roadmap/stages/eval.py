@@ -16,7 +16,7 @@ from gradus.conversation.constraint import Constraint
 from gradus.conversation.probes import SUITES, Suite, load_suite, suite_path
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError
-from gradus.core.files import expand_path, write_atomic
+from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
