@@ -1,4 +1,4 @@
-"""`gradus eval`: ask a probe suite or benchmarks or look for artifacts, show a table, write the result."""
+"""`gradus eval`: ask benchmarks or look for artifacts, show a table, write the result."""
 
 from __future__ import annotations
 
@@ -11,71 +11,21 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gradus.cli.walking import stopping
-from gradus.conversation.constraint import Constraint
-from gradus.conversation.probes import load_suite
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
 from gradus.core.gate import find_measure, measure_names
-from gradus.core.home import ANSWERS
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of
-from gradus.eval.judging import check_judge, judge_from_file
 from gradus.roadmap.models import ModelReference, resolve_model, resolve_stage
 from gradus.roadmap.progress import live_progress
 from gradus.roadmap.table import text_table
 
 if TYPE_CHECKING:
     from gradus.eval.audit import AuditResult
-    from gradus.eval.result import SuiteResult
     from gradus.eval.results import Result
 
-SAMPLED_TEMPERATURE = 0.7
 SHOWN_SAMPLES = 5
-
-
-def evaluate_probes(
-    model: str,
-    suite_path: Path,
-    home: Path,
-    samples: int | None,
-    temperature: float,
-    constrain: Constraint | None,
-    out: Path | None,
-    failures: int,
-    judge: Path | None = None,
-) -> None:
-    """Run the suite and print what came of it; several samples need a temperature, 0.7 if none is given.
-
-    judge: the settings of a judge, for checks that need one.
-    """
-    suite = load_suite(suite_path)
-    judging = None if judge is None else judge_from_file(judge, home / ANSWERS)
-    check_judge(suite, judging)
-    found = resolve_model(model, home)
-    from gradus.engine.load import load_engine
-    from gradus.engine.sampling import Sampling
-    from gradus.eval.probes import ProbeSettings, run_suite
-
-    if samples is not None and samples > 1 and temperature == 0:
-        temperature = SAMPLED_TEMPERATURE
-    settings = ProbeSettings(
-        samples=samples, sampling=Sampling(temperature=temperature), constrain=constrain, judge=judging
-    )
-    engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
-    with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
-        result = run_suite(
-            engine,
-            suite,
-            settings,
-            model=found.label,
-            on_progress=lambda done, total: task.update(done, total=total),
-        )
-    typer.echo(result_text(result, failures))
-    if out is not None:
-        text = json_format.dumps(result.to_json(), indent=1, ensure_ascii=False)
-        write_atomic(out, text + "\n")
-        typer.echo(f"written to {out}")
 
 
 def audit_model(
@@ -127,26 +77,6 @@ def audit_text(result: AuditResult) -> str:
     ]
     for sample in [sample for sample in result.samples if sample.kinds][:SHOWN_SAMPLES]:
         lines += ["", f"{sample.id}: {', '.join(sample.kinds)}: {sample.excerpt!r}", f"  answer: {sample.answer}"]
-    return "\n".join(lines)
-
-
-def result_text(result: SuiteResult, failures: int) -> str:
-    """Categories with their 95 % intervals, and the first failures with their reasons."""
-    data = result.to_json()
-    rows = []
-    for name, measure in [*data["categories"].items(), ("total", data["total"])]:
-        interval = f"[{measure['lower']:.1%}, {measure['upper']:.1%}]"
-        rows.append([name, f"{measure['successes']}/{measure['n']}", f"{measure['value']:.1%}", interval])
-    lines = [
-        f"{result.suite} on {result.model} in {format_seconds(result.seconds)}",
-        "",
-        text_table(["category", "passed", "share", "95 % interval"], rows, right=(1, 2)),
-    ]
-    failed = [item for item in data["items"] if not item["passed"]]
-    for item in failed[:failures]:
-        lines += ["", f"failed {item['id']}: {'; '.join(item['reasons'])}", f"  answer: {item['answer']}"]
-    if len(failed) > failures:
-        lines += ["", f"and {len(failed) - failures} more failed (--failures {len(failed)} shows all)"]
     return "\n".join(lines)
 
 

@@ -15,9 +15,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gradus.conversation.artifacts import find_loops
 from gradus.conversation.messages import Message, ToolCall
 from gradus.core.settings import Settings
 from gradus.tokenizer.specials import THINK, THINK_END
+
+_SHOWN_LOOP = 60  # characters of a loop that a reason shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,16 @@ class Stops(Settings):
         return None if turn.finish_reason == "stop" else f"ended by {turn.finish_reason}"
 
 
+class NoLoop(Settings):
+    """The answer does not say the same again and again; the reason tells the period and the repeats."""
+
+    kind: Literal["no_loop"]
+
+    def failure(self, turn: AssistantTurn) -> str | None:
+        loop = next(find_loops(turn.answer), None)
+        return None if loop is None else f"repeats {loop}: {turn.answer[loop.start : loop.end][:_SHOWN_LOOP]!r}"
+
+
 class Judge(Settings):
     """Another model rates the answer by the rubric, from 1 to 10; it must reach the threshold.
 
@@ -257,7 +270,8 @@ Check = Annotated[
     | ThinkClosed
     | AnswerChars
     | Citation
-    | Stops,
+    | Stops
+    | NoLoop,
     Field(discriminator="kind"),
 ]
 ProbeCheck = Annotated[Check | Judge, Field(discriminator="kind")]

@@ -8,13 +8,18 @@ suite and is raised.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from gradus.conversation.checks import AssistantTurn, run_checks
+from gradus.conversation.artifacts import find_loops
+from gradus.conversation.checks import AssistantTurn, Calls, Citation, run_checks
 from gradus.conversation.constraint import Constraint
 from gradus.conversation.messages import Conversation, Message
 from gradus.conversation.probes import Probe, Suite
+from gradus.core.errors import DataError
 from gradus.core.fingerprint import digest
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import GREEDY, Sampling
@@ -41,6 +46,39 @@ class ProbeSettings:
     max_calls: int = 4
     constrain: Constraint | None = None
     judge: JudgeModel | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is taken from every probe of a suite, whatever the probe itself says."""
+
+    without_tools: bool = False
+    without_thinking: bool = False
+
+
+VARIANTS = {
+    "as written": Variant(),
+    "without tools": Variant(without_tools=True),
+    "without thinking": Variant(without_thinking=True),
+    "without both": Variant(without_tools=True, without_thinking=True),
+}
+
+
+def varied(suite: Suite, variant: Variant) -> Suite:
+    """The suite without tools or thinking.
+
+    Without tools no check asks for a call or a source; a probe that checked nothing else is left out.
+    """
+    probes = []
+    for probe in suite.probes:
+        if variant.without_thinking:
+            probe = probe.model_copy(update={"think": False})
+        if variant.without_tools:
+            checks = tuple(check for check in probe.checks if not isinstance(check, Calls | Citation))
+            probe = probe.model_copy(update={"tools": (), "checks": checks})
+        if probe.checks:
+            probes.append(probe)
+    return replace(suite, probes=tuple(probes))
 
 
 class _Dialogue:
@@ -92,13 +130,56 @@ def run_suite(
     settings: ProbeSettings | None = None,
     *,
     model: str = "",
+    variant: str = "",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SuiteResult:
     """Ask every probe and judge the answers.
 
-    model: its name in the results. on_progress: called with (samples judged, all samples). Errors: ConfigError where a
-    check needs a judge and none is set; of a judge as of `JudgeModel.ratings`.
+    model: its name in the results. variant: a key of VARIANTS; "" asks the suite as it is written. on_progress: called
+    with (samples judged, all samples). Errors: DataError where the suite's documents cannot be read; ConfigError for a
+    tool that is not known, and where a check needs a judge and none is set; of a judge as of `JudgeModel.ratings`.
     """
+    with _with_documents(engine, suite.documents) as searching:
+        return _run(
+            searching, varied(suite, VARIANTS[variant]) if variant else suite, settings, model, variant, on_progress
+        )
+
+
+@contextmanager
+def _with_documents(engine: Engine, documents: Path | None) -> Iterator[Engine]:
+    """The engine with web_search over a suite's documents; as it is where the suite has none."""
+    if documents is None:
+        yield engine
+        return
+    from gradus.data.drops import DropLog
+    from gradus.data.titled_texts import titled_texts
+    from gradus.tools.search_index import SearchIndex, build_index
+    from gradus.tools.web_search import search_in, search_toolbox
+
+    with TemporaryDirectory(prefix="gradus-suite-") as folder:
+        file = Path(folder) / "documents.index"
+        facts = build_index(file, titled_texts(str(documents), documents.parent, DropLog()))
+        if not facts.passages:
+            raise DataError(f"{documents}: no document of the suite has text")
+        with closing(SearchIndex(file)) as index:
+            yield Engine(
+                engine.model,
+                engine.tokenizer,
+                engine.form,
+                search_toolbox(search_in(index)),
+                engine.max_batch,
+                engine.cache_bytes,
+            )
+
+
+def _run(
+    engine: Engine,
+    suite: Suite,
+    settings: ProbeSettings | None,
+    model: str,
+    variant: str,
+    on_progress: Callable[[int, int], None] | None,
+) -> SuiteResult:
     settings = settings or ProbeSettings()
     check_judge(suite, settings.judge)
     begin = time.perf_counter()
@@ -145,6 +226,7 @@ def run_suite(
         seconds=time.perf_counter() - begin,
         num_tokens=sum(dialogue.num_tokens for dialogue in dialogues),
         decoding=settings.sampling.model_dump() | {"max_tokens": settings.max_tokens, "constrain": settings.constrain},
+        variant=variant,
     )
 
 
@@ -193,4 +275,5 @@ def _judged(probe: Probe, turn: AssistantTurn, num_tokens: int) -> SampleResult:
         ),
         finish_reason=turn.finish_reason,
         num_tokens=num_tokens,
+        loop=next((str(loop) for text in (turn.answer, turn.thinking) for loop in find_loops(text)), ""),
     )

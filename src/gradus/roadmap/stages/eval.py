@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradus.conversation.constraint import Constraint
-from gradus.conversation.probes import Suite, load_suite
+from gradus.conversation.probes import SUITES, Suite, load_suite, suite_path
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError
-from gradus.core.files import expand_path, write_atomic
+from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
@@ -33,7 +33,7 @@ from gradus.roadmap.models import ModelReference, input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.remote_model import asking_note, asking_seconds
-from gradus.roadmap.sources import file_sources
+from gradus.roadmap.sources import file_sources, suite_digest
 from gradus.roadmap.stage import COUNTED, Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 from gradus.roadmap.training import MODEL_KINDS, Session, training_session
 from gradus.tools.endpoint_settings import EndpointSettings
@@ -63,8 +63,10 @@ _JUDGED_TOKENS, _JUDGEMENT_TOKENS = 1500, 250
 
 
 class Settings(StageSettings):
-    """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>".
-
+    """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>";
+    "starter" is the suite that comes with gradus.
+    samples: answers to each probe, drawn at `temperature`, which must then be above 0: measure
+    "probes.<name>.pass_rate.total"; None asks as often as each probe says.
     tasks: benchmarks by name, measures "tasks.<name>.acc" and others. benchmarks: the folder of evaluation sets, None
     for that in GRADUS_BENCHMARKS; core_bundle: the folder or archive of CORE's bundle, or
     "hub:OWNER/NAME"; None for core_bundle in it. bos: begin
@@ -104,9 +106,16 @@ class Settings(StageSettings):
     at_most: int | None = Field(default=None, ge=1)
     subset_seed: int | None = Field(default=None, ge=0)
     temperature: float = Field(default=0.0, ge=0.0)
+    samples: int | None = Field(default=None, ge=1)
     constrain: Constraint | None = None
     audit_samples: int = Field(default=100, ge=1)
     audit_temperature: float = Field(default=0.7, ge=0.0)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples is not None and self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples above 1 are all the same at temperature = 0; set a temperature, such as 0.7")
+        return self
 
     def smoke(self) -> Self:
         """A few probes of each suite and items of each task."""
@@ -120,13 +129,15 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     from gradus.core.errors import MissingPackageError
     from gradus.eval.judging import check_judge
 
-    found = file_sources(((("suites", name), path) for name, path in settings.suites.items()), roadmap_dir)
+    written = [(("suites", name), path) for name, path in settings.suites.items() if path not in SUITES]
+    found = file_sources(written, roadmap_dir)
     problems = []
     if settings.constrain is not None and find_spec("llguidance") is None:
         problems.append(Problem(("constrain",), str(MissingPackageError("llguidance", "engine"))))
     for name, path in settings.suites.items():
         try:
-            check_judge(load_suite(expand_path(path, roadmap_dir)), settings.judge)
+            found[path] = suite_digest(path, roadmap_dir)
+            check_judge(load_suite(suite_path(path, roadmap_dir)), settings.judge)
         except ConfigError as error:
             problems.append(Problem(("suites", name), str(error)))
     if settings.tasks:
@@ -177,7 +188,7 @@ def _judge(settings: Settings, home: Path, payer: str, roadmap_dir: Path) -> Jud
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Time for the tokens that are sampled, and for a pass over tasks and, where it is asked for, held-back text."""
-    probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
+    probes = sum(_num_probes(path, stage.directory, settings) for path in settings.suites.values())
     answers = probes + (settings.audit_samples if inputs.one("prompts") else 0)
     tokens = answers * min(ANSWER_TOKENS, settings.max_tokens)
     asked = benchmark_settings(settings, stage.directory)
@@ -198,7 +209,7 @@ def _counted(settings: Settings, asked: BenchmarkSettings, stage: Stage, audited
     """How many items each measure will count, where that is known before."""
     found = {}
     for name, path in settings.suites.items():
-        probes = _asked_probes(load_suite(expand_path(path, stage.directory)), settings.at_most).probes
+        probes = _asked_probes(load_suite(suite_path(path, stage.directory)), settings.at_most).probes
         found[f"{PROBES}.{name}.total"] = len(probes)
         found |= {f"{PROBES}.{name}.{c}": n for c, n in Counter(probe.category for probe in probes).items()}
     for name in settings.tasks:
@@ -220,7 +231,7 @@ def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings
         return estimate
     requests = num_answers(MT_BENCH, asked) if MT_BENCH in settings.tasks else 0
     for path in settings.suites.values():
-        requests += load_suite(expand_path(path, stage.directory)).num_judgements
+        requests += load_suite(suite_path(path, stage.directory)).num_judgements
     shown, said = requests * _JUDGED_TOKENS, requests * _JUDGEMENT_TOKENS
     return replace(
         estimate,
@@ -230,10 +241,12 @@ def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings
     )
 
 
-def _num_probes(path: Path, at_most: int | None) -> int:
+def _num_probes(text: str, directory: Path, settings: Settings) -> int:
+    """Answers that a suite asks for."""
 
-    number = len(load_suite(path).probes)
-    return number if at_most is None else min(number, at_most)
+    probes = load_suite(suite_path(text, directory)).probes
+    number = len(probes) if settings.at_most is None else min(len(probes), settings.at_most)
+    return number * (settings.samples or 1 if settings.temperature else 1)
 
 
 def _task_tokens(settings: Settings, stage: Stage) -> float:
@@ -363,14 +376,15 @@ def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelR
     from gradus.eval.probes import ProbeSettings, run_suite
 
     settings: Settings = stage.settings
-    suite = _asked_probes(load_suite(expand_path(path, place.roadmap_dir)), settings.at_most)
+    suite = _asked_probes(load_suite(suite_path(path, place.roadmap_dir)), settings.at_most)
     sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
     with place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
         found = run_suite(
             engine,
             suite,
             ProbeSettings(
-                sampling=sampling,
+                settings.samples,
+                sampling,
                 max_tokens=settings.max_tokens,
                 constrain=settings.constrain,
                 judge=_judge(settings, place.home, stage.fingerprint, place.roadmap_dir),
