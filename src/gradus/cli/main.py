@@ -78,6 +78,9 @@ def run(
     overrides: Overrides = None,
     only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone.")] = None,
     smoke: Smoke = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run everything and keep nothing: no checkpoint, artifact or report.")
+    ] = False,
     override: Annotated[
         str | None,
         typer.Option("--override", metavar="REASON", help="Go on past failed gates; the reason is recorded."),
@@ -88,7 +91,10 @@ def run(
     """Walk a roadmap, or go on with it: finished stages are reused."""
     from gradus.cli.walking import run_roadmap
 
-    run_roadmap(file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json)
+    run_roadmap(
+        file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json,
+        dry_run=dry_run,
+    )  # fmt: skip
 
 
 @app.command()
@@ -454,6 +460,23 @@ def export(
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     export_to_folder(model, folder, home_folder(home), options, json)
+
+
+@app.command()
+def watch(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROADMAP]", help="A roadmap's name, its file, or its folder in runs/ [the newest]."),
+    ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Serve the report as a page of this machine, live.")] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --page; 0 takes a free one.")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
+    home: Home = None,
+) -> None:
+    """Watch a walk as it goes on, of this or another process: steps, loss, samples, abilities."""
+    from gradus.cli import watching
+
+    watching.watch(name, home_folder(home), page=page, port=port, once=once)
 
 
 @app.command()

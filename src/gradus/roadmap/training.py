@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from gradus.model.batch import Batch
     from gradus.model.transformer import Transformer
-    from gradus.roadmap.watching import Watch
+    from gradus.roadmap.watched_tasks import Watch
     from gradus.tokenizer.tokenizer import Tokenizer
     from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import StepReport
@@ -233,7 +233,9 @@ class _Journal:
                 self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
         if report.logged and not (report.resumed and "train" in self._written):
             figures = self._meter.figures(report.tokens_per_second) if self._meter is not None else {}
-            self._metrics.append(event="train", **_train_line(report), **figures)
+            line = _train_line(report) | figures
+            self._metrics.append(event="train", **line)
+            self._place.follow(report.step, line)
 
     def evaluate(self, report: StepReport, found: Evaluation) -> None:
         for sample in found.samples:
@@ -241,6 +243,7 @@ class _Journal:
         errors = {STANDARD_ERRORS: dict(found.standard_errors)} if found.standard_errors else {}
         self._metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures, **errors)
         self._place.record(step=report.step, **found.measures)
+        self._place.follow(report.step, found.measures)
 
 
 def follow(

@@ -244,7 +244,6 @@ def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings
 
 def _num_probes(text: str, directory: Path, settings: Settings) -> int:
     """Answers that a suite asks for."""
-
     probes = load_suite(suite_path(text, directory)).probes
     number = len(probes) if settings.at_most is None else min(len(probes), settings.at_most)
     return number * (settings.samples or 1 if settings.temperature else 1)

@@ -23,7 +23,7 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import TextSettings, text_estimate, train_on
 from gradus.roadmap.training import MODEL_KINDS
-from gradus.roadmap.watching import WatchSettings, check_watch, watched_tokens
+from gradus.roadmap.watched_tasks import WatchSettings, check_watch, watched_tokens
 
 if TYPE_CHECKING:
     from gradus.conversation.formats.wire import Format

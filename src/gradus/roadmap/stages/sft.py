@@ -43,7 +43,7 @@ from gradus.roadmap.training import (
     training_results,
     training_session,
 )
-from gradus.roadmap.watching import WatchSettings, check_watch, watch_of, watched_tokens
+from gradus.roadmap.watched_tasks import WatchSettings, check_watch, watch_of, watched_tokens
 
 if TYPE_CHECKING:
     from gradus.conversation.formats.wire import Format, Rendered
