@@ -166,7 +166,7 @@ def test_a_second_tab_hears_of_the_first_and_a_closed_page_keeps_its_reply(page,
     page.wait_for_timeout(1400)  # the page saves what it has every second
     page.close()
     other.locator(".item-title", has_text="Begin").click()
-    other.get_by_text("The page was closed during this reply.").wait_for()
+    other.get_by_text("The page was closed during this reply, or another tab is still writing it.").wait_for()
     assert other.locator(".reply .markdown").inner_text().startswith("word word")
     # A draft outlives a reload.
     other.fill("#composer", "Not sent yet")

@@ -24,7 +24,13 @@ async function start() {
   applyTheme();
   session.config = await loadConfig();
   document.title = session.config.title;
-  await openStore();
+  try {
+    await openStore();
+  } catch (error) {
+    document.getElementById("page").replaceChildren(h("p", { class: "starting" },
+      `This browser does not let the page keep conversations (${error.message}). A private window, or a setting for site data, may be the reason.`));
+    return;
+  }
   const composer = build();
   // What is stored shows itself at once, whatever the server does; nothing can be asked before its models are known.
   composer.node.inert = true;
@@ -46,16 +52,16 @@ function build() {
   const top = h("header", { class: "top" }, opener, picker.button, h("span", { class: "spring" }),
     iconButton("plus", "New chat", () => go(""), { class: "icon-button fresh-small" }));
   const cover = h("div", { class: "cover", click: hide });
-  document.getElementById("page").append(
+  document.getElementById("page").replaceChildren(
     h("a", { class: "skip", href: "#composer", click: (event) => { event.preventDefault(); composer.focusField(); } }, "Skip to the message field"),
     sidebar.node, cover, h("div", { class: "middle" }, top, scroller, composer.node), picker.panel);
   threadView(scroller, { setKey: openSettings, setLimit: openGeneration, empty });
-  on("conversation", (what) => { history.replaceState(null, "", address()); if (!NARROW.matches && what !== "branch") composer.focusField(); });
+  on("conversation", (what) => { history.replaceState(null, "", address()); if (!NARROW.matches && what !== "stay") composer.focusField(); });
   on("activity", () => history.replaceState(null, "", address()));
   on("trouble", toast);
   onOtherTab(async (id) => {
     sidebar.draw();
-    if (id === session.conversation.id && !isBusy()) await openConversation(id);
+    if (id === session.conversation.id && !isBusy()) await openConversation(id, "stay");
   });
   addEventListener("keydown", (event) => shortcut(event, sidebar));
   showSidebar(preferences.sidebar && !NARROW.matches, false);

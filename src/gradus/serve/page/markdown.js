@@ -48,7 +48,8 @@ const marked = new Marked({
   extensions: [{
     name: "math",
     level: "inline",
-    start: (text) => text.match(/\$\$|\\\[|\\\(/)?.index,
+    // Plain text ends at a backslash anyway; at a dollar sign only where it is told.
+    start: (text) => (text.includes("$$") ? text.indexOf("$$") : undefined),
     tokenizer(text) {
       const found = MATH.exec(text);
       return found ? { type: "math", raw: found[0] } : undefined;

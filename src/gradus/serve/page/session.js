@@ -15,8 +15,10 @@ export const session = { config: null, models: null, modelsError: null, conversa
 
 /** Replies in the making: node id -> {conversation, node, controller}. */
 const replies = new Map();
+/** Ids of conversations that are not saved again. */
+const deleted = new Set();
 
-/** Events: "models", "conversation" (another one, more of it, or with "branch" another branch), "turn" (id: more of a reply), "activity", "list",
+/** Events: "models", "conversation" (another one, more of it, or with "stay" what has changed under the person's eyes), "turn" (id: more of a reply), "activity", "list",
  * "trouble" (text). */
 export function on(event, act) {
   listeners.set(event, [...(listeners.get(event) ?? []), act]);
@@ -68,24 +70,46 @@ export function startConversation() {
   tell("conversation");
 }
 
-/** Open a stored conversation; false where there is none of that id. */
-export async function openConversation(id) {
+/** Open a stored conversation; false where there is none of that id. `detail`: of the event, as above. */
+export async function openConversation(id, detail) {
   const live = [...replies.values()].find((reply) => reply.conversation.id === id);
   const found = live ? live.conversation : await store.load(id);
   if (found === null) return false;
   session.conversation = found;
   answerAsBefore();
-  tell("conversation");
+  tell("conversation", detail);
   tell("models");
   return true;
 }
 
 export async function saveConversation(conversation = session.conversation) {
+  if (deleted.has(conversation.id)) return;
   try {
     await store.save(conversation);
   } catch (error) {
     tell("trouble", `The browser could not keep this conversation (${error?.message ?? "no room"}). Export it before you close the page.`);
   }
+  tell("list");
+}
+
+/** Delete a conversation, whose replies end, and return it as it was stored. */
+export async function deleteConversation(id) {
+  deleted.add(id);
+  stop(id);
+  const found = (await store.everything()).find((one) => one.id === id);
+  await store.remove(id);
+  if (id === session.conversation.id) startConversation();
+  tell("list");
+  return found;
+}
+
+export async function deleteAll() {
+  for (const { id } of await store.list()) await deleteConversation(id);
+}
+
+export async function undelete(stored) {
+  deleted.delete(stored.id);
+  await store.save(stored);
   tell("list");
 }
 
@@ -146,6 +170,14 @@ export function regenerate(id) {
   run(job);
 }
 
+/** Answer a question that has no answer, as an imported conversation may end with. */
+export function answer(id) {
+  const { conversation } = session;
+  const job = replyBelow(conversation, id, modelFor(currentModel()?.id ?? ""), 0);
+  tell("conversation");
+  run(job);
+}
+
 /** Ask something else in place of a question: another branch of the conversation. */
 export function editQuestion(id, text) {
   const { conversation } = session;
@@ -162,7 +194,7 @@ export function showBranch(id) {
     if (pathTo(conversation, lane.leaf).some((node) => node.parent === parent)) lane.leaf = leafBelow(conversation, id);
   }
   saveConversation();
-  tell("conversation", "branch");
+  tell("conversation", "stay");
 }
 
 /** Ask several models side by side from here on; with one or none the conversation goes on with a single model. */
@@ -203,9 +235,9 @@ export function continueWith(lane) {
   tell("models");
 }
 
-export function stop() {
+export function stop(id = session.conversation.id) {
   for (const reply of replies.values()) {
-    if (reply.conversation.id === session.conversation.id) reply.controller.abort();
+    if (reply.conversation.id === id) reply.controller.abort();
   }
 }
 

@@ -3,7 +3,7 @@
 import { listModels } from "./api.js";
 import { download, h, icon, openDialog, toast } from "./dom.js";
 import { keyFor, preferences, setKey, setPreferences } from "./preferences.js";
-import { refreshModels, session, startConversation, tell } from "./session.js";
+import { deleteAll, refreshModels, session, tell } from "./session.js";
 import * as store from "./store.js";
 import { exportText, readImport } from "./transfer.js";
 
@@ -83,22 +83,20 @@ function conversationsPart() {
     download(`conversations-${new Date().toISOString().slice(0, 10)}.json`, exportText(await store.everything()));
   }
 
-  async function deleteAll(event) {
+  async function deleteAfterAsking(event) {
     const button = event.currentTarget;
     if (button.dataset.asked !== "true") {
       button.dataset.asked = "true";
       button.lastChild.textContent = "Really delete all?";
       return;
     }
-    await store.removeAll();
-    startConversation();
+    await deleteAll();
     said.textContent = "All conversations were deleted.";
-    tell("list");
   }
 
   const button = (picture, label, click) => h("button", { type: "button", class: "button", click }, icon(picture), h("span", null, label));
   return h("section", { class: "settings" }, h("h3", null, "Conversations"), h("p", { class: "hint" }, "They are kept in this browser alone."),
-    h("div", { class: "button-row" }, button("download", "Export all", exportAll), button("upload", "Import", () => file.click()), button("trash", "Delete all", deleteAll)), file, said);
+    h("div", { class: "button-row" }, button("download", "Export all", exportAll), button("upload", "Import", () => file.click()), button("trash", "Delete all", deleteAfterAsking)), file, said);
 }
 
 const SHORTCUTS = [["Enter", "send"], ["Shift Enter", "new line"], ["Esc", "stop the reply"], ["Ctrl K", "search conversations"],

@@ -2,7 +2,7 @@
 
 import { leafBelow, pathTo, siblings } from "./conversation.js";
 import { announce, copyButton, h, icon, iconButton } from "./dom.js";
-import { continueWith, editQuestion, modelNamed, on, regenerate, session, showBranch } from "./session.js";
+import { answer, continueWith, editQuestion, modelNamed, on, regenerate, session, showBranch } from "./session.js";
 import { turnFoot, turnView } from "./turn_view.js";
 
 const NEAR_BOTTOM_PIXELS = 80;
@@ -55,9 +55,13 @@ export function threadView(scroller, open) {
     const { conversation } = session;
     const rows = conversation.lanes ? comparedRows(conversation) : pathTo(conversation, leafBelow(conversation)).map((node) =>
       (node.role === "user" ? question(node) : reply(node)));
+    const last = conversation.nodes[leafBelow(conversation)];
+    if (last.role === "user" && !conversation.lanes) {
+      rows.push(h("button", { type: "button", class: "button answer", click: () => answer(last.id) }, icon("again"), "Answer this"));
+    }
     column.replaceChildren(...(rows.length > 0 ? rows : [open.empty()]));
     column.classList.toggle("wide", Boolean(conversation.lanes));
-    sticks = what !== "branch";
+    sticks = what !== "stay";
     follow();
   }
 

@@ -150,7 +150,7 @@ function sourceTitle(one) {
 
 const ENDINGS = {
   stopped: "You stopped this reply.",
-  interrupted: "The page was closed during this reply.",
+  interrupted: "The page was closed during this reply, or another tab is still writing it.",
 };
 
 function endingOf(turn, act) {
