@@ -35,8 +35,9 @@ prose: .venv/installed
 rounds: .venv/installed
 	$(BIN)/gradus run roadmaps/rounds.toml
 
+# A core each: what the tests start beside them (ranks, walks) makes up for the waiting.
 test: lint
-	$(BIN)/pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu"
 
 test-slow: .venv/installed-dev
 	$(BIN)/pytest -m "slow"

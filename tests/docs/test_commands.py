@@ -96,7 +96,8 @@ def write_evaluation_sets(folder):
     passages = [{"context": f"He had {n} cats and each of the {n} was his", "continuation": "cat"} for n in range(6)]
     sums = [{"question": f"What is {n} and {n}?", "answer": f"{n}+{n}={2 * n}\n#### {2 * n}"} for n in range(6)]
     files = {
-        "arc/arc_easy_test": rows, "arc/arc_easy_val": [], "lambada/lambada_openai": passages, "gsm8k/test": sums,
+        "arc/arc_easy_test": rows, "arc/arc_easy_val": [], "lambada/lambada_openai": passages,
+        "gsm8k/test": sums, "gsm8k/train": sums,
     }  # fmt: skip
     for name, found in files.items():
         file = folder / f"{name}.jsonl"
@@ -184,10 +185,7 @@ def test_the_probes_page_lists_every_check():
 
     kinds = set(re.findall(r'kind: Literal\["(\w+)"\]', Path(checks.__file__).read_text(encoding="utf-8")))
     text = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8")
-    assert (
-        kinds - {"judge"}
-        == {k for row in re.findall(r"^\| (`.*?) \|", text, re.M) for k in re.findall(r"`(\w+)`", row)} & kinds
-    )
+    assert kinds == {k for row in re.findall(r"^\| (`.*?) \|", text, re.M) for k in re.findall(r"`(\w+)`", row)} & kinds
 
 
 def test_the_page_on_reinforcement_lists_every_reward_and_its_tasks_can_be_read(tmp_path):

@@ -148,9 +148,9 @@ def start_chat(model: str, home: Path, options: ChatOptions, question: str | Non
     toolbox = None
     if index is not None:
         from gradus.tools.search_index import SearchIndex
-        from gradus.tools.web_search import search_toolbox
+        from gradus.tools.web_search import search_in, search_toolbox
 
-        toolbox = search_toolbox(SearchIndex(index))
+        toolbox = search_toolbox(search_in(SearchIndex(index)))
     from gradus.engine.load import load_engine
 
     session = ChatSession(load_engine(found.folder, toolbox=toolbox, tokenizer_folder=found.tokenizer), options)

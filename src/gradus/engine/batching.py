@@ -29,15 +29,29 @@ PREFILL_TOKENS = 8192
 class TokenStream(Protocol):
     """What the batch needs of one request."""
 
-    prompt_ids: Sequence[int]
-    sampling: Sampling
-    forced: deque[int]
-    """Tokens that the model reads next whatever it would have sampled."""
-    finished: bool
-    """Set by `push`, or by who no longer wants the rest."""
-    num_sampled: int
-    num_logprobs: int | None
-    """How many likeliest tokens to tell with each sampled one's log-probability; None for neither."""
+    @property
+    def prompt_ids(self) -> Sequence[int]: ...
+
+    @property
+    def sampling(self) -> Sampling: ...
+
+    @property
+    def forced(self) -> deque[int]:
+        """Tokens that the model reads next whatever it would have sampled; the batch takes them from it."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Set by `push`, or by who no longer wants the rest."""
+        ...
+
+    @property
+    def num_sampled(self) -> int: ...
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many likeliest tokens to tell with each sampled one's log-probability; None for neither."""
+        ...
 
     def allowed(self) -> NDArray[np.bool_] | None:
         """(V,): the tokens that may be sampled next, at least one; None where all may. Not called while `forced`."""

@@ -40,6 +40,15 @@ class PromptTooLongError(DataError):
     """The conversation leaves no room to answer in the model's context; prompts are never trimmed."""
 
 
+def check_prompt_length(num_tokens: int, context: int) -> None:
+    """PromptTooLongError where a prompt of so many tokens leaves no position to answer at."""
+    if num_tokens >= context:
+        raise PromptTooLongError(
+            f"the prompt holds {num_tokens:,} tokens and the model's context is {context:,}; "
+            "shorten the conversation or start a new one"
+        )
+
+
 @dataclass(frozen=True)
 class Request:
     """A conversation to answer.
@@ -142,11 +151,7 @@ class Turn:
         self.num_sampled = 0
         prompt = form.render_prompt(replace(conversation, tools=tools, think=self.think), self.think)
         self.prompt_ids: Sequence[int] = prompt.tolist()
-        if len(self.prompt_ids) >= context:
-            raise PromptTooLongError(
-                f"the prompt holds {len(self.prompt_ids):,} tokens and the model's context is {context:,}; "
-                "shorten the conversation or start a new one"
-            )
+        check_prompt_length(len(self.prompt_ids), context)
         self._request, self._form, self._toolbox = request, form, toolbox
         self._opens = conversation.messages[-1].role == "user"
         self._stop_ids = frozenset(form.stop_ids)
@@ -157,7 +162,7 @@ class Turn:
         self._problems: list[str] = []
         self._num_calls = 0
         self._first_call = 1 + sum(len(message.tool_calls) for message in conversation.messages)
-        self._finish_reason: FinishReason = "length"
+        self.finish_reason: FinishReason = "length"
         self._events: list[StreamEvent] = []
         self._listens = listen
         self.num_logprobs = request.logprobs
@@ -228,7 +233,7 @@ class Turn:
     def reply(self) -> Reply:
         """What came of it, once finished."""
         assert self.finished
-        turn = AssistantTurn(tuple(self._messages), self._finish_reason, tuple(self._problems))
+        turn = AssistantTurn(tuple(self._messages), self.finish_reason, tuple(self._problems))
         prompt, ids, sampled = tuple(self.prompt_ids), tuple(self._ids), tuple(self._sampled)
         return Reply(turn, self.num_sampled, len(prompt), prompt, ids, sampled, tuple(self._logprobs))
 
@@ -282,7 +287,7 @@ class Turn:
                 self._hear(self._parser.finish())
             self._read_segment()
         self._release()
-        self._finish_reason = reason
+        self.finish_reason = reason
         self.finished = True
         self._tell([Done(self.reply())])
 

@@ -1,1 +1,1 @@
-"""Serving: models behind an OpenAI-compatible API, and a page to talk to them."""
+"""Serving: the OpenAI-compatible API, accounts by key, the chat page, the search classifier."""
