@@ -28,7 +28,8 @@ MEASURE = """async ([text, step, isOurs]) => {
     const scroller = document.querySelector(".scroller");
     const view = markdownView();
     const place = isOurs ? view.node : Object.assign(document.createElement("div"), { className: "markdown" });
-    const update = isOurs ? view.update : (so_far) => place.replaceChildren(DOMPurify.sanitize(parse(so_far), { RETURN_DOM_FRAGMENT: true }));
+    const whole = (text) => place.replaceChildren(DOMPurify.sanitize(parse(text), { RETURN_DOM_FRAGMENT: true }));
+    const update = isOurs ? view.update : whole;
     scroller.querySelector(".column").replaceChildren(place);
     const times = [];
     for (let at = step; at < text.length + step; at += step) {
@@ -39,8 +40,9 @@ MEASURE = """async ([text, step, isOurs]) => {
         if (times.length % 20 === 0) await new Promise(requestAnimationFrame);
     }
     times.sort((a, b) => a - b);
-    return { updates: times.length, seconds: times.reduce((sum, one) => sum + one, 0) / 1000, median_ms: times[times.length >> 1],
-        p99_ms: times[Math.floor(times.length * 0.99)], longest_ms: times.at(-1), over_50_ms: times.filter((one) => one > 50).length };
+    const seconds = times.reduce((sum, one) => sum + one, 0) / 1000;
+    return { updates: times.length, seconds, median_ms: times[times.length >> 1], longest_ms: times.at(-1),
+        p99_ms: times[Math.floor(times.length * 0.99)], over_50_ms: times.filter((one) => one > 50).length };
 }"""
 
 
@@ -49,7 +51,11 @@ def texts(num_characters: int) -> dict[str, str]:
     pages = "\n\n".join(file.read_text("utf-8") for file in sorted((HERE.parent / "docs").glob("*.md")))
     source = "\n".join(file.read_text("utf-8") for file in sorted((HERE.parent / "src/gradus/model").glob("*.py")))
     code = f"```python\n{source[: num_characters - 20]}\n```\n"
-    return {"documentation": pages[:num_characters], "code": code, "paragraph": " ".join(pages.split())[:num_characters]}
+    return {
+        "documentation": pages[:num_characters],
+        "code": code,
+        "paragraph": " ".join(pages.split())[:num_characters],
+    }
 
 
 def measured(num_tokens: int, tokens_per_update: int) -> dict[str, Any]:

@@ -2,15 +2,23 @@
 
 import json
 import threading
-import time
 
 import pytest
-from page_server import CUT, MODELS, Refusal, call, delta, end, model, result, said, thought
+from page_server import CUT, MODELS, Refusal, call, delta, end, result, said, thought
 
 SEARCH_RESULTS = json.dumps(
     {"results": [{"number": 1, "title": "Seoul", "url": "https://example.org/seoul", "text": "A city."},
                  {"number": 2, "title": "<b>notes</b>", "url": "javascript:alert(1)", "text": "A file."}]}
 )  # fmt: skip
+
+STORE_FOREIGN = """async () => {
+    const open = indexedDB.open("gradus-chat");
+    await new Promise((done) => { open.onsuccess = done; });
+    const work = open.result.transaction(["heads", "bodies"], "readwrite");
+    work.objectStore("heads").put({ id: "old", title: "From elsewhere", updated: 1 });
+    work.objectStore("bodies").put({ id: "old", version: 9 });
+    await new Promise((done) => { work.oncomplete = done; });
+}"""
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +207,9 @@ def test_every_failure_is_told_and_loses_nothing(page, server):
     ask(page, "Hello?")
     html = "<html><style>p {}</style><body><h1>Bad Gateway</h1><p>nginx</p></body></html>"
     fails(lambda body: [Refusal(502, html)], "The server failed", "Bad Gateway nginx (502", 1)
-    busy = Refusal(429, '{"error": {"message": "Too many."}}', {"Retry-After": "7", "Access-Control-Expose-Headers": "*"})
+    busy = Refusal(
+        429, '{"error": {"message": "Too many."}}', {"Retry-After": "7", "Access-Control-Expose-Headers": "*"}
+    )
     fails(lambda body: [busy], "The server is busy", "Too many. Try again in 7 s.", 2)
     long = '{"error": {"message": "2,100 tokens do not fit into 2,048"}}'
     fails(lambda body: [Refusal(400, long)], "refused the request", "2,100 tokens do not fit into 2,048", 3)
@@ -267,7 +277,13 @@ def test_requests_hold_what_the_person_set_and_nothing_else(page, server):
 
     page.get_by_role("button", name="Generation settings").click()
     page.get_by_label("System message of this conversation").fill("Be brief.")
-    for name, value in {"temperature": "0", "top_p": "0.9", "max_tokens": "4000", "seed": "0", "think_budget": "40"}.items():
+    for name, value in {
+        "temperature": "0",
+        "top_p": "0.9",
+        "max_tokens": "4000",
+        "seed": "0",
+        "think_budget": "40",
+    }.items():
         page.locator(f"dialog [name={name}]").fill(value)
     page.locator("dialog [name=stop]").fill("END\n###")
     page.get_by_role("button", name="Save").click()
@@ -303,7 +319,11 @@ def test_requests_hold_what_the_person_set_and_nothing_else(page, server):
         delta(tool_calls=[{"index": 0, "id": "a", "type": "function", "function": {"name": "get", "arguments": ""}}]),
         delta(tool_calls=[{"index": 0, "function": {"arguments": '{"x": 1}'}}]), *end("tool_calls")]  # fmt: skip
     ask(page, "Call")
-    assert page.locator(".call summary").inner_text().split("\n") == ["get", '{"x": 1}', "not run: this page runs no tools"]
+    assert page.locator(".call summary").inner_text().split("\n") == [
+        "get",
+        '{"x": 1}',
+        "not run: this page runs no tools",
+    ]
 
 
 def test_stages_answer_side_by_side_and_one_goes_on(page, server):
@@ -367,7 +387,9 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
     with page.expect_download() as got:
         menu("Fruit", "Export as training data")
     row = json.loads(got.value.path().read_text())
-    assert row == {"messages": [{"role": "user", "content": "Apples are red"}, {"role": "assistant", "content": "Hello."}]}
+    assert row == {
+        "messages": [{"role": "user", "content": "Apples are red"}, {"role": "assistant", "content": "Hello."}]
+    }
     page.get_by_role("button", name="Settings", exact=True).click()
     with page.expect_download() as got:
         page.get_by_role("button", name="Export all").click()
@@ -377,7 +399,11 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
     page.get_by_role("button", name="Delete all").click()
     page.get_by_role("button", name="Really delete all?").click()
     titles.first.wait_for(state="detached")
-    broken = {**saved["conversations"][0], "id": "b", "nodes": {"root": {"id": "root", "parent": None, "children": ["x"], "chosen": "x"}}}
+    broken = {
+        **saved["conversations"][0],
+        "id": "b",
+        "nodes": {"root": {"id": "root", "parent": None, "children": ["x"], "chosen": "x"}},
+    }
     newer = {**saved["conversations"][0], "id": "c", "version": 2}
     saved["conversations"] += [broken, newer, None]
     (tmp_path / "all.json").write_text(json.dumps(saved))
@@ -395,7 +421,7 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
                        "tool_calls": [{"id": "c", "name": "calculator", "arguments": {"expression": "12 * 3"}}]},
                       {"role": "tool", "tool_call_id": "c", "content": "36"}, {"role": "assistant", "content": "36."}]},
         {"messages": [{"role": "robot", "content": "?"}]}, {"text": "no messages"},
-        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Unanswered"}]}]  # fmt: skip
+        {"messages": [{"role": "system", "content": "Brief."}, {"role": "user", "content": "Unanswered"}]}]  # fmt: skip
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     page.get_by_label("A file to import").set_input_files(tmp_path / "rows.jsonl")
     page.get_by_text("2 imported.").wait_for()
@@ -413,10 +439,7 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
     assert server.requests[-1]["messages"] == rows[3]["messages"]
 
     # What another version or a fault has stored is told, kept and exported, and hides nothing else.
-    page.evaluate("""async () => { const open = indexedDB.open("gradus-chat"); await new Promise((done) => { open.onsuccess = done; });
-      const work = open.result.transaction(["heads", "bodies"], "readwrite");
-      work.objectStore("heads").put({id: "old", title: "From elsewhere", updated: 1});
-      work.objectStore("bodies").put({id: "old", version: 9}); await new Promise((done) => { work.oncomplete = done; }); }""")
+    page.evaluate(STORE_FOREIGN)
     page.reload()
     titles.filter(has_text="From elsewhere").click()
     page.get_by_text("it has version 9; this page reads version 1").wait_for()
