@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ def source(name: str, label: str = "made/up") -> ModelSource:
 @contextmanager
 def serving(
     load: Callable[[ModelSource], ServedModel],
-    names: tuple[str, ...] = ("small",),
+    sources: Sequence[ModelSource] = (),
     keys: Path | None = None,
     **settings: Any,
 ) -> Iterator[Running]:
@@ -64,7 +64,7 @@ def serving(
     with bind("127.0.0.1", 0, accounts) as listening:
         usage = keys.with_name("usage.json") if keys else None
         options = ServeSettings(**{"drain_seconds": 5, **settings})
-        state = open_state([source(name) for name in names], load, options, accounts, usage)
+        state = open_state(sources or [source("small")], load, options, accounts, usage)
         server = Server(state, said.append)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
@@ -83,3 +83,24 @@ def wait_until(what: Callable[[], Any], seconds: float = 20.0) -> None:
     while not what():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
+
+
+def folded(chunks: list[dict[str, Any]], number: int = 0) -> dict[str, Any]:
+    """One choice of a stream put together as clients do it."""
+    found: dict[str, Any] = {"content": "", "reasoning_content": "", "tool_calls": {}, "events": [], "finish": []}
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            if choice["index"] != number:
+                continue
+            delta = choice["delta"]
+            assert delta.get("reasoning_content") == delta.get("reasoning")
+            found["content"] += delta.get("content") or ""
+            found["reasoning_content"] += delta.get("reasoning_content") or ""
+            for piece in delta.get("tool_calls", ()):
+                call = found["tool_calls"].setdefault(piece["index"], {"id": "", "name": "", "arguments": ""})
+                call["id"] += piece.get("id", "")
+                call["name"] += piece["function"].get("name", "")
+                call["arguments"] += piece["function"].get("arguments", "")
+            found["events"] += [delta["gradus"]] if "gradus" in delta else []
+            found["finish"] += [choice["finish_reason"]] if choice["finish_reason"] else []
+    return found

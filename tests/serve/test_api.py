@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from small_server import CHAT, Running, body
+from small_server import CHAT, Running, body, folded
 
 from gradus.conversation.messages import Conversation, Message
 from gradus.engine.continuation import continue_texts
@@ -28,27 +28,6 @@ CALCULATOR = {
 @pytest.fixture(scope="module")
 def engine(memorised: Any) -> Engine:
     return memorised[0]
-
-
-def folded(chunks: list[dict[str, Any]], number: int = 0) -> dict[str, Any]:
-    """One choice of a stream put together as clients do it."""
-    found: dict[str, Any] = {"content": "", "reasoning_content": "", "tool_calls": {}, "events": [], "finish": []}
-    for chunk in chunks:
-        for choice in chunk["choices"]:
-            if choice["index"] != number:
-                continue
-            delta = choice["delta"]
-            assert delta.get("reasoning_content") == delta.get("reasoning")
-            found["content"] += delta.get("content") or ""
-            found["reasoning_content"] += delta.get("reasoning_content") or ""
-            for piece in delta.get("tool_calls", ()):
-                call = found["tool_calls"].setdefault(piece["index"], {"id": "", "name": "", "arguments": ""})
-                call["id"] += piece.get("id", "")
-                call["name"] += piece["function"].get("name", "")
-                call["arguments"] += piece["function"].get("arguments", "")
-            found["events"] += [delta["gradus"]] if "gradus" in delta else []
-            found["finish"] += [choice["finish_reason"]] if choice["finish_reason"] else []
-    return found
 
 
 def test_a_reply_is_the_engines_own_whole_and_streamed_at_every_seed(running: Running, engine: Engine) -> None:

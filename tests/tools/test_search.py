@@ -256,3 +256,16 @@ def test_the_commands_make_an_index_and_look_into_it(tmp_path):
     nothing = CliRunner().invoke(app, ["index", str(tmp_path / "notes" / "b.md"), "--out", str(tmp_path / "x")])
     assert isinstance(nothing.exception, DataError)
     assert not (tmp_path / "x").exists()
+
+
+def test_threads_search_at_the_same_time_without_waiting_for_ever(tmp_path, monkeypatch):
+    # So that a query looks at its time again and again while others begin.
+    monkeypatch.setattr(search_index, "_STEPS_BETWEEN_LOOKS", 100)
+    words = [f"word{number}" for number in range(50)]
+    texts = (TitledText(f"t{n}", str(n), " ".join(words[n % 7 :: 1 + n % 5])) for n in range(600))
+    build_index(tmp_path / "i", texts)
+    toolbox = search_toolbox(search_in(SearchIndex(tmp_path / "i")))
+    calls = [ToolCall(str(n), "web_search", {"query": " ".join(words[n : n + 12])}) for n in range(24)]
+    answers = [message.content for message in toolbox.start(calls).results()]
+    assert all(json.loads(answer)["results"] for answer in answers)
+    assert answers == [toolbox.run(call).content for call in calls]

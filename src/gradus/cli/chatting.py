@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gradus.conversation.messages import Message
     from gradus.engine.engine import Engine
     from gradus.engine.turn import Request
+    from gradus.tools.toolbox import ToolBox
 
 REGENERATE_TEMPERATURE = 0.7
 
@@ -139,18 +140,11 @@ class ChatSession:
         write_atomic(path, json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def start_chat(model: str, home: Path, options: ChatOptions, question: str | None, index: Path | None = None) -> None:
-    """Answer one question and end, or hold a conversation until the input does.
-
-    index: what the tool web_search looks in; without one the model does not have that tool.
-    """
+def start_chat(
+    model: str, home: Path, options: ChatOptions, question: str | None, toolbox: ToolBox | None = None
+) -> None:
+    """Answer one question and end, or hold a conversation until the input does."""
     found = resolve_model(model, home)
-    toolbox = None
-    if index is not None:
-        from gradus.tools.search_index import SearchIndex
-        from gradus.tools.web_search import search_in, search_toolbox
-
-        toolbox = search_toolbox(search_in(SearchIndex(index)))
     from gradus.engine.load import load_engine
 
     session = ChatSession(load_engine(found.folder, toolbox=toolbox, tokenizer_folder=found.tokenizer), options)

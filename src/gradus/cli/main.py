@@ -11,6 +11,7 @@ import typer
 
 from gradus.cli.options import Constrain, Home, Json, home_folder
 from gradus.cli.serve import deploy, serve_app
+from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
@@ -121,7 +122,7 @@ def chat(
     think: Annotated[
         bool | None, typer.Option("--think/--direct", help="Think first or not [the model decides].")
     ] = None,
-    tools: Annotated[str, typer.Option("--tools", help='Tools by name with commas, "all" or "off".')] = "all",
+    tools: Tools = "all",
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token.")] = 0.0,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
@@ -139,9 +140,8 @@ def chat(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")] = 512,
-    index: Annotated[
-        Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
-    ] = None,
+    tools_file: ToolsFile = None,
+    index: IndexFile = None,
     constrain: Constrain = None,
     home: Home = None,
 ) -> None:
@@ -150,7 +150,7 @@ def chat(
 
     options = ChatOptions(
         think=think,
-        tools=tools,
+        tools=declared(tools),
         system=system,
         temperature=temperature,
         top_k=top_k,
@@ -163,7 +163,8 @@ def chat(
         max_tokens=max_tokens,
         constrain=constrain,
     )
-    start_chat(model, home_folder(home), options, " ".join(question) if question else None, index)
+    with opened_tools(tools, index, tools_file) as toolbox:
+        start_chat(model, home_folder(home), options, " ".join(question) if question else None, toolbox)
 
 
 @app.command()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from gradus.cli.options import Constrain, Home, Json, home_folder
+from gradus.cli.tools import IndexFile, Tools, ToolsFile, opened_tools
 
 AccountName = Annotated[str, typer.Argument(metavar="NAME", help="Who is to hold the key.")]
 
@@ -49,9 +49,9 @@ def start(
         typer.Option("--dtype", help="What is computed in; fp32: every answer as if it were alone."),
     ] = "fp32",
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    index: Annotated[
-        Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
-    ] = None,
+    tools: Tools = "all",
+    tools_file: ToolsFile = None,
+    index: IndexFile = None,
     constrain: Constrain = None,
     slots: Annotated[
         int | None, typer.Option("--slots", min=1, help="Replies in the making at once, a model [8].")
@@ -86,7 +86,7 @@ def start(
         port=port,
         dtype=dtype,
         device=device,
-        index=index,
+        tools=lambda: opened_tools(tools, index, tools_file),
         constrain=constrain,
         check=check,
         settings={

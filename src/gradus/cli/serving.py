@@ -6,7 +6,8 @@ import importlib.util
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from gradus.core.home import DEPLOYED, KEYS_FILE, USAGE_FILE
 from gradus.core.settings import load_settings
 from gradus.roadmap.models import resolve_model
 from gradus.serve.deployments import Deployments, ModelSource
+from gradus.serve.handover import vllm_command
 from gradus.serve.keys import Accounts, add_account, read_accounts, remove_account
 from gradus.serve.settings import ServeSettings
 
@@ -38,12 +40,12 @@ def start_server(
     port: int,
     dtype: str,
     device: str,
-    index: Path | None,
+    tools: Callable[[], AbstractContextManager[ToolBox]],
     constrain: Constraint | None,
     check: bool,
     settings: dict[str, Any],
 ) -> None:
-    """Serve models until told to end."""
+    """Serve models until told to end. tools: opens the tools that are offered."""
     need_serve()
     options = load_settings(ServeSettings, {k: v for k, v in settings.items() if v is not None}, "gradus serve")
     given: dict[str, str] = {}
@@ -60,16 +62,17 @@ def start_server(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    toolbox = _toolbox(index)
 
     def load(source: ModelSource) -> ServedModel:
         return load_model(source, toolbox, options, dtype, device, constrain)
 
     # The address first: it is refused in no time, and models take theirs.
-    with bind(host, 0 if check else port, accounts) as listening:
+    with bind(host, 0 if check else port, accounts) as listening, tools() as toolbox:
         state = open_state(sources, load, options, accounts, home / USAGE_FILE)
         for model in state.models:
             typer.echo(f"{model.source.name}: {model.source.label} ({model.source.folder})")
+            if command := vllm_command(model.source):
+                typer.echo(f"  with vLLM: {command}")
         if check:
             check_models(state)
             return
@@ -135,17 +138,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _toolbox(index: Path | None) -> ToolBox:
-    if index is None:
-        from gradus.tools.toolbox import ToolBox
-
-        return ToolBox()
-    from gradus.tools.search_index import SearchIndex
-    from gradus.tools.web_search import search_in, search_toolbox
-
-    return search_toolbox(search_in(SearchIndex(index)))
 
 
 def load_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ from gradus.serve.answering import Answers, ClientGoneError, CutOffError, answer
 from gradus.serve.asked import Asked
 from gradus.serve.body import read_json
 from gradus.serve.chat import ChatWriter
-from gradus.serve.chat_request import read_chat
 from gradus.serve.completions import CompletionWriter, read_completion
 from gradus.serve.errors import SERVER, ApiError, bad_request, busy, error_response, from_engine, unavailable
 from gradus.serve.guard import Guard
@@ -36,6 +36,7 @@ from gradus.serve.metrics import Metrics
 from gradus.serve.models import ModelTable, ServedModel
 from gradus.serve.responses import ResponseWriter
 from gradus.serve.responses_request import read_response
+from gradus.serve.searching import read_chat
 from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
 from gradus.serve.tokenize import tokenize
@@ -81,9 +82,9 @@ class Api:
 
 
 APIS: dict[str, Api] = {
-    "/v1/chat/completions": Api(read_chat, ChatWriter),
-    "/v1/completions": Api(read_completion, CompletionWriter),
-    "/v1/responses": Api(read_response, ResponseWriter),
+    "/chat/completions": Api(read_chat, ChatWriter),
+    "/completions": Api(read_completion, CompletionWriter),
+    "/responses": Api(read_response, ResponseWriter),
 }
 
 
@@ -102,6 +103,7 @@ class Generation:
             # In a thread: a large body takes its time to be read and encoded, and others wait for the loop.
             body = await asyncio.to_thread(read_json, await read_body(request, state.settings))
             model = state.models.find(model_name(body))
+            gone = False
             try:
                 async with self._answers(body, tally) as (model, asked, answers):
                     writer = self._api.writer(asked, model, tally)
@@ -111,8 +113,11 @@ class Generation:
                         response = JSONResponse(await while_connected(receive, self._whole(answers, writer)))
                         await response(scope, receive, send)
             except ClientGoneError:
-                log.info("%s %s: the client went away", scope["path"], account.name)
+                gone = True
             finally:
+                told = (scope["path"], account.name, model.source.name, tally.num_prompt_tokens, tally.num_tokens)
+                seconds = time.monotonic() - tally.begun
+                log.info("%s %s %s %d+%d tokens %.2f s%s", *told, seconds, " (the client left)" if gone else "")
                 meter.charge(tally.num_prompt_tokens + tally.num_tokens)
                 state.metrics.answered(account.name, model.source.name, tally)
 
@@ -262,15 +267,18 @@ def build_app(state: State) -> Starlette:
         facts = {"title": state.settings.title, "needs_key": state.accounts.are_needed, "models_url": "/v1"}
         return JSONResponse(facts, headers={"Cache-Control": "no-store"})
 
+    api = [
+        Route("/models", list_models),
+        Route("/models/{name:path}", one_model),
+        *(Route(path, Generation(api, state), methods=["POST"]) for path, api in APIS.items()),
+    ]
     routes = [
         Route("/health", health),
         Route("/metrics", metrics),
         Route("/tokenize", count_tokens, methods=["POST"]),
         Route("/config.json", config),
-        Route("/v1/models", list_models),
-        Route("/v1/models/{name:path}", one_model),
-        *(Route(path, Generation(api, state), methods=["POST"]) for path, api in APIS.items()),
-        Mount("/", _Page(directory=_PAGE, html=True, check_dir=False)),
+        Mount("/v1", routes=api),
+        Mount("/", _Page(directory=_PAGE, html=True)),
     ]
     handlers: dict[Any, Any] = {
         ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _bug,

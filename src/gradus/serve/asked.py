@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
+from gradus.conversation.messages import Message
 from gradus.core.settings import Settings
 from gradus.engine.continuation import Beginning
 from gradus.engine.sampling import Sampling
@@ -42,7 +43,7 @@ class Asked:
     """Answers to make, one engine request each, and how they are given.
 
     num_each: answers to each prompt, one behind the other. client_tools: names whose calls end a reply. runs_tools:
-    whether the server runs any.
+    whether the server runs any. searched: a call and its result that stand before the answer, or nothing.
     """
 
     requests: tuple[Request, ...] | tuple[Beginning, ...]
@@ -51,6 +52,7 @@ class Asked:
     include_usage: bool = False
     client_tools: frozenset[str] = frozenset()
     runs_tools: bool = False
+    searched: tuple[Message, ...] = ()
 
 
 def sampling_of(body: SamplingBody, settings: ServeSettings) -> Sampling:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
-from gradus.conversation.messages import JsonObject
+from gradus.conversation.messages import JsonObject, Message
 from gradus.engine.service import ServiceEvent
 from gradus.engine.turn import Done, Reply, ToolResult
 from gradus.serve.asked import Asked
@@ -40,7 +40,8 @@ class ChatWriter:
 
     def __init__(self, asked: Asked, model: ServedModel, tally: Tally) -> None:
         self._asked, self._model, self._tally = asked, model, tally
-        self._choices = [_Choice() for _ in asked.requests]
+        self._searched = [event for message in asked.searched for event in _tool_events(message)]
+        self._choices = [_Choice(events=list(self._searched)) for _ in asked.requests]
         self._head: JsonObject = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -53,6 +54,8 @@ class ChatWriter:
     def opening(self) -> Iterator[bytes]:
         for place in range(len(self._choices)):
             yield self._chunk(place, {"role": "assistant", "content": ""})
+            for event in self._searched:
+                yield self._chunk(place, {"gradus": event})
 
     def take(self, place: int, event: ServiceEvent) -> Iterator[bytes]:
         for delta in self._deltas(self._choices[place], event):
@@ -93,23 +96,19 @@ class ChatWriter:
                 yield {"tool_calls": [{"index": index} | head | {"function": {"name": call.name, "arguments": ""}}]}
                 yield {"tool_calls": [{"index": index, "function": {"arguments": arguments}}]}
             case CallReady(call):
-                yield self._told(choice, {"type": "tool_call"} | call.to_json())
+                yield from self._told(choice, Message("assistant", tool_calls=(call,)))
             case ToolResult(message):
-                yield self._told(choice, {
-                    "type": "tool_result",
-                    "tool_call_id": message.tool_call_id,
-                    "content": message.content,
-                    "error": message.content.startswith("error: "),
-                })  # fmt: skip
+                yield from self._told(choice, message)
             case Done(reply):
                 choice.reply = reply
                 if choice.reasoning is not None:
                     self._tally.num_reasoning_tokens += reasoning_tokens(reply, self._model.engine.tokenizer)
 
     @staticmethod
-    def _told(choice: _Choice, event: JsonObject) -> JsonObject:
-        choice.events.append(event)
-        return {"gradus": event}
+    def _told(choice: _Choice, message: Message) -> Iterator[JsonObject]:
+        for event in _tool_events(message):
+            choice.events.append(event)
+            yield {"gradus": event}
 
     # --- whole
 
@@ -152,3 +151,11 @@ class ChatWriter:
         if self._asked.requests[place].logprobs is None:
             return None
         return chat_logprobs(choice.reply.logprobs, self._model.engine.tokenizer)
+
+
+def _tool_events(message: Message) -> list[JsonObject]:
+    """The typed events of a message with calls, or of a result."""
+    if message.role != "tool":
+        return [{"type": "tool_call"} | call.to_json() for call in message.tool_calls]
+    failed = message.content.startswith("error: ")
+    return [{"type": "tool_result", "tool_call_id": message.tool_call_id, "content": message.content, "error": failed}]

@@ -1,13 +1,14 @@
 """What a chat request asks for, read from the parameters of /v1/chat/completions; everything it cannot have is refused.
 
-Extension: "gradus": {"tools": [...], "think": true | false | null, "think_budget": n} asks for tools that the server
-runs, and for thinking; "tools" beside it are the client's own, and a call of one of them ends the reply.
+Extension: "gradus": {"tools": [...], "think": true | false | null, "think_budget": n, "search": "auto" | "force"}
+asks for tools that the server runs, and for thinking; "tools" beside it are the client's own, and a call of one of them
+ends the reply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -24,10 +25,10 @@ from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import Settings
 from gradus.engine.turn import Request
 from gradus.serve.asked import Asked, SamplingBody, StreamOptions, bounded_tokens, drawn_apart, sampling_of, stops
-from gradus.serve.body import load_body
 from gradus.serve.errors import bad_request, unsupported
 from gradus.serve.models import ServedModel
 from gradus.serve.settings import ServeSettings
+from gradus.tools.web_search import WEB_SEARCH
 
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"}
 # What clients send back of an answer of ours, or of another server's, where there was nothing of the kind.
@@ -37,11 +38,16 @@ _REFUSED_VIOLATIONS = {"result_missing", "result_unknown", "duplicate_call_id"}
 
 
 class Extension(Settings):
-    """tools: names of tools that the server runs. think, think_budget: as the engine's Request has them."""
+    """tools: names of tools that the server runs. think, think_budget: as the engine's Request has them.
+
+    search: whether rules decide that web_search is called before the model answers, it is called in any case, or that
+    tool is left out; None leaves all to the model.
+    """
 
     tools: tuple[str, ...] = ()
     think: bool | None = None
     think_budget: int | None = Field(default=None, ge=0)
+    search: Literal["auto", "force", "off"] | None = None
 
 
 class TemplateOptions(Settings):
@@ -70,19 +76,16 @@ class ChatBody(SamplingBody):
     gradus: Extension | None = None
 
 
-def read_chat(given: Mapping[str, Any], model: ServedModel, settings: ServeSettings) -> Asked:
-    """The engine requests of a chat completion. Errors: ApiError."""
-    return ask(load_body(ChatBody, given), model, settings)
-
-
 def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
-    """As `read_chat`, of parameters that are checked one by one. Errors: ApiError."""
+    """The engine requests of a chat completion. Errors: ApiError."""
     toolbox = model.engine.toolbox
     extension = body.gradus or Extension()
     _refuse_formats(body)
     client_tools = _client_tools(body)
     try:
-        server_tools = toolbox.schemas(extension.tools)
+        server_tools = toolbox.schemas(
+            name for name in extension.tools if extension.search != "off" or name != WEB_SEARCH.name
+        )
     except ConfigError as error:
         raise bad_request(str(error), "gradus.tools") from None
     # Among tools that are run, a client's own would be taken for the server's by its name.

@@ -86,8 +86,10 @@ class Control:
             if known is None or known.before is None or known.now.folder != now.folder:
                 raise ConfigError(f'"{name}": there is nothing to go back to; {now.label} is the first that is served')
             source = known.before
-        else:
+        elif asked["do"] == "deploy":
             source = self._resolve(name, asked["reference"])
+        else:
+            raise ValueError(f"no command {asked['do']!r}")
         if source.folder == now.folder:
             raise ConfigError(f'"{name}" is {now.label} already ({now.folder})')
         say(f"loading {source.label}, while {now.label} serves on")

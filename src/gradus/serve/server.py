@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +27,7 @@ from gradus.serve.settings import ServeSettings
 
 log = logging.getLogger("gradus.serve")
 
+_THREADS = 64
 _SAVE_SECONDS = 5.0
 _LAST_SECONDS = 10.0  # for what a client still has to be told when its reply is cut off
 
@@ -97,9 +99,13 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._state, self._say, self._control = state, say, control
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._saving: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        # Threads that read bodies also wait for searches: there must be one for who does not search.
+        self.loop.set_default_executor(ThreadPoolExecutor(_THREADS, "gradus-serve"))
         for model in self._state.models:
             await check_answers(model)
         await super().startup(sockets)

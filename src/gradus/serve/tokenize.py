@@ -9,7 +9,7 @@ from gradus.conversation.messages import JsonObject
 from gradus.core.settings import Settings
 from gradus.engine.turn import Request
 from gradus.serve.body import load_body
-from gradus.serve.chat_request import read_chat
+from gradus.serve.chat_request import ChatBody, ask
 from gradus.serve.errors import bad_request
 from gradus.serve.models import ServedModel
 from gradus.serve.settings import ServeSettings
@@ -27,7 +27,7 @@ def tokenize(body: Mapping[str, Any], model: ServedModel, settings: ServeSetting
     if "messages" in body and "prompt" in body:
         raise bad_request('give "prompt" or "messages", not both', "prompt")
     if "messages" in body:
-        request = read_chat(body, model, settings).requests[0]
+        request = ask(load_body(ChatBody, body), model, settings).requests[0]
         assert isinstance(request, Request)
         tokens = list(model.engine.open_turn(request, listen=False).prompt_ids)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gradus.conversation.calculator_marks import CALCULATOR
 from gradus.conversation.messages import Message, ToolCall, ToolSchema
+from gradus.conversation.validate import schema_faults
 from gradus.core.errors import ConfigError, ToolError, did_you_mean
 from gradus.tools.calculator import calculate
 from gradus.tools.deadline import Deadline
@@ -107,13 +108,25 @@ class ToolBox:
         tool = self._tools.get(call.name)
         if tool is None:
             raise ToolError(f"unknown tool {call.name!r}{did_you_mean(call.name, self._tools)}")
-        properties = tool.schema.parameters.get("properties", {})
-        for name in tool.schema.parameters.get("required", ()):
+        parameters = tool.schema.parameters
+        properties = parameters.get("properties", {})
+        for name in parameters.get("required", ()):
             if name not in call.arguments:
                 raise ToolError(f"missing argument {name!r}")
         for name, value in call.arguments.items():
             if name not in properties:
+                if parameters.get("additionalProperties"):
+                    continue
                 raise ToolError(f"unknown argument {name!r}{did_you_mean(name, properties)}")
-            if properties[name].get("type") == "string" and not isinstance(value, str):
+            if _is_text(properties[name]) and not isinstance(value, str):
                 raise ToolError(f"argument {name!r} must be text")
+        # Our own tools take plain text, which has been checked; jsonschema takes long to import.
+        if not all(map(_is_text, properties.values())):
+            for _, detail in schema_faults(call.arguments, parameters):
+                raise ToolError(detail)
         return tool
+
+
+def _is_text(schema: Any) -> bool:
+    """Whether a property's schema says no more than that it is text."""
+    return isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() - {"type", "description"}
