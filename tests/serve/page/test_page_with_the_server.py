@@ -10,7 +10,9 @@ def test_the_server_hands_out_the_page_and_answers_it(browser, running):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         names = re.findall(r'(?:src|href)="([^"]+)"', answer.read().decode())
     for name in [*names, "vendor/purify.es.mjs", "vendor/marked.esm.js"]:
-        with urllib.request.urlopen(f"{running.url}/{name}") as answer:
+        wanted = urllib.request.Request(f"{running.url}/{name}", headers={"Accept-Encoding": "gzip"})
+        with urllib.request.urlopen(wanted) as answer:
+            assert answer.headers["Content-Encoding"] == "gzip" or int(answer.headers["Content-Length"]) < 500
             kind = {"js": "text/javascript", "mjs": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
             assert answer.headers["Content-Type"].split(";")[0] == kind[name.rsplit(".", 1)[1]]
 

@@ -1,13 +1,13 @@
 // Where the person writes: the field, the switches for thinking and tools, and the button that sends or stops.
 
+import { contextUse } from "./context_use.js";
 import { announce, h, icon, iconButton } from "./dom.js";
 import { preferences, setPreferences } from "./preferences.js";
 import { ask, currentModel, isBusy, on, session, stop } from "./session.js";
-import { contextUse } from "./context_use.js";
+import { toolName } from "./tool_names.js";
 
 const DRAFTS = "gradus-drafts";
 const NARROW = matchMedia("(max-width: 760px)");
-const TOOL_NAMES = { calculator: ["calculator", "Calculator"] };
 
 /** The form at the foot of the page. open: {generation, setKey}. */
 export function composerView(open) {
@@ -80,7 +80,7 @@ export function composerView(open) {
 
   function toolSwitch(name) {
     const isOn = !preferences.toolsOff.includes(name);
-    const [picture, label] = TOOL_NAMES[name] ?? ["tool", name];
+    const [picture, label] = toolName(name);
     return h("button", { type: "button", class: "switch", "data-name": name, "data-on": String(isOn), "aria-label": label, "aria-pressed": String(isOn), click: () => {
       setPreferences({ toolsOff: isOn ? [...preferences.toolsOff, name] : preferences.toolsOff.filter((one) => one !== name) });
       drawSwitches();

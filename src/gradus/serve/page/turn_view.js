@@ -2,9 +2,8 @@
 
 import { copyButton, h, icon, iconButton } from "./dom.js";
 import { hostOf, markdownView } from "./markdown.js";
+import { toolName } from "./tool_names.js";
 import { contentText, turnText } from "./turn.js";
-
-const CALL_NAMES = { calculator: ["calculator", "Calculator"], web_search: ["globe", "Web search"] };
 
 /** The view of a turn: node, and update() that draws what has come since. act: {regenerate, setKey, setLimit}. */
 export function turnView(turn, act) {
@@ -83,7 +82,7 @@ function callView() {
     if (key === drawn) return;
     drawn = key;
     node.dataset.state = state;
-    const [picture, name] = CALL_NAMES[block.name] ?? ["tool", block.name];
+    const [picture, name] = toolName(block.name);
     summary.replaceChildren(icon(picture), h("b", null, name), h("span", { class: "call-asked" }, asked(block)),
       h("span", { class: "call-outcome" }, outcome(block, state)), icon("down"));
     body.replaceChildren(...argumentParts(block.arguments),
