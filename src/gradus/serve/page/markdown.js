@@ -7,8 +7,39 @@ import { copyButton, h } from "./dom.js";
 import { Marked } from "./vendor/marked.esm.js";
 import DOMPurify from "./vendor/purify.es.mjs";
 
-const ALLOWED_TAGS = ["a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "kbd", "li", "mark",
-  "ol", "p", "pre", "span", "strong", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "u", "ul"];
+const ALLOWED_TAGS = [
+  "a",
+  "blockquote",
+  "br",
+  "code",
+  "del",
+  "em",
+  "h1",
+  "h2",
+  "h3",
+  "h4",
+  "h5",
+  "h6",
+  "hr",
+  "kbd",
+  "li",
+  "mark",
+  "ol",
+  "p",
+  "pre",
+  "span",
+  "strong",
+  "sub",
+  "sup",
+  "table",
+  "tbody",
+  "td",
+  "th",
+  "thead",
+  "tr",
+  "u",
+  "ul",
+];
 const ALLOWED_ATTR = ["align", "class", "href", "start", "title"];
 const ALLOWED_CLASS = /^(language-[\w+#.-]{1,30}|math|image)$/;
 const ALLOWED_URI_REGEXP = /^(https?:|mailto:)/i;
@@ -42,20 +73,24 @@ const marked = new Marked({
     image({ href, text }) {
       const host = hostOf(href);
       const label = escaped(`Image: ${text || "without a description"}`);
-      return host ? `<a class="image" href="${escaped(href)}">${label} (${escaped(host)})</a>` : `<span class="image">${label}</span>`;
+      return host
+        ? `<a class="image" href="${escaped(href)}">${label} (${escaped(host)})</a>`
+        : `<span class="image">${label}</span>`;
     },
   },
-  extensions: [{
-    name: "math",
-    level: "inline",
-    // Plain text ends at a backslash anyway; at a dollar sign only where it is told.
-    start: (text) => (text.includes("$$") ? text.indexOf("$$") : undefined),
-    tokenizer(text) {
-      const found = MATH.exec(text);
-      return found ? { type: "math", raw: found[0] } : undefined;
+  extensions: [
+    {
+      name: "math",
+      level: "inline",
+      // Plain text ends at a backslash anyway; at a dollar sign only where it is told.
+      start: (text) => (text.includes("$$") ? text.indexOf("$$") : undefined),
+      tokenizer(text) {
+        const found = MATH.exec(text);
+        return found ? { type: "math", raw: found[0] } : undefined;
+      },
+      renderer: ({ raw }) => `<span class="math">${escaped(raw)}</span>`,
     },
-    renderer: ({ raw }) => `<span class="math">${escaped(raw)}</span>`,
-  }],
+  ],
 });
 
 DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
@@ -69,8 +104,15 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 
 /** The elements of one top-level markdown token. */
 function elements(token) {
-  const fragment = DOMPurify.sanitize(marked.parser([token]), { ALLOWED_TAGS, ALLOWED_ATTR, ALLOWED_URI_REGEXP,
-    ADD_URI_SAFE_ATTR: ["align", "start"], ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true });
+  const fragment = DOMPurify.sanitize(marked.parser([token]), {
+    ALLOWED_TAGS,
+    ALLOWED_ATTR,
+    ALLOWED_URI_REGEXP,
+    ADD_URI_SAFE_ATTR: ["align", "start"],
+    ALLOW_DATA_ATTR: false,
+    ALLOW_ARIA_ATTR: false,
+    RETURN_DOM_FRAGMENT: true,
+  });
   for (const dead of fragment.querySelectorAll("a:not([href])")) dead.replaceWith(...dead.childNodes);
   for (const pre of fragment.querySelectorAll("pre")) frameCode(pre);
   for (const table of fragment.querySelectorAll("table")) frameTable(table);
@@ -82,8 +124,16 @@ function frameCode(pre) {
   const code = pre.firstElementChild ?? pre;
   const language = /language-(\S+)/.exec(code.className)?.[1] ?? "";
   pre.tabIndex = 0; // It may scroll sideways, which keys must reach.
-  const frame = h("div", { class: "code", role: "group", "aria-label": language ? `Code, ${language}` : "Code" },
-    h("div", { class: "code-head" }, h("span", null, language), copyButton(() => code.textContent, "Copy code")));
+  const frame = h(
+    "div",
+    { class: "code", role: "group", "aria-label": language ? `Code, ${language}` : "Code" },
+    h(
+      "div",
+      { class: "code-head" },
+      h("span", null, language),
+      copyButton(() => code.textContent, "Copy code"),
+    ),
+  );
   pre.replaceWith(frame);
   frame.append(pre);
 }
@@ -126,5 +176,10 @@ export function markdownView() {
 
 /** Whether more text can no longer change the first token: a whole line of something else has followed it. */
 function isClosed(tokens) {
-  return tokens.slice(1).map((token) => token.raw).join("").trimStart().includes("\n");
+  return tokens
+    .slice(1)
+    .map((token) => token.raw)
+    .join("")
+    .trimStart()
+    .includes("\n");
 }

@@ -67,7 +67,8 @@ export async function load(id) {
   const found = await promised(reading("bodies").get(id));
   if (found === undefined) return null;
   const problem = problemWith(found);
-  if (problem) throw new Error(`This conversation cannot be shown: it ${problem}. It is kept, and an export holds it as it is.`);
+  if (problem)
+    throw new Error(`This conversation cannot be shown: it ${problem}. It is kept, and an export holds it as it is.`);
   return mendInterrupted(found);
 }
 
