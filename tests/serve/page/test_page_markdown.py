@@ -44,6 +44,19 @@ NUM_ITEMS = """async (texts) => {
         return view.node.querySelectorAll("li").length;
     });
 }"""
+# Each is drawn in milliseconds; were the time to grow with the square of the length, it would be seconds and more.
+COLOURED = """async (texts) => {
+    const { coloured } = await import("./code_colours.js");
+    const begun = performance.now();
+    const drawn = texts.map(([language, text]) => {
+        const place = document.createElement("code");
+        place.append(...coloured(text, language));
+        return place;
+    });
+    if (performance.now() - begun > 10_000) throw new Error("too slow");
+    const same = drawn.every((place, index) => place.textContent === texts[index][1]);
+    return [same, drawn.slice(0, 4).map((place) => [...place.querySelectorAll("span")].map((one) => one.className))];
+}"""
 # What is drawn anew is in the open place or comes before it; nothing inside a finished block changes.
 WATCH = """() => {
     window.told = { touched: 0, closed: new Set() };
@@ -109,6 +122,16 @@ def test_a_reply_that_grows_is_drawn_as_a_whole_one(page):
     cuts[: len(DIFFICULT)] = [list(range(len(text) + 1)) for text in DIFFICULT]  # each of its beginnings
     assert page.evaluate(DIFFERENT, [documents, cuts]) == []
     assert page.evaluate(NUM_ITEMS, ["36.", "1. one", "7) x\n8) y"]) == [0, 1, 2]
+
+
+def test_colours_change_no_character_of_code_and_hostile_code_takes_no_time(page):
+    code = (Path(__file__).parents[3] / "src/gradus/core/statistics.py").read_text("utf-8")
+    texts = [["python", code], ["py", 'x = "a\\"b" # "c"\n'], ["none", code], ["js", "<b>`${1}`</b> // '"]]
+    hostile = ["/* " * 8_000, '"\\"' * 8_000, "`\\`" * 8_000, '"""x' * 8_000 + "'", "'''" * 8_001, "a" * 30_000]
+    same, kinds = page.evaluate(COLOURED, texts + [[name, text] for text in hostile for name in ("js", "py", "sql")])
+    assert same
+    assert set(kinds[0]) == {"code-comment", "code-keyword", "code-number", "code-string"}
+    assert kinds[1:4] == [["code-string", "code-comment"], [], ["code-string", "code-comment"]]
 
 
 def test_a_reply_of_twenty_thousand_tokens_redraws_only_its_open_block(page, server):

@@ -3,6 +3,7 @@
 // Nothing of a reply is trusted: HTML in it is shown as text, every piece of markup passes DOMPurify with a list of what
 // is allowed, links open elsewhere without a referrer, and images are links, so that nothing is fetched without a click.
 
+import { coloured } from "./code_colours.js";
 import { copyButton, h } from "./dom.js";
 import { Marked } from "./vendor/marked.esm.js";
 import DOMPurify from "./vendor/purify.es.mjs";
@@ -102,8 +103,8 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });
 
-/** The elements of one top-level markdown token. */
-function elements(token) {
+/** The elements of one top-level markdown token; code gets its colours once it is whole. */
+function elements(token, isWhole) {
   const fragment = DOMPurify.sanitize(marked.parser([token]), {
     ALLOWED_TAGS,
     ALLOWED_ATTR,
@@ -114,15 +115,16 @@ function elements(token) {
     RETURN_DOM_FRAGMENT: true,
   });
   for (const dead of fragment.querySelectorAll("a:not([href])")) dead.replaceWith(...dead.childNodes);
-  for (const pre of fragment.querySelectorAll("pre")) frameCode(pre);
+  for (const pre of fragment.querySelectorAll("pre")) frameCode(pre, isWhole);
   for (const table of fragment.querySelectorAll("table")) frameTable(table);
   return [...fragment.childNodes];
 }
 
 /** Code with the name of its language and a button to copy it. */
-function frameCode(pre) {
+function frameCode(pre, isWhole) {
   const code = pre.firstElementChild ?? pre;
   const language = /language-(\S+)/.exec(code.className)?.[1] ?? "";
+  if (isWhole) code.replaceChildren(...coloured(code.textContent, language));
   pre.tabIndex = 0; // It may scroll sideways, which keys must reach.
   const frame = h(
     "div",
@@ -161,15 +163,17 @@ export function markdownView() {
       const token = tokens.shift();
       numClosed += token.raw.length;
       hasDefinitions ||= token.type === "def";
-      open.before(...elements(token));
+      open.before(...elements(token, true));
     }
     hasDefinitions ||= tokens.some((token) => token.type === "def");
-    open.replaceChildren(...tokens.flatMap(elements));
+    open.replaceChildren(...tokens.flatMap((token) => elements(token, false)));
   }
 
   function close() {
+    const whole = (text) => marked.lexer(text).flatMap((token) => elements(token, true));
     // What a link refers to may be defined after it, when its paragraph was long drawn.
-    if (hasDefinitions) node.replaceChildren(...marked.lexer(shown).flatMap(elements));
+    if (hasDefinitions) node.replaceChildren(...whole(shown));
+    else open.replaceChildren(...whole(shown.slice(numClosed)));
   }
   return { node, update, close };
 }
