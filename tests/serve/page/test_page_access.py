@@ -55,9 +55,9 @@ RING = """() => getComputedStyle(document.activeElement.closest(".search-field, 
 MOVING = """() => [...document.querySelectorAll("*")]
     .filter((one) => parseFloat(getComputedStyle(one).transitionDuration) > 0).length"""
 PAIRS = [(ink, ground) for ink in ("ink", "muted", "accent", "bad") for ground in ("bg", "raised", "side")]
+PAIRS += [(ink, "code") for ink in ("ink", "muted", "string", "number", "keyword")]
 PAIRS += [
     ("ink", "bubble"),
-    ("ink", "code"),
     ("accent", "tint"),
     ("on-accent", "accent"),
     ("ink", "bad-tint"),
