@@ -141,6 +141,14 @@ def test_only_a_known_key_is_answered_and_its_tokens_are_counted(load: Any, tmp_
         assert found.http.get("/v1/models", headers={"Authorization": f"Bearer {second}"}).status_code == 200
         remove_account(keys, "bob")
         assert found.http.get("/v1/models", headers={"Authorization": f"Bearer {second}"}).status_code == 401
+        # What was closed stays closed: without its last key, and with a file that nobody can read.
+        written = keys.read_text()
+        remove_account(keys, "ada")
+        assert found.http.get("/v1/models").status_code == 401
+        keys.write_text("{")
+        assert found.http.get("/v1/models").status_code == 503
+        keys.write_text(written)
+        assert found.http.get("/v1/models").status_code == 200
     assert json.loads(keys.with_name("usage.json").read_text())["tokens"] == {"ada": usage["total_tokens"]}
 
 
@@ -159,6 +167,13 @@ def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load:
         asked = found.http.options(CHAT, headers={"Origin": site, "Access-Control-Request-Method": "POST"})
         assert (asked.status_code, asked.headers["Access-Control-Allow-Methods"]) == (204, "GET, POST")
         assert "Access-Control-Allow-Origin" not in get("/v1/models").headers
+
+
+def test_the_first_key_closes_a_running_server(load: Any, tmp_path: Path) -> None:
+    with serving(load, keys=tmp_path / "keys.json") as found:
+        assert found.http.get("/v1/models").status_code == 200
+        add_account(tmp_path / "keys.json", "ada")
+        assert found.http.get("/v1/models").status_code == 401
 
 
 def test_a_full_queue_is_told_and_who_leaves_makes_room(memorised: Any) -> None:

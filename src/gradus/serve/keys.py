@@ -123,24 +123,33 @@ class Accounts:
             self._own = (Account(name="environment", sha256=key_digest(key)),)
         self._stamp = self._file_stamp()
         self._kept = read_accounts(path) if path else ()
+        self._were_needed = False
 
     @property
     def are_needed(self) -> bool:
-        """Whether a request without a key is refused."""
-        return bool(self._own or self._kept)
+        """Whether a request without a key is refused; from the first key on, also when the last is gone.
+
+        Errors: ConfigError for a spoilt file.
+        """
+        self._read_again()
+        self._were_needed = self._were_needed or bool(self._own or self._kept)
+        return self._were_needed
 
     def find(self, key: str) -> Account | None:
         """The account of a key, in a time that does not depend on the key. Errors: ConfigError for a spoilt file."""
-        stamp = self._file_stamp()
-        if stamp != self._stamp and self._path is not None:
-            self._kept = read_accounts(self._path)
-            self._stamp = stamp
+        self._read_again()
         digest = key_digest(key)
         found = None
         for account in (*self._own, *self._kept):
             if hmac.compare_digest(account.sha256, digest):
                 found = account
         return found
+
+    def _read_again(self) -> None:
+        stamp = self._file_stamp()
+        if stamp != self._stamp and self._path is not None:
+            self._kept = read_accounts(self._path)
+            self._stamp = stamp
 
     def _file_stamp(self) -> tuple[int, int, int] | None:
         try:
