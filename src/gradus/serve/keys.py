@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import secrets
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import Field
@@ -89,8 +90,7 @@ def remove_account(path: Path, name: str) -> None:
         _write(path, tuple(account for account in accounts if account.name != name))
 
 
-def _changing(path: Path):  # type: ignore[no-untyped-def]
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _changing(path: Path) -> AbstractContextManager[None]:
     return exclusive_lock(path.with_name(f".{path.name}.lock"), "process {pid} changes the accounts", lambda _: None)
 
 
@@ -99,6 +99,8 @@ def _write(path: Path, accounts: tuple[Account, ...]) -> None:
     before = os.umask(0o077)  # nobody else may read it for even a moment
     try:
         write_atomic(path, json.dumps({"accounts": rows}, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); the accounts are as they were") from None
     finally:
         os.umask(before)
 
