@@ -185,7 +185,7 @@ def test_what_fails_in_one_request_ends_that_one_and_in_the_model_all_that_are_l
     def broken(event: ServiceEvent) -> None:
         raise RuntimeError("nobody there")
 
-    monkeypatch.setattr(engine.toolbox, "run", lambda call: 1 / 0)
+    monkeypatch.setattr(engine.toolbox, "start", lambda calls, *_: 1 / 0)
     bad, deaf, good = Heard(), Heard(), Heard()
     service.submit(question(known["product"]), bad.deliver)
     service.submit(question(known["name"]), broken)

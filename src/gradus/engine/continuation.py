@@ -60,6 +60,7 @@ class Continuation:
         self.sampling = beginning.sampling
         self.forced: deque[int] = deque()
         self.num_sampled = 0
+        self.num_cached_tokens = 0
         self.num_logprobs = beginning.logprobs
         self.text = ""  # what was said
         self._told = 0  # characters of it that were handed out
@@ -84,6 +85,9 @@ class Continuation:
     @property
     def most_tokens(self) -> int:
         return len(self.prompt_ids) + self._max_tokens
+
+    def waits(self) -> bool:
+        return False
 
     def allowed(self) -> None:
         return None

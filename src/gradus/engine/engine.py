@@ -79,8 +79,12 @@ class Engine:
         """What `generate` would raise for this request, before anything is generated."""
         self.open_turn(request, listen=False)
 
-    def open_turn(self, request: Request, *, listen: bool = True) -> Turn:
-        """The turn that answers a request, for who decodes it. listen: it keeps events. Raises as `generate` does."""
+    def open_turn(self, request: Request, *, listen: bool = True, on_results: Callable[[], None] | None = None) -> Turn:
+        """The turn that answers a request, for who decodes it. Raises as `generate` does.
+
+        listen: it keeps events. on_results: it does not block while calls are under way, and this is called when they
+        are over.
+        """
         if request.constrain is not None and self._constraints is None:
             self._constraints = Constraints(self.form)
         turn = Turn(
@@ -89,6 +93,7 @@ class Engine:
             self.toolbox,
             self.model.config.context,
             listen=listen,
+            on_results=on_results,
             constraints=self._constraints,
         )
         if request.constrain is not None and self._constraints is not None:

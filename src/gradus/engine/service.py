@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,15 @@ from gradus.core.errors import GenerationError
 from gradus.engine.batching import DecodeBatch
 from gradus.engine.continuation import Beginning, Continuation, Continued
 from gradus.engine.engine import Engine
+from gradus.engine.exactness import exact_row_tile
 from gradus.engine.logprobs import TokenLogprobs
+from gradus.engine.prefix_cache import PrefixCache
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Request, StreamEvent, Turn
+
+PREFIX_BYTES = 2**29
+
+T = TypeVar("T")
 
 
 class QueueFullError(GenerationError):
@@ -49,8 +56,9 @@ Deliver = Callable[[ServiceEvent], None]
 class ServiceStats:
     """num_live, num_waiting: requests now; the rest counts from the start.
 
-    num_requests: taken; num_cancelled, num_failed: of those that ended; num_sampled_tokens: of all requests;
-    num_prompt_tokens: of all prompts that were read, or found read.
+    num_requests: taken; num_finished, num_cancelled, num_failed: how they ended; num_sampled_tokens, num_prompt_tokens:
+    of all that got a slot; num_cached_tokens: of those prompts, found read. cache_bytes, prefix_bytes: memory of the
+    slots' keys and values, and of prompts that were read before.
     """
 
     num_slots: int
@@ -62,6 +70,9 @@ class ServiceStats:
     num_failed: int
     num_sampled_tokens: int
     num_prompt_tokens: int
+    num_cached_tokens: int
+    cache_bytes: int
+    prefix_bytes: int
 
 
 class Ticket:
@@ -72,7 +83,13 @@ class Ticket:
 
     def cancel(self) -> None:
         """Nobody wants the rest; from any thread, more than once. `Done` still comes, "cancelled" its reason."""
-        self._service._cancel(self._served)
+        self._served.unwanted = True
+        self._service.wake()
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Of the prompt, those that were found read."""
+        return self._served.num_cached_tokens
 
 
 class EngineService:
@@ -81,17 +98,26 @@ class EngineService:
     Only its own thread touches the model; the engine is not to be used otherwise meanwhile.
     """
 
-    def __init__(self, engine: Engine, *, num_slots: int = 8, max_waiting: int = 64) -> None:
-        """num_slots: requests decoded at once; max_waiting: requests that may wait for one."""
+    def __init__(
+        self, engine: Engine, *, num_slots: int = 8, max_waiting: int = 64, prefix_bytes: int = PREFIX_BYTES
+    ) -> None:
+        """num_slots: requests decoded at once; max_waiting: requests that may wait for one.
+
+        prefix_bytes: memory for prompts that were read before, so that the next one that begins alike begins sooner; 0
+        for none. In fp32, without experts, what a request is answered depends on itself and num_slots alone.
+        """
         self.engine = engine
         self.num_slots = num_slots
         self.max_waiting = max_waiting
+        self._prefixes = PrefixCache(prefix_bytes)
+        self._row_tile = exact_row_tile(engine.model, num_slots)
         self._changed = threading.Condition()
         # Guarded by `_changed`:
         self._waiting: deque[_Served] = deque()
         self._live: list[_Served] = []
         self._closing = False
-        self._counts = dict.fromkeys(("requests", "finished", "cancelled", "failed", "sampled", "prompt"), 0)
+        self._stirred = False  # something happened that the thread has not looked at
+        self._counts = dict.fromkeys(("requests", "finished", "cancelled", "failed", "sampled", "prompt", "cached"), 0)
         self._batch = self._new_batch()
         self._thread = threading.Thread(target=self._run, name="gradus-engine", daemon=True)
         self._thread.start()
@@ -108,18 +134,19 @@ class EngineService:
             context = self.engine.model.config.context
             served = _Served(Continuation(request, self.engine.tokenizer, context), deliver)
         else:
-            served = _Served(self.engine.open_turn(request), deliver)
+            served = _Served(self.engine.open_turn(request, on_results=self.wake), deliver)
         with self._changed:
             self._admit()
             self._waiting.append(served)
             self._counts["requests"] += 1
-            self._changed.notify_all()
+        self.wake()
         return Ticket(self, served)
 
     def stats(self) -> ServiceStats:
         with self._changed:
             counts = self._counts
-            live = sum(served.turn.num_sampled for served in self._live)
+            sampled = sum(served.num_sampled for served in self._live)
+            cached = sum(served.num_cached_tokens for served in self._live)
             return ServiceStats(
                 num_slots=self.num_slots,
                 num_live=len(self._live),
@@ -128,8 +155,11 @@ class EngineService:
                 num_finished=counts["finished"],
                 num_cancelled=counts["cancelled"],
                 num_failed=counts["failed"],
-                num_sampled_tokens=counts["sampled"] + live,
+                num_sampled_tokens=counts["sampled"] + sampled,
                 num_prompt_tokens=counts["prompt"],
+                num_cached_tokens=counts["cached"] + cached,
+                cache_bytes=self._batch.cache.num_bytes,
+                prefix_bytes=self._prefixes.num_bytes,
             )
 
     def close(self, drain_seconds: float = 0.0) -> None:
@@ -137,12 +167,22 @@ class EngineService:
         deadline = time.monotonic() + drain_seconds
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
             while (self._waiting or self._live) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
             for served in (*self._waiting, *self._live):
                 served.unwanted = True
+        self.wake()
         self._thread.join()
+
+    def wake(self) -> None:
+        """Have the thread look at what changed."""
+        with self._changed:
+            self._stirred = True
+            self._changed.notify_all()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._closing and not self._waiting and not self._live
 
     def _admit(self) -> None:
         if self._closing:
@@ -153,37 +193,42 @@ class EngineService:
                 "try again in a while"
             )
 
-    def _cancel(self, served: _Served) -> None:
-        with self._changed:
-            served.unwanted = True
-            self._changed.notify_all()
-
     def _new_batch(self) -> DecodeBatch:
-        return DecodeBatch(self.engine.model, self.num_slots, self.engine.tokenizer.vocab_size)
+        engine = self.engine
+        return DecodeBatch(
+            engine.model,
+            self.num_slots,
+            engine.tokenizer.vocab_size,
+            row_tile=self._row_tile,
+            prefixes=self._prefixes,
+        )
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting or self._live or self._closing):
+                while not self._stirred and not self._is_over:
                     self._changed.wait()
-                unwanted = [served for served in (*self._waiting, *self._live) if served.unwanted]
-                if self._closing and not self._waiting and not self._live:
+                if self._is_over:
                     return
-            for served in unwanted:
-                served.cancel()
+                self._stirred = False
+                taken = (*self._waiting, *self._live)
+            for served in taken:
+                if served.unwanted:
+                    served.cancel()
             self._settle()
             with self._changed:
-                joining = [self._waiting.popleft() for _ in range(min(self._batch.num_free, len(self._waiting)))]
-                self._live += joining
-                self._counts["prompt"] += sum(len(served.prompt_ids) for served in joining)
-            self._advance(joining)
+                entering = [self._waiting.popleft() for _ in range(min(self._batch.num_free, len(self._waiting)))]
+                self._live += entering
+                self._counts["prompt"] += sum(len(served.prompt_ids) for served in entering)
+            self._advance(entering)
             self._settle()
+            if self._batch.can_step or (self._waiting and self._batch.num_free):
+                self.wake()
 
-    def _advance(self, joining: Sequence[_Served]) -> None:
+    def _advance(self, entering: Sequence[_Served]) -> None:
         """One step of the model for everybody."""
         try:
-            if joining:
-                self._batch.join(joining)
+            self._batch.enter(entering)
             self._batch.step()
         except Exception as error:  # noqa: BLE001 (told to all whose step it was, and the thread goes on)
             for served in self._live:
@@ -203,6 +248,7 @@ class EngineService:
             for served in over:
                 self._counts[served.ending] += 1
                 self._counts["sampled"] += served.num_sampled
+                self._counts["cached"] += served.num_cached_tokens
             self._changed.notify_all()
 
 
@@ -214,6 +260,7 @@ class _Served:
         self.prompt_ids: Sequence[int] = turn.prompt_ids
         self.sampling: Sampling = turn.sampling
         self.num_logprobs = turn.num_logprobs
+        self.num_cached_tokens = 0
         self.unwanted = False
         self._deliver = deliver
         self._failure: Exception | None = None
@@ -237,14 +284,11 @@ class _Served:
             return "failed"
         return "cancelled" if self.turn.finish_reason == "cancelled" else "finished"
 
+    def waits(self) -> bool:
+        return bool(self._guarded(self.turn.waits))
+
     def allowed(self) -> NDArray[np.bool_] | None:
-        if self.finished:
-            return None
-        try:
-            return self.turn.allowed()
-        except Exception as error:  # noqa: BLE001 (told to whose request it is)
-            self.fail(error)
-            return None
+        return self._guarded(self.turn.allowed)
 
     def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         self._guarded(lambda: self.turn.push(token, logprobs))
@@ -265,13 +309,15 @@ class _Served:
         for event in self.turn.take_events():
             self._tell(event)
 
-    def _guarded(self, act: Callable[[], None]) -> None:
+    def _guarded(self, act: Callable[[], T]) -> T | None:
+        """What the turn says; None once it is over, be it by this."""
         if self.finished:
-            return
+            return None
         try:
-            act()
+            return act()
         except Exception as error:  # noqa: BLE001 (told to whose request it is)
             self.fail(error)
+            return None
 
     def _tell(self, event: ServiceEvent) -> None:
         try:
