@@ -68,11 +68,11 @@ def _band(length: int, window: int, device: torch.device) -> Tensor:
     return (distance >= 0) & (distance < window)
 
 
-def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """One new token per row against everything its row has stored.
 
     q: (B, H, D), already scaled; keys, values: (B, Hk, S, D), the new token's own included; mask: (B, 1, 1, S)
-    bool, True where a row may look. Returns (B, H D).
+    bool, True where a row may look, None where all may look everywhere. Returns (B, H D).
     """
     batch, heads, width = q.shape
     kv_heads = keys.shape[1]

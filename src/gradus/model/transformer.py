@@ -102,7 +102,7 @@ class Transformer(nn.Module):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, vocabulary) of hidden states (N, width)."""
         if self.frozen_head is not None:
-            logits = self.frozen_head(hidden)
+            logits = self.frozen_head(hidden).to(hidden.dtype)
         else:
             logits = F.linear(hidden, self.head_weight.to(hidden.dtype))
         cap = self.config.softcap
