@@ -16,7 +16,8 @@ from gradus.engine.engine import Engine
 from gradus.engine.load import load_engine, settled_precision
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Done, PromptTooLongError, Request, StreamEvent, ToolResult
-from gradus.model.config import DecodePrecision, model_config
+from gradus.model.config import model_config
+from gradus.model.precision import DecodePrecision
 from gradus.model.transformer import Transformer
 from gradus.model.weights import config_text, save_model
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gradus.eval.audit import AuditResult
     from gradus.eval.generative_result import Result
     from gradus.eval.result import SuiteResult
+    from gradus.model.precision import DecodePrecision
 
 SAMPLED_TEMPERATURE = 0.7
 SHOWN_SAMPLES = 5
@@ -39,26 +40,32 @@ def evaluate_probes(
     samples: int | None,
     temperature: float,
     constrain: Constraint | None,
+    precision: DecodePrecision,
     out: Path | None,
     failures: int,
 ) -> None:
-    """Run the suite and print what came of it; several samples need a temperature, 0.7 if none is given."""
+    """Run the suite with weights of a precision and print what came of it.
+
+    Several samples need a temperature: 0.7 if none is given.
+    """
     suite = load_suite(suite_path)
     found = resolve_model(model, home)
-    from gradus.engine.load import load_engine
+    from gradus.engine.load import load_engine, settled_precision
     from gradus.engine.sampling import Sampling
     from gradus.eval.probes import ProbeSettings, run_suite
 
     if samples is not None and samples > 1 and temperature == 0:
         temperature = SAMPLED_TEMPERATURE
     settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature), constrain=constrain)
-    engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
+    precision = settled_precision(precision, found.folder)
+    label = found.label if precision == "fp32" else f"{found.label} in {precision}"
+    engine = load_engine(found.folder, tokenizer_folder=found.tokenizer, precision=precision)
     with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
         result = run_suite(
             engine,
             suite,
             settings,
-            model=found.label,
+            model=label,
             on_progress=lambda done, total: task.update(done, total=total),
         )
     typer.echo(result_text(result, failures))

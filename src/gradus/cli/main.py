@@ -14,6 +14,7 @@ from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
+from gradus.model.precision import DecodePrecision
 
 EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -51,6 +52,10 @@ CorpusName = Annotated[
 Constrain = Annotated[
     Constraint | None,
     typer.Option("--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."),
+]
+WeightsIn = Annotated[
+    DecodePrecision,
+    typer.Option("--dtype", help="Of the weights: fp32, bf16, fp16, int8 (processors), or what is fastest here."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
@@ -132,7 +137,10 @@ def chat(
     ] = None,
     tools: Annotated[str, typer.Option("--tools", help='Tools by name with commas, "all" or "off".')] = "all",
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token.")] = 0.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token [0; with --url the service's]."),
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
     min_p: Annotated[
@@ -152,16 +160,38 @@ def chat(
         Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
     ] = None,
     constrain: Constrain = None,
+    dtype: WeightsIn = "auto",
+    url: Annotated[
+        str | None, typer.Option("--url", help="An OpenAI-compatible API; --model is then a name it knows.")
+    ] = None,
+    key_variable: Annotated[
+        str | None, typer.Option("--key-variable", metavar="NAME", help="With --url: the variable that holds the key.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="With --url: a file of mode 0600 that holds the key.")
+    ] = None,
+    history: Annotated[bool, typer.Option("--history/--no-history", help="Keep what is typed for later chats.")] = True,
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
-    from gradus.cli.chatting import ChatOptions, start_chat
+    from gradus.cli.chatting import ChatOptions, local_loader, start_chat
+    from gradus.cli.keyboard import history_file
 
+    if url is None and (key_variable or key_file):
+        raise ConfigError("--key-variable and --key-file belong to --url")
+    if url is not None and dtype != "auto":
+        raise ConfigError("--dtype is for models on this machine; what is behind --url has its own")
+    if url is not None:
+        from gradus.cli.remote_chat import SERVICE_TEMPERATURE, remote_loader
+
+        load, usual_temperature = remote_loader(url, index, key_variable, key_file), SERVICE_TEMPERATURE
+    else:
+        load, usual_temperature = local_loader(home_folder(home), index, dtype), 0.0
     options = ChatOptions(
         think=think,
         tools=tools,
         system=system,
-        temperature=temperature,
+        temperature=usual_temperature if temperature is None else temperature,
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
@@ -172,7 +202,9 @@ def chat(
         max_tokens=max_tokens,
         constrain=constrain,
     )
-    start_chat(model, home_folder(home), options, " ".join(question) if question else None, index)
+    start_chat(
+        load, model, options, " ".join(question) if question else None, history=history_file() if history else None
+    )
 
 
 @app.command()
@@ -207,6 +239,7 @@ def eval_probes(
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
     constrain: Constrain = None,
+    dtype: WeightsIn = "fp32",
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
     home: Home = None,
@@ -214,7 +247,7 @@ def eval_probes(
     """Ask a probe suite and judge the answers."""
     from gradus.cli.evaluating import evaluate_probes
 
-    evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, json, failures)
+    evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, dtype, json, failures)
 
 
 @eval_app.command("tasks")

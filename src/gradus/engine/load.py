@@ -10,9 +10,9 @@ from gradus.conversation.formats.table import conversation_format
 from gradus.core.machine import bf16_instructions
 from gradus.engine.decoding import MAX_BATCH
 from gradus.engine.engine import Engine
-from gradus.model.config import DecodePrecision
 from gradus.model.cost import parameters
 from gradus.model.frozen import freeze, packs_bf16
+from gradus.model.precision import DecodePrecision
 from gradus.model.weights import load_config, load_model
 from gradus.tokenizer.loading import load_tokenizer
 from gradus.tools.toolbox import ToolBox

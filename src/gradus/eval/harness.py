@@ -27,7 +27,7 @@ from gradus.engine.sampling import Sampling
 from gradus.eval.asked import Continuation, Likelihood
 from gradus.eval.likelihood import TOKENS_PER_BATCH, likelihoods
 from gradus.eval.perplexity import document_windows
-from gradus.model.config import DecodePrecision
+from gradus.model.precision import DecodePrecision
 from gradus.tokenizer.specials import END_OF_TEXT, IM_END
 
 MAX_GENERATED_TOKENS = 256

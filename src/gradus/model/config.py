@@ -29,8 +29,6 @@ KEPT_LENGTH = 1024
 # Logits that the loss has in memory at a time. A GPU wants large products, and between two of them the gradient of the
 # whole head is read and written; on a CPU smaller ones stay near its caches.
 LOGITS_ON_CPU, LOGITS_ON_GPU = 2**23, 2**27
-# What the weights of a model that only answers are held in; int8 is for processors.
-DecodePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 VALUE_GATE_CHANNELS = 12  # of a layer's normalised input, that say how much of its value embedding comes in
 SMEAR_GATE_CHANNELS = 24  # of the embedding, that say how much of the one before is mixed in
 _SIZES = frozenset({
