@@ -51,6 +51,9 @@ class Stream:
         self.ids: list[int] = []
         self._length = length
 
+    def waits(self) -> bool:
+        return False
+
     def allowed(self) -> None:
         return None
 

@@ -1,11 +1,12 @@
 """Claim: training throughput against nanochat on the same machine, in one run, sides alternating.
 
-Both train a decoder of depth 4 and width 256 over a vocabulary of 8192 with rows of 512 tokens, 8 rows a
-step, on the same text; gradus has a wider feed-forward, which gives it at least nanochat's matrix parameters.
-nanochat runs in fp32 (its choice on a CPU) and with NANOCHAT_DTYPE=bfloat16; gradus runs in the precision it
-chooses itself, and for information with one data-parallel process a core, and so in fp32. Each round runs every side
-once, by itself; a side's figure is the median over all its steps after warm-up of tokens / seconds of the step, as
-each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is not counted.
+Both train a decoder of depth 4 and width 256 (or `--depth` and 64 times it) over a vocabulary of 8192 with rows of
+512 tokens, 8 rows a step, on the same text; gradus has a wider feed-forward, which gives it at least nanochat's
+matrix parameters. nanochat runs in fp32 (its choice on a CPU) and with NANOCHAT_DTYPE=bfloat16; gradus runs in the
+precision it chooses itself, and for information with one data-parallel process a core, and so in fp32. Each round
+runs every side once, by itself; a side's figure is the median over all its steps after warm-up of tokens / seconds of
+the step, as each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is not
+counted.
 
     python bench/nanochat_throughput.py --nanochat DIR --nanochat-python PY \\
         --base DATA/nanochat --tokens DATA/tokens
@@ -27,7 +28,7 @@ from bench_record import machine, wait_until_quiet, write_result
 from gradus.core.machine import usable_cores
 
 HERE = Path(__file__).resolve().parent
-SAME_MATRICES = '{"model": {"mlp_width": 704}}'  # 2 % more matrix parameters than nanochat's
+_MLP_WIDTH = 176  # times the depth: 2 % more matrix parameters than nanochat's
 STEP_MS = re.compile(r"dt: ([0-9.]+)ms")
 PARAMETERS = re.compile(r"^(\w+)\s*: ([0-9,]+)$", re.MULTILINE)
 
@@ -56,7 +57,8 @@ def gradus_command(args: argparse.Namespace, steps: int, precision: str, process
     return [
         *launcher(processes), str(HERE / "gradus_runner.py"), "throughput", "--tokens", str(args.tokens),
         "--depth", str(args.depth), "--rows", str(args.rows), "--context", str(args.context),
-        "--steps", str(steps), "--precision", precision, "--settings", SAME_MATRICES,
+        "--steps", str(steps), "--precision", precision,
+        "--settings", json.dumps({"model": {"mlp_width": _MLP_WIDTH * args.depth}}),
     ]  # fmt: skip
 
 

@@ -141,11 +141,11 @@ def _commands() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _command_names() -> list[tuple[str, ...]]:
+def _command_names(group: Any = None, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     names: list[tuple[str, ...]] = []
-    for name, command in getattr(get_command(app), "commands", {}).items():
-        names.append((name,))
-        names += [(name, inner) for inner in getattr(command, "commands", {})]
+    for name, command in getattr(group or get_command(app), "commands", {}).items():
+        names.append((*before, name))
+        names += _command_names(command, (*before, name)) if hasattr(command, "commands") else []
     return names
 
 

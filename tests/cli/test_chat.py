@@ -17,8 +17,8 @@ import time
 import pytest
 from teacher_server import MODEL, Fault, running
 
-from gradus.cli.chatting import ChatModel, ChatOptions, ChatSession, converse, show
-from gradus.cli.remote_chat import SERVICE_TEMPERATURE, remote_loader
+from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatModel, ChatOptions, ChatSession, converse, show
+from gradus.cli.remote_chat import remote_loader
 from gradus.cli.screen import PlainScreen, TerminalScreen
 from gradus.cli.slash_commands import COMMANDS, completions, run_command
 from gradus.cli.word_wrap import WordWrap
@@ -318,7 +318,7 @@ def test_a_remote_model_is_asked_with_what_the_api_knows(tmp_path, monkeypatch):
         return {"content": "", "reasoning_content": "Add.", "tool_calls": [call]}
 
     with running(mind) as server:
-        load = remote_loader(server.base_url, None, "SOME_KEY", None)
+        load = remote_loader(server.base_url, ToolBox(), "SOME_KEY", None)
         options = ChatOptions(temperature=SERVICE_TEMPERATURE, top_p=0.5, stop=("x",), think=True, max_tokens=9)
         session = ChatSession(load(MODEL).engine, options, load)
         screen = PlainScreen(io.StringIO())
@@ -343,7 +343,7 @@ def test_a_remote_model_is_asked_with_what_the_api_knows(tmp_path, monkeypatch):
         with pytest.raises(EndpointError, match="refuses the key"):
             list(session.ask("hm"))
     with pytest.raises(ConfigError, match="expected an address"):
-        remote_loader("localhost", None, None, None)("m")
+        remote_loader("localhost", ToolBox(), None, None)("m")
 
 
 def test_a_terminal_keeps_what_is_typed_and_ctrl_c_stops_a_reply(tmp_path):

@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 
 import pytest
 import torch
 
 from gradus.cli.chatting import ChatOptions, start_chat
-from gradus.cli.evaluating import evaluate_probes
+from gradus.cli.probing import evaluate_probes
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.core.errors import ArtifactError, ConfigError
 from gradus.model.config import model_config
@@ -42,7 +43,7 @@ def suite(tmp_path):
 
 def test_probes_are_judged_shown_and_written(model_folder, suite, tmp_path, capsys):
     out = tmp_path / "out.json"
-    evaluate_probes(str(model_folder), suite, tmp_path, None, 0.0, None, out, 2)
+    evaluate_probes([str(model_folder)], str(suite), tmp_path, out=out, failures=2)
     shown = capsys.readouterr().out
     rows = [line.split()[:3] for line in shown.splitlines()]
     assert ["sum", "0/3", "0.0%"] in rows
@@ -54,9 +55,38 @@ def test_probes_are_judged_shown_and_written(model_folder, suite, tmp_path, caps
     assert len(written["items"]) == 6
 
 
+def test_models_and_variants_stand_side_by_side_and_samples_have_a_clustered_rate(
+    model_folder, suite, tmp_path, capsys
+):
+    out = tmp_path / "out.json"
+    model = str(model_folder)
+    evaluate_probes([model], str(suite), tmp_path, variants=True, samples=2, max_tokens=4, out=out)
+    shown = capsys.readouterr().out
+    assert re.search(r"^total +6 +0\.0% +0\.0% +0\.0% +0\.0%$", shown, re.M)
+    assert "4: 0 won, 0 lost of 6 (p = 1): not resolved" in shown
+    runs = json.loads(out.read_text())["runs"]
+    assert [run["variant"] for run in runs] == ["as written", "without tools", "without thinking", "without both"]
+    assert runs[0]["pass_rate"]["total"]["n"] == 12
+    evaluate_probes([model, model], str(suite), tmp_path, max_tokens=4)
+    assert len(re.findall(r"^\d  model", capsys.readouterr().out, re.M)) == 2
+
+
+def test_stages_asks_every_model_of_a_roadmap(model_folder, suite, tmp_path, capsys):
+    run = tmp_path / "runs" / "toy"
+    run.mkdir(parents=True)
+    (run / "roadmap.json").write_text(json.dumps({"stages": [{"name": n} for n in ("base", "pool", "chat")]}))
+    for stage in ("base", "chat"):
+        (run / stage).mkdir()
+        (run / stage / "model").symlink_to(model_folder)
+    evaluate_probes(["toy"], str(suite), tmp_path, stages=True, max_tokens=4)
+    assert re.findall(r"^\d  (.*)$", capsys.readouterr().out, re.M) == ["toy/base", "toy/chat"]
+    with pytest.raises(ArtifactError, match=r'no roadmap "tory".*did you mean "toy"'):
+        evaluate_probes(["tory"], str(suite), tmp_path, stages=True)
+
+
 def test_a_wrong_suite_is_told_before_the_model_is_loaded(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing\.jsonl: no such probe file"):
-        evaluate_probes("no-model", tmp_path / "nothing.jsonl", tmp_path, None, 0.0, None, None, 2)
+        evaluate_probes(["no-model"], str(tmp_path / "nothing.jsonl"), tmp_path)
 
 
 def test_one_question_gets_one_answer(model_folder, tmp_path, monkeypatch):

@@ -150,10 +150,7 @@ def test_the_last_number_is_read_as_people_write_it(text: str, number: str | Non
         ({"kind": "answer_chars"}, "give min, max or both"),
         ({"kind": "calls"}, "missing key"),
         ({"kind": "stops", "tool": "x"}, "unknown key"),
-        (
-            {"kind": "judge", "rubric": "kind", "threshold": 0.5},
-            "judge checks need a judging endpoint, which this version cannot call yet",
-        ),
+        ({"kind": "judge", "rubric": "kind", "threshold": 0.5}, "at least 1"),
     ],
 )
 def test_a_wrong_check_is_refused_when_the_suite_is_read(check: dict[str, Any], problem: str):

@@ -62,6 +62,9 @@ class Stream:
         self.num_logprobs: int | None = None
         self.logprobs: list[TokenLogprobs | None] = []
 
+    def waits(self) -> bool:
+        return False
+
     def allowed(self) -> None:
         return None
 

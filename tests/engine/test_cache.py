@@ -43,8 +43,7 @@ class Rows:
         for layer in range(2):
             for slot, (keys, values) in enumerate(self.rows[layer]):
                 self.cache.reserve(len(keys))
-                slots = torch.full((len(keys),), slot)
-                self.cache.fill(layer, slots, torch.arange(len(keys)), keys, values)
+                self.cache.fill(layer, Documents.of_lengths([len(keys)]), slot, keys, values)
 
     def draw(self, count: int, heads: int = KV_HEADS) -> Tensor:
         return torch.randn(count, heads, WIDTH, generator=self.generator)
@@ -52,7 +51,7 @@ class Rows:
     def step(self) -> None:
         """One token for every row, compared in both layers."""
         count = len(self.rows[0])
-        self.cache.begin_step([len(keys) for keys, _ in self.rows[0]])
+        self.cache.begin_step(range(count), [len(keys) for keys, _ in self.rows[0]])
         for layer in range(2):
             queries, keys, values = self.draw(count, HEADS), self.draw(count), self.draw(count)
             out = self.cache.attend(layer, queries, keys, values)
@@ -111,10 +110,70 @@ def test_a_prefill_behind_the_beginning_is_stored_and_attends_causally() -> None
     queries, keys, values = rows.draw(24, HEADS), rows.draw(24), rows.draw(24)
     out = filling.attend(1, queries, keys, values)
     for slot, start, end in ((2, 0, 3), (3, 3, 4), (4, 4, 24)):
-        torch.testing.assert_close(rows.cache.keys[1, slot, :, : end - start].transpose(0, 1), keys[start:end])
+        torch.testing.assert_close(rows.cache.keys[1][slot, :, : end - start].transpose(0, 1), keys[start:end])
         for place in range(start, end):
             seen = (
                 torch.cat([beginning, part[start : place + 1]])
                 for beginning, part in zip(rows.prefix[1], (keys, values), strict=True)
             )
             torch.testing.assert_close(out[place], plain(queries[place], *seen))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("window", [None, 1, 5, 64, 90])
+def test_chunks_and_steps_in_any_slots_see_what_their_window_says_and_hold_no_more(
+    window: int | None, exact: bool
+) -> None:
+    """Three slots are read in chunks of odd sizes and stepped, not all at once, far beyond the window."""
+    draw = torch.Generator().manual_seed(3)
+    cache = SlotCache(
+        num_layers=2,
+        num_slots=4,
+        num_kv_heads=KV_HEADS,
+        head_dim=WIDTH,
+        context=400,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        windows=[window, None],
+        exact=exact,
+    )
+    lines = {slot: torch.randn(3, 330, HEADS, WIDTH, generator=draw) for slot in (0, 1, 3)}
+    lengths = dict.fromkeys(lines, 0)
+
+    def check(layer: int, slot: int, place: int, out: Tensor) -> None:
+        queries, keys, values = lines[slot]
+        first = 0 if layer or window is None else max(0, place + 1 - window)
+        seen = [part[first : place + 1, :KV_HEADS] for part in (keys, values)]
+        torch.testing.assert_close(out, plain(queries[place], *seen))
+
+    for count in (1, 70, 3, 64, 100, 41):
+        for slot, (queries, keys, values) in lines.items():
+            start = lengths[slot]
+            part = slice(start, start + count)
+            reading = cache.reading(slot, start, count)
+            for layer in range(2):
+                out = reading.attend(layer, queries[part], keys[part, :KV_HEADS], values[part, :KV_HEADS])
+                for place in range(start, start + count, 13):
+                    check(layer, slot, place, out[place - start])
+            lengths[slot] += count
+        for slots in ([0, 1, 3], [1, 3], [3]):
+            held = [lengths[slot] for slot in slots]
+            cache.begin_step(slots, held)
+            q, k, v = (torch.stack([lines[s][i][n] for s, n in zip(slots, held, strict=True)]) for i in range(3))
+            q, k, v = (torch.cat([part, part[:1]]) for part in (q, k, v))  # a row that is nobody's
+            for layer in range(2):
+                out = cache.attend(layer, q, k[:, :KV_HEADS], v[:, :KV_HEADS])
+                assert len(out) == len(slots) + 1
+                for row, slot in enumerate(slots):
+                    check(layer, slot, lengths[slot], out[row])
+            for slot in slots:
+                lengths[slot] += 1
+    cache.move(3, 0, lengths[3])
+    lines[0], lengths[0] = lines[3], lengths[3]
+    cache.begin_step([0], [lengths[0]])
+    q, k, v = (part[lengths[0]][None] for part in lines[0])
+    for layer in range(2):
+        check(layer, 0, lengths[0], cache.attend(layer, q, k[:, :KV_HEADS], v[:, :KV_HEADS])[0])
+    assert cache.capacity == 400
+    ring = 400 if window is None else 64 * -(-window // 64)
+    assert cache.num_bytes == 2 * 4 * KV_HEADS * WIDTH * 4 * (400 + ring)

@@ -5,6 +5,7 @@ import math
 import random
 import sys
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,7 @@ def test_the_call_that_the_format_renders_is_one_that_may_be_written(form: Herme
         (properties(a={"type": "string", "pattern": "a(?=b)"}), "more than one way"),
         (properties(a={"type": "object", "minProperties": 2}), "keys could repeat"),
         (properties(a={"type": "dict"}), "no JSON schema"),
+        (reduce(lambda inner, _: properties(a=inner), range(200), {}), "nested deeper than 60 levels"),
         (properties(a={"$ref": "https://example.org/x"}), "https://example.org/x"),
         (properties(a=False), "[Uu]nsatisfiable"),
         ({"type": "array"}, "arguments are an object"),

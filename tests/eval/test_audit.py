@@ -29,6 +29,14 @@ def test_answers_are_looked_through_and_thinking_for_loops_only() -> None:
     assert kinds(Message("user", "Answer: 3"), Message("assistant", "As an AI, no")) == ["hedge"]
 
 
+def test_loops_are_told_by_their_period_and_repeats() -> None:
+    turn = AssistantTurn((Message("assistant", "Well. " + "I see it " * 9, "ha" * 14),))
+    assert turn_artifacts(turn) == [
+        ("loop", "3 words 9 times over: " + "I see it " * 8 + "I see it"),
+        ("loop", "2 letters 14 times over: " + "ha" * 14),
+    ]
+
+
 def test_what_went_wrong_with_the_turn_counts() -> None:
     said = Message("assistant", "Fine.")
     assert kinds(said, finish_reason="length") == ["missing_stop"]

@@ -87,6 +87,10 @@ def published(name: str) -> list[dict]:  # type: ignore[type-arg]
         return [json.loads(line) for line in file]
 
 
+def said(text: str) -> AssistantTurn:
+    return AssistantTurn((Message("assistant", text),))
+
+
 def added(prompt: str, seed: int) -> str:
     """Right but for the numbers that end with 3."""
     number = int(prompt.split()[2])
@@ -100,7 +104,7 @@ def test_the_published_solutions_of_gsm8k_get_their_published_labels() -> None:
         problem = gsm8k({"question": row["question"], "answer": row["ground_truth"].replace("\nA: ", "\n#### ")})
         for key in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
             solution = row[key]["solution"].replace("\nA: ", "\n#### ")
-            assert (GENERATIVE["gsm8k"].judges["acc"](problem, solution) is None) == row[key]["is_correct"], row[
+            assert (GENERATIVE["gsm8k"].judges["acc"](problem, said(solution)) is None) == row[key]["is_correct"], row[
                 "question"
             ]
             seen += 1
@@ -122,10 +126,10 @@ def test_svamp_asks_story_and_question_and_compares_values(folder: Path) -> None
     assert (key, one.reference) == ("chal-1", "51")
     assert one.prompt.startswith("Each pack costs 76 dollars How much?\n\nWork it out")
     fault = GENERATIVE["svamp"].judges["acc"]
-    faults = [fault(one, text) for text in ("#### 51.0", "so\n#### 51.", "#### 5", "51")]
+    faults = [fault(one, said(text)) for text in ("#### 51.0", "so\n#### 51.", "#### 5", "51")]
     assert faults == [None, None, "5, expected 51", "no final answer, expected 51"]
-    assert fault(other, "#### 22,090,603.00") is None
-    assert GENERATIVE["svamp"].judges["acc_last"](one, "It costs 51 dollars.") is None
+    assert fault(other, said("#### 22,090,603.00")) is None
+    assert GENERATIVE["svamp"].judges["acc_last"](one, said("It costs 51 dollars.")) is None
 
 
 def test_aqua_lists_its_options_and_asks_for_a_letter(folder: Path) -> None:
@@ -139,8 +143,8 @@ def test_aqua_lists_its_options_and_asks_for_a_letter(folder: Path) -> None:
     )
     fault = GENERATIVE["aqua"].judges["acc"]
     texts = ("so\n#### B", "#### (B)", "#### B)5", "#### C\n#### B", "#### Because of B", "B", "#### 5")
-    assert [fault(problem, text) is None for text in texts] == [True, True, True, False, False, False, False]
-    assert fault(problem, "#### A") == "A, expected B"
+    assert [fault(problem, said(text)) is None for text in texts] == [True, True, True, False, False, False, False]
+    assert fault(problem, said("#### A")) == "A, expected B"
     write(folder, "aqua/test.json", [row | {"correct": "F"}])
     with pytest.raises(DataError, match="answer F of 5 options"):
         problems_of("aqua", folder)
@@ -153,10 +157,10 @@ def test_mathematics_is_judged_by_the_last_box(folder: Path) -> None:
     assert (key, problem.reference) == ("1", "\\frac{1}{2}")
     assert problem.prompt == ("Half of one?\n\nWork it out step by step. Put the final answer into \\boxed{}.")
     fault = GENERATIVE["math"].judges["acc"]
-    assert fault(problem, "First \\boxed{3}, no: $\\boxed{0.5}$.") is None
-    assert fault(problem, "\\boxed{\\dfrac12}") is None
-    assert fault(problem, "\\boxed{2}") == "2, expected \\frac{1}{2}"
-    assert fault(problem, "It is 1/2.") == "no final answer, expected \\frac{1}{2}"
+    assert fault(problem, said("First \\boxed{3}, no: $\\boxed{0.5}$.")) is None
+    assert fault(problem, said("\\boxed{\\dfrac12}")) is None
+    assert fault(problem, said("\\boxed{2}")) == "2, expected \\frac{1}{2}"
+    assert fault(problem, said("It is 1/2.")) == "no final answer, expected \\frac{1}{2}"
 
 
 def test_the_published_solutions_of_mathematics_are_right() -> None:
@@ -164,7 +168,7 @@ def test_the_published_solutions_of_mathematics_are_right() -> None:
     problems = problems_of("math", DATA)
     assert len(rows) == len(problems) == 2460
     for row, (_, problem) in zip(rows, problems, strict=True):
-        assert GENERATIVE["math"].judges["acc"](problem, row["chain_of_thought"]) is None, row
+        assert GENERATIVE["math"].judges["acc"](problem, said(row["chain_of_thought"])) is None, row
 
 
 def test_answers_are_judged_and_thinking_is_not(folder: Path) -> None:

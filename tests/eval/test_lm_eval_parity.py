@@ -33,7 +33,7 @@ def bundle(tmp_path_factory):
 def chosen_items(task, bundle, count):
     """The items that the peer asked too: of MMLU one subject, of WikiText the shortest articles."""
     if task == "wikitext2":
-        ((_, wanted, items),) = asked_of(task, bundle.tokenizer, BenchmarkSettings(DATA), bundle.model.config.context)
+        ((_, wanted, items),) = asked_of(task, bundle.form, BenchmarkSettings(DATA), bundle.model.config.context)
         return wanted, sorted(items, key=lambda item: item.lengths[1])[:count]
     texts = task_items_of(task, DATA)
     chosen = [pair for pair in texts if not task.startswith("mmlu") or SUBJECT in pair[0]][:count]

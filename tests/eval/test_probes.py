@@ -1,17 +1,20 @@
 """Probe suites on a model that knows a few conversations by heart."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gradus.conversation.messages import Conversation
-from gradus.conversation.probes import Probe, Suite
+from gradus.conversation.messages import Conversation, ToolCall
+from gradus.conversation.probes import Probe, Suite, load_suite
+from gradus.core.errors import ConfigError
 from gradus.core.settings import load_settings
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Reply
-from gradus.eval.probes import ProbeSettings, run_suite
+from gradus.eval.probes import VARIANTS, ProbeSettings, run_suite, varied
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,3 +144,47 @@ def test_a_suite_that_never_fits_is_an_error_and_no_result(memorised: Memory) ->
     endless = {"messages": said("why " * 400), "checks": [{"kind": "stops"}]}
     with pytest.raises(Exception, match="context is 512"):
         run_suite(engine, make_suite(endless))
+
+
+DOCUMENTS = '{"title": "Seoul", "url": "u", "text": "Seoul is cold today."}\n'
+
+
+def test_a_suites_documents_are_what_web_search_finds(memorised: Memory, tmp_path: Path) -> None:
+    engine, _ = memorised
+    (tmp_path / "d.jsonl").write_text(DOCUMENTS)
+    row = {"id": "a", "turns": ["hello"], "tools": ["web_search"], "checks": [{"kind": "stops"}]}
+    (tmp_path / "s.jsonl").write_text(json.dumps({"documents": "d.jsonl"}) + "\n" + json.dumps(row) + "\n")
+    suite = load_suite(tmp_path / "s.jsonl")
+    searched: list[str] = []
+    generate = Engine.generate
+
+    def spy(self: Engine, requests: Any, on_reply: Any = None) -> list[Reply]:
+        found = self.toolbox.run(ToolCall("c", "web_search", {"query": "Seoul"}))
+        searched.append(found.content)
+        return generate(self, requests, on_reply)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "generate", spy)
+        assert len(run_suite(engine, suite, ProbeSettings(max_tokens=8)).items) == 1
+    assert json.loads(searched[0])["results"][0]["text"] == "Seoul is cold today."
+    assert suite.digest != load_suite_without(tmp_path, row).digest
+    with pytest.raises(ConfigError, match='unknown tool "web_search"'):
+        run_suite(engine, load_suite_without(tmp_path, row))
+
+
+def load_suite_without(folder: Path, row: dict[str, Any]) -> Suite:
+    (folder / "bare.jsonl").write_text(json.dumps(row) + "\n")
+    return load_suite(folder / "bare.jsonl")
+
+
+def test_without_tools_no_call_is_asked_for_and_without_thinking_none_is_done(memorised: Memory) -> None:
+    engine, _ = memorised
+    only_calls = {**PRODUCT, "checks": [{"kind": "calls", "tool": "calculator"}]}
+    suite = make_suite(PRODUCT, GREETING, only_calls)
+    bare = varied(suite, VARIANTS["without tools"])
+    assert [probe.id for probe in bare.probes] == ["p0", "p1"]
+    assert [check.kind for check in bare.probes[0].checks] == ["answer_number", "think_closed", "stops"]
+    assert run_suite(engine, suite, variant="without both").items[0].shown.calls == ()
+    direct = run_suite(engine, suite, variant="without thinking")
+    assert (direct.items[0].shown.thinking, direct.variant) == ("", "without thinking")
+    assert run_suite(engine, suite, variant="as written").items == run_suite(engine, suite).items

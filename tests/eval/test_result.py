@@ -1,10 +1,13 @@
 """Suite results: counts and Wilson bounds by hand, and the shape of the results file."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
 from gradus.core.gate import Gate, judge
+from gradus.core.statistics import wilson
 from gradus.eval.result import ItemResult, SampleResult, SuiteResult, failure_counts, passed_measure
 
 
@@ -42,7 +45,7 @@ def test_a_suite_without_items_proves_nothing() -> None:
 def test_the_file_has_total_categories_and_items_in_order() -> None:
     result = SuiteResult("s", "m", items("percent", [True, False]) + items("age", [True]))
     data = json.loads(json.dumps(result.to_json()))
-    assert list(data) == ["suite", "model", "total", "categories", "items"]
+    assert list(data) == ["suite", "model", "total", "categories", "loops", "items"]
     assert list(data["categories"]) == ["percent", "age"]
     assert data["total"]["successes"] == 2
     assert data["categories"]["percent"]["value"] == 0.5
@@ -65,6 +68,36 @@ def test_an_item_passes_when_more_than_half_of_its_samples_do(num_passed: int, p
     entry = item.to_json()
     assert (entry["samples"], entry["samples_passed"]) == (4, num_passed)
     assert bool(entry["reasons"]) is not passed
+
+
+def test_several_samples_give_a_pass_rate_whose_interval_knows_that_they_are_alike() -> None:
+    # 10 probes of 4 samples: 5 pass all four, 5 none, so that 40 answers tell no more than 10.
+    alike = [
+        ItemResult(f"i{n}", "c", tuple(sample(*([] if n < 5 else ["stops: no"])) for _ in range(4))) for n in range(10)
+    ]
+    measures = SuiteResult("s", "m", tuple(alike)).measures()
+    rate = measures["pass_rate"]["total"]
+    assert (rate["value"], rate["n"], rate["clusters"]) == (0.5, 40, 10)
+    # Each cluster's residuals sum to 2: sqrt(10 x 2^2) / 40, the standard error of 10 coin flips.
+    assert rate["standard_error"] == pytest.approx(math.sqrt(0.25 / 10))
+    assert (rate["lower"], rate["upper"]) == pytest.approx(wilson(5, 10))
+    assert rate["items"]["i0"] == 1.0
+    mixed = [ItemResult(f"i{n}", "c", (sample(), sample("stops: no"))) for n in range(10)]
+    rate = SuiteResult("s", "m", tuple(mixed)).measures()["pass_rate"]["c"]
+    # One half of each probe: never wider than 20 independent answers.
+    assert (rate["lower"], rate["upper"]) == pytest.approx(wilson(10, 20))
+    assert "pass_rate" not in SuiteResult("s", "m", items("a", [True])).measures()
+    every = SuiteResult("s", "m", tuple(ItemResult(f"i{n}", "c", (sample(), sample())) for n in range(10)))
+    assert every.measures()["pass_rate"]["total"]["lower"] == pytest.approx(wilson(10, 10)[0])
+
+
+def test_looping_replies_are_counted_with_the_bound_of_three_in_n() -> None:
+    none = SuiteResult("s", "m", items("a", [True] * 30)).measures()["loops"]["replies"]
+    assert (none["successes"], none["upper"]) == (0, pytest.approx(0.1))
+    looping = replace(sample(), loop="3 words 9 times over")
+    data = SuiteResult("s", "m", (ItemResult("i", "c", (looping,)),)).to_json()
+    assert data["loops"]["successes"] == 1
+    assert data["items"][0]["loop"] == "3 words 9 times over"
 
 
 def test_measures_carry_items_for_the_paired_test_of_a_gate() -> None:

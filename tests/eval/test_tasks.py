@@ -158,7 +158,7 @@ def test_measures_can_be_named_by_gates(engine: Engine, folder: Path) -> None:
 def test_what_was_scored_before_an_interruption_is_not_scored_again(
     engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ((_, _, items),) = asked_of("arc_easy", engine.tokenizer, BenchmarkSettings(folder), 512)
+    ((_, _, items),) = asked_of("arc_easy", engine.form, BenchmarkSettings(folder), 512)
     whole = answers_of(engine.model, items)
     read: list[int] = []
     plain = task_run.likelihoods
@@ -185,7 +185,7 @@ def test_what_was_scored_before_an_interruption_is_not_scored_again(
 
 def test_processes_share_the_items(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of three worlds in turn; what they would sum is added up by hand."""
-    ((_, _, items),) = asked_of("arc_easy", engine.tokenizer, BenchmarkSettings(folder), 512)
+    ((_, _, items),) = asked_of("arc_easy", engine.form, BenchmarkSettings(folder), 512)
     whole = answers_of(engine.model, items)
     tables = []
     monkeypatch.setattr(World, "sum_", lambda self, found: tables.append(found[0].clone()))

@@ -51,6 +51,9 @@ class Forced:
         self.place = 3
         self.num_logprobs: int | None = None
 
+    def waits(self) -> bool:
+        return False
+
     def allowed(self) -> None:
         return None
 
@@ -70,9 +73,9 @@ def decoded(model: Transformer, rows: list[list[int]], monkeypatch: pytest.Monke
 
     def noted(*args: object) -> Tensor:
         hidden = decode(*args)
-        for slot, stream in enumerate(batch._streams):
-            seen[streams.index(stream)][stream.place] = hidden[slot]
-            stream.place += 1
+        for slot, row in enumerate(batch._rows):
+            seen[streams.index(row.stream)][row.stream.place] = hidden[slot]
+            row.stream.place += 1
         return hidden
 
     monkeypatch.setattr(Transformer, "decode", noted)

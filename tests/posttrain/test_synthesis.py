@@ -28,7 +28,7 @@ from gradus.tools.endpoint import Endpoint
 from gradus.tools.endpoint_settings import EndpointSettings
 from gradus.tools.passages import TitledText
 from gradus.tools.search_index import SearchIndex, build_index
-from gradus.tools.web_search import search_toolbox
+from gradus.tools.web_search import search_in, search_toolbox
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from teacher_mind import faulty_mind, teacher_mind
@@ -62,7 +62,7 @@ def material(tmp_path_factory):
     path = tmp_path_factory.mktemp("index") / "documents.index"
     facts = build_index(path, texts)
     index = SearchIndex(path)
-    return Material(search_toolbox(index), index, facts.passages, PERSONA)
+    return Material(search_toolbox(search_in(index)), index, facts.passages, PERSONA)
 
 
 def write(server, folder, material, counts, *, probes=None, settings=None, **changes):

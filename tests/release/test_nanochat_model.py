@@ -115,6 +115,12 @@ def test_another_version_of_nanochat_is_named_by_its_parts(folder):
         read_nanochat_model(folder, 60, 60)
 
 
+def test_a_weight_that_is_a_single_number_is_named(folder):
+    save(folder, weights() | {"lm_head.weight": torch.tensor(1.0)}, SIZES)
+    with pytest.raises(ArtifactError, match=r"lm_head\.weight is a single number"):
+        read_nanochat_model(folder, 60, 60)
+
+
 def test_sizes_that_are_not_the_weights_are_told(folder):
     save(folder, weights(), SIZES | {"n_embd": 64})
     with pytest.raises(ArtifactError, match="has shape"):

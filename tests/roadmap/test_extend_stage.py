@@ -113,6 +113,12 @@ def test_a_longer_context_is_trained_measured_and_saved_for_the_hub(folder):
     assert (ours - theirs).abs().max() < 1e-4
 
 
+def test_a_horizon_in_tokens_is_kept_where_a_row_is_longer_than_a_step(folder):
+    results = walked(folder, "long.batch_tokens=200", 'long.horizon="1920 tokens"')["long"].results
+    assert results["steps"] == 5
+    assert 0.9 * 1920 < results["tokens"] <= 1920
+
+
 def test_before_and_after_are_plotted_and_gates_name_them(folder):
     gate = 'long.gate=[{ measure = "perplexity.beyond", at_most = 1.01 }]'
     with pytest.raises(GateFailedError, match=r"perplexity\.beyond = .* is above 1\.01"):

@@ -14,13 +14,15 @@ from types import SimpleNamespace
 import pytest
 
 from gradus.core.artifact import begin_work, commit_artifact
-from gradus.core.errors import ArtifactError
+from gradus.core.errors import ArtifactError, DataError
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.ledger import Ledger
 from gradus.core.statistics import mcnemar_exact, wilson
 from gradus.roadmap import report_measures
-from gradus.roadmap.report import report_page, script_json, write_report
+from gradus.roadmap.report import report_page, script_json, write_comparison, write_report
 from gradus.roadmap.report_data import report_data
+from gradus.roadmap.report_stage_measures import across_stages
+from gradus.roadmap.report_versus import versus_data
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1><!-- \u2028 \ud800 {{data}}"
 STAGES = (
@@ -496,7 +498,7 @@ def browsed(path, tmp_path):
     policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)[0]
     copy.write_text(text.replace(policy, PROBE), encoding="utf-8")
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-sync", "--disable-background-networking",
-               "--virtual-time-budget=4000", "--window-size=1280,6000", f"--user-data-dir={tmp_path}/p")  # fmt: skip
+               "--virtual-time-budget=4000", "--window-size=1280,12000", f"--user-data-dir={tmp_path}/p")  # fmt: skip
     done = subprocess.run(
         [CHROMIUM, *options, "--dump-dom", copy.as_uri()], capture_output=True, check=True, timeout=60
     )
@@ -504,7 +506,7 @@ def browsed(path, tmp_path):
     return json.loads(html.unescape(title))
 
 
-SECTIONS = ["abilities", "questions", "training", "samples", "lineage", "data", "time", "machine", "ledger"]
+SECTIONS = ["abilities", "stages", "questions", "training", "samples", "lineage", "data", "time", "machine", "ledger"]
 
 
 def test_a_browser_shades_the_windows_that_were_passed_over(run, tmp_path):
@@ -528,8 +530,80 @@ def test_a_browser_shows_every_part_and_runs_nothing_hostile(steps, run, tmp_pat
     assert not [text for text in seen["nothing"] if "could not be shown" in text]
 
 
-def test_a_browser_shows_an_empty_run_in_plain_words(run, tmp_path):
+def test_a_browser_leaves_out_what_an_empty_run_has_not(run, tmp_path):
     seen = browsed(write_report(run.record().folder), tmp_path)
     assert seen["wrong"] == []
-    assert seen["sections"] == SECTIONS
-    assert "No training stage has logged a step yet." in seen["nothing"]
+    assert seen["sections"] == ["lineage", "machine", "ledger"]
+    assert "No finished stage holds a model yet." in seen["nothing"]
+
+
+# Across stages, and two runs
+
+
+def test_measures_stand_over_the_models_in_the_order_they_were_made(run):
+    lines = {line["measure"]: line for line in report_data(run.record().finish().folder)["across"]}
+    total = lines["probes.fresh.total"]
+    assert [point["stage"] for point in total["points"]] == ["chat", "polish"]
+    assert total["points"][1] == {"stage": "polish", "value": 18 / 24, "n": 24} | dict(
+        zip(("lower", "upper"), wilson(18, 24), strict=True)
+    )
+    assert (total["main"], total["is_share"], total["lower_is_better"]) == (True, True, False)
+    assert not lines["probes.fresh.weekday"]["main"]
+    # Only one stage pretrains, and one point is no line.
+    assert "bits per byte while training" not in lines
+
+
+def test_faults_are_better_where_they_are_fewer():
+    def asked(stage, value):
+        results = {"audit": {"clean": {"value": 1 - value}, "loop": {"value": value}}, "bpb": {"value": True}}
+        return SimpleNamespace(name=stage, record={"makes": "eval", "inputs": {"from": [stage]}}, results=results)
+
+    lines = {line["measure"]: line["lower_is_better"] for line in across_stages([asked("a", 0.1), asked("b", 0.2)])}
+    assert lines == {"audit.clean": False, "audit.loop": True}
+
+
+def two_runs(tmp_path):
+    first, second = Run(tmp_path / "one"), Run(tmp_path / "two")
+    second.steps = 60
+    for run in (first, second):
+        run.record()
+    second.stages[4]["settings"]["optimizer"]["matrix_lr"] = 0.05
+    second.stages[4]["fingerprint"] = "9" * 64
+    second.stages[4]["artifact"] = "pretrain-" + "9" * 16
+    record = json.loads((second.folder / "roadmap.json").read_text()) | {"stages": second.stages}
+    (second.folder / "roadmap.json").write_text(json.dumps(record))
+    first.finish()
+    second.per_category = 8
+    second.finish()
+    return first, second
+
+
+def test_two_runs_are_compared_by_measure_change_curve_and_answer(tmp_path):
+    first, second = two_runs(tmp_path)
+    versus = versus_data(first.folder, second.folder)["versus"]
+    total = next(one for one in versus["measures"] if one["measure"] == "exam.probes.fresh.total")
+    # Of each category's first 4 questions, 3 are right with 4 asked and all 4 with 8: one won in each of 6.
+    assert (total["verdict"], total["text"]) == ("better", "6 won, 0 lost of 24 shared items (of 24 and 48)")
+    assert total["p"] == mcnemar_exact(0, 6)
+    base = next(stage for stage in versus["stages"] if stage["name"] == "base")
+    assert base["changes"] == ["optimizer.matrix_lr changed from 0.02 to 0.05"]
+    assert {s["state"] for s in versus["stages"] if s["name"] != "base"} == {"the same artifact"}
+    curve = next(curve for curve in versus["curves"] if curve["stage"] == "base")
+    assert len(curve["step"]) == 60
+    assert (curve["losses"][0][45], curve["losses"][1][45] is None) == (None, False)
+    flipped = next(f for f in versus["flipped"] if f["suite"] == "fresh" and f["stage"] == "exam")
+    assert [(pair["before"]["passed"], pair["after"]["passed"]) for pair in flipped["items"]] == [(False, True)] * 6
+
+
+def test_runs_without_a_common_finished_stage_are_refused(tmp_path):
+    first, second = Run(tmp_path / "one").record(), Run(tmp_path / "two").record()
+    with pytest.raises(DataError, match="have finished no stage of the same name"):
+        versus_data(first.folder, second.folder)
+
+
+def test_a_browser_shows_two_runs(tmp_path):
+    first, second = two_runs(tmp_path)
+    seen = browsed(write_comparison(first.folder, second.folder), tmp_path)
+    assert seen["wrong"] == []
+    assert seen["sections"] == ["measures", "changes", "training", "questions"]
+    assert seen["canvases"] == 3

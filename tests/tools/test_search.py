@@ -17,7 +17,7 @@ from gradus.data.titled_texts import titled_texts
 from gradus.tools import search_index
 from gradus.tools.passages import TitledText, passages
 from gradus.tools.search_index import SearchIndex, build_index
-from gradus.tools.web_search import MOST_CHARACTERS, results_text, search_toolbox, shown_address
+from gradus.tools.web_search import MOST_CHARACTERS, results_text, search_in, search_toolbox, shown_address
 
 DOCUMENTS = [
     TitledText("Bees", "bees.md", "A hive has one queen.\n\nWorkers live six weeks in summer."),
@@ -177,7 +177,7 @@ def test_the_index_of_a_stranger_does_no_harm(tmp_path, monkeypatch, tables, tex
 
 
 def test_the_tool_answers_with_numbered_results(index):
-    toolbox = search_toolbox(index)
+    toolbox = search_toolbox(search_in(index))
     assert toolbox.names == ("calculator", "web_search")
     reply = toolbox.run(ToolCall("c1", "web_search", {"query": "queen of the hive"}))
     first = json.loads(reply.content)["results"][0]
@@ -186,12 +186,12 @@ def test_the_tool_answers_with_numbered_results(index):
 
 
 def test_markers_in_results_stay_text(index):
-    reply = search_toolbox(index).run(ToolCall("c1", "web_search", {"query": "keep calm"}))
+    reply = search_toolbox(search_in(index)).run(ToolCall("c1", "web_search", {"query": "keep calm"}))
     assert json.loads(reply.content)["results"][0]["text"] == DOCUMENTS[-1].text
 
 
 def test_a_search_that_fails_is_an_error_and_no_empty_success(index):
-    toolbox = search_toolbox(index)
+    toolbox = search_toolbox(search_in(index))
     assert toolbox.run(ToolCall("c", "web_search", {"query": " "})).content == "error: empty query"
     assert toolbox.run(ToolCall("c", "web_search", {"query": "x" * 500})).content.startswith("error: query longer")
     assert toolbox.run(ToolCall("c", "web_search", {"query": "zebra"})).content == '{"results": []}'
@@ -256,3 +256,16 @@ def test_the_commands_make_an_index_and_look_into_it(tmp_path):
     nothing = CliRunner().invoke(app, ["index", str(tmp_path / "notes" / "b.md"), "--out", str(tmp_path / "x")])
     assert isinstance(nothing.exception, DataError)
     assert not (tmp_path / "x").exists()
+
+
+def test_threads_search_at_the_same_time_without_waiting_for_ever(tmp_path, monkeypatch):
+    # So that a query looks at its time again and again while others begin.
+    monkeypatch.setattr(search_index, "_STEPS_BETWEEN_LOOKS", 100)
+    words = [f"word{number}" for number in range(50)]
+    texts = (TitledText(f"t{n}", str(n), " ".join(words[n % 7 :: 1 + n % 5])) for n in range(600))
+    build_index(tmp_path / "i", texts)
+    toolbox = search_toolbox(search_in(SearchIndex(tmp_path / "i")))
+    calls = [ToolCall(str(n), "web_search", {"query": " ".join(words[n : n + 12])}) for n in range(24)]
+    answers = [message.content for message in toolbox.start(calls).results()]
+    assert all(json.loads(answer)["results"] for answer in answers)
+    assert answers == [toolbox.run(call).content for call in calls]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
-from gradus.conversation.messages import Message, ToolCall
+from gradus.conversation.messages import Message, ToolCall, ToolSchema
 from gradus.conversation.validate import call_faults
 from gradus.core.errors import ConfigError
-from gradus.tools.toolbox import ToolBox
+from gradus.tools.deadline import Deadline
+from gradus.tools.running import Answer
+from gradus.tools.toolbox import TOOLS, Budget, Tool, ToolBox
 
 
 def _run(name: str, arguments: dict[str, object]) -> str:
@@ -51,3 +58,93 @@ def test_a_toolbox_holds_the_tools_it_is_given():
     assert ToolBox().names == ("calculator",)
     assert ToolBox({}).names == ()
     assert ToolBox({}).run(ToolCall("1", "calculator", {})).content == "error: unknown tool 'calculator'"
+
+
+def _tool(name: str, answer: Answer, timeout_seconds: float = 5.0) -> Tool:
+    return Tool(ToolSchema(name, name, {"type": "object", "properties": {}}), answer, timeout_seconds)
+
+
+def _calls(*names: str) -> list[ToolCall]:
+    return [ToolCall(f"call_{number}", name, {}) for number, name in enumerate(names)]
+
+
+def test_calls_run_at_the_same_time_and_are_answered_in_their_order():
+    together = threading.Barrier(3)
+
+    def meet(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        return f"met {together.wait(deadline.seconds_left()) in range(3)}"
+
+    done = threading.Event()
+    running = ToolBox({"meet": _tool("meet", meet), **TOOLS}).start(
+        [*_calls("meet", "meet", "meet"), ToolCall("sum", "calculator", {"expression": "2 + 2"})], on_done=done.set
+    )
+    assert done.wait(5)
+    assert running.done
+    assert [message.content for message in running.results()] == ["met True"] * 3 + ["4"]
+    assert [message.tool_call_id for message in running.results()] == ["call_0", "call_1", "call_2", "sum"]
+
+
+def test_a_call_that_takes_too_long_is_an_error_and_what_it_says_later_is_dropped():
+    go_on, over = threading.Event(), threading.Event()
+
+    def wait(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        go_on.wait(5)
+        over.set()
+        return "too late"
+
+    box = ToolBox({"slow": _tool("slow", wait, 0.05), "quick": _tool("quick", lambda arguments, deadline: "here")})
+    running = box.start(_calls("slow", "quick"))
+    assert [message.content for message in running.results()] == ["error: it took longer than 0.05 s", "here"]
+    go_on.set()
+    assert over.wait(5)
+    assert running.results()[0].content == "error: it took longer than 0.05 s"
+
+
+def test_cancelled_calls_end_at_once_and_a_tool_that_looks_is_told():
+    told = threading.Event()
+
+    def look(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        try:
+            while deadline.seconds_left():
+                time.sleep(0.005)
+        finally:
+            told.set()
+        return "never"
+
+    done: list[bool] = []
+    running = ToolBox({"look": _tool("look", look)}).start(_calls("look"), on_done=lambda: done.append(True))
+    assert not running.wait(0.02)
+    running.cancel()
+    assert running.results()[0].content == "error: cancelled"
+    assert told.wait(5)
+    running.cancel()
+    assert done == [True]
+
+
+def test_instant_tools_have_no_thread_and_are_answered_before_start_returns():
+    before = threading.active_count()
+    running = ToolBox().start([ToolCall("a", "calculator", {"expression": "1 + 1"}), ToolCall("b", "clock", {})])
+    assert running.done
+    assert threading.active_count() == before
+    assert [message.content for message in running.results()] == ["2", "error: unknown tool 'clock'"]
+    assert ToolBox().start([]).results() == []
+
+
+def test_a_tool_that_breaks_leaves_nobody_waiting_and_is_not_silent(monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.set())
+
+    def broken(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        raise RuntimeError("a bug")
+
+    assert ToolBox({"t": _tool("t", broken)}).start(_calls("t")).results()[0].content == "error: the tool broke"
+    assert told.wait(5)
+
+
+def test_a_conversation_has_a_budget_of_calls_and_of_result_text():
+    box = ToolBox(budget=Budget(calls=2, characters=10))
+    sums = [ToolCall(str(n), "calculator", {"expression": f"{n} + 1"}) for n in range(3)]
+    spent = "error: all 2 tool calls of this conversation are spent; answer with what is known"
+    assert [message.content for message in box.start(sums).results()] == ["1", "2", spent]
+    before = [Message("user", "x" * 50), Message("tool", "12345678901", tool_call_id="0")]
+    assert "room for tool results" in box.start(sums[:1], before).results()[0].content

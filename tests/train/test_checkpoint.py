@@ -13,6 +13,8 @@ from tiny_training import model_and_optimizer
 
 from gradus.core.errors import ArtifactError, TrainingError
 from gradus.model import tensor_files
+from gradus.model.config import LoraSettings
+from gradus.model.lora import add_adapters, init_adapters
 from gradus.model.weights import load_model
 from gradus.train.checkpoint import Checkpoints, open_checkpoint
 
@@ -37,6 +39,17 @@ def test_a_checkpoint_comes_back_whole_and_is_a_model_folder(tmp_path: Path) -> 
     for name, value in expected.named_parameters():
         assert torch.equal(model.get_parameter(name), value)
         assert torch.equal(folder_model.get_parameter(name), value)
+
+
+def test_adapters_are_not_left_behind_by_a_model_without_them(tmp_path: Path) -> None:
+    model, optimizer = model_and_optimizer()
+    add_adapters(model, LoraSettings(rank=2))
+    init_adapters(model, torch.Generator().manual_seed(0))
+    Checkpoints(tmp_path).save(1, model, optimizer, {"step": 1}, {})
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None
+    with pytest.raises(ArtifactError, match=r"its adapters would be left behind"):
+        found.load_weights(model_and_optimizer()[0])
 
 
 def test_the_newest_stay_and_at_least_two(tmp_path: Path) -> None:

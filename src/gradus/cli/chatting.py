@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gradus.tools.toolbox import ToolBox
 
 REGENERATE_TEMPERATURE = 0.7
+SERVICE_TEMPERATURE = 1.0
+"""The default of the API of remote models, which is not sent: the service may have one of its own."""
 
 
 @dataclass(frozen=True)
@@ -216,14 +218,13 @@ def start_chat(
         converse(session, screen, (line.rstrip("\n") for line in sys.stdin))
 
 
-def local_loader(home: Path, index: Path | None, precision: DecodePrecision) -> Callable[[str], ChatModel]:
-    """Loads a roadmap's model. index: what web_search looks in; without one the model does not have that tool."""
+def local_loader(home: Path, toolbox: ToolBox, precision: DecodePrecision) -> Callable[[str], ChatModel]:
+    """Loads models of this machine by their names."""
 
     def load(name: str) -> ChatModel:
         from gradus.roadmap.models import resolve_model
 
         found = resolve_model(name, home)
-        toolbox = chat_tools(index)
         from gradus.engine.load import load_engine, settled_precision
         from gradus.model.cost import parameters
 
@@ -234,16 +235,6 @@ def local_loader(home: Path, index: Path | None, precision: DecodePrecision) -> 
         return ChatModel(engine, f"{found.label}: {size}")
 
     return load
-
-
-def chat_tools(index: Path | None) -> ToolBox | None:
-    """The tools of a chat with an index to search in; None for those without one."""
-    if index is None:
-        return None
-    from gradus.tools.search_index import SearchIndex
-    from gradus.tools.web_search import search_toolbox
-
-    return search_toolbox(SearchIndex(index))
 
 
 def converse(session: ChatSession, screen: Screen, lines: Iterable[str]) -> None:

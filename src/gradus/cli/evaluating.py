@@ -1,4 +1,4 @@
-"""`gradus eval`: ask a probe suite or benchmarks or look for artifacts, show a table, write the result."""
+"""`gradus eval`: ask benchmarks or look for artifacts, show a table, write the result."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gradus.cli.walking import stopping
-from gradus.conversation.constraint import Constraint
-from gradus.conversation.probes import load_suite
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
 from gradus.core.gate import find_measure, measure_names
@@ -25,54 +23,9 @@ from gradus.roadmap.table import text_table
 
 if TYPE_CHECKING:
     from gradus.eval.audit import AuditResult
-    from gradus.eval.generative_result import Result
-    from gradus.eval.result import SuiteResult
-    from gradus.model.precision import DecodePrecision
+    from gradus.eval.results import Result
 
-SAMPLED_TEMPERATURE = 0.7
 SHOWN_SAMPLES = 5
-
-
-def evaluate_probes(
-    model: str,
-    suite_path: Path,
-    home: Path,
-    samples: int | None,
-    temperature: float,
-    constrain: Constraint | None,
-    precision: DecodePrecision,
-    out: Path | None,
-    failures: int,
-) -> None:
-    """Run the suite with weights of a precision and print what came of it.
-
-    Several samples need a temperature: 0.7 if none is given.
-    """
-    suite = load_suite(suite_path)
-    found = resolve_model(model, home)
-    from gradus.engine.load import load_engine, settled_precision
-    from gradus.engine.sampling import Sampling
-    from gradus.eval.probes import ProbeSettings, run_suite
-
-    if samples is not None and samples > 1 and temperature == 0:
-        temperature = SAMPLED_TEMPERATURE
-    settings = ProbeSettings(samples=samples, sampling=Sampling(temperature=temperature), constrain=constrain)
-    precision = settled_precision(precision, found.folder)
-    label = found.label if precision == "fp32" else f"{found.label} in {precision}"
-    engine = load_engine(found.folder, tokenizer_folder=found.tokenizer, precision=precision)
-    with stopping(), live_progress().task(suite_path.name, None, "answers") as task:
-        result = run_suite(
-            engine,
-            suite,
-            settings,
-            model=label,
-            on_progress=lambda done, total: task.update(done, total=total),
-        )
-    typer.echo(result_text(result, failures))
-    if out is not None:
-        text = json_format.dumps(result.to_json(), indent=1, ensure_ascii=False)
-        write_atomic(out, text + "\n")
-        typer.echo(f"written to {out}")
 
 
 def audit_model(
@@ -127,26 +80,6 @@ def audit_text(result: AuditResult) -> str:
     return "\n".join(lines)
 
 
-def result_text(result: SuiteResult, failures: int) -> str:
-    """Categories with their 95 % intervals, and the first failures with their reasons."""
-    data = result.to_json()
-    rows = []
-    for name, measure in [*data["categories"].items(), ("total", data["total"])]:
-        interval = f"[{measure['lower']:.1%}, {measure['upper']:.1%}]"
-        rows.append([name, f"{measure['successes']}/{measure['n']}", f"{measure['value']:.1%}", interval])
-    lines = [
-        f"{result.suite} on {result.model} in {format_seconds(result.seconds)}",
-        "",
-        text_table(["category", "passed", "share", "95 % interval"], rows, right=(1, 2)),
-    ]
-    failed = [item for item in data["items"] if not item["passed"]]
-    for item in failed[:failures]:
-        lines += ["", f"failed {item['id']}: {'; '.join(item['reasons'])}", f"  answer: {item['answer']}"]
-    if len(failed) > failures:
-        lines += ["", f"and {len(failed) - failures} more failed (--failures {len(failed)} shows all)"]
-    return "\n".join(lines)
-
-
 def evaluate_tasks(
     model: str,
     names: Sequence[str],
@@ -160,7 +93,7 @@ def evaluate_tasks(
     corpus: a corpus stage whose documents the items are looked for in.
     """
     names = [name.strip() for name in names]
-    check_tasks(names)
+    check_tasks(names, settings)
     documents = resolve_stage(corpus, home, "corpus").path if corpus is not None else None
     for name in names:
         files_of(name, settings)
@@ -209,8 +142,6 @@ def _model_identity(found: ModelReference) -> str:
 
 def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Result]) -> str:
     """Every measure with its interval, a line each; where a corpus was looked through, also without what is in it."""
-    from gradus.eval.generative_result import GenerativeResult
-
     rows = []
     for name in measure_names(measures):
         measure = find_measure(measures, name)
@@ -229,7 +160,7 @@ def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Res
         header, rows = header[:4], [row[:4] for row in rows]
     seconds = sum(result.seconds for result in results.values())
     table = text_table(header, rows, right=(1, 2, 4, 5)[: 2 + 2 * (len(header) > 4)])
-    notes = [note for result in results.values() if isinstance(result, GenerativeResult) for note in result.notes()]
+    notes = [note for result in results.values() for note in result.notes()]
     return "\n".join([f"{model}, {format_seconds(seconds)}\n\n{table}", *(["", *notes] if notes else [])])
 
 

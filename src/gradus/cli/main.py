@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from gradus.conversation.constraint import Constraint
+from gradus.cli.options import Constrain, Home, Json, home_folder
+from gradus.cli.serve import deploy, serve_app
+from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
@@ -32,15 +33,13 @@ data_app = typer.Typer(
     help="Look into a corpus or a pool of conversations.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
+app.add_typer(serve_app, name="serve")
+app.command()(deploy)
 
 RoadmapFile = Annotated[Path, typer.Argument(metavar="FILE", help="The roadmap (.toml).")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[STAGE.KEY=VALUE]...", help="Settings that replace the file's, in TOML syntax."),
-]
-Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
 ]
 ModelName = Annotated[
     str,
@@ -49,22 +48,15 @@ ModelName = Annotated[
 CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="ROADMAP/STAGE, a roadmap with one corpus, or an artifact's folder.")
 ]
-Constrain = Annotated[
-    Constraint | None,
-    typer.Option("--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."),
+Judge = Annotated[
+    Path | None,
+    typer.Option("--judge", metavar="FILE", help="TOML with base_url, model, key_variable of a model that rates."),
 ]
 WeightsIn = Annotated[
     DecodePrecision,
     typer.Option("--dtype", help="Of the weights: fp32, bf16, fp16, int8 (processors), or what is fastest here."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
-
-
-def home_folder(home: Path | None) -> Path:
-    """Where artifacts and runs lie: --home, GRADUS_HOME, or the current folder."""
-    chosen = home or Path(os.environ.get("GRADUS_HOME") or ".")
-    return chosen.expanduser()
 
 
 def _print_version(asked: bool) -> None:
@@ -135,7 +127,7 @@ def chat(
     think: Annotated[
         bool | None, typer.Option("--think/--direct", help="Think first or not [the model decides].")
     ] = None,
-    tools: Annotated[str, typer.Option("--tools", help='Tools by name with commas, "all" or "off".')] = "all",
+    tools: Tools = "all",
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
     temperature: Annotated[
         float | None,
@@ -156,9 +148,8 @@ def chat(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")] = 512,
-    index: Annotated[
-        Path | None, typer.Option("--index", help="What web_search looks in, made by gradus index; without, no search.")
-    ] = None,
+    tools_file: ToolsFile = None,
+    index: IndexFile = None,
     constrain: Constrain = None,
     dtype: WeightsIn = "auto",
     url: Annotated[
@@ -174,22 +165,18 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
-    from gradus.cli.chatting import ChatOptions, local_loader, start_chat
+    from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatOptions, local_loader, start_chat
     from gradus.cli.keyboard import history_file
 
     if url is None and (key_variable or key_file):
         raise ConfigError("--key-variable and --key-file belong to --url")
     if url is not None and dtype != "auto":
         raise ConfigError("--dtype is for models on this machine; what is behind --url has its own")
-    if url is not None:
-        from gradus.cli.remote_chat import SERVICE_TEMPERATURE, remote_loader
-
-        load, usual_temperature = remote_loader(url, index, key_variable, key_file), SERVICE_TEMPERATURE
-    else:
-        load, usual_temperature = local_loader(home_folder(home), index, dtype), 0.0
+    # A service has a temperature of its own, which the API's default leaves to it.
+    usual_temperature = 0.0 if url is None else SERVICE_TEMPERATURE
     options = ChatOptions(
         think=think,
-        tools=tools,
+        tools=declared(tools),
         system=system,
         temperature=usual_temperature if temperature is None else temperature,
         top_k=top_k,
@@ -202,9 +189,15 @@ def chat(
         max_tokens=max_tokens,
         constrain=constrain,
     )
-    start_chat(
-        load, model, options, " ".join(question) if question else None, history=history_file() if history else None
-    )
+    asked = " ".join(question) if question else None
+    with opened_tools(tools, index, tools_file) as toolbox:
+        if url is not None:
+            from gradus.cli.remote_chat import remote_loader
+
+            load = remote_loader(url, toolbox, key_variable, key_file)
+        else:
+            load = local_loader(home_folder(home), toolbox, dtype)
+        start_chat(load, model, options, asked, history=history_file() if history else None)
 
 
 @app.command()
@@ -234,20 +227,35 @@ def search(
 
 @eval_app.command("probes")
 def eval_probes(
-    model: ModelName,
-    suite: Annotated[Path, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml).")],
+    model: Annotated[
+        list[str],
+        typer.Option("--model", "-m", help="As for chat; several are set side by side."),
+    ],
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml), or starter, which comes with gradus.")
+    ],
+    stages: Annotated[bool, typer.Option("--stages", help="Every model of the roadmap, in order.")] = False,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="Also without tools, without thinking, and without both.")
+    ] = False,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     constrain: Constrain = None,
     dtype: WeightsIn = "fp32",
+    judge: Judge = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
     home: Home = None,
 ) -> None:
     """Ask a probe suite and judge the answers."""
-    from gradus.cli.evaluating import evaluate_probes
+    from gradus.cli.probing import evaluate_probes
 
-    evaluate_probes(model, suite, home_folder(home), samples, temperature, constrain, dtype, json, failures)
+    evaluate_probes(
+        model, suite, home_folder(home), stages=stages, variants=variants, samples=samples, temperature=temperature,
+        constrain=constrain, max_tokens=max_tokens, out=json, failures=failures, judge=judge,
+        precision=dtype,
+    )  # fmt: skip
 
 
 @eval_app.command("tasks")
@@ -266,6 +274,13 @@ def eval_tasks(
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
+    tools: Annotated[str, typer.Option("--tools", help="Tools that written answers may call, with commas.")] = "",
+    think: Annotated[bool | None, typer.Option("--think/--direct", help="Answers in chat format think first.")] = None,
+    shots: Annotated[int, typer.Option("--shots", min=0, help="Worked examples before items in chat format.")] = 0,
+    multiturn: Annotated[
+        bool, typer.Option("--multiturn/--one-message", help="Each example a turn, or all in one message.")
+    ] = True,
+    judge: Judge = None,
     corpus: Annotated[
         str | None, typer.Option("--corpus", help="ROADMAP/STAGE of a corpus to look for the items in.")
     ] = None,
@@ -276,11 +291,16 @@ def eval_tasks(
 ) -> None:
     """Score benchmarks: by log-likelihood, as lm-eval defines them, CORE, and those whose answers are written."""
     from gradus.cli.evaluating import evaluate_tasks
+    from gradus.core.home import ANSWERS
     from gradus.data.benchmarks import benchmarks_folder
     from gradus.eval.benchmarks import BenchmarkSettings
+    from gradus.eval.judging import judge_from_file
 
     place = benchmarks_folder(str(folder) if folder else None, Path())
-    settings = BenchmarkSettings(place, bundle, limit, bos, samples, temperature, seed, max_tokens)
+    settings = BenchmarkSettings(
+        place, bundle, limit, bos, samples, temperature, seed, max_tokens, tuple(filter(None, tools.split(","))), think,
+        shots, multiturn, None if judge is None else judge_from_file(judge, home_folder(home) / ANSWERS),
+    )  # fmt: skip
     evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 
 
@@ -414,14 +434,52 @@ def compare(
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="A roadmap's name, or its folder in runs/.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Set the second run against the first.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="The file to write.")] = None,
     home: Home = None,
 ) -> None:
-    """Write a roadmap's report again: one HTML page that opens anywhere."""
+    """Write a roadmap's report again, or that of two: one HTML page that opens anywhere."""
     from gradus.cli.walking import print_report
 
-    print_report(name, home_folder(home), out)
+    print_report(names, home_folder(home), out, compare)
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP for a checkpoint."),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for it.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", help="transformers, gguf or ollama; several may be given [transformers]."),
+    ] = None,
+    gguf_types: Annotated[
+        list[str] | None,
+        typer.Option("--gguf-type", help="f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0; a file for each [f16]."),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Of transformers' weights: float32, bfloat16, float16.")
+    ] = "float32",
+    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights, by its SPDX name.")] = None,
+    languages: Annotated[list[str] | None, typer.Option("--language", help="Its code, such as en; several.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Of the model card.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="What Ollama begins with.")] = None,
+    prompts: Annotated[int, typer.Option("--prompts", min=1, help="Beginnings that both sides go on with.")] = 50,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Write a model for other programs, each of which must compute the same."""
+    from gradus.cli.exporting import export_to_folder
+
+    given = {
+        "formats": formats, "gguf_types": gguf_types, "dtype": dtype, "licence": licence, "languages": languages,
+        "title": title, "system": system, "prompts": prompts,
+    }  # fmt: skip
+    options = {name: value for name, value in given.items() if value is not None}
+    export_to_folder(model, folder, home_folder(home), options, json)
 
 
 @app.command()

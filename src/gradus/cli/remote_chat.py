@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gradus.cli.chatting import ChatModel, chat_tools
+from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatModel
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.formats.wire import CallReady
 from gradus.conversation.messages import Message
@@ -18,9 +18,6 @@ from gradus.tools.endpoint import ChatAnswer, ChatRequest
 from gradus.tools.endpoint_settings import EndpointSettings
 from gradus.tools.endpoint_stream import Piece, stream_chat
 from gradus.tools.toolbox import ToolBox
-
-SERVICE_TEMPERATURE = 1.0
-"""The API's default, which is not sent: the service may have one of its own."""
 
 
 class RemoteEngine:
@@ -61,9 +58,9 @@ class RemoteEngine:
                 yield CallReady(call)
             if not calls or num_calls > request.max_calls:
                 break
-            for call in calls:
-                result = self.toolbox.run(call)
-                said.append(result)
+            results = self.toolbox.start(calls, asked.messages).results()
+            said += results
+            for result in results:
                 yield ToolResult(result)
         reason = "calls" if calls else {"length": "length"}.get(answer.finish_reason, "stop")
         yield Done(Reply(AssistantTurn(tuple(said), reason), num_tokens, num_prompt))
@@ -92,7 +89,7 @@ class RemoteEngine:
 
 
 def remote_loader(
-    url: str, index: Path | None, key_variable: str | None, key_file: Path | None
+    url: str, toolbox: ToolBox, key_variable: str | None, key_file: Path | None
 ) -> Callable[[str], ChatModel]:
     """Brings models of a service by their names there. Errors: ConfigError for an address or a key that is none."""
 
@@ -100,7 +97,6 @@ def remote_loader(
         table = {"base_url": url, "model": name, "key_variable": key_variable}
         table["key_file"] = str(key_file.expanduser()) if key_file is not None else None
         settings = load_settings(EndpointSettings, table, "--url")
-        toolbox = chat_tools(index) or ToolBox()
         return ChatModel(RemoteEngine(settings, toolbox), f"{name} at {settings.base_url}")
 
     return load

@@ -94,11 +94,16 @@ def print_plan(
         typer.echo(plan_text(roadmap, plans))
 
 
-def print_report(name: str, home: Path, out: Path | None) -> None:
-    """Write a run's report and say where it is."""
-    from gradus.roadmap.report import write_report
+def print_report(names: Sequence[str], home: Path, out: Path | None, compare: bool) -> None:
+    """Write a run's report, or the page of two runs, and say where it is."""
+    from gradus.roadmap.report import write_comparison, write_report
 
-    typer.echo(write_report(run_folder(name, home), out))
+    expected = 2 if compare else 1
+    if len(names) != expected:
+        fix = "gradus report --compare FIRST SECOND" if compare else "one run, or --compare with two"
+        raise ConfigError(f"expected {'two runs' if compare else 'one run'}, found {len(names)}; give {fix}")
+    folders = [run_folder(name, home) for name in names]
+    typer.echo(write_comparison(folders[0], folders[1], out) if compare else write_report(folders[0], out))
 
 
 def run_folder(name: str, home: Path) -> Path:

@@ -26,6 +26,21 @@ class Found:
     excerpt: str
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A stretch of text that says the same again and again: a period of so many words, or letters, so many times."""
+
+    start: int
+    end: int
+    period: int
+    unit: str
+    repeats: int
+
+    def __str__(self) -> str:
+        unit = self.unit if self.period > 1 else self.unit.removesuffix("s")
+        return f"{self.period} {unit} {self.repeats} times over"
+
+
 # What opens a block of backticks holds no backtick behind them: ```so``` is code in a line.
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}(?=[^`\n]*(?:\n|\Z))|~{3,})[^\n]*(?:\n|\Z)", re.MULTILINE)
 _PARAGRAPH = re.compile(r"(?:[^\n]|\n(?![ \t]*(?:\n|\Z)))+")
@@ -163,15 +178,21 @@ def _repeated_lines(text: str) -> Iterator[tuple[int, int]]:
         end = at if shown else end
 
 
-def _loops(text: str) -> Iterator[tuple[int, int]]:
-    """Stretches where the same words come LOOP_REPEATS times in a row over LOOP_WORDS words or more.
+def find_loops(text: str) -> Iterator[Loop]:
+    """Stretches outside of code where the same words come LOOP_REPEATS times in a row over LOOP_WORDS words or more.
 
     Also one to eight letters _STUTTER_REPEATS times over, which stand in one word or in text without spaces.
     """
+    return _loops(without_code(text))
+
+
+def _loops(text: str) -> Iterator[Loop]:
     words = list(_WORD.finditer(text))
     for word in words:
         if word.end() - word.start() >= _STUTTER_REPEATS:
-            yield from (stutter.span() for stutter in _STUTTER.finditer(text, *word.span()))
+            for stutter in _STUTTER.finditer(text, *word.span()):
+                period = len(stutter[1])
+                yield Loop(*stutter.span(), period, "letters", len(stutter[0]) // period)
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(word.group(), len(numbers)) for word in words], dtype=np.int64)
     if len(ids) < LOOP_WORDS or not _has_frequent_triple(ids):
@@ -189,7 +210,8 @@ def _loops(text: str) -> Iterator[tuple[int, int]]:
                 continue
             if any(word.group()[0].isalpha() for word in words[first : first + period]):
                 covered[first:end] = True
-                yield words[first].start(), words[end - 1].end()
+                start, stop = words[first].start(), words[end - 1].end()
+                yield Loop(start, stop, period, "words", int(end - first) // period)
 
 
 def _has_frequent_triple(ids: NDArray[np.int64]) -> bool:
@@ -211,7 +233,7 @@ ARTIFACTS: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
     "hedge": _matches(_HEDGE),
     "refusal": _matches(_REFUSAL),
     "repeated_line": _repeated_lines,
-    "loop": _loops,
+    "loop": lambda text: ((loop.start, loop.end) for loop in _loops(text)),
 }
 """Kind of artifact: where it stands in a text whose code is blank, as (start, end)."""
 

@@ -15,9 +15,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gradus.conversation.artifacts import find_loops
 from gradus.conversation.messages import Message, ToolCall
 from gradus.core.settings import Settings
 from gradus.tokenizer.specials import THINK, THINK_END
+
+_SHOWN_LOOP = 60  # characters of a loop that a reason shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,19 +237,25 @@ class Stops(Settings):
         return None if turn.finish_reason == "stop" else f"ended by {turn.finish_reason}"
 
 
-class Judge(Settings):
-    """A rubric that another model decides. In the file format, but refused: no endpoint client exists yet."""
+class NoLoop(Settings):
+    """The answer does not say the same again and again; the reason tells the period and the repeats."""
 
-    kind: Literal["judge"]
-    rubric: str
-    threshold: float
-
-    @model_validator(mode="after")
-    def _refuse(self) -> Judge:
-        raise ValueError("judge checks need a judging endpoint, which this version cannot call yet")
+    kind: Literal["no_loop"]
 
     def failure(self, turn: AssistantTurn) -> str | None:
-        raise AssertionError("no judge check can be built")
+        loop = next(find_loops(turn.answer), None)
+        return None if loop is None else f"repeats {loop}: {turn.answer[loop.start : loop.end][:_SHOWN_LOOP]!r}"
+
+
+class Judge(Settings):
+    """Another model rates the answer by the rubric, from 1 to 10; it must reach the threshold.
+
+    The one check that the turn alone does not decide: it is left to eval/judging.py.
+    """
+
+    kind: Literal["judge"]
+    rubric: str = Field(min_length=1)
+    threshold: float = Field(ge=1.0, le=10.0)
 
 
 Check = Annotated[
@@ -262,9 +271,11 @@ Check = Annotated[
     | AnswerChars
     | Citation
     | Stops
-    | Judge,
+    | NoLoop,
     Field(discriminator="kind"),
 ]
+ProbeCheck = Annotated[Check | Judge, Field(discriminator="kind")]
+"""What a probe may ask for: also a judgement."""
 
 
 def run_checks(checks: Sequence[Check], turn: AssistantTurn) -> list[str]:

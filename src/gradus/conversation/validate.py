@@ -9,7 +9,7 @@ pairs, the engine and the probes all use this one judge.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from gradus.tokenizer.specials import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
+
+_DEEPEST_SCHEMA = 60  # the validator calls itself some ten times a level, and Python allows a thousand calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def call_faults(call: ToolCall, declared: dict[str, ToolSchema]) -> list[tuple[s
 
 def schema_faults(value: Any, schema: JsonObject) -> list[tuple[str, str]]:
     """Where a JSON value breaks a JSON schema, as (reason, detail); bad_schema where the schema is none."""
-    validator = _validator(json.dumps(schema, sort_keys=True))
+    validator = _validator_of(schema)
     if isinstance(validator, str):
         return [("bad_schema", validator)]
     from referencing.exceptions import Unresolvable
@@ -166,13 +168,34 @@ def schema_faults(value: Any, schema: JsonObject) -> list[tuple[str, str]]:
 
 def schema_fault(tool: ToolSchema) -> str | None:
     """What makes a tool's parameters no JSON schema, None where they are one."""
-    validator = _validator(json.dumps(tool.parameters, sort_keys=True))
+    validator = _validator_of(tool.parameters)
     return validator if isinstance(validator, str) else None
 
 
 def _place(error: Any) -> str:
     path = ".".join(map(str, error.absolute_path))
     return f"{path}: " if path else ""
+
+
+def _validator_of(schema: JsonObject) -> Validator | str:
+    """A validator of a JSON schema, or what is wrong with the schema."""
+    if _is_deeper(schema, _DEEPEST_SCHEMA):
+        return f"its parameters are nested deeper than {_DEEPEST_SCHEMA} levels"
+    return _validator(json.dumps(schema, sort_keys=True))
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether JSON has more levels of objects and lists; looks no deeper than that."""
+    inside = [value]
+    for _ in range(levels + 1):
+        inside = [part for node in inside for part in _parts(node)]
+    return bool(inside)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 @lru_cache(maxsize=256)

@@ -108,11 +108,12 @@ def begin_work(artifacts_dir: Path, kind: str, fingerprint: str) -> Path:
     return work
 
 
-def commit_artifact(work: Path, *, kind: str, fingerprint: str, **fields: Any) -> Artifact:
+def commit_artifact(work: Path, *, kind: str, fingerprint: str, final: Path | None = None, **fields: Any) -> Artifact:
     """Make a work folder an artifact: checksums, fsync, manifest last, rename, scratch removed.
 
-    fields: the other fields of Manifest (stage_version, name, settings, seed, parents, sources, software,
-    machine, started, seconds, results). Where the same fingerprint was committed meanwhile, that one stays.
+    final: what it is called, None by its kind and fingerprint, beside `work` in any case. fields: the other fields of
+    Manifest (stage_version, name, settings, seed, parents, sources, software, machine, started, seconds, results).
+    Where the same fingerprint was committed meanwhile, that one stays.
     """
     _sweep_halves(work)
     files: dict[str, FileEntry] = {}
@@ -128,7 +129,7 @@ def commit_artifact(work: Path, *, kind: str, fingerprint: str, **fields: Any) -
     except ValueError:
         raise ArtifactError(f"{work}: the results hold a number that is not finite") from None
     write_atomic(work / MANIFEST, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    final = work.with_name(folder_name(kind, fingerprint))
+    final = final or work.with_name(folder_name(kind, fingerprint))
     if final.exists():
         artifact = open_artifact(final, kind)
         shutil.rmtree(work)

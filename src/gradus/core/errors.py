@@ -7,8 +7,9 @@
     +-- TrainingError        training cannot start or go on
     +-- EndpointError        a remote model cannot be asked, or gave no usable answer
     |   +-- BudgetError      what may be spent on it is spent
-    +-- GenerationError      decoding cannot go on as it was asked to
+    +-- GenerationError      decoding cannot start, or go on as it was asked to
     +-- ToolError            a tool call cannot be answered (becomes result text for the model)
+    +-- ExportError          an exported model would not be the same model
     +-- GateFailedError      a measured result misses its gate
     +-- MissingPackageError  an optional package is not installed
 
@@ -54,11 +55,15 @@ class BudgetError(EndpointError):
 
 
 class GenerationError(GradusError):
-    """Decoding cannot go on under the constraint that a request asked for."""
+    """Decoding cannot start, or cannot go on as it was asked to."""
 
 
 class ToolError(GradusError):
     """A tool call that cannot be answered; its text is what the model is shown."""
+
+
+class ExportError(GradusError):
+    """An exported model that other programs cannot load, or that answers otherwise than ours; nothing is left of it."""
 
 
 class GateFailedError(GradusError):

@@ -14,3 +14,7 @@ ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
 WORK_SUFFIX = ".work"
 RAW = "raw"  # shards of datasets that are kept
+# Of a server, in a home
+KEYS_FILE = "keys.json"
+USAGE_FILE = ".usage.json"
+DEPLOYED = "deployed.json"

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 Z95 = 1.96  # standard errors to either side of a mean that hold 95 % of a normal distribution
 
 
-def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     """Wilson score interval of a proportion, (low, high) in [0, 1]; (0, 1) where n is 0.
 
     Source: Wilson 1927; Brown, Cai and DasGupta 2001, eq. 4.
@@ -83,6 +83,34 @@ def clustered_standard_error(values: Sequence[float], clusters: Sequence[Hashabl
     for value, cluster in zip(values, clusters, strict=True):
         residuals[cluster] = residuals.get(cluster, 0.0) + value - mean
     return math.sqrt(sum(residual**2 for residual in residuals.values())) / n
+
+
+def clustered_proportion(values: Sequence[float], clusters: Sequence[Hashable]) -> dict[str, float | int]:
+    """`{"value", "n", "clusters", "lower", "upper", "standard_error"}` of outcomes that are alike within a cluster.
+
+    lower, upper: the Wilson interval at the effective sample size p (1 - p) / se^2 of the clustered standard error;
+    where all outcomes are the same, at the number of clusters. Source: Korn and Graubard 1998, with Wilson's interval.
+    """
+    n, distinct = len(values), len(set(clusters))
+    value = sum(values) / n if n else 0.0
+    error = clustered_standard_error(values, clusters)
+    if 0 < value < 1:
+        size = min(float(n), value * (1 - value) / error**2) if error else float(n)
+    else:
+        size = float(distinct)
+    lower, upper = wilson(min(value * size, size), size)
+    return {
+        "value": value, "n": n, "clusters": distinct, "lower": lower, "upper": upper, "standard_error": error,
+    }  # fmt: skip
+
+
+def fault_rate(successes: int, n: int) -> dict[str, float | int]:
+    """`{"value", "n", "successes", "lower", "upper"}` of a fault: its upper bound where none was seen is 3 / n."""
+    lower, upper = wilson(successes, n)
+    return {
+        "value": successes / n if n else 0.0, "n": n, "successes": successes, "lower": lower,
+        "upper": upper if successes else rule_of_three(n),
+    }  # fmt: skip
 
 
 def rule_of_three(n: int) -> float:

@@ -20,7 +20,8 @@ _FRAME_AFTER = re.compile(r"\s*(?:\b(?:Answer|Output|A):)?\s*\Z")
 _QUESTION = re.compile(r"(?:\A|\n)\s*Question:\s*")
 _CHOICES = re.compile(r"\n(?:Choices:\s*\n)?(?=A\. )")
 _CHOICE = re.compile(r"^([A-Z])\. (.*)$", re.MULTILINE)
-_CALCULATION = re.compile(r"<<[^<>]*>>")
+CALCULATION = re.compile(r"<<[^<>]*>>")
+"""GSM8K's calculator annotations."""
 _LETTER = re.compile(r"\A[A-Z]\s*\)\s*")
 
 
@@ -73,7 +74,7 @@ def commonsense_qa(row: Row) -> QuestionAnswer:
 
 def gsm8k(row: Row) -> QuestionAnswer:
     """The worked answer without the calculator's annotations and the final mark."""
-    return row["question"], _CALCULATION.sub("", row["answer"]).replace("####", "")
+    return row["question"], CALCULATION.sub("", row["answer"]).replace("####", "")
 
 
 def math(row: Row) -> QuestionAnswer:

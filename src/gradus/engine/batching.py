@@ -1,14 +1,20 @@
 """Continuous batching: streams of tokens join and leave at every step, each with a slot of the cache.
 
 A stream knows its prompt, how it samples, and what happens when a token is sampled (turn.py); here is only
-the machinery: prompts packed end to end for the prefill, one decode step for all live streams, forced tokens
-fed in place of sampled ones, a finished stream's slot handed to the last one.
+the machinery: prompts packed end to end for the prefill (`join`) or read chunk by chunk beside the others' steps
+(`enter`), one decode step for all live streams, forced tokens fed in place of sampled ones, a finished stream's slot
+handed to the last one. A stream that waits for something keeps its slot and is passed over.
+
+An exact batch makes each stream's tokens a function of that stream alone, to the last bit: chunks end at fixed
+positions, whether they are worked out or found, and the products of a step have so many rows that the bits of one row
+do not go by the others (exactness.py).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +24,7 @@ from torch import Tensor
 
 from gradus.engine.cache import SlotCache
 from gradus.engine.logprobs import TokenLogprobs, token_logprobs
+from gradus.engine.prefix_cache import PrefixCache, block_key
 from gradus.engine.sampling import Sampling, SamplingBatch, penalise, sample, sampling_batch
 from gradus.model.batch import Documents
 from gradus.model.transformer import Transformer
@@ -25,19 +32,46 @@ from gradus.model.transformer import Transformer
 PREFILL_TOKENS = 8192
 """Prompt tokens that one prefill packs at most; a single longer prompt still goes in whole."""
 
+CHUNK_TOKENS = 64
+"""Tokens read between two steps of the others, where a stream enters."""
+
+_LEAST_READ = 32
+"""So many forced tokens are read in chunks; fewer are fed one by one, with the others' steps."""
+
 
 class TokenStream(Protocol):
     """What the batch needs of one request."""
 
-    prompt_ids: Sequence[int]
-    sampling: Sampling
-    forced: deque[int]
-    """Tokens that the model reads next whatever it would have sampled."""
-    finished: bool
-    """Set by `push`, or by who no longer wants the rest."""
-    num_sampled: int
-    num_logprobs: int | None
-    """How many likeliest tokens to tell with each sampled one's log-probability; None for neither."""
+    @property
+    def prompt_ids(self) -> Sequence[int]: ...
+
+    @property
+    def sampling(self) -> Sampling: ...
+
+    @property
+    def forced(self) -> deque[int]:
+        """Tokens that the model reads next whatever it would have sampled; the batch takes them from it."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Set by `push`, or by who no longer wants the rest."""
+        ...
+
+    @property
+    def num_sampled(self) -> int: ...
+
+    num_cached_tokens: int
+    """Of the prompt, those that were found read; told by the batch."""
+
+    def waits(self) -> bool:
+        """Whether it waits for something and is not to be fed meanwhile."""
+        ...
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many likeliest tokens to tell with each sampled one's log-probability; None for neither."""
+        ...
 
     def allowed(self) -> NDArray[np.bool_] | None:
         """(V,): the tokens that may be sampled next, at least one; None where all may. Not called while `forced`."""
@@ -52,14 +86,44 @@ class TokenStream(Protocol):
         ...
 
 
+@dataclass(eq=False)
+class _Row:
+    """A live stream in its slot.
+
+    length: positions stored so far, behind the common beginning; next: the token to feed at that position; seen: (V,)
+    bool, tokens of prompt and reply where they are penalised; unread: tokens to read before anything is sampled; keys:
+    the names of its whole chunks so far; last_chunk: the number of the
+    chunk of any row that was read for it last.
+    """
+
+    stream: TokenStream
+    length: int
+    next: int
+    seen: Tensor | None
+    unread: deque[int] = field(default_factory=deque)
+    keys: list[bytes] = field(default_factory=list)
+    last_chunk: int = 0
+
+
 class DecodeBatch:
     """Up to `num_slots` live streams on one model."""
 
     @torch.inference_mode()
-    def __init__(self, model: Transformer, num_slots: int, vocab_size: int, prefix_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        num_slots: int,
+        vocab_size: int,
+        prefix_ids: Sequence[int] = (),
+        *,
+        row_tile: int | None = None,
+        prefixes: PrefixCache | None = None,
+    ) -> None:
         """vocab_size: tokens that may be sampled, the first of the model's (which may be padded).
 
-        prefix_ids: with which every prompt that joins begins, and goes on; computed and stored once.
+        prefix_ids: with which every prompt that joins begins, and goes on; computed and stored once. row_tile: the
+        batch is exact, with products of so many rows or a multiple; None where it need not be. prefixes: where streams
+        that enter look for what was read before.
         """
         config = model.config
         self.model = model
@@ -82,21 +146,21 @@ class DecodeBatch:
             device=self.device,
             prefix=prefix,
             windows=config.windows,
+            exact=row_tile is not None,
         )
-        # Parallel lists, one entry a live slot.
-        self._streams: list[TokenStream] = []
-        self._lengths: list[int] = []  # positions stored so far, behind the common beginning
-        self._next: list[int] = []  # the token to feed at that position
-        self._seen: list[Tensor | None] = []  # (V,) bool: tokens of prompt and reply, where they are penalised
-        self._sampling: SamplingBatch | None = None  # of all live streams, until the batch changes
+        self._row_tile = row_tile
+        self._prefixes = prefixes if config.attends_to_all_alone and not prefix_ids else None
+        self._rows: list[_Row] = []  # by slot
+        self._num_chunks = 0
+        self._sampling: tuple[list[_Row], SamplingBatch] | None = None  # of the rows that last took a step together
 
     @property
     def num_live(self) -> int:
-        return len(self._streams)
+        return len(self._rows)
 
     @property
     def num_free(self) -> int:
-        return self.num_slots - len(self._streams)
+        return self.num_slots - len(self._rows)
 
     @torch.inference_mode()
     def join(self, streams: Sequence[TokenStream]) -> list[TokenStream]:
@@ -110,24 +174,41 @@ class DecodeBatch:
         return self._drop_finished()
 
     @torch.inference_mode()
+    def enter(self, streams: Sequence[TokenStream]) -> None:
+        """Take these streams in, at most `num_free`; the next steps read their prompts, a chunk each."""
+        assert len(streams) <= self.num_free
+        for stream in streams:
+            self.cache.clear_recent(len(self._rows))
+            unread = deque(stream.prompt_ids[len(self.prefix_ids) :])
+            self._rows.append(_Row(stream, 0, 0, self._prompt_tokens(stream), unread))
+
+    @torch.inference_mode()
     def step(self) -> list[TokenStream]:
-        """Feed one token to every live stream and take the next. Returns the streams that finished."""
-        cancelled = self._drop_finished()
-        if not self._streams:
-            return cancelled
-        tokens = torch.tensor(self._next, device=self.device)
-        positions = torch.tensor(self._lengths, device=self.device) + len(self.prefix_ids)
-        self.cache.begin_step(self._lengths)
-        hidden = self.model.decode(tokens, positions, self.cache)
-        self._lengths = [length + 1 for length in self._lengths]
-        if self._sampling is None:
-            rules = [stream.sampling for stream in self._streams]
-            self._sampling = sampling_batch(rules, self.vocab_size, self.device)
-        self._advance(0, hidden, self._sampling)
-        return cancelled + self._drop_finished()
+        """Read one chunk of what is unread, then feed one token to every other live stream and take the next.
+
+        Those that wait are passed over. Returns the streams that finished.
+        """
+        finished = self._drop_finished()
+        ready = {row for row in self._rows if not row.unread and not row.stream.waits()}
+        for row in ready:
+            self._unread_forced(row)
+        unread = [slot for slot, row in enumerate(self._rows) if row.unread]
+        fed = [
+            slot for slot, row in enumerate(self._rows) if row in ready and not row.unread and not row.stream.finished
+        ]
+        if unread:
+            self._read_chunk(min(unread, key=lambda slot: self._rows[slot].last_chunk))
+        if fed:
+            self._feed(fed)
+        return finished + self._drop_finished()
+
+    @property
+    def can_step(self) -> bool:
+        """Whether a step would do anything: not where all that live wait."""
+        return any(row.stream.finished or row.unread or not row.stream.waits() for row in self._rows)
 
     def _prefill(self, streams: Sequence[TokenStream]) -> None:
-        first = len(self._streams)
+        first = len(self._rows)
         behind = len(self.prefix_ids)
         prompts = [stream.prompt_ids[behind:] for stream in streams]
         lengths = [len(prompt) for prompt in prompts]
@@ -139,54 +220,119 @@ class DecodeBatch:
             hidden = self.model.decode(tokens, documents.positions + behind, filling)
         else:
             hidden, recording = self.model.prefill(tokens, documents)
-            slots = documents.index + first
             for layer, (keys, values) in enumerate(recording.keys_values):
-                self.cache.fill(layer, slots, documents.positions, keys, values)
+                self.cache.fill(layer, documents, first, keys, values)
             self.cache.fill_recent(first, recording.recent)
-        self._streams += streams
-        self._lengths += lengths
-        self._next += [0] * len(streams)
-        self._seen += [self._prompt_tokens(stream) for stream in streams]
-        self._sampling = None
+        rows = [_Row(s, n, 0, self._prompt_tokens(s)) for s, n in zip(streams, lengths, strict=True)]
+        self._rows += rows
         last = torch.tensor(documents.bounds[1:], device=self.device) - 1
-        rules = [stream.sampling for stream in streams]
-        columns = sampling_batch(rules, self.vocab_size, self.device)
-        self._advance(first, hidden[last], columns)
+        columns = sampling_batch([stream.sampling for stream in streams], self.vocab_size, self.device)
+        self._advance(rows, hidden[last], columns)
 
-    def _advance(self, first: int, hidden: Tensor, columns: SamplingBatch) -> None:
-        """Settle what each live stream from slot `first` on is fed next.
+    def _unread_forced(self, row: _Row) -> None:
+        """Have many forced tokens read in chunks."""
+        forced = row.stream.forced
+        if len(forced) < _LEAST_READ:
+            return
+        if row.length + 1 + len(forced) > self.cache.limit:
+            row.stream.run_out()
+            return
+        row.unread.extend((row.next, *forced))
+        if row.seen is not None:
+            row.seen[torch.tensor(list(forced), device=self.device)] = True
+        forced.clear()
 
-        hidden: (B, width) at their last token.
+    def _read_chunk(self, slot: int) -> None:
+        """Read what is unread in a slot up to the end of a chunk; behind the last one its stream samples."""
+        row = self._rows[slot]
+        self._find_chunks(slot)
+        start = row.length
+        count = min(CHUNK_TOKENS - start % CHUNK_TOKENS, len(row.unread))
+        chunk = [row.unread.popleft() for _ in range(count)]
+        tokens = torch.tensor(chunk, device=self.device)
+        positions = torch.arange(start, start + count, device=self.device) + len(self.prefix_ids)
+        hidden = self.model.decode(tokens, positions, self.cache.reading(slot, start, count))
+        row.length += count
+        self._num_chunks += 1
+        row.last_chunk = self._num_chunks
+        if self._prefixes is not None and count == CHUNK_TOKENS and len(row.keys) * CHUNK_TOKENS == start:
+            row.keys.append(block_key(row.keys[-1] if row.keys else b"", chunk))
+            self._prefixes.put(row.keys, self.cache.block(slot, start, row.length))
+        if not row.unread:
+            columns = sampling_batch([row.stream.sampling], self.vocab_size, self.device)
+            self._advance([row], hidden[-1:], columns)
+
+    def _find_chunks(self, slot: int) -> None:
+        """Take over what was read before, up to the prompt's last chunk, which is read for what it says next."""
+        row = self._rows[slot]
+        if self._prefixes is None:
+            return
+        found = row.length
+        while len(row.keys) * CHUNK_TOKENS == row.length and len(row.unread) > CHUNK_TOKENS:
+            chunk = [row.unread[place] for place in range(CHUNK_TOKENS)]
+            key = block_key(row.keys[-1] if row.keys else b"", chunk)
+            block = self._prefixes.get(key)
+            if block is None:
+                break
+            self.cache.put_block(slot, row.length, block)
+            row.keys.append(key)
+            row.length += CHUNK_TOKENS
+            for _ in chunk:
+                row.unread.popleft()
+        if row.length > found:
+            self._prefixes.used(row.keys)
+            row.stream.num_cached_tokens += row.length - found
+
+    def _feed(self, slots: Sequence[int]) -> None:
+        """Feed one token to the streams in these slots, in rising order, and take the next."""
+        rows = [self._rows[slot] for slot in slots]
+        lengths = [row.length for row in rows]
+        filling = [0] * (0 if self._row_tile is None else -len(rows) % self._row_tile)
+        tokens = torch.tensor([row.next for row in rows] + filling, device=self.device)
+        positions = torch.tensor(lengths + filling, device=self.device) + len(self.prefix_ids)
+        self.cache.begin_step(slots, lengths)
+        hidden = self.model.decode(tokens, positions, self.cache)
+        for row in rows:
+            row.length += 1
+        if self._sampling is None or self._sampling[0] != rows:
+            rules = [row.stream.sampling for row in rows]
+            self._sampling = rows, sampling_batch(rules, self.vocab_size, self.device)
+        self._advance(rows, hidden, self._sampling[1])
+
+    def _advance(self, rows: Sequence[_Row], hidden: Tensor, columns: SamplingBatch) -> None:
+        """Settle what each of these live streams is fed next.
+
+        hidden: (B, width) at their last token, and maybe more rows that are nobody's.
         """
-        streams = self._streams[first:]
+        streams = [row.stream for row in rows]
         sampled: Sequence[int | None] = [None] * len(streams)
         told: list[TokenLogprobs | None] = [None] * len(streams)
         if not all(stream.forced for stream in streams):
             draws = [stream.num_sampled for stream in streams]
-            logits = self.model.head(hidden)[:, : self.vocab_size]
+            logits = self.model.head(hidden)[: len(rows), : self.vocab_size]
             asked = [None if stream.forced else stream.num_logprobs for stream in streams]
             free = logits if all(number is None for number in asked) else logits.clone()
-            for row, (stream, seen) in enumerate(zip(streams, self._seen[first:], strict=True)):
-                if seen is not None:
-                    logits[row] = penalise(logits[row], seen, stream.sampling.repetition_penalty)
+            for place, row in enumerate(rows):
+                if row.seen is not None:
+                    logits[place] = penalise(logits[place], row.seen, row.stream.sampling.repetition_penalty)
             _forbid(logits, streams)
             sampled = sample(logits, columns, draws).tolist()
             told = token_logprobs(free, sampled, asked)
-        for slot, (stream, token) in enumerate(zip(streams, sampled, strict=True), start=first):
+        for row, token, logprobs in zip(rows, sampled, told, strict=True):
+            stream = row.stream
             if stream.forced:
                 token = stream.forced.popleft()
             else:
                 assert token is not None
-                stream.push(token, told[slot - first])
+                stream.push(token, logprobs)
                 if stream.finished:
                     continue
-            seen = self._seen[slot]
-            if seen is not None:
-                seen[token] = True
-            if self._lengths[slot] >= self.cache.limit:
+            if row.seen is not None:
+                row.seen[token] = True
+            if row.length >= self.cache.limit:
                 stream.run_out()
                 continue
-            self._next[slot] = token
+            row.next = token
 
     def _prompt_tokens(self, stream: TokenStream) -> Tensor | None:
         """(V,) bool: the tokens of its prompt, where repetition is penalised."""
@@ -198,19 +344,13 @@ class DecodeBatch:
 
     def _drop_finished(self) -> list[TokenStream]:
         """Free the slots of finished streams; the last live one moves into each hole."""
-        gone = [slot for slot, stream in enumerate(self._streams) if stream.finished]
-        finished = [self._streams[slot] for slot in gone]
+        gone = [slot for slot, row in enumerate(self._rows) if row.stream.finished]
+        finished = [self._rows[slot].stream for slot in gone]
         for slot in reversed(gone):
-            last = len(self._streams) - 1
-            if slot != last:
-                self.cache.move(last, slot, self._lengths[last])
-            self._streams[slot] = self._streams[-1]
-            self._lengths[slot] = self._lengths[-1]
-            self._next[slot] = self._next[-1]
-            self._seen[slot] = self._seen[-1]
-            del self._streams[-1], self._lengths[-1], self._next[-1], self._seen[-1]
-        if gone:
-            self._sampling = None
+            last = self._rows.pop()
+            if slot != len(self._rows):
+                self.cache.move(len(self._rows), slot, last.length)
+                self._rows[slot] = last
         return finished
 
 

@@ -1,26 +1,30 @@
 """Keys and values of the running requests: one slot each, the live slots always the first ones.
 
-A request that leaves hands its slot to the last live one, so that a decode step works on plain views of the
-first B slots: no gather, no paging. Positions are per row; what lies beyond a row's own length is masked.
-Slots are filled in order of length and all rows grow alike, so neighbours stay about equally long: attention
-runs over chunks of them, each cut at its own longest. Prompts that begin alike share that beginning, which is
-stored once for all slots. The length of a slot grows by doubling up to the model's context. What a model reads of
-the last few tokens besides keys and values (model/past.py) lies beside them, by key.
+A request that leaves hands its slot to the last live one, so that a decode step works on plain views of neighbouring
+slots: no gather, no paging. Positions are per row; what lies beyond a row's own length is masked. Slots are filled in
+order of length and all rows grow alike, so neighbours stay about equally long: attention runs over chunks of them, each
+cut at its own longest. Prompts that begin alike share that beginning, which is stored once for all slots. The length
+of a slot grows by doubling up to the model's context; in a layer with a window it is a ring that ends at the window.
+What a model reads of the last few tokens besides keys and values (model/past.py) lies beside them, by key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from gradus.model.attention import attention_cached
+from gradus.model.attention import attention_cached, attention_continued
 from gradus.model.batch import Documents
 from gradus.model.prefix import attention_after, attention_cached_after
 
 _FIRST_CAPACITY = 64
 _CHUNK_ROWS = 32
+_LENGTH_STEP = 64
+"""In an exact cache rows are attended to in whole multiples of this: the bits of a row then go by its own length."""
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -28,9 +32,8 @@ KeysValues = tuple[Tensor, Tensor]
 class SlotCache:
     """Storage for `num_slots` requests behind a common beginning, which may be empty.
 
-    keys, values: (layers, slots, kv heads, capacity, head dim), without the beginning; lengths and positions
-    of slots count from its end. A decode step is `begin_step`, then one `attend` per layer from inside the
-    model.
+    keys, values: by layer, (slots, kv heads, room of the layer, head dim), without the beginning; lengths and positions
+    of slots count from its end. A decode step is `begin_step`, then one `attend` per layer from inside the model.
     """
 
     def __init__(
@@ -45,142 +48,274 @@ class SlotCache:
         device: torch.device,
         prefix: Sequence[KeysValues] | None = None,
         windows: Sequence[int | None] | None = None,
+        exact: bool = False,
     ) -> None:
         """prefix: keys and values (P, kv heads, head dim) of the common beginning in each layer.
 
-        windows: how many tokens each layer sees, None for all; not together with a prefix.
+        windows: how many tokens each layer sees, None for all; not together with a prefix. exact: what a row attends to
+        is the same arithmetic whoever its neighbours are, in more and smaller pieces.
         """
         self._windows = list(windows or [None] * num_layers)
         assert not prefix or not any(self._windows), "windows do not reach into a common beginning"
+        self._exact = exact
         self._recent: dict[str, Tensor] = {}  # (slots, reach, d)
         # (kv heads, P, head dim)
         self._prefix = [(k.transpose(0, 1).contiguous(), v.transpose(0, 1).contiguous()) for k, v in prefix or ()]
         self.prefix_length = self._prefix[0][0].shape[1] if self._prefix else 0
         self.limit = context - self.prefix_length
         self.capacity = min(_FIRST_CAPACITY, self.limit)
-        shape = (num_layers, num_slots, num_kv_heads, self.capacity, head_dim)
+        self.num_slots = num_slots
+
         # Zeros, not empty: a masked position is multiplied by weight 0, and 0 x NaN would be NaN.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self._slots = torch.arange(num_slots, device=device)
-        self._positions = self._slots[:0]
-        # rows, longest, and the mask for each window, None where a row sees all that is stored
-        self._chunks: list[tuple[slice, int, dict[int | None, Tensor | None]]] = []
-        self._place: int | None = None  # of this step's tokens, where it is the same in all rows
+        def room(window: int | None) -> Tensor:
+            shape = (num_slots, num_kv_heads, self._room(window), head_dim)
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.keys = [room(window) for window in self._windows]
+        self.values = [room(window) for window in self._windows]
+        self._step = _Step(torch.empty(0, dtype=torch.int64, device=device), {}, [], 0)
 
     @property
     def num_bytes(self) -> int:
         """Bytes that keys and values of all slots hold now."""
-        return 2 * self.keys.numel() * self.keys.element_size()
+        return sum(stored.numel() * stored.element_size() for stored in (*self.keys, *self.values))
+
+    def _room(self, window: int | None) -> int:
+        """Positions that a slot holds in a layer with this window."""
+        return self.capacity if window is None else min(self.capacity, -(-window // _LENGTH_STEP) * _LENGTH_STEP)
 
     def reserve(self, length: int) -> None:
         """Make room for `length` positions in every slot; what is stored stays."""
         assert length <= self.limit, f"{length} positions do not fit, at most {self.limit} do"
         if length <= self.capacity:
             return
-        capacity = self.capacity
-        while capacity < length:
-            capacity = min(2 * capacity, self.limit)
-        self.keys = _grown(self.keys, capacity)
-        self.values = _grown(self.values, capacity)
-        self.capacity = capacity
+        while self.capacity < length:
+            self.capacity = min(2 * self.capacity, self.limit)
+        for layer, window in enumerate(self._windows):
+            self.keys[layer] = _grown(self.keys[layer], self._room(window))
+            self.values[layer] = _grown(self.values[layer], self._room(window))
 
     def move(self, source: int, target: int, length: int) -> None:
         """Give slot `target` the first `length` positions of slot `source`."""
-        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
-        self.values[:, target, :, :length] = self.values[:, source, :, :length]
-        for stored in self._recent.values():
-            stored[target] = stored[source]
+        for stored in (*self.keys, *self.values):
+            stored[target, :, :length] = stored[source, :, :length]
+        for recent in self._recent.values():
+            recent[target] = recent[source]
 
-    def fill(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store a prefill.
+    def fill(self, layer: int, documents: Documents, first_slot: int, keys: Tensor, values: Tensor) -> None:
+        """Store a prefill, document i in slot first_slot + i. keys, values: (N, kv heads, head dim)."""
+        slots, positions = documents.index + first_slot, documents.positions
+        room = self.keys[layer].shape[2]
+        if max(documents.lengths) > room:  # a ring holds the end of a long document
+            lengths = torch.tensor(documents.lengths, device=positions.device)[documents.index]
+            kept = (positions >= lengths - room).nonzero()[:, 0]
+            slots, positions, keys, values = slots[kept], positions[kept] % room, keys[kept], values[kept]
+        self._store(layer, slots, positions, keys, values)
 
-        slots, positions: (N,) int64, where each token goes; keys, values: (N, kv heads, head dim).
-        """
-        self.keys[layer][slots, :, positions] = keys.to(self.keys.dtype)
-        self.values[layer][slots, :, positions] = values.to(self.values.dtype)
+    def _store(self, layer: int, slots: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> None:
+        stored = self.keys[layer], self.values[layer]
+        for held, new in zip(stored, (keys, values), strict=True):
+            held[slots, :, places] = new.to(held.dtype)
 
     def fill_recent(self, first_slot: int, recent: Mapping[str, Tensor]) -> None:
         """Store the last tokens of a prefill's documents, (documents, reach, d) by key, from a slot on."""
         for key, values in recent.items():
             self._recent_of(key, values)[first_slot : first_slot + len(values)] = values
 
+    def clear_recent(self, slot: int) -> None:
+        """Nothing stands before what a slot reads next."""
+        for stored in self._recent.values():
+            stored[slot] = 0
+
     def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
-        """The last values under a key of the first B slots, (B, reach, d); then x (B, d) is stored behind them."""
-        stored = self._recent_of(key, x[:, None].expand(-1, reach, -1))[: len(x)]
-        before = stored.clone()
-        stored[:] = torch.cat([before[:, 1:], x[:, None]], dim=1)
-        return before
+        """The last values under a key of the step's slots, (N, reach, d); then x (N, d) is stored behind them."""
+        slots = self._step.slots
+        stored = self._recent_of(key, x[:, None].expand(-1, reach, -1))
+        before = stored[slots]
+        stored[slots] = torch.cat([before[:, 1:], x[: len(slots), None]], dim=1)
+        return _filled_up(before, len(x))
 
     def _recent_of(self, key: str, like: Tensor) -> Tensor:
         """What is stored under a key, zero at first; like: (rows, reach, d)."""
         if key not in self._recent:
-            self._recent[key] = like.new_zeros((len(self._slots), *like.shape[1:]))
+            self._recent[key] = like.new_zeros((self.num_slots, *like.shape[1:]))
         return self._recent[key]
 
-    def begin_step(self, lengths: Sequence[int]) -> None:
-        """Announce one new token for each of the first B slots, which hold so many positions."""
+    def begin_step(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
+        """Announce one new token for each of these slots, in rising order, which hold so many positions.
+
+        What the model then asks for may have more rows; those behind the slots' are nobody's.
+        """
         self.reserve(max(lengths) + 1)
-        self._positions = torch.tensor(lengths, device=self.keys.device)
-        self._place = lengths[0] if min(lengths) == max(lengths) else None
-        reach = torch.arange(max(lengths) + 1, device=self.keys.device)
-        masks: dict[int | None, Tensor | None] = {}  # (B, 1, 1, S) for each window
-        for window in set(self._windows):
-            if self._place is not None and not self._prefix and (window is None or window > self._place):
-                masks[window] = None
-                continue
-            distance = self._positions[:, None] - reach
-            seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        device = self.keys[0].device
+        positions = torch.tensor(lengths, device=device)
+        rooms = {window: self._room(window) for window in self._windows}
+        places = {window: positions if window is None else positions % room for window, room in rooms.items()}
+        masks = {}  # (B, 1, 1, S) for each window
+        for window, room in rooms.items():
+            # How long ago what lies at each place was stored; what was never stored seems older than the beginning.
+            reach = torch.arange(min(self._seen(max(lengths)), room), device=device)
+            age = positions[:, None] - reach
+            seen = age >= 0 if window is None else age % room <= positions.clamp(max=window - 1)[:, None]
             masks[window] = seen[:, None, None, :]
-        self._chunks = []
-        for start in range(0, len(lengths), _CHUNK_ROWS):
-            rows = slice(start, min(start + _CHUNK_ROWS, len(lengths)))
-            longest = max(lengths[rows]) + 1
-            cut = {window: None if mask is None else mask[rows, ..., :longest] for window, mask in masks.items()}
-            self._chunks.append((rows, longest, cut))
+        chunks = []
+        for rows in self._neighbours(slots, lengths):
+            longest = self._seen(max(lengths[rows]))
+            cut = {window: mask[rows, ..., :longest] for window, mask in masks.items()}
+            chunks.append(_Chunk(rows, slice(slots[rows.start], slots[rows.start] + rows.stop - rows.start), cut))
+        self._step = _Step(torch.tensor(slots, device=device), places, chunks, len(slots))
+
+    def _seen(self, length: int) -> int:
+        """Positions to look at for a row that holds so many and gets one more."""
+        if not self._exact:
+            return length + 1
+        return min(-(-(length + 1) // _LENGTH_STEP) * _LENGTH_STEP, self.capacity)
+
+    def _neighbours(self, slots: Sequence[int], lengths: Sequence[int]) -> list[slice]:
+        """Rows whose slots follow one another, in pieces; in an exact cache equally long up to a step."""
+        pieces = []
+        start = 0
+        for row in range(1, len(slots) + 1):
+            if (
+                row == len(slots)
+                or row - start == _CHUNK_ROWS
+                or slots[row] != slots[row - 1] + 1
+                or (self._exact and self._seen(lengths[row]) != self._seen(lengths[start]))
+            ):
+                pieces.append(slice(start, row))
+                start = row
+        return pieces
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Store this step's keys and values (B, Hk, D) and attend with queries (B, H, D). Returns (B, H D)."""
-        if self._place is None:
-            self.fill(layer, self._slots[: len(self._positions)], self._positions, keys, values)
-        else:  # a plain copy takes a third of the time
-            self.keys[layer, : len(keys), :, self._place] = keys
-            self.values[layer, : len(keys), :, self._place] = values
+        """Store the step's keys and values (N, Hk, D) and attend with queries (N, H, D). Returns (N, H D)."""
+        window, step = self._windows[layer], self._step
+        self._store(layer, step.slots, step.places[window], keys[: step.num_rows], values[: step.num_rows])
         outs = []
-        for rows, longest, masks in self._chunks:
-            mask = masks[self._windows[layer]]
-            stored = self.keys[layer, rows, :, :longest], self.values[layer, rows, :, :longest]
+        for chunk in step.chunks:
+            mask = chunk.masks[window]
+            places = slice(mask.shape[-1])
+            stored = self.keys[layer][chunk.slots, :, places], self.values[layer][chunk.slots, :, places]
             if self._prefix:
-                assert mask is not None
-                outs.append(attention_cached_after(queries[rows], *stored, mask, *self._prefix[layer]))
+                outs.append(attention_cached_after(queries[chunk.rows], *stored, mask, *self._prefix[layer]))
             else:
-                outs.append(attention_cached(queries[rows], *stored, mask))
-        return outs[0] if len(outs) == 1 else torch.cat(outs)
+                outs.append(attention_cached(queries[chunk.rows], *stored, mask, exact=self._exact))
+        out = outs[0] if len(outs) == 1 else torch.cat(outs)
+        return _filled_up(out, len(queries))
 
     def filling(self, documents: Documents, first_slot: int) -> PrefixedFill:
         """What the model's decode needs to prefill these documents behind the beginning, from a slot on."""
         return PrefixedFill(self, self._prefix, documents, first_slot)
+
+    def reading(self, slot: int, start: int, count: int) -> SlotReading:
+        """What the model's decode needs to read `count` tokens into a slot that holds `start` positions."""
+        self.reserve(start + count)
+        return SlotReading(self, self._prefix, slot, start, count)
+
+    def block(self, slot: int, start: int, stop: int) -> list[KeysValues]:
+        """A copy of keys and values (kv heads, positions, head dim) of a slot, by layer; without windows."""
+        assert not any(self._windows)
+        place = (slot, slice(None), slice(start, stop))
+        return [(k[place].clone(), v[place].clone()) for k, v in zip(self.keys, self.values, strict=True)]
+
+    def put_block(self, slot: int, start: int, block: Sequence[KeysValues]) -> None:
+        """Store such a copy in a slot from a position on."""
+        stop = start + block[0][0].shape[1]
+        self.reserve(stop)
+        for layer, (keys, values) in enumerate(block):
+            self.keys[layer][slot, :, start:stop] = keys
+            self.values[layer][slot, :, start:stop] = values
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows of a step that are attended to at once. masks: (rows, 1, 1, S) for each window."""
+
+    rows: slice
+    slots: slice
+    masks: dict[int | None, Tensor]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """slots: (B,) int64; places: (B,) int64 where each new token goes, for each window."""
+
+    slots: Tensor
+    places: dict[int | None, Tensor]
+    chunks: list[_Chunk]
+    num_rows: int
 
 
 class PrefixedFill:
     """A prefill behind the common beginning: document i goes to slot first_slot + i."""
 
     def __init__(self, cache: SlotCache, prefix: Sequence[KeysValues], documents: Documents, first_slot: int) -> None:
-        self._cache, self._prefix, self._documents = cache, prefix, documents
-        self._slots = documents.index + first_slot
+        self._cache, self._prefix, self._documents, self._first_slot = cache, prefix, documents, first_slot
 
     def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
         raise AssertionError("a model that looks back by place shares no beginnings")
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """queries: (N, H, D); keys, values: (N, Hk, D) of all documents' tokens. Returns (N, H D)."""
-        self._cache.fill(layer, self._slots, self._documents.positions, keys, values)
+        self._cache.fill(layer, self._documents, self._first_slot, keys, values)
         return attention_after(queries, keys, values, self._documents, *self._prefix[layer])
 
 
-def _grown(stored: Tensor, capacity: int) -> Tensor:
-    """The same contents with room for `capacity` positions."""
-    layers, slots, heads, length, width = stored.shape
-    grown = stored.new_zeros((layers, slots, heads, capacity, width))
-    grown[:, :, :, :length] = stored
-    return grown
+class SlotReading:
+    """`count` new tokens of one slot, behind the `start` that it holds."""
+
+    def __init__(self, cache: SlotCache, prefix: Sequence[KeysValues], slot: int, start: int, count: int) -> None:
+        self._cache, self._prefix = cache, prefix
+        self._slot, self._start, self._count = slot, start, count
+        self._masks: dict[int | None, Tensor] = {}
+
+    def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
+        stored = self._cache._recent_of(key, x[:1, None].expand(-1, reach, -1))
+        line = torch.cat([stored[self._slot], x])  # (reach + N, d)
+        stored[self._slot] = line[-reach:]
+        return line[:-1].unfold(0, reach, 1).transpose(1, 2)
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """queries: (N, H, D); keys, values: (N, Hk, D). Returns (N, H D)."""
+        window = self._cache._windows[layer]
+        stored = self._cache.keys[layer][self._slot], self._cache.values[layer][self._slot]  # (Hk, room, D)
+        new = [part.transpose(0, 1).to(stored[0].dtype) for part in (keys, values)]  # (Hk, N, D)
+        whole = self._whole(stored, new) if window is None else self._ring(stored, new, window)
+        if self._prefix:
+            whole = [torch.cat([first, part], dim=1) for first, part in zip(self._prefix[layer], whole, strict=True)]
+        if window not in self._masks:
+            self._masks[window] = self._mask(window, whole[0].shape[1], queries.device)
+        return attention_continued(queries, whole[0], whole[1], self._masks[window])
+
+    def _whole(self, stored: KeysValues, new: Sequence[Tensor]) -> list[Tensor]:
+        """Store the new tokens and give all that the slot holds, (Hk, S, D) each."""
+        stop = self._start + self._count
+        for part, added in zip(stored, new, strict=True):
+            part[:, self._start : stop] = added
+        return [part[:, :stop] for part in stored]
+
+    def _ring(self, stored: KeysValues, new: Sequence[Tensor], window: int) -> list[Tensor]:
+        """As `_whole`, of what the new tokens see: looked up before it is stored over."""
+        room, device = stored[0].shape[1], stored[0].device
+        before = torch.arange(max(0, self._start - window + 1), self._start, device=device) % room
+        seen = [torch.cat([part[:, before], added], dim=1) for part, added in zip(stored, new, strict=True)]
+        kept = min(self._count, room)
+        places = torch.arange(self._start + self._count - kept, self._start + self._count, device=device) % room
+        for part, added in zip(stored, new, strict=True):
+            part[:, places] = added[:, self._count - kept :]
+        return seen
+
+    def _mask(self, window: int | None, length: int, device: torch.device) -> Tensor:
+        """(N, S) bool: the new tokens are the last of S, all that lie before them within the window are seen."""
+        places = torch.arange(length, device=device)
+        age = places[length - self._count :, None] - places
+        return age >= 0 if window is None else (age >= 0) & (age < window)
+
+
+def _grown(stored: Tensor, room: int) -> Tensor:
+    """The same contents with room for so many positions."""
+    return stored if stored.shape[2] == room else F.pad(stored, (0, 0, 0, room - stored.shape[2]))
+
+
+def _filled_up(x: Tensor, rows: int) -> Tensor:
+    """x (B, ...) with zeros behind it, (rows, ...)."""
+    return x if len(x) == rows else torch.cat([x, x.new_zeros((rows - len(x), *x.shape[1:]))])

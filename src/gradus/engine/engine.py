@@ -53,7 +53,7 @@ class Engine:
         its own. PromptTooLongError where a conversation fills the context. Under a constraint: MissingPackageError
         without llguidance, ConfigError where a declared tool's schema cannot be enforced.
         """
-        turns = [self._turn(request) for request in requests]
+        turns = [self.open_turn(request, listen=False) for request in requests]
         index_of = {id(turn): index for index, turn in enumerate(turns)}
         replies: dict[int, Reply] = {}
         for turn in decode_streams(
@@ -67,7 +67,7 @@ class Engine:
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Answer one request as typed events, `Done` last. Text never cuts a character; close it to stop."""
-        turn = self._turn(request, listen=True)
+        turn = self.open_turn(request)
         batch = DecodeBatch(self.model, 1, self.tokenizer.vocab_size)
         batch.join([turn])
         yield from turn.take_events()
@@ -77,9 +77,14 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """What `generate` would raise for this request, before anything is generated."""
-        self._turn(request)
+        self.open_turn(request, listen=False)
 
-    def _turn(self, request: Request, listen: bool = False) -> Turn:
+    def open_turn(self, request: Request, *, listen: bool = True, on_results: Callable[[], None] | None = None) -> Turn:
+        """The turn that answers a request, for who decodes it. Raises as `generate` does.
+
+        listen: it keeps events. on_results: it does not block while calls are under way, and this is called when they
+        are over.
+        """
         if request.constrain is not None and self._constraints is None:
             self._constraints = Constraints(self.form)
         turn = Turn(
@@ -88,6 +93,7 @@ class Engine:
             self.toolbox,
             self.model.config.context,
             listen=listen,
+            on_results=on_results,
             constraints=self._constraints,
         )
         if request.constrain is not None and self._constraints is not None:

@@ -8,7 +8,7 @@ writing and reading; this file only decides what happens next.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,6 +29,7 @@ from gradus.engine.constraint import ConstrainedSegment, Constraints, Mask
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import GREEDY, Sampling
 from gradus.engine.stop_strings import StopStrings
+from gradus.tools.running import RunningCalls
 from gradus.tools.toolbox import ToolBox
 
 _RESULT_TOKENS = 48  # of a usual tool result with its headers
@@ -38,6 +39,15 @@ FinishReason = Literal["stop", "length", "calls", "cancelled"]
 
 class PromptTooLongError(DataError):
     """The conversation leaves no room to answer in the model's context; prompts are never trimmed."""
+
+
+def check_prompt_length(num_tokens: int, context: int) -> None:
+    """PromptTooLongError where a prompt of so many tokens leaves no position to answer at."""
+    if num_tokens >= context:
+        raise PromptTooLongError(
+            f"the prompt holds {num_tokens:,} tokens and the model's context is {context:,}; "
+            "shorten the conversation or start a new one"
+        )
 
 
 @dataclass(frozen=True)
@@ -125,11 +135,13 @@ class Turn:
         context: int,
         *,
         listen: bool = False,
+        on_results: Callable[[], None] | None = None,
         constraints: Constraints | None = None,
     ) -> None:
         """listen: keep events for `take_events`. constraints: needed where the request asks for one.
 
-        PromptTooLongError where the prompt fills the context.
+        on_results: called from some thread as soon as calls that were waited for have their results; where it is None,
+        `waits` blocks until they have. PromptTooLongError where the prompt fills the context.
         """
         conversation = request.conversation
         self.think = conversation.think if request.think is None else request.think
@@ -140,13 +152,10 @@ class Turn:
         self.forced: deque[int] = deque()
         self.finished = False
         self.num_sampled = 0
+        self.num_cached_tokens = 0
         prompt = form.render_prompt(replace(conversation, tools=tools, think=self.think), self.think)
         self.prompt_ids: Sequence[int] = prompt.tolist()
-        if len(self.prompt_ids) >= context:
-            raise PromptTooLongError(
-                f"the prompt holds {len(self.prompt_ids):,} tokens and the model's context is {context:,}; "
-                "shorten the conversation or start a new one"
-            )
+        check_prompt_length(len(self.prompt_ids), context)
         self._request, self._form, self._toolbox = request, form, toolbox
         self._opens = conversation.messages[-1].role == "user"
         self._stop_ids = frozenset(form.stop_ids)
@@ -156,8 +165,10 @@ class Turn:
         self._messages: list[Message] = []
         self._problems: list[str] = []
         self._num_calls = 0
+        self._running: RunningCalls | None = None
+        self._on_results = on_results
         self._first_call = 1 + sum(len(message.tool_calls) for message in conversation.messages)
-        self._finish_reason: FinishReason = "length"
+        self.finish_reason: FinishReason = "length"
         self._events: list[StreamEvent] = []
         self._listens = listen
         self.num_logprobs = request.logprobs
@@ -228,7 +239,7 @@ class Turn:
     def reply(self) -> Reply:
         """What came of it, once finished."""
         assert self.finished
-        turn = AssistantTurn(tuple(self._messages), self._finish_reason, tuple(self._problems))
+        turn = AssistantTurn(tuple(self._messages), self.finish_reason, tuple(self._problems))
         prompt, ids, sampled = tuple(self.prompt_ids), tuple(self._ids), tuple(self._sampled)
         return Reply(turn, self.num_sampled, len(prompt), prompt, ids, sampled, tuple(self._logprobs))
 
@@ -253,7 +264,28 @@ class Turn:
             self._finish("length")
             return
         self._num_calls = num_calls
-        results = [self._toolbox.run(call) for call in calls]
+        self._running = self._toolbox.start(calls, self._conversation_so_far(), self._on_results)
+        if self._running.done:
+            self._take_results()
+
+    def waits(self) -> bool:
+        """Whether calls are under way; where they are not any more, their results are read next."""
+        if self._running is None:
+            return False
+        if self._on_results is None:
+            self._running.wait()
+        if self._running.done:
+            self._take_results()
+        return self._running is not None
+
+    def _conversation_so_far(self) -> tuple[Message, ...]:
+        return (*self._request.conversation.messages, *self._messages)
+
+    def _take_results(self) -> None:
+        """Have the results of the calls read, and a new segment begin behind them."""
+        assert self._running is not None
+        results = self._running.results()
+        self._running = None
         self._messages += results
         result_ids = self._form.tool_result_ids(results).tolist()
         self.forced.extend(result_ids)
@@ -277,12 +309,15 @@ class Turn:
         return parsed.message.tool_calls
 
     def _finish(self, reason: FinishReason) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            self._running = None
         if self._segment:
             if self._parser is not None:
                 self._hear(self._parser.finish())
             self._read_segment()
         self._release()
-        self._finish_reason = reason
+        self.finish_reason = reason
         self.finished = True
         self._tell([Done(self.reply())])
 

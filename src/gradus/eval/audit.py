@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gradus.conversation.artifacts import ARTIFACTS, find_artifacts
+from gradus.conversation.artifacts import ARTIFACTS, find_artifacts, find_loops
 from gradus.conversation.checks import AssistantTurn, ThinkClosed
 from gradus.conversation.messages import Conversation
 from gradus.core.errors import DataError
 from gradus.core.fingerprint import digest
-from gradus.core.statistics import rule_of_three, wilson
+from gradus.core.statistics import fault_rate, wilson
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Request
@@ -52,9 +52,9 @@ class AuditResult:
         "clean", the share of answers without any artifact, has 0 or 1 by item for paired tests (higher is better).
         """
         n = len(self.samples)
-        found = {"any": _rate(sum(bool(sample.kinds) for sample in self.samples), n)}
+        found = {"any": fault_rate(sum(bool(sample.kinds) for sample in self.samples), n)}
         for kind in KINDS:
-            found[kind] = _rate(sum(kind in sample.kinds for sample in self.samples), n)
+            found[kind] = fault_rate(sum(kind in sample.kinds for sample in self.samples), n)
         clean = n - int(found["any"]["successes"])
         low, high = wilson(clean, n)
         items = {sample.id: int(not sample.kinds) for sample in self.samples}
@@ -68,24 +68,13 @@ class AuditResult:
         return {"model": self.model, "decoding": self.decoding, "rates": rates, "samples": samples}
 
 
-def _rate(successes: int, n: int) -> dict[str, float | int]:
-    low, high = wilson(successes, n)
-    return {
-        "value": successes / n,
-        "n": n,
-        "successes": successes,
-        "lower": low,
-        "upper": high if successes else rule_of_three(n),
-    }
-
-
 def turn_artifacts(turn: AssistantTurn) -> list[tuple[str, str]]:
     """(kind, excerpt) of everything that is wrong with an assistant's turn, in the order of KINDS by message."""
     found: list[tuple[str, str]] = []
     for message in turn.messages:
         if message.role == "assistant":
-            found += [(item.kind, item.excerpt) for item in find_artifacts(message.content)]
-            found += [(item.kind, item.excerpt) for item in find_artifacts(message.reasoning_content or "", ("loop",))]
+            found += _told(message.content)
+            found += _told(message.reasoning_content or "", ("loop",))
     unclosed = _THINK_CLOSED.failure(turn)
     if unclosed is not None:
         found.append((UNCLOSED_THINK, unclosed))
@@ -93,6 +82,15 @@ def turn_artifacts(turn: AssistantTurn) -> list[tuple[str, str]]:
     if turn.finish_reason != "stop":
         found.append((MISSING_STOP, f"ended by {turn.finish_reason}"))
     return found
+
+
+def _told(text: str, kinds: tuple[str, ...] = tuple(ARTIFACTS)) -> list[tuple[str, str]]:
+    """(kind, excerpt), of a loop with its period and repeats."""
+    loops = {loop.start: f"{loop}: " for loop in find_loops(text)} if "loop" in kinds else {}
+    return [
+        (item.kind, (loops.get(item.start, "") if item.kind == "loop" else "") + item.excerpt)
+        for item in find_artifacts(text, kinds)
+    ]
 
 
 def questions(conversations: Iterable[Conversation], at_most: int) -> list[Conversation]:

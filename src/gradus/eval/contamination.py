@@ -15,7 +15,9 @@ from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
 from gradus.eval.benchmarks import BUNDLE, CORE, BenchmarkSettings
 from gradus.eval.core_metric import CORE_TASKS
 from gradus.eval.generative import GENERATIVE
-from gradus.eval.generative_result import Result
+from gradus.eval.letters import LETTER_TASKS
+from gradus.eval.mt_bench import MT_BENCH
+from gradus.eval.results import Result
 from gradus.eval.tasks import TASKS
 
 _TOGETHER = 512  # documents
@@ -27,6 +29,10 @@ def set_of(task: str) -> str | None:
         return TASKS[task].set
     if task in GENERATIVE:
         return GENERATIVE[task].set
+    if task == MT_BENCH:
+        return MT_BENCH
+    if task in LETTER_TASKS:
+        return LETTER_TASKS[task].set
     if task.startswith(f"{CORE}."):
         return f"core_{CORE_TASKS[task.removeprefix(f'{CORE}.')].files[0]}"
     return None

@@ -17,7 +17,7 @@ from typing import Any
 from gradus.core.errors import DataError
 from gradus.core.statistics import Z95
 from gradus.eval.asked import Asked, Continuation
-from gradus.eval.generative_result import Result
+from gradus.eval.results import Result
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
 

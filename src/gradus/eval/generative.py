@@ -1,22 +1,27 @@
 """The table of benchmarks whose answers a model writes: what is asked, and when an answer is right. Without torch.
 
-A task asks each item as one message of a user, in the model's own chat format and without examples: the item's text
-and a sentence that says how the answer has to end. Only the answer is judged, never thinking.
+A task asks each item as one message of a user, in the model's own chat format: the item's text and a sentence that says
+how the answer has to end. Only the answer is judged, never thinking; of questions with tools, the calls.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.code_blocks import program_of
 from gradus.conversation.final_answers import boxed_answer, gsm8k_answer, last_value, same_value
+from gradus.conversation.messages import Message, ToolSchema
 from gradus.core.errors import DataError
 from gradus.data import benchmark_rows as rows
 from gradus.data.benchmark_rows import Row
-from gradus.data.benchmarks import benchmark_rows, read_row
+from gradus.data.benchmarks import BenchmarkRow, Read, benchmark_rows, read_row
+from gradus.eval import bfcl
+from gradus.eval.letters import with_examples
+from gradus.eval.spelling import count_items, is_spelled, spelling_items
 from gradus.eval.tasks import evenly_spread
 from gradus.tools.sandbox import Limits, require_sandbox, run_program
 
@@ -26,31 +31,49 @@ class Problem:
     """One item.
 
     prompt: the user's message; reference: the right final answer, or a program that is right. Of programs, before: what
-    stands before the answer's own; tests: run behind it.
+    stands before the answer's own; tests: run behind it. earlier: messages before the prompt. tools: declared and never
+    run, their calls are the answer. row: what the item is made of, where it is judged by more than its reference.
     """
 
     prompt: str
     reference: str
     before: str = ""
     tests: str = ""
+    earlier: tuple[Message, ...] = ()
+    tools: tuple[ToolSchema, ...] = ()
+    row: Row = field(default_factory=dict)
+
+    @property
+    def num_characters(self) -> int:
+        """About how much of it a model reads."""
+        tools = sum(len(str(tool.to_json())) for tool in self.tools)
+        return len(self.prompt) + sum(len(message.content) for message in self.earlier) + tools
 
 
-Judge = Callable[[Problem, str], str | None]
+Judge = Callable[[Problem, AssistantTurn], str | None]
 """What is wrong with an answer, None where it is right."""
 
 
 @dataclass(frozen=True)
 class GenerativeTask:
-    """A benchmark. set: of `BENCHMARKS`; file: its evaluation split among the set's files; judges: by measure.
+    """A benchmark. set: of `BENCHMARKS`, None for items that are made here; file: its evaluation split among the set's.
 
+    judges: by measure.
     runs_programs: answers are programs, judged in the sandbox (tools/sandbox.py); pass@k is worked out of "passes".
+    examples: a file of rows for worked examples, and worked, such a row's answer as it should be written.
+    declares_tools: its questions come with tools, and no others are declared. made: without a set, (id, question,
+    reference) of each item.
     """
 
-    set: str
+    set: str | None
     problem: Callable[[Row], Problem]
     judges: Mapping[str, Judge]
     file: str | None = None
     runs_programs: bool = False
+    examples: str | None = None
+    worked: Callable[[Row], str] | None = None
+    declares_tools: bool = False
+    made: Callable[[], list[tuple[str, str, str]]] | None = None
 
 
 PASSES = "passes"
@@ -70,6 +93,16 @@ def gsm8k(row: Row) -> Problem:
     if reference is None:
         raise ValueError('no "#### N" in the answer')
     return Problem(f"{row['question']}\n\n{_NUMBER}", reference)
+
+
+def gsm8k_worked(row: Row) -> str:
+    """The published solution without the calculator's annotations."""
+    return rows.CALCULATION.sub("", row["answer"])
+
+
+def aqua_worked(row: Row) -> str:
+    """The published rationale, and the letter behind it."""
+    return f"{row['rationale'].strip()}\n#### {row['correct']}"
 
 
 def svamp(row: Row) -> Problem:
@@ -107,6 +140,18 @@ def mbpp(row: Row) -> Problem:
     shown = "\n".join(row["test_list"])
     asked = f"{row['text']} Your code should pass these tests:\n\n{shown}\n\n{_PROGRAM}"
     return Problem(asked, row["code"], tests="\n".join([row["test_setup_code"], *row["test_list"]]))
+
+
+def bfcl_question(row: Row) -> Problem:
+    """A question with tools, behind the messages that precede it."""
+    asked = bfcl.question(row)
+    *earlier, last = asked.messages
+    return Problem(last.content, bfcl.right_calls(row), earlier=tuple(earlier), tools=asked.tools, row=row)
+
+
+def calls_fault(problem: Problem, turn: AssistantTurn) -> str | None:
+    """The calls must be the right ones."""
+    return bfcl.fault(problem.row, turn)
 
 
 def gsm8k_answer_fault(problem: Problem, answer: str) -> str | None:
@@ -150,13 +195,51 @@ def _other(found: str | None, problem: Problem) -> str:
     return f"{'no final answer' if found is None else found[:_SHOWN]}, expected {problem.reference}"
 
 
+def made_problem(row: Row) -> Problem:
+    """A question that is made here."""
+    return Problem(row["question"], row["reference"])
+
+
+def spelled_fault(problem: Problem, answer: str) -> str | None:
+    """The letters of the word must stand one by one in the answer."""
+    return None if is_spelled(answer, problem.reference) else f"does not spell {problem.reference}"
+
+
+def _by_answer(**faults: Callable[[Problem, str], str | None]) -> dict[str, Judge]:
+    """Judges by measure that read the answer alone."""
+
+    def judge(fault: Callable[[Problem, str], str | None]) -> Judge:
+        return lambda problem, turn: fault(problem, turn.answer)
+
+    return {name: judge(fault) for name, fault in faults.items()}
+
+
+def _bfcl(category: str) -> GenerativeTask:
+    return GenerativeTask(
+        bfcl.BFCL, bfcl_question, {"acc": calls_fault}, f"bfcl/BFCL_v4_{category}.json", declares_tools=True
+    )
+
+
+_GSM8K = GenerativeTask(
+    "gsm8k", gsm8k, _by_answer(acc=gsm8k_answer_fault, acc_last=last_number_fault),
+    examples="gsm8k/train.jsonl", worked=gsm8k_worked,
+)  # fmt: skip
+_HUMANEVAL = GenerativeTask("humaneval", human_eval, _by_answer(passes=program_fault), runs_programs=True)
+
 GENERATIVE: dict[str, GenerativeTask] = {
-    "aqua": GenerativeTask("aqua", aqua, {"acc": letter_fault}, "aqua/test.json"),
-    "gsm8k": GenerativeTask("gsm8k", gsm8k, {"acc": gsm8k_answer_fault, "acc_last": last_number_fault}),
-    "humaneval": GenerativeTask("humaneval", human_eval, {PASSES: program_fault}, runs_programs=True),
-    "math": GenerativeTask("core_math", math, {"acc": boxed_fault}),
-    "mbpp": GenerativeTask("mbpp", mbpp, {PASSES: program_fault}, runs_programs=True),
-    "svamp": GenerativeTask("svamp", svamp, {"acc": marked_number_fault, "acc_last": last_number_fault}),
+    "aqua": GenerativeTask(
+        "aqua", aqua, _by_answer(acc=letter_fault), "aqua/test.json", examples="aqua/dev.json", worked=aqua_worked
+    ),
+    "gsm8k": _GSM8K,
+    "humaneval": _HUMANEVAL,
+    "math": GenerativeTask("core_math", math, _by_answer(acc=boxed_fault)),
+    "mbpp": GenerativeTask("mbpp", mbpp, _by_answer(passes=program_fault), runs_programs=True),
+    "svamp": GenerativeTask("svamp", svamp, _by_answer(acc=marked_number_fault, acc_last=last_number_fault)),
+    "letter_counts": GenerativeTask(None, made_problem, _by_answer(acc=last_number_fault), made=count_items),
+    "spelling": GenerativeTask(None, made_problem, _by_answer(acc=spelled_fault), made=spelling_items),
+    "chatcore.gsm8k": _GSM8K,
+    "chatcore.humaneval": _HUMANEVAL,
+    **{f"{bfcl.BFCL}.{category}": _bfcl(category) for category in bfcl.CATEGORIES},
 }
 
 
@@ -166,11 +249,41 @@ def check_programs_run(names: Sequence[str]) -> None:
         require_sandbox()
 
 
-def problems_of(name: str, folder: Path | None, limit: int | None = None) -> list[tuple[str, Problem]]:
-    """(id, problem) of a task's items, at most `limit`. Errors: DataError for files that are missing or wrong."""
+def problems_of(
+    name: str, folder: Path | None, limit: int | None = None, *, shots: int = 0, multiturn: bool = True
+) -> list[tuple[str, Problem]]:
+    """(id, problem) of a task's items, at most `limit`, behind worked examples: the first `shots` of their file.
+
+    multiturn: as of `with_examples`. Errors: DataError for files that are missing or wrong.
+    """
     task = GENERATIVE[name]
-    found = list(benchmark_rows(task.set, folder, task.file))
+    found = _rows(task, folder, task.file)
     chosen = [found[number] for number in evenly_spread(len(found), limit)]
     if not chosen:
         raise DataError(f'task "{name}": its file holds no item; fetch it again')
-    return [(row.id, read_row(task.set, row, task.problem)) for row in chosen]
+    problems = [(row.id, _read(task, row, task.problem)) for row in chosen]
+    if not shots:
+        return problems
+    assert task.examples is not None
+    assert task.worked is not None
+    examples = [
+        (_read(task, row, task.problem).prompt, _read(task, row, task.worked))
+        for row in _rows(task, folder, task.examples)[:shots]
+    ]
+    behind = []
+    for key, problem in problems:
+        *earlier, last = with_examples(problem.prompt, examples, multiturn)
+        behind.append((key, replace(problem, prompt=last.content, earlier=(*problem.earlier, *earlier))))
+    return behind
+
+
+def _rows(task: GenerativeTask, folder: Path | None, file: str | None) -> list[BenchmarkRow]:
+    if task.set is not None:
+        return list(benchmark_rows(task.set, folder, file))
+    assert task.made is not None
+    made = [(key, {"question": asked, "reference": reference}) for key, asked, reference in task.made()]
+    return [BenchmarkRow(key, key, row) for key, row in made]
+
+
+def _read(task: GenerativeTask, row: BenchmarkRow, read: Callable[[Row], Read]) -> Read:
+    return read(row.row) if task.set is None else read_row(task.set, row, read)

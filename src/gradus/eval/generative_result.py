@@ -9,7 +9,7 @@ from typing import Any
 
 from gradus.core.statistics import proportion, standard_error, wilson
 from gradus.eval.generative import PASSES, Problem
-from gradus.eval.task_result import TaskResult, task_record
+from gradus.eval.task_result import task_record
 
 PASS_AT = (1, 10, 100)
 NO_ROOM = "context"
@@ -20,7 +20,8 @@ NO_ROOM = "context"
 class Answer:
     """One answer.
 
-    finish_reason: as the engine has it, or NO_ROOM. faults: by judge, None where right.
+    finish_reason: as the engine has it, or NO_ROOM. faults: by judge, None where right. calls: of tools, as {"name",
+    "arguments"}.
     """
 
     text: str
@@ -28,10 +29,13 @@ class Answer:
     finish_reason: str
     num_tokens: int
     faults: dict[str, str | None]
+    calls: Sequence[dict[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Verdicts as 0 or 1 by judge, and why not."""
         found: dict[str, Any] = {"answer": self.text, "thinking": self.thinking, "finish_reason": self.finish_reason}
+        if self.calls:
+            found["calls"] = list(self.calls)
         found |= {"tokens": self.num_tokens, "reasons": [fault for fault in self.faults.values() if fault is not None]}
         return found | {name: int(fault is None) for name, fault in self.faults.items()}
 
@@ -104,9 +108,6 @@ class GenerativeResult:
                 entry["contaminated"] = item.id in self.contaminated
             items.append(entry | {name: by_id[item.id] for name, by_id in values.items()})
         return task_record(self, items)
-
-
-Result = TaskResult | GenerativeResult
 
 
 def pass_at(k: int, n: int, right: int) -> float:

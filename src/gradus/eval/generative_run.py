@@ -18,8 +18,8 @@ from gradus.core.fingerprint import digest
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
-from gradus.eval.benchmarks import BenchmarkSettings
-from gradus.eval.generative import GENERATIVE, GenerativeTask, Problem, problems_of
+from gradus.eval.benchmarks import BenchmarkSettings, problems_asked
+from gradus.eval.generative import GENERATIVE, GenerativeTask, Problem
 from gradus.eval.generative_result import NO_ROOM, Answer, Answered, GenerativeResult
 from gradus.eval.journal import Journal, begin_together, of_all_processes
 from gradus.train.parallel import World
@@ -43,7 +43,7 @@ def run_generative(
     """One task; arguments and errors as of `run_tasks`. journals: the folder of this task's own."""
     began = time.monotonic()
     world = world or World()
-    problems = problems_of(name, settings.folder, settings.limit)
+    problems = problems_asked(name, settings)
     how = {"limit": settings.limit} | settings.decoding()
     questions = digest([[[key, asdict(problem)] for key, problem in problems], settings.decoding()])
     journal = Journal(journals, digest([identity, questions]), world.rank) if journals is not None else None
@@ -60,8 +60,9 @@ def run_generative(
             share = min(1.0, (len(done) + len(own) * world.size) / len(units))
             on_progress(round(share * len(problems)), len(problems))
 
-    asked = [_request(*units[number], settings) for number in todo]
-    _ask(engine, GENERATIVE[name], [units[number][1] for number in todo], asked, todo, keep)
+    task = GENERATIVE[name]
+    asked = [_request(task, *units[number], settings) for number in todo]
+    _ask(engine, task, [units[number][1] for number in todo], asked, todo, keep)
     everyones = of_all_processes({number: astuple(answer) for number, answer in own.items()}, world)
     answers = done | {number: Answer(*found) for number, found in everyones.items()}
     items = tuple(
@@ -71,10 +72,12 @@ def run_generative(
     return GenerativeResult(name, label, items, questions, round(time.monotonic() - began, 3), how)
 
 
-def _request(key: str, problem: Problem, sample: int, settings: BenchmarkSettings) -> Request:
+def _request(task: GenerativeTask, key: str, problem: Problem, sample: int, settings: BenchmarkSettings) -> Request:
     stream = int(digest([settings.seed, key, sample])[:16], 16)
     return Request(
-        Conversation((Message("user", problem.prompt),)),
+        Conversation((*problem.earlier, Message("user", problem.prompt)), problem.tools),
+        think=settings.think,
+        tools=settings.tools if settings.tools and not task.declares_tools else None,
         sampling=Sampling(temperature=settings.temperature, seed=stream),
         max_tokens=settings.max_tokens,
     )
@@ -92,7 +95,7 @@ def _ask(
 
     A question that does not fit into the context has no right answer.
     """
-    fitting = [place for place, request in enumerate(requests) if _fits(engine, request)]
+    fitting = [place for place, request in enumerate(requests) if fits(engine, request)]
     outside = sorted(set(range(len(requests))) - set(fitting))
     keep({numbers[p]: Answer("", "", NO_ROOM, 0, dict.fromkeys(task.judges, _DOES_NOT_FIT)) for p in outside})
     fresh: dict[int, Reply] = {}
@@ -112,7 +115,8 @@ def _ask(
         flush()
 
 
-def _fits(engine: Engine, request: Request) -> bool:
+def fits(engine: Engine, request: Request) -> bool:
+    """Whether a conversation leaves room to answer in the model's context."""
     try:
         engine.check(request)
     except PromptTooLongError:
@@ -122,5 +126,6 @@ def _fits(engine: Engine, request: Request) -> bool:
 
 def _judged(task: GenerativeTask, problem: Problem, reply: Reply) -> Answer:
     turn = reply.turn
-    faults = {name: judge(problem, turn.answer) for name, judge in task.judges.items()}
-    return Answer(turn.answer, turn.thinking, turn.finish_reason, reply.num_tokens, faults)
+    faults = {name: judge(problem, turn) for name, judge in task.judges.items()}
+    calls = tuple({"name": call.name, "arguments": call.arguments} for call in turn.calls)
+    return Answer(turn.answer, turn.thinking, turn.finish_reason, reply.num_tokens, faults, calls)

@@ -7,6 +7,7 @@ other questions is begun anew.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ class Journal:
         if not self._path.exists() or self._header(self._path) != self._identity:
             self._path.write_text(json.dumps({"identity": self._identity}) + "\n", encoding="utf-8")
             return
-        text = self._path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):
-            # A line torn by a kill must not swallow the next one.
-            self._path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+        written = self._path.read_bytes()
+        if not written.endswith(b"\n"):
+            # A line torn by a kill must not swallow the next one. Cut, not written anew: that could be torn again.
+            os.truncate(self._path, written.rfind(b"\n") + 1)
 
     def append(self, found: dict[int, Any]) -> None:
         """Add what one batch gave."""

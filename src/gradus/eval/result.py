@@ -1,7 +1,8 @@
 """What a probe suite measured: items, categories and total, as JSON and as measures that gates read.
 
 An item passes when more than half of its samples pass, so that every measure is a count of items and the
-Wilson interval holds: samples of one item are not independent trials.
+Wilson interval holds: samples of one item are not independent trials. Where probes were sampled more than once, the
+share of samples that pass stands beside it as "pass_rate", its interval clustered by probe.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradus.core.statistics import proportion
+from gradus.conversation.probes import LOOPS, PASS_RATE, TOTAL
+from gradus.core.statistics import clustered_proportion, fault_rate, proportion
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class SampleResult:
     """Each call as {"name", "arguments", "result"}."""
     finish_reason: str
     num_tokens: int
+    ratings: tuple[dict[str, Any], ...] = ()
+    """What a judge said, by check: {"rubric", "rating", "judgement"}."""
+    loop: str = ""
+    """The period and repeats of what the reply says again and again, in its thinking or its answer."""
 
     @property
     def passed(self) -> bool:
@@ -65,6 +71,10 @@ class ItemResult:
             "thinking": shown.thinking,
             "calls": list(shown.calls),
         }
+        if shown.ratings:
+            entry["ratings"] = list(shown.ratings)
+        if shown.loop:
+            entry["loop"] = shown.loop
         if len(self.samples) > 1:
             entry |= {"samples": len(self.samples), "samples_passed": self.num_passed}
         return entry
@@ -82,6 +92,8 @@ class SuiteResult:
     """Tokens that the model sampled for all of it."""
     decoding: dict[str, Any] = field(default_factory=dict)
     """The sampling settings, for the ledger."""
+    variant: str = ""
+    """What was taken from every probe, a key of VARIANTS."""
 
     def by_category(self) -> dict[str, tuple[ItemResult, ...]]:
         """Items of each category, categories in order of first appearance."""
@@ -90,28 +102,58 @@ class SuiteResult:
             found.setdefault(item.category, []).append(item)
         return {name: tuple(items) for name, items in found.items()}
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether some probe was asked more than once."""
+        return any(len(item.samples) > 1 for item in self.items)
+
     def to_json(self) -> dict[str, Any]:
-        """`{"suite", "model", "total", "categories", "items"}`."""
-        return {
-            "suite": self.suite,
-            "model": self.model,
-            "total": passed_measure(self.items),
-            "categories": {name: passed_measure(items) for name, items in self.by_category().items()},
-            "items": [item.to_json() for item in self.items],
+        """`{"suite", "model", "total", "categories", "items"}`, with what `measures` has besides."""
+        groups = self.by_category()
+        found: dict[str, Any] = {"suite": self.suite, "model": self.model}
+        if self.variant:
+            found["variant"] = self.variant
+        found |= {
+            TOTAL: passed_measure(self.items),
+            "categories": {name: passed_measure(items) for name, items in groups.items()},
         }
+        if self.is_sampled:
+            found[PASS_RATE] = {name: sampled_measure(items) for name, items in ({TOTAL: self.items} | groups).items()}
+        looping = self._looping()
+        return found | {LOOPS: fault_rate(sum(looping), len(looping)), "items": [i.to_json() for i in self.items]}
 
     def measures(self) -> dict[str, Any]:
-        """What a gate can name: "total" and each category, with 0 or 1 by item id for paired tests."""
-        groups = {"total": self.items} | self.by_category()
-        return {
+        """What a gate can name: "total" and each category, with 0 or 1 by item id for paired tests; "loops.replies".
+
+        Sampled more than once, also "pass_rate.total" and by category, with the share of samples by item id.
+        """
+        groups = {TOTAL: self.items} | self.by_category()
+        found: dict[str, Any] = {
             name: passed_measure(items) | {"items": {item.id: int(item.passed) for item in items}}
             for name, items in groups.items()
         }
+        if self.is_sampled:
+            found[PASS_RATE] = {
+                name: sampled_measure(items)
+                | {"items": {item.id: item.num_passed / len(item.samples) for item in items}}
+                for name, items in groups.items()
+            }
+        looping = self._looping()
+        return found | {LOOPS: {"replies": fault_rate(sum(looping), len(looping)) | {"lower_is_better": True}}}
+
+    def _looping(self) -> list[bool]:
+        return [bool(sample.loop) for item in self.items for sample in item.samples]
 
 
 def passed_measure(items: Sequence[ItemResult]) -> dict[str, float | int]:
     """The share of items that passed, as `core.statistics.proportion`."""
     return proportion(sum(item.passed for item in items), len(items))
+
+
+def sampled_measure(items: Sequence[ItemResult]) -> dict[str, float | int]:
+    """The share of samples that passed, as `core.statistics.clustered_proportion` with probes as clusters."""
+    outcomes = [(float(sample.passed), item.id) for item in items for sample in item.samples]
+    return clustered_proportion([passed for passed, _ in outcomes], [id for _, id in outcomes])
 
 
 def failure_counts(items: Iterable[ItemResult]) -> dict[str, int]:

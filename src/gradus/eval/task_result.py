@@ -14,7 +14,7 @@ from gradus.eval.perplexity import exp_nats, perplexity_measures
 from gradus.eval.tasks import Measure
 
 if TYPE_CHECKING:
-    from gradus.eval.generative_result import Result
+    from gradus.eval.results import Result
 
 
 def _first_of_the_highest(values: Sequence[float]) -> int:
@@ -112,6 +112,10 @@ class TaskResult:
             "lower_is_better": True,
             "items": items,
         }
+
+    def notes(self) -> list[str]:
+        """What a reader of the scores should know: nothing beside them."""
+        return []
 
     def to_json(self) -> dict[str, Any]:
         """`{"task", "model", "n", "measures", "items", ...}`."""

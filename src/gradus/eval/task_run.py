@@ -16,13 +16,16 @@ import torch
 from gradus.core.fingerprint import digest
 from gradus.engine.engine import Engine
 from gradus.eval.asked import Asked, Continuation, Likelihood
-from gradus.eval.benchmarks import CORE, BenchmarkSettings, asked_of, check_tasks
+from gradus.eval.benchmarks import CORE, GROUPS, BenchmarkSettings, asked_of, check_tasks, group_measures, tasks_meant
 from gradus.eval.core_metric import core_measures
 from gradus.eval.generative import GENERATIVE, check_programs_run
-from gradus.eval.generative_result import Result
 from gradus.eval.generative_run import run_generative
 from gradus.eval.journal import Journal, begin_together
+from gradus.eval.letters import LETTER_TASKS
 from gradus.eval.likelihood import TOKENS_PER_BATCH, likelihoods
+from gradus.eval.mt_bench import MT_BENCH
+from gradus.eval.mt_bench_run import run_mt_bench
+from gradus.eval.results import Result
 from gradus.eval.task_result import TaskResult
 from gradus.model.transformer import Transformer
 from gradus.train.parallel import World
@@ -118,22 +121,20 @@ def run_tasks(
     Errors: ConfigError for an unknown name, DataError for files that are missing or wrong, SandboxError where a task
     runs programs and this machine cannot.
     """
-    check_tasks(names)
-    check_programs_run(names)
+    check_tasks(names, settings)
+    check_programs_run(tasks_meant(names))
     world = world or World()
-    for name in dict.fromkeys(names):
-        if name in GENERATIVE:
+    for name in tasks_meant(names):
+        if name in GENERATIVE or name == MT_BENCH:
+            ask = run_mt_bench if name == MT_BENCH else partial(run_generative, name=name)
             show = None if on_progress is None else partial(on_progress, name)
             folder = None if journals is None else journals / name
-            yield (
-                name,
-                run_generative(
-                    engine, name, settings, label=label, identity=identity, journals=folder, world=world,
-                    on_progress=show,
-                ),
+            yield name, ask(
+                engine, settings=settings, label=label, identity=identity, journals=folder, world=world,
+                on_progress=show,
             )  # fmt: skip
             continue
-        for key, wanted, items in asked_of(name, engine.tokenizer, settings, engine.model.config.context):
+        for key, wanted, items in asked_of(name, engine.form, settings, engine.model.config.context):
             began = time.monotonic()
             questions = questions_digest(items)
             journal = None
@@ -142,17 +143,25 @@ def run_tasks(
             show = None if on_progress is None else partial(on_progress, key)
             answers = answers_of(engine.model, items, journal=journal, world=world, on_progress=show)
             seconds = round(time.monotonic() - began, 3)
-            how = {"limit": settings.limit, "bos": settings.bos or name == CORE}
+            how = {"limit": settings.limit}
+            how |= settings.asking() if name in LETTER_TASKS else {"bos": settings.bos or name == CORE}
             yield key, TaskResult(key, label, wanted, tuple(items), tuple(answers), questions, seconds, how)
 
 
 def gathered(results: Mapping[str, Result]) -> dict[str, Any]:
-    """Measures by task, CORE's tasks and scores under "core"."""
+    """Measures by task, those of a group's tasks and its figures under its name."""
     found: dict[str, Any] = {}
     core: dict[str, Result] = {}
     for name, result in results.items():
-        if name.startswith(f"{CORE}."):
-            core[name.removeprefix(f"{CORE}.")] = result
+        group, _, member = name.partition(".")
+        if group == CORE:
+            core[member] = result
+        elif member:
+            found.setdefault(group, {})[member] = result.measures()
         else:
             found[name] = result.measures()
+    for group in GROUPS.keys() & found.keys():
+        members = found[group].items()
+        accuracy = {m: measures["acc"] if "acc" in measures else measures["pass@1"] for m, measures in members}
+        found[group] = group_measures(group, accuracy) | found[group]
     return found | ({CORE: core_measures(core)} if core else {})

@@ -39,6 +39,8 @@ class Task:
     examples: int = 0
 
 
+MMLU_TEST, MMLU_EXAMPLES = "mmlu/data/test/*.csv", "mmlu/data/dev/*.csv"
+
 TASKS: dict[str, Task] = {
     "arc_challenge": Task("arc_challenge", task_items.arc, file="arc/arc_challenge_test.jsonl"),
     "arc_easy": Task("arc_easy", task_items.arc, file="arc/arc_easy_test.jsonl"),
@@ -46,13 +48,12 @@ TASKS: dict[str, Task] = {
     "commonsense_qa": Task("core_commonsense_qa", task_items.commonsense_qa, ("acc",)),
     "hellaswag": Task("hellaswag", task_items.hellaswag),
     "lambada_openai": Task("lambada", task_items.lambada, ("acc_greedy", "perplexity")),
-    "mmlu": Task("mmlu", task_items.mmlu, ("acc",), "mmlu/data/test/*.csv", by_subject=True),
-    "mmlu_5shot": Task("mmlu", task_items.mmlu, ("acc",), "mmlu/data/test/*.csv", by_subject=True, examples=5),
+    "mmlu": Task("mmlu", task_items.mmlu, ("acc",), MMLU_TEST, by_subject=True),
+    "mmlu_5shot": Task("mmlu", task_items.mmlu, ("acc",), MMLU_TEST, by_subject=True, examples=5),
     "openbookqa": Task("core_openbook_qa", task_items.openbookqa),
     "piqa": Task("piqa", task_items.piqa),
     "winogrande": Task("winogrande", task_items.winogrande, ("acc",)),
 }
-_EXAMPLES_FILE = "mmlu/data/dev/*.csv"
 
 
 def evenly_spread(count: int, limit: int | None) -> list[int]:
@@ -83,7 +84,7 @@ class _Introductions:
         self._task = task
         self._examples: dict[str, list[str]] = {}
         if task.examples:
-            for found in benchmark_rows(task.set, folder, _EXAMPLES_FILE):
+            for found in benchmark_rows(task.set, folder, MMLU_EXAMPLES):
                 item = read_row(task.set, found, task.item)
                 context, answer = item.pairs[item.gold]
                 self._examples.setdefault(task_items.mmlu_subject(found.id), []).append(context + answer)
@@ -126,4 +127,4 @@ def task_files(name: str, folder: Path | None) -> list[Path]:
     """The files that a task reads, for digests. Errors: DataError."""
     task = TASKS[name]
     found = row_files(task.set, folder, task.file)
-    return found + (row_files(task.set, folder, _EXAMPLES_FILE) if task.examples else [])
+    return found + (row_files(task.set, folder, MMLU_EXAMPLES) if task.examples else [])

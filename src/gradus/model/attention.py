@@ -68,18 +68,39 @@ def _band(length: int, window: int, device: torch.device) -> Tensor:
     return (distance >= 0) & (distance < window)
 
 
-def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, exact: bool = False) -> Tensor:
     """One new token per row against everything its row has stored.
 
     q: (B, H, D), already scaled; keys, values: (B, Hk, S, D), the new token's own included; mask: (B, 1, 1, S)
-    bool, True where a row may look, None where all may look everywhere. Returns (B, H D).
+    bool, True where a row may look; exact: a row's bits do not depend on B. Returns (B, H D).
     """
     batch, heads, width = q.shape
     kv_heads = keys.shape[1]
+    shared = heads // kv_heads
     # Query heads that share a key head become rows of one product: the stored keys are never repeated.
-    grouped = q.reshape(batch, kv_heads, heads // kv_heads, width)
+    grouped = q.reshape(batch, kv_heads, shared, width)
+    if exact:
+        # Products with 1, 3, 5, 6 or 7 rows differ by the thread that works them out (torch 2.13, MKL); powers of two
+        # from 2 on do not.
+        grouped = F.pad(grouped, (0, 0, 0, max(2, 1 << (shared - 1).bit_length()) - shared))
     out = F.scaled_dot_product_attention(grouped, keys.to(q.dtype), values.to(q.dtype), attn_mask=mask, scale=1.0)
-    return out.reshape(batch, heads * width)
+    return out[:, :, :shared].reshape(batch, heads * width)
+
+
+def attention_continued(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """New tokens of one row against what it has stored, their own keys included.
+
+    q: (N, H, D), already scaled; keys, values: (Hk, S, D); mask: (N, S) bool, True where a token looks. Returns
+    (N, H D).
+    """
+    tokens, heads, width = q.shape
+    kv_heads = keys.shape[0]
+    shared = heads // kv_heads
+    # (1, Hk, R N, D): as in `attention_cached`, the tokens of one head after those of another.
+    rows = q.view(tokens, kv_heads, shared, width).permute(1, 2, 0, 3).reshape(1, kv_heads, shared * tokens, width)
+    mask = mask.repeat(shared, 1)
+    out = F.scaled_dot_product_attention(rows, keys[None].to(q.dtype), values[None].to(q.dtype), mask, scale=1.0)
+    return out.view(kv_heads, shared, tokens, width).permute(2, 0, 1, 3).reshape(tokens, heads * width)
 
 
 @cache

@@ -2,7 +2,8 @@
 
 The `portable` family is the feature set of the Hub architecture Qwen3 (RMSNorm, RoPE in halves, grouped-query
 attention, RMSNorm on queries and keys, SwiGLU), so that a saved folder loads elsewhere without custom code.
-With experts it is that of Qwen3Moe (softmax) or Dots1 (sigmoid, shared expert); what neither computes is refused.
+With experts it is that of Qwen3Moe (softmax) or Dots1 (sigmoid, shared expert), with `activation = "relu2"` that of
+Apertus, with windows that of Mellum (see hub.py); what none of them computes is refused.
 The families `psann` and `speedrun` are named sets of other choices, `custom` is none: they are saved in our own
 format, and any choice can be set alone. The dial follows nanochat: width = 64 x depth; `derived_sizes` gives the rest.
 """
@@ -155,10 +156,28 @@ class ModelConfig(Settings):
 
     def _unportable_choices(self) -> list[str]:
         """Choices that no class of the Hub computes, in a family that promises one."""
-        if self.family != "portable":
+        found = self.classless_choices if self.family == "portable" else []
+        if not found:
             return []
+        return [
+            f'no class of the Hub computes {", ".join(found)}; family "portable" promises one, '
+            'family = "custom" does not'
+        ]
+
+    @property
+    def classless_choices(self) -> list[str]:
+        """What no class of the Hub computes, as the author would call it; empty where one does (see hub.py)."""
         fields = ModelConfig.model_fields
-        found = [key for key in _UNPORTABLE if getattr(self, key) != fields[key].default]
+        found = [key for key in _CLASSLESS if getattr(self, key) != fields[key].default]
+        if self.activation == "sine":
+            found.append('activation "sine"')
+        if self.activation == "relu2" and not self.qk_norm:
+            found.append('activation "relu2" without qk_norm')
+        if self.window_pattern is not None:
+            if self.activation == "relu2":
+                found.append('window_pattern with activation "relu2"')
+            if not self.qk_norm:
+                found.append("window_pattern without qk_norm")
         if self.num_experts is not None:
             if not self.qk_norm:
                 found.append("experts without qk_norm")
@@ -168,12 +187,9 @@ class ModelConfig(Settings):
                 found.append('shared_experts with router "softmax" (router "sigmoid" is)')
             if self.router == "sigmoid" and not self.shared_experts:
                 found.append('router "sigmoid" without a shared expert (shared_experts = 1 is)')
-        if not found:
-            return []
-        return [
-            f'no class of the Hub computes {", ".join(found)}; family "portable" promises one, '
-            'family = "custom" does not'
-        ]
+            if self.router == "sigmoid" and self.window_pattern is not None:
+                found.append('window_pattern with router "sigmoid" (router "softmax" is)')
+        return found
 
     @property
     def is_gated(self) -> bool:
@@ -257,9 +273,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "window_pattern": "SSSL",
     },
 }
-_UNPORTABLE = (
-    "qk_norm_weights", "activation", "branch_scale", "wave_kernel", "spectral_length", "residual_scalars",
-    "value_embeddings", "smear", "backout", "softcap", "window_pattern",
+# Choices that no class of the Hub computes at any value but their default.
+_CLASSLESS = (
+    "qk_norm_weights", "branch_scale", "wave_kernel", "spectral_length", "residual_scalars", "value_embeddings",
+    "smear", "backout", "softcap",
 )  # fmt: skip
 # Settings of ModelConfig that mean nothing without experts.
 EXPERT_KEYS = (

@@ -100,9 +100,14 @@ def adapter_parameters(config: ModelConfig, lora: LoraSettings) -> int:
 
 def check_adapters(config: ModelConfig, settings: LoraSettings) -> None:
     """ConfigError where this model cannot have these adapters."""
-    if config.family != "portable" or config.num_experts is not None:
-        kind = "experts" if config.num_experts is not None else f'family "{config.family}"'
-        raise ConfigError(f'lora is for models of family "portable" without experts, found {kind}; leave lora out')
+    found = [] if config.family == "portable" else [f'family "{config.family}"']
+    found += ["experts"] if config.num_experts is not None else []
+    found += [] if config.is_gated else [f'activation "{config.activation}"']
+    if found:
+        raise ConfigError(
+            f'lora is for models of family "portable" with SwiGLU and without experts, found {", ".join(found)}; '
+            "leave lora out"
+        )
     smallest = min(min(projection_sizes(config)[target]) for target in settings.targets)
     if settings.rank > smallest:
         raise ConfigError(f"lora: rank {settings.rank} is more than the {smallest} channels of the smallest projection")

@@ -57,13 +57,13 @@ def freeze(model: Transformer, int8: bool = False) -> None:
     if int8:
         _check_int8(model)
     ready = int8_product if int8 else _ready_product(model)
-    is_packed = ready in (int8_product, bf16_product)
-    if is_packed:
+    model.is_packed = ready in (int8_product, bf16_product)
+    if model.is_packed:
         model.compute_dtype = torch.float32
     for block in model.blocks:
-        block.frozen = _frozen_block(block, ready, is_packed)
+        block.frozen = _frozen_block(block, ready, model.is_packed)
     model.frozen_head = ready(model.head_weight)
-    if is_packed and model.unembedding is not None:
+    if model.is_packed and model.unembedding is not None:
         model.unembedding = nn.Parameter(model.unembedding.new_empty(0))
 
 

@@ -47,6 +47,7 @@ class Transformer(nn.Module):
         self.compute_dtype = torch.float32
         self.lora: LoraSettings | None = None  # see lora.add_adapters
         self.frozen_head: Product | None = None
+        self.is_packed = False  # see frozen.freeze
         self.offloaded_from: torch.device | None = None
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.blocks: list[Block] = nn.ModuleList(  # type: ignore[assignment]

@@ -18,7 +18,7 @@ from torch import Tensor
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.core.settings import load_settings
 from gradus.model.config import LoraSettings, ModelConfig
-from gradus.model.hub import config_from_hub, hub_config, hub_names
+from gradus.model.hub import config_from_hub, hub_config, hub_constants, hub_names
 from gradus.model.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
@@ -61,6 +61,11 @@ def stored_names(config: ModelConfig, name: str) -> list[str]:
     return hub_names(config, name) if config.family == "portable" else [name]
 
 
+def _constants(config: ModelConfig) -> dict[str, tuple[float, tuple[int, ...]]]:
+    """What the Hub's class stores besides parameters (see hub_constants)."""
+    return hub_constants(config) if config.family == "portable" else {}
+
+
 def _splits(model: Transformer) -> dict[str, list[int]]:
     """Rows of each part of a parameter that is stored in parts."""
     return model.row_splits() if model.config.family == "portable" else {}
@@ -93,8 +98,14 @@ def from_stored(
             else:
                 copy_rows(parameter, found, begin)
             begin += count
+    constants = _constants(model.config)
+    for stored_name, (value, _) in constants.items():
+        there = tensors[stored_name][...].float().item() if stored_name in tensors else value
+        # A folder that another program saved in 16 bits has them rounded.
+        if abs(there - value) > 0.003 * abs(value):
+            problems.append(f"{stored_name} is {there:g}, expected {value:g}, with which xIELU is relu(x)^2")
     # Some exporters store a tied head a second time.
-    extra = set(tensors) - used - ({"lm_head.weight"} if model.config.tie_embeddings else set())
+    extra = set(tensors) - used - constants.keys() - ({"lm_head.weight"} if model.config.tie_embeddings else set())
     problems += [f"{name} belongs to no part of the model" for name in sorted(extra)]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
@@ -113,8 +124,11 @@ def save_model(
     pad_token_id for config.json.
     """
     tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in to_stored(model).items()}
+    stored_dtype = next(iter(tensors.values())).dtype
+    # In fp32 whatever the weights are in: the softplus of a rounded alpha_p is not 1.
+    tensors |= {name: torch.full(shape, value) for name, (value, shape) in _constants(model.config).items()}
     save_tensors(folder / WEIGHTS_FILE, tensors)
-    text = config_text(model.config, next(iter(tensors.values())).dtype, token_ids)
+    text = config_text(model.config, stored_dtype, token_ids)
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 

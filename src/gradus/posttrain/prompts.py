@@ -92,7 +92,9 @@ def prompt_from_probe(probe: Probe, tools: Sequence[ToolSchema] = ()) -> PairPro
     """A probe as a prompt, with its checks. tools: schemas of the tools that the probe names."""
     if probe.later_turns:
         raise DataError(f'probe "{probe.id}": turns cannot be a prompt for pairs; write them as messages')
-    return PairPrompt(probe.first_prompt(tuple(tools)), probe.checks)
+    if probe.judgements:
+        raise DataError(f'probe "{probe.id}": a check that a judge decides cannot decide between pairs; leave it out')
+    return PairPrompt(probe.first_prompt(tuple(tools)), probe.own_checks)
 
 
 def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:

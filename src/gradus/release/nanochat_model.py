@@ -145,6 +145,8 @@ def _ours(state: Mapping[str, Tensor], config: ModelConfig, where: str) -> dict[
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise ArtifactError(f"{where}: saved by another version of nanochat than is read here: {shown}")
+    if flat := [name for name in known if state[name].ndim == 0]:
+        raise ArtifactError(f"{where}: {flat[0]} is a single number; the file is damaged")
     tables = {name: state[name][: config.vocab_size] for name in known if name in _HEAD or "value_embeds" in name}
     ones, heads = torch.ones(config.width), torch.full((config.head_dim,), _HEAD_SCALE)
     found = {

@@ -1,8 +1,9 @@
-"""Where a home is pushed to, as a roadmap says it: the `[push]` table, and the form of a place's address."""
+"""What a roadmap says of leaving this machine: the `[push]` table, a place's address, and how a model is exported."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -12,6 +13,10 @@ from gradus.core.settings import Settings
 
 _HUB = re.compile(r"hub:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]*)://(?P<rest>[^\s?#]+)")
+_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
+# What the gguf package writes. K-quants and i-quants it only reads.
+GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FORMS = '"hub:owner/name", "file:///folder", "s3://bucket/folder" or another address that fsspec knows'
 
 
@@ -61,3 +66,52 @@ def checked_address(text: str) -> str:
     if found["protocol"] == "file" and not found["rest"].startswith("/"):
         raise ConfigError(f'"{text}" needs three slashes and a whole path, such as file:///backup/runs')
     return text.rstrip("/")
+
+
+class ExportSettings(Settings):
+    """How a model is written for other programs.
+
+    formats: "transformers", a folder of safetensors, config and tokenizer, which vLLM takes too; "gguf", files for
+    llama.cpp; "ollama", a Modelfile beside the first of them. dtype: of the folder's weights; fp32 is the model as it
+    was trained. gguf_types: one file for each. licence: of the weights, by its SPDX name, for the card; languages: by
+    their codes, such as "en"; title: of the card. system: the system message that Ollama begins with.
+    prompts: how many beginnings are answered greedily by both sides; check_tokens: at most so many tokens of text are
+    read by both, of the training row and an eighth more.
+    """
+
+    formats: tuple[Literal["transformers", "gguf", "ollama"], ...] = Field(default=("transformers",), min_length=1)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    gguf_types: tuple[GgufType, ...] = Field(default=("f16",), min_length=1)
+    licence: str | None = None
+    languages: tuple[str, ...] = ()
+    title: str | None = Field(default=None, min_length=1, max_length=96)
+    system: str | None = None
+    prompts: int = Field(default=50, ge=1)
+    check_tokens: int = Field(default=32_768, ge=64)
+
+    @field_validator("formats", "gguf_types", "languages")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"named twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+        return names
+
+    @field_validator("licence")
+    @classmethod
+    def _licence_is_a_name(cls, licence: str | None) -> str | None:
+        if licence is not None and _LICENCE.fullmatch(licence) is None:
+            raise ValueError(f'expected the SPDX name of a licence, such as "apache-2.0", found "{licence}"')
+        return licence
+
+    @field_validator("languages")
+    @classmethod
+    def _languages_are_codes(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [code for code in languages if _LANGUAGE.fullmatch(code) is None]
+        if wrong:
+            raise ValueError(f'expected codes of languages, such as "en", found "{wrong[0]}"')
+        return languages
+
+    @property
+    def wants_gguf(self) -> bool:
+        """Whether any file for llama.cpp is written; Ollama reads one."""
+        return "gguf" in self.formats or "ollama" in self.formats

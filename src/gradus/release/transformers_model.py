@@ -1,4 +1,4 @@
-"""A model folder of transformers (Qwen3ForCausalLM, LlamaForCausalLM) as a model of ours.
+"""A model folder of transformers, of the classes in model/hub.py, as a model of ours.
 
 Weights come from model.safetensors, or from several files with their index; files that need unpickling are refused.
 The vocabulary may have to grow by the control tokens of conversations: a new row of embedding and head is the mean of

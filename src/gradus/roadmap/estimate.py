@@ -64,7 +64,7 @@ def training_estimate(
     """
     if lora is not None:
         check_adapters(config, lora)
-    tokens = steps * settings.batch_tokens
+    tokens = steps * settings.step_tokens(row_length)
     each = flops_per_token(config, mean_context, head_fraction)
     # Of the three products with a weight, that of its own gradient falls away where it is frozen.
     each *= 1.0 if lora is None else 2 / 3
@@ -73,9 +73,10 @@ def training_estimate(
     seconds = (flops + evaluated_tokens * each / 3) / rate
     on_cpu = device.name == CPU
     if not on_cpu:
-        micro_batches = max(1.0, settings.batch_tokens / device.processes / (settings.micro_rows * row_length))
+        rows = settings.rows_of_step(row_length)
+        micro_batches = max(1.0, rows / device.processes / settings.micro_rows)
         seconds = max(seconds, steps * micro_batches * config.depth * GPU_LAYER_SECONDS)
-    micro_tokens = min(settings.micro_rows * row_length, settings.batch_tokens // device.processes)
+    micro_tokens = min(settings.micro_rows * row_length, settings.step_tokens(row_length) // device.processes)
     memory = _memory_of_one(config, settings, micro_tokens, mean_context, device)
     if lora is not None:
         state = STATE_BYTES[settings.optimizer.rest]

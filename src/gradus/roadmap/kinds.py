@@ -24,6 +24,7 @@ KINDS = {
     "dpo": "gradus.roadmap.stages.dpo",
     "grpo": "gradus.roadmap.stages.grpo",
     "eval": "gradus.roadmap.stages.eval",
+    "export": "gradus.roadmap.stages.export",
 }
 
 

@@ -34,7 +34,7 @@ def memory_advice(stage: Stage, inputs: Inputs, processes: int) -> str:
     if not hasattr(settings, "micro_rows"):
         return "out of memory; try smaller settings for this stage"
     length = _row_length(settings, inputs)
-    rows = max(1, settings.batch_tokens // length)
+    rows = settings.rows_of_step(length)
     total = f"{format_count(rows * length)} tokens"
     return _proposal("micro_rows", settings.micro_rows, rows, processes, f"rows of {length:,}, {total}")
 

@@ -36,6 +36,15 @@ def resolve_model(reference: str, home: Path) -> ModelReference:
     return _reference(base, checkpoint, label)
 
 
+def models_of_roadmap(name: str, home: Path) -> list[str]:
+    """ROADMAP/STAGE of every finished stage that holds a model, in order. Errors: ArtifactError where there is none."""
+    run, _ = _run_folder(name, home, "no roadmap")
+    found = [f"{run.name}/{stage}" for stage in _stage_names(run) if _has_model(run, stage)]
+    if not found:
+        raise ArtifactError(f'roadmap "{run.name}" has no finished stage with a model yet; run it: gradus run FILE')
+    return found
+
+
 def input_model(stage: Stage, inputs: Inputs, key: str = "from") -> ModelReference:
     """The model that a stage takes: the finished one of its input, or the checkpoint of it that it names."""
     reference = stage.references[key][0]

@@ -21,12 +21,13 @@ from typing import Any
 from gradus.core.files import write_atomic
 from gradus.core.home import REPORT
 from gradus.roadmap.report_data import report_data
+from gradus.roadmap.report_versus import versus_data
 
 ASSETS = "report_assets"
 # In the order they run; each part of ours sees what the ones before it define.
 SCRIPTS = (
-    "dom.js", "format.js", "head.js", "abilities.js", "questions.js", "charts.js", "samples.js",
-    "lineage.js", "composition.js", "record.js", "main.js",
+    "dom.js", "format.js", "head.js", "abilities.js", "stages.js", "questions.js", "charts.js", "samples.js",
+    "lineage.js", "composition.js", "record.js", "versus.js", "main.js",
 )  # fmt: skip
 _SPACED = re.compile(r"\s*([{};])\s*")  # punctuation of a style sheet that needs no space around it
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
@@ -47,8 +48,20 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
     return path
 
 
+def write_comparison(first: Path, second: Path, out: Path | None = None) -> Path:
+    """Write the page that sets the run folder `second` against `first`, and return its path.
+
+    out: where to; None is against-FIRST.html in the folder of the second. Errors: those of `versus_data`.
+    """
+    path = out if out is not None else second / f"against-{first.name}.html"
+    page = report_page(versus_data(first, second))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page)
+    return path
+
+
 def report_page(data: Mapping[str, Any]) -> str:
-    """The page for what `report_data` gathered."""
+    """The page for what `report_data` or `versus_data` gathered."""
     ours = "\n".join(_squeezed(_asset(name)) for name in SCRIPTS)
     scripts = {"uplot": _asset("uplot.min.js"), "script": f'"use strict";(() => {{\n{ours}\n}})();'}
     style = _asset("uplot.min.css") + "\n" + _SPACED.sub(r"\1", _squeezed(_asset("report.css")))

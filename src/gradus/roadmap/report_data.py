@@ -23,6 +23,7 @@ from gradus.roadmap.report_measures import (
     text_samples,
     training_curves,
 )
+from gradus.roadmap.report_stage_measures import across_stages
 from gradus.roadmap.report_stages import StageView, run_record, stage_view
 
 LEDGER_TAIL = 60
@@ -51,6 +52,7 @@ def report_data(run_folder: Path) -> dict[str, Any]:
         "stages": [_stage_json(view, money_per_second) for view in stages],
         "abilities": abilities,
         "pairings": pairings(stages),
+        "across": across_stages(stages),
         "training": training_curves(stages),
         "samples": text_samples(stages),
         "drops": drop_samples(stages),

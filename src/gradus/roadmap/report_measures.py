@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradus.conversation.probes import Probe, load_suite
+from gradus.conversation.probes import Probe, load_suite, suite_path
 from gradus.core.comparison import paired_test
 from gradus.core.errors import GradusError
-from gradus.core.files import expand_path
+from gradus.roadmap.report_stage_measures import evaluated_stage
 from gradus.roadmap.report_stages import StageView
-from gradus.roadmap.sources import file_sources
+from gradus.roadmap.sources import suite_digest
 
 TEXT_CHARACTERS = 4000
 CURVE_POINTS = 1200
@@ -68,7 +68,7 @@ def probe_results(stages: Sequence[StageView], roadmap_dir: Path) -> list[dict[s
             {"name": name, **_suite_measures(measured), **_suite_items(view, name, roadmap_dir)}
             for name, measured in _suites(view)
         ]
-        model = _evaluated(view)
+        model = evaluated_stage(view)
         same = [entry for entry in found if entry["model"] == model]
         names = {suite["name"] for suite in suites}
         if same and not names & {suite["name"] for suite in same[0]["suites"]}:
@@ -93,10 +93,10 @@ def pairings(stages: Sequence[StageView]) -> list[dict[str, Any]]:
                 paired = paired_test(old, items)
                 if paired is not None:
                     found.append(
-                        {"suite": suite, "before": model, "after": _evaluated(view), "won": paired.won,
+                        {"suite": suite, "before": model, "after": evaluated_stage(view), "won": paired.won,
                          "lost": paired.lost, "shared": paired.shared, "p": paired.p}
                     )  # fmt: skip
-            before[suite] = (_evaluated(view), items)
+            before[suite] = (evaluated_stage(view), items)
     return found
 
 
@@ -104,13 +104,7 @@ def _evaluations(stages: Sequence[StageView]) -> list[StageView]:
     """Stages that asked probes, in the order of the models they asked."""
     order = {view.name: index for index, view in enumerate(stages)}
     evaluations = [view for view in stages if any(True for _ in _suites(view))]
-    return sorted(evaluations, key=lambda view: order.get(_evaluated(view), order[view.name]))
-
-
-def _evaluated(view: StageView) -> str:
-    """The stage whose model was asked."""
-    named = view.record.get("inputs", {}).get("from") or [view.name]
-    return str(named[0])
+    return sorted(evaluations, key=lambda view: order.get(evaluated_stage(view), order[view.name]))
 
 
 def _suites(view: StageView) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -201,9 +195,9 @@ def _questions(view: StageView, suite: str, roadmap_dir: Path) -> tuple[dict[str
         return {}, ""
     try:
         used = view.artifact.manifest.sources.values()
-        if file_sources([((), path)], roadmap_dir)[path] not in used:
+        if suite_digest(path, roadmap_dir) not in used:
             return {}, f"{path} has changed since, so the questions are not shown"
-        probes = load_suite(expand_path(path, roadmap_dir)).probes
+        probes = load_suite(suite_path(path, roadmap_dir)).probes
     except GradusError as error:
         return {}, f"the questions are not shown: {error}"
     return {probe.id: _asked(probe) for probe in probes}, ""

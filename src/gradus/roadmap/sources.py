@@ -6,6 +6,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
+from gradus.conversation.probes import load_suite, suite_path
 from gradus.core.errors import did_you_mean
 from gradus.core.files import expand_path
 from gradus.core.fingerprint import digest, file_digest
@@ -40,6 +41,14 @@ def file_sources(entries: Iterable[tuple[KeyPath, str]], roadmap_dir: Path) -> d
     if problems:
         raise SourceError(problems)
     return found
+
+
+def suite_digest(text: str, roadmap_dir: Path) -> str:
+    """The digest of a probe suite's file, and of the documents that it brings. Errors: ConfigError of `load_suite`."""
+    path = suite_path(text, roadmap_dir)
+    documents = load_suite(path).documents
+    files = [path] if documents is None else [path, documents]
+    return digest([[file.name, file_digest(file)] for file in files])
 
 
 def _nothing_found(text: str, path: Path) -> str:

@@ -16,6 +16,7 @@ from gradus.data.order import RowOrder
 from gradus.data.plans import Packing, ShardPlans
 from gradus.data.shards import TokenStore
 from gradus.roadmap.stages.pretrain import BOOKMARK
+from gradus.roadmap.training import TrainingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def _training(
 ) -> Training:
     settings: dict[str, Any] = trained.manifest.settings
     store = TokenStore(tokens.path, "train", settings["generation"])
-    rows_per_step = max(1, settings["batch_tokens"] // settings["context"])
+    rows_per_step = TrainingSettings(batch_tokens=settings["batch_tokens"]).rows_of_step(settings["context"])
     first_row = 0
     if settings["continue_data"]:
         before = next(a for _, a in stages if a.fingerprint == trained.parent("from"))

@@ -87,6 +87,14 @@ class TrainingSettings(StageSettings):
             raise ValueError("keep_checkpoints = 0 keeps none, and keep_best or protect asks for some; leave one out")
         return self
 
+    def rows_of_step(self, row_length: int) -> int:
+        """Packed rows of one optimizer step: as many as batch_tokens hold, at least one."""
+        return max(1, self.batch_tokens // row_length)
+
+    def step_tokens(self, row_length: int) -> int:
+        """Tokens of one optimizer step as it is made, of whole rows."""
+        return self.rows_of_step(row_length) * row_length
+
     def smoke(self) -> Self:
         """Few small steps, every kind of boundary among them."""
         return self.model_copy(

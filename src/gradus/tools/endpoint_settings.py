@@ -57,25 +57,12 @@ class EndpointSettings(Settings):
     @field_validator("base_url")
     @classmethod
     def _is_an_address(cls, base_url: str) -> str:
-        try:
-            parts = urlsplit(base_url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ValueError(f"not an address ({error})") from None
-        if parts.username is not None or parts.query or parts.fragment:
-            # Not shown: what stands there may be the key.
-            raise ValueError("an address without user name, question mark and #; keys go into key_variable or key_file")
-        if parts.scheme not in {"http", "https"} or not host:
-            raise ValueError(f'expected an address such as "https://api.openai.com/v1", found "{base_url}"')
-        return base_url.rstrip("/").removesuffix("/chat/completions")
+        return checked_address(base_url, "https://api.openai.com/v1").removesuffix("/chat/completions")
 
     @field_validator("key_variable")
     @classmethod
     def _names_no_key(cls, name: str | None) -> str | None:
-        # Not shown: what stands there may be the key.
-        if name is not None and (not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or _KEY.match(name)):
-            raise ValueError("no name of a variable; it looks like a key: write the name of the variable that holds it")
-        return name
+        return checked_variable(name)
 
     @field_validator("extra")
     @classmethod
@@ -93,8 +80,8 @@ class EndpointSettings(Settings):
         if self.key_variable is not None and self.key_file is not None:
             raise ValueError("give either key_variable or key_file")
         has_key = self.key_variable is not None or self.key_file is not None
-        if has_key and self.base_url.startswith("http:") and not _is_private(urlsplit(self.base_url).hostname or ""):
-            raise ValueError("a key would be sent readable by all on the way; use an https:// address")
+        if has_key:
+            check_key_is_safe(self.base_url)
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("give both input_price and output_price, for a million tokens each")
         if self.budget is not None and self.input_price is None:
@@ -108,6 +95,35 @@ class EndpointSettings(Settings):
         cached_price = self.input_price if self.cached_input_price is None else self.cached_input_price
         plain = (input_tokens - cached_tokens) * self.input_price + cached_tokens * cached_price
         return (plain + output_tokens * self.output_price) / PER_PRICE
+
+
+def checked_address(base_url: str, example: str) -> str:
+    """An http(s) address that requests are sent below, without a slash at its end. Errors: ValueError."""
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"not an address ({error})") from None
+    if parts.username is not None or parts.query or parts.fragment:
+        # Not shown: what stands there may be the key.
+        raise ValueError("an address without user name, question mark and #; keys go into key_variable or key_file")
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ValueError(f'expected an address such as "{example}", found "{base_url}"')
+    return base_url.rstrip("/")
+
+
+def checked_variable(name: str | None) -> str | None:
+    """The name of the environment variable that holds a key. Errors: ValueError where it looks like the key itself."""
+    # Not shown: what stands there may be the key.
+    if name is not None and (not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or _KEY.match(name)):
+        raise ValueError("no name of a variable; it looks like a key: write the name of the variable that holds it")
+    return name
+
+
+def check_key_is_safe(base_url: str) -> None:
+    """Errors: ValueError where a key would go through a public network without encryption."""
+    if base_url.startswith("http:") and not _is_private(urlsplit(base_url).hostname or ""):
+        raise ValueError("a key would be sent readable by all on the way; use an https:// address")
 
 
 def _names_of_texts(value: Any) -> Iterator[str]:

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, closing
@@ -143,6 +144,7 @@ class SearchIndex:
         if not _is_index(path):
             raise ToolError(f"{path}: not a search index; make one with: gradus index FOLDER --out {path}")
         self._file = _opened(path)
+        self._lock = threading.Lock()
         # Its tables may be a stranger's; what they refer to must have no effects.
         self._file.execute("PRAGMA trusted_schema = OFF")
 
@@ -192,9 +194,11 @@ class SearchIndex:
 
     def _rows(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         """What a query gives. Errors: ToolError where it takes too long, or the file is damaged."""
-        end = time.monotonic() + _MOST_SECONDS
-        self._file.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
-        with _told(self.path):
+        # Setting a handler while another thread is in a query stops the whole process for ever (CPython 3.11): the one
+        # holds the interpreter's lock and waits for the file's, the other the other way round.
+        with self._lock, _told(self.path):
+            end = time.monotonic() + _MOST_SECONDS
+            self._file.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
             try:
                 return self._file.execute(query, values).fetchall()
             except sqlite3.OperationalError as error:

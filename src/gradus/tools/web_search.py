@@ -12,6 +12,7 @@ from typing import Any
 
 from gradus.conversation.messages import ToolSchema
 from gradus.core.errors import ToolError
+from gradus.tools.deadline import Deadline
 from gradus.tools.search_index import Hit, SearchIndex
 from gradus.tools.toolbox import TOOLS, Tool, ToolBox
 
@@ -29,20 +30,20 @@ MOST_CHARACTERS = 2400  # of all passages together
 _MOST_TITLE_CHARACTERS, _MOST_ADDRESS_CHARACTERS = 120, 300
 _MOST_QUERY_CHARACTERS = 400
 
-Search = Callable[[str, int], Sequence[Hit]]
-"""From a query and a number of results to hits, best first; ToolError where it fails."""
+Search = Callable[[str, int, Deadline], Sequence[Hit]]
+"""From a query, a number of results and the time there is to hits, best first; ToolError where it fails."""
 
 
 def web_search_tool(search: Search) -> Tool:
     """The tool over something that searches."""
 
-    def answer(arguments: Mapping[str, Any]) -> str:
+    def answer(arguments: Mapping[str, Any], deadline: Deadline) -> str:
         query: str = arguments["query"]
         if not query.strip():
             raise ToolError("empty query")
         if len(query) > _MOST_QUERY_CHARACTERS:
             raise ToolError(f"query longer than {_MOST_QUERY_CHARACTERS} characters")
-        return results_text(search(query, NUM_RESULTS))
+        return results_text(search(query, NUM_RESULTS, deadline))
 
     return Tool(WEB_SEARCH, answer)
 
@@ -74,6 +75,11 @@ def _shortened(text: str, most: int) -> str:
     return text[: at if at > 0 else most].rstrip() + " ..."
 
 
-def search_toolbox(index: SearchIndex) -> ToolBox:
-    """Every tool of gradus, and web_search over an index."""
-    return ToolBox({**TOOLS, WEB_SEARCH.name: web_search_tool(index.search)})
+def search_in(index: SearchIndex) -> Search:
+    """Search in an index, which bounds its own time."""
+    return lambda query, limit, deadline: index.search(query, limit)
+
+
+def search_toolbox(search: Search) -> ToolBox:
+    """Every tool that is always there, and web_search."""
+    return ToolBox({**TOOLS, WEB_SEARCH.name: web_search_tool(search)})

@@ -66,6 +66,11 @@ class Checkpoint:
         config = load_config(self.path)
         if config != model.config:
             raise ArtifactError(f"{self.path}: made for another model: {config}, expected {model.config}")
+        if model.lora is None and (self.path / ADAPTER_CONFIG_FILE).exists():
+            raise ArtifactError(
+                f"{self.path}: its adapters would be left behind by a model without adapters; expected "
+                "one that trains them"
+            )
         with TensorFiles(self.path, WEIGHTS_FILE) as tensors:
             from_stored(model, tensors, str(self.path / WEIGHTS_FILE))
         if model.lora is not None:

@@ -18,11 +18,11 @@ from gradus.conversation.messages import Conversation, Message, Pair, ToolCall, 
 from gradus.conversation.validate import violations
 from gradus.core.errors import DataError
 from gradus.posttrain.prompts import PairPrompt, artifact_reasons, judge
-from gradus.posttrain.synthesis.in_flight import in_flight
 from gradus.posttrain.synthesis.judge import refuse_artifacts
 from gradus.posttrain.synthesis.synthesize import RejectedTry
 from gradus.posttrain.synthesis.teacher import Brief, Rejected, Teacher
 from gradus.tools.endpoint import Endpoint
+from gradus.tools.in_flight import in_flight
 from gradus.tools.toolbox import ToolBox
 
 TASK = "pair"

@@ -16,12 +16,12 @@ from typing import Any
 from gradus.conversation.messages import Conversation
 from gradus.data.decontaminate import Decontaminator
 from gradus.posttrain.synthesis.disjoint import probes_in
-from gradus.posttrain.synthesis.in_flight import in_flight
 from gradus.posttrain.synthesis.judge import judge_conversation
 from gradus.posttrain.synthesis.material import Material
 from gradus.posttrain.synthesis.tasks import TASKS, draw_brief
 from gradus.posttrain.synthesis.teacher import TRIES_PER_ROW, Rejected, Teacher
 from gradus.tools.endpoint import Endpoint
+from gradus.tools.in_flight import in_flight
 
 SOURCE = "teacher"
 # A task whose rows are mostly rejected ends with fewer than were asked for.

@@ -2,10 +2,7 @@
 // exchanges picked by their place in the suite, not by their outcome.
 
 function abilities() {
-  if (!data.abilities.length) {
-    return section("abilities", "What it can do", null,
-      nothing("No finished stage has asked the model questions yet (an eval stage does)."));
-  }
+  if (!data.abilities.length) return null;
   const names = [...new Set(data.abilities.flatMap((entry) => entry.suites.map((suite) => suite.name)))];
   const lead = data.abilities.length > 1
     ? `Share of questions answered right by ${data.abilities.map((entry) => entry.model).join(", then ")}. The line over a bar is the 95 % Wilson interval.`

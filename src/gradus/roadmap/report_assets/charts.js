@@ -27,9 +27,7 @@ const NOT_DRAWN = new Set(["step", "tokens"]);
 const drawn = new Set(); // {draw()} of each chart in view, to draw anew when the colours change
 
 function training() {
-  if (!data.training.length) {
-    return section("training", "Training", null, nothing("No training stage has logged a step yet."));
-  }
+  if (!data.training.length) return null;
   const blocks = h("div");
   let axis = "step";
   function draw() {

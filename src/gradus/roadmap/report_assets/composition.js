@@ -5,7 +5,7 @@ const COMPARED = /^by_|categor|source/;
 
 function composition() {
   const made = data.stages.filter((stage) => stage.state === "done" && (isTable(stage.results.counts) || isTable(stage.results.packing)));
-  if (!made.length) return section("data", "Data", null, nothing("No corpus or pool has been made yet."));
+  if (!made.length) return null;
   return section("data", "Data", "What the model learned from, and what was left out and why.", h("div", { class: "data-cards" }, made.map(dataCard)));
 }
 

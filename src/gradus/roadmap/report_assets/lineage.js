@@ -7,6 +7,7 @@ const BOX = { width: 148, height: 50, gapX: 22, gapY: 34, lane: 20 };
 let chooseStage = () => {};
 
 function lineage() {
+  if (!data.stages.length) return null;
   const graph = laidOut(data.stages);
   const detail = h("div", { class: "stage-detail card", id: "stage-detail", "aria-live": "polite" });
   const boxes = new Map(graph.nodes.map((node) => [node.stage.name, stageBox(node)]));

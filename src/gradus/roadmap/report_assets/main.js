@@ -2,15 +2,15 @@
 
 const THEME_KEY = "gradus-theme";
 const PARTS = [
-  ["abilities", "abilities", abilities], ["questions", "questions", questions], ["training", "training", training],
+  ["abilities", "abilities", abilities], ["stages", "across stages", acrossStages], ["questions", "questions", questions], ["training", "training", training],
   ["samples", "samples", samples], ["lineage", "lineage", lineage], ["data", "data", composition], ["time", "time", times],
   ["machine", "machine", machine], ["ledger", "ledger", ledger],
 ];
 
-function topBar() {
+function topBar(shown) {
   return h("div", { class: "topbar" },
     h("a", { class: "brand", href: "#top" }, s("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" }, s("path", { d: "M1 13h3v-3h3V7h3V4h5v9z" })), data.name),
-    h("nav", { "aria-label": "Sections" }, PARTS.map(([id, name]) => h("a", { href: `#${id}` }, name))),
+    h("nav", { "aria-label": "Sections" }, shown.map(([id, name]) => h("a", { href: `#${id}` }, name))),
     h("button", { type: "button", class: "theme", "aria-label": "Light or dark", title: "light or dark", click: switchTheme }, "◐"));
 }
 
@@ -36,7 +36,7 @@ function switchTheme() {
   redrawCharts();
 }
 
-/** A part that fails says so and leaves the others standing. */
+/** A part that fails says so and leaves the others standing; one without content is null. */
 function built(id, name, build) {
   try {
     return build();
@@ -49,7 +49,8 @@ function built(id, name, build) {
 const theme = keptTheme();
 if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawCharts);
+const sections = (data.versus ? VERSUS_PARTS : PARTS).map(([id, name, build]) => [id, name, built(id, name, build)]).filter(([, , node]) => node !== null);
 document.getElementById("page").append(
-  topBar(),
-  h("main", { class: "wide" }, built("top", data.name, head), PARTS.map(([id, name, build]) => built(id, name, build))),
+  topBar(sections),
+  h("main", { class: "wide" }, built("top", data.name, data.versus ? versusHead : head), sections.map(([, , node]) => node)),
   h("footer", { class: "wide foot" }, `Written ${shortTime(data.made)} UTC by gradus ${data.gradus || ""}. One file: nothing is fetched, nothing is sent.`));

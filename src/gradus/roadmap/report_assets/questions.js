@@ -15,9 +15,7 @@ function questions() {
   const entries = data.abilities.flatMap((entry) => entry.suites.map((suite) => ({ model: entry.model, ...suite })));
   const readable = entries.filter((entry) => entry.items.length);
   const lead = "Each question with what the model thought, called and said. Only the answer is judged.";
-  if (!readable.length) {
-    return section("questions", "Questions", null, nothing(entries.length ? "The answers were not kept." : "No questions have been asked yet."));
-  }
+  if (!readable.length) return null;
   const first = readable[readable.length - 1];
   Object.assign(asking, { suite: first.name, model: first.model });
   const filters = h("div", { class: "filters" });

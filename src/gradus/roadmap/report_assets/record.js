@@ -4,7 +4,7 @@ const LEDGER_AT_ONCE = 15;
 
 function times() {
   const rows = data.stages.map((stage) => ({ stage, predicted: stage.predicted.seconds ?? null, actual: stage.seconds }));
-  if (!rows.some((row) => row.actual !== null)) return section("time", "Time", null, nothing("No stage has finished yet."));
+  if (!rows.some((row) => row.actual !== null)) return null;
   const most = Math.max(...rows.flatMap((row) => [row.predicted || 0, row.actual || 0]), 1e-9);
   const both = rows.filter((row) => row.predicted !== null && row.actual !== null);
   const sum = (key) => both.reduce((total, row) => total + row[key], 0);
@@ -49,7 +49,7 @@ function machine() {
   const facts = Object.entries(data.machine).map(([name, value]) => [words(name), Array.isArray(value) ? value.join(", ") || "none" : figure(name, value)]);
   const settings = Object.entries(data.machine_settings).map(([name, value]) => [words(name), value === null ? "all" : String(value)]);
   const versions = Object.entries(data.software).filter(([, version]) => version).map(([name, version]) => [name, String(version)]);
-  if (!facts.length && !versions.length) return section("machine", "Machine", null, nothing("The ledger does not tell what machine this was."));
+  if (!facts.length && !versions.length) return null;
   return section("machine", "Machine", "What the last walk ran on.",
     h("div", { class: "columns-3" },
       h("article", { class: "card" }, h("h3", null, "machine"), definitions(facts)),
@@ -58,7 +58,7 @@ function machine() {
 }
 
 function ledger() {
-  if (!data.ledger.length) return section("ledger", "Ledger", null, nothing("The ledger is empty."));
+  if (!data.ledger.length) return null;
   const lines = [...data.ledger].reverse();
   const body = h("div");
   function draw(most) {

@@ -1,9 +1,7 @@
 // What the model said as it trained: move through the steps and watch it learn.
 
 function samples() {
-  if (!data.samples.length) {
-    return section("samples", "Samples", null, nothing("No samples were taken."));
-  }
+  if (!data.samples.length) return null;
   const names = data.samples.map((entry) => entry.stage);
   const box = h("div");
   let stop = () => {};

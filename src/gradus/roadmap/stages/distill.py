@@ -192,13 +192,13 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 def _material(settings: Settings, place: Place) -> Material:
     """What rows are drawn from. Errors: DataError."""
     from gradus.posttrain.synthesis.material import Material
-    from gradus.tools.web_search import search_toolbox
+    from gradus.tools.web_search import search_in, search_toolbox
 
     persona = persona_text(settings, place.roadmap_dir)
     if settings.documents is None:
         return Material(persona=persona)
     index = documents_index(settings.documents, place)
-    return Material(search_toolbox(index), index, index.num_passages(), persona)
+    return Material(search_toolbox(search_in(index)), index, index.num_passages(), persona)
 
 
 async def _ask(

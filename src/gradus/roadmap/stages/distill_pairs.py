@@ -147,9 +147,13 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
 def _toolbox(settings: Settings, place: Place) -> ToolBox:
     from gradus.tools.toolbox import ToolBox
-    from gradus.tools.web_search import search_toolbox
+    from gradus.tools.web_search import search_in, search_toolbox
 
-    return ToolBox() if settings.documents is None else search_toolbox(documents_index(settings.documents, place))
+    return (
+        ToolBox()
+        if settings.documents is None
+        else search_toolbox(search_in(documents_index(settings.documents, place)))
+    )
 
 
 def _prompts(

@@ -10,16 +10,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradus.conversation.constraint import Constraint
+from gradus.conversation.probes import SUITES, load_suite, suite_path
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.files import expand_path, write_atomic
 from gradus.core.fingerprint import digest, file_digest
+from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
 from gradus.data.benchmarks import benchmarks_folder
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters
+from gradus.eval.judging import JudgeModel
+from gradus.eval.mt_bench import MT_BENCH
 from gradus.eval.tasks import evenly_spread
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
@@ -27,14 +31,16 @@ from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.models import ModelReference, input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
-from gradus.roadmap.sources import file_sources
+from gradus.roadmap.remote_model import asking_note, asking_seconds
+from gradus.roadmap.sources import file_sources, suite_digest
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 from gradus.roadmap.training import MODEL_KINDS, Session, training_session
+from gradus.tools.endpoint_settings import EndpointSettings
 
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine
-    from gradus.eval.generative_result import Result
     from gradus.eval.result import SuiteResult
+    from gradus.eval.results import Result
 
 VERSION = 1
 MAKES = "eval"
@@ -51,11 +57,15 @@ PERPLEXITY = "perplexity"
 AUDIT = "audit"
 SMOKE_PROBES = 22
 CHARACTERS_PER_TOKEN = 4.0  # of English, about
+# Of one judgement, for plans.
+_JUDGED_TOKENS, _JUDGEMENT_TOKENS = 1500, 250
 
 
 class Settings(StageSettings):
-    """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>".
-
+    """suites: probe files by the name that measures go by: measure "probes.<name>.total" or "probes.<name>.<category>";
+    "starter" is the suite that comes with gradus.
+    samples: answers to each probe, drawn at `temperature`, which must then be above 0: measure
+    "probes.<name>.pass_rate.total"; None asks as often as each probe says.
     tasks: benchmarks by name, measures "tasks.<name>.acc" and others. benchmarks: the folder of evaluation sets, None
     for that in GRADUS_BENCHMARKS; core_bundle: the folder of CORE's bundle, None for core_bundle in it. bos: begin
     every text of a task with the end-of-text token, as documents in training; None of the published scores has it.
@@ -63,7 +73,10 @@ class Settings(StageSettings):
     perplexity_documents: so many held-back documents of each source of that corpus, evenly spread, whose perplexity is
     measured by word, byte and token: measures "perplexity.<source>.word_perplexity" and others.
     task_samples: answers to each item of tasks whose answers are written, drawn at task_temperature (0 takes the
-    likeliest token) and of at most task_tokens.
+    likeliest token) and of at most task_tokens. task_tools: tools that those answers may call. task_think: whether
+    answers of tasks in chat format think first, None as the model likes. task_shots: worked examples before their
+    items, each a turn of the conversation, or all in one message where task_multiturn is false.
+    judge: the service that rates answers, for mt_bench and for checks of the kind "judge"; it costs what it costs.
     at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
     token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
     docs/constrained-calls.md); None measures the model alone.
@@ -80,13 +93,25 @@ class Settings(StageSettings):
     task_samples: int = Field(default=1, ge=1)
     task_temperature: float = Field(default=0.0, ge=0.0)
     task_tokens: int = Field(default=512, ge=1)
+    task_tools: tuple[str, ...] = ()
+    task_think: bool | None = None
+    task_shots: int = Field(default=0, ge=0)
+    task_multiturn: bool = True
+    judge: EndpointSettings | None = None
     perplexity_documents: int | None = Field(default=None, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0.0)
+    samples: int | None = Field(default=None, ge=1)
     constrain: Constraint | None = None
     audit_samples: int = Field(default=100, ge=1)
     audit_temperature: float = Field(default=0.7, ge=0.0)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples is not None and self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples above 1 are all the same at temperature = 0; set a temperature, such as 0.7")
+        return self
 
     def smoke(self) -> Self:
         """A few probes of each suite and items of each task."""
@@ -97,16 +122,18 @@ class Settings(StageSettings):
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     """The files of suites and tasks; suites are read once to report what is wrong with them before the walk."""
-    from gradus.conversation.probes import load_suite
-    from gradus.core.errors import ConfigError, MissingPackageError
+    from gradus.core.errors import MissingPackageError
+    from gradus.eval.judging import check_judge
 
-    found = file_sources(((("suites", name), path) for name, path in settings.suites.items()), roadmap_dir)
+    written = [(("suites", name), path) for name, path in settings.suites.items() if path not in SUITES]
+    found = file_sources(written, roadmap_dir)
     problems = []
     if settings.constrain is not None and find_spec("llguidance") is None:
         problems.append(Problem(("constrain",), str(MissingPackageError("llguidance", "engine"))))
     for name, path in settings.suites.items():
         try:
-            load_suite(expand_path(path, roadmap_dir))
+            found[path] = suite_digest(path, roadmap_dir)
+            check_judge(load_suite(suite_path(path, roadmap_dir)), settings.judge)
         except ConfigError as error:
             problems.append(Problem(("suites", name), str(error)))
     if settings.tasks:
@@ -116,7 +143,7 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
             raise SourceError([*problems, Problem(("task_samples",), str(error))]) from error
         for name in settings.tasks:
             try:
-                check_tasks([name])
+                check_tasks([name], asked)
                 found[f"task {name}"] = digest([file_digest(path) for path in files_of(name, asked)])
             except (ConfigError, DataError) as error:
                 problems.append(Problem(("tasks",), str(error)))
@@ -125,8 +152,13 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     return found
 
 
-def benchmark_settings(settings: Settings, roadmap_dir: Path, seed: int = 0) -> BenchmarkSettings:
-    """Where the tasks' files lie and how they are asked. Errors: ConfigError for samples that would be the same."""
+def benchmark_settings(
+    settings: Settings, roadmap_dir: Path, seed: int = 0, home: Path | None = None, payer: str = ""
+) -> BenchmarkSettings:
+    """Where the tasks' files lie and how they are asked. Errors: ConfigError for samples that would be the same.
+
+    home, payer: where a judge's answers are kept and in whose name they are paid for.
+    """
     bundle = expand_path(settings.core_bundle, roadmap_dir) if settings.core_bundle is not None else None
     folder = benchmarks_folder(settings.benchmarks, roadmap_dir)
     return BenchmarkSettings(
@@ -138,12 +170,21 @@ def benchmark_settings(settings: Settings, roadmap_dir: Path, seed: int = 0) -> 
         temperature=settings.task_temperature,
         seed=seed,
         max_tokens=settings.task_tokens,
+        tools=settings.task_tools,
+        think=settings.task_think,
+        shots=settings.task_shots,
+        multiturn=settings.task_multiturn,
+        judge=_judge(settings, home or Path(), payer, roadmap_dir),
     )
+
+
+def _judge(settings: Settings, home: Path, payer: str, roadmap_dir: Path) -> JudgeModel | None:
+    return None if settings.judge is None else JudgeModel(settings.judge, home / ANSWERS, payer, roadmap_dir)
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Time for the tokens that are sampled, and for a pass over tasks and, where it is asked for, held-back text."""
-    probes = sum(_num_probes(expand_path(path, stage.directory), settings.at_most) for path in settings.suites.values())
+    probes = sum(_num_probes(path, stage.directory, settings) for path in settings.suites.values())
     answers = probes + (settings.audit_samples if inputs.one("prompts") else 0)
     tokens = answers * min(ANSWER_TOKENS, settings.max_tokens)
     asked = benchmark_settings(settings, stage.directory)
@@ -153,17 +194,34 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     if parent is None:
         return Estimate(tokens=tokens, notes=("the model is not known yet",))
     config = ModelConfig(**parent)
-    estimate = decoding_estimate(config, tokens, device, {})
+    estimate = _with_judge(decoding_estimate(config, tokens, device, {}), settings, asked, stage)
     read = float(inputs.one("tokens").get("validation_tokens", 0)) + _task_tokens(settings, stage)
     passed = read * forward_flops_per_token(config, config.context / 4)
     return replace(estimate, seconds=(estimate.seconds or 0.0) + passed / device.training("pretrain", config.width)[0])
 
 
-def _num_probes(path: Path, at_most: int | None) -> int:
-    from gradus.conversation.probes import load_suite
+def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings, stage: Stage) -> Estimate:
+    """The time and money of judgements on top of what answers take."""
+    if settings.judge is None:
+        return estimate
+    requests = num_answers(MT_BENCH, asked) if MT_BENCH in settings.tasks else 0
+    for path in settings.suites.values():
+        requests += load_suite(suite_path(path, stage.directory)).num_judgements
+    shown, said = requests * _JUDGED_TOKENS, requests * _JUDGEMENT_TOKENS
+    return replace(
+        estimate,
+        seconds=(estimate.seconds or 0.0) + asking_seconds(settings.judge, requests, said),
+        fees=(estimate.fees or 0.0) + (settings.judge.price(shown, said) or 0.0),
+        notes=(*estimate.notes, asking_note(settings.judge, requests, shown, said)),
+    )
 
-    number = len(load_suite(path).probes)
-    return number if at_most is None else min(number, at_most)
+
+def _num_probes(text: str, directory: Path, settings: Settings) -> int:
+    """Answers that a suite asks for."""
+
+    probes = load_suite(suite_path(text, directory)).probes
+    number = len(probes) if settings.at_most is None else min(len(probes), settings.at_most)
+    return number * (settings.samples or 1 if settings.temperature else 1)
 
 
 def _task_tokens(settings: Settings, stage: Stage) -> float:
@@ -195,7 +253,18 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             results[AUDIT] = _audited(engine, inputs["prompts"], stage, place)
         if tasks:
             results[TASKS] = _task_measures(settings, tasks, inputs, place)
+        if settings.judge is not None:
+            results |= _paid(settings.judge, place)
     return place.commit(results)
+
+
+def _paid(judge: EndpointSettings, place: Place) -> dict[str, Any]:
+    """What the judge was asked and what that cost."""
+    from gradus.tools.answers import Answers
+
+    with Answers(place.home / ANSWERS) as answers:
+        spent = answers.spent(place.stage.fingerprint)
+    return {"fees": spent.money, "judge": {"model": judge.model, "requests": spent.requests}}
 
 
 def _engine(model: ModelReference, session: Session) -> Engine:
@@ -216,7 +285,7 @@ def _ask_tasks(
         asked = run_tasks(
             engine,
             settings.tasks,
-            benchmark_settings(settings, place.roadmap_dir, place.stage.seed),
+            benchmark_settings(settings, place.roadmap_dir, place.stage.seed, place.home, place.stage.fingerprint),
             label=model.label,
             identity=f"{parent.fingerprint} {model.label}",
             journals=place.scratch / TASKS,
@@ -278,12 +347,11 @@ def _task_measures(settings: Settings, results: dict[str, Result], inputs: Input
 
 
 def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelReference, place: Place) -> SuiteResult:
-    from gradus.conversation.probes import load_suite
     from gradus.engine.sampling import Sampling
     from gradus.eval.probes import ProbeSettings, run_suite
 
     settings: Settings = stage.settings
-    suite = load_suite(expand_path(path, place.roadmap_dir))
+    suite = load_suite(suite_path(path, place.roadmap_dir))
     if settings.at_most is not None:
         step = max(1, len(suite.probes) // settings.at_most)
         suite = replace(suite, probes=suite.probes[::step][: settings.at_most])
@@ -292,7 +360,13 @@ def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelR
         found = run_suite(
             engine,
             suite,
-            ProbeSettings(sampling=sampling, max_tokens=settings.max_tokens, constrain=settings.constrain),
+            ProbeSettings(
+                settings.samples,
+                sampling,
+                max_tokens=settings.max_tokens,
+                constrain=settings.constrain,
+                judge=_judge(settings, place.home, stage.fingerprint, place.roadmap_dir),
+            ),
             model=model.label,
             on_progress=_shown(task),
         )

@@ -152,13 +152,14 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             store,
             packed,
             seed=stage.seed,
-            rows_per_step=max(1, settings.batch_tokens // settings.context),
+            rows_per_step=settings.rows_of_step(settings.context),
             micro_rows=settings.micro_rows,
             rank=session.world.rank,
             world=session.world.size,
             weights=settings.weights,
         )
-        steps = steps_of(settings.horizon, settings.batch_tokens, alone, store.num_tokens, packed.mean_context)
+        step_tokens, seen = settings.step_tokens(settings.context), packed.mean_context
+        steps = steps_of(settings.horizon, step_tokens, alone, store.num_tokens, seen)
         model = _fresh(alone, stage.seed, session)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
         meter = Meter(place, model, packed.mean_context)

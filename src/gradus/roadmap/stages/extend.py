@@ -102,7 +102,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         return Estimate(notes=("the model is not known yet",))
     config = extended_config(ModelConfig(**parent), settings)
     mean = settings.context / 2
-    steps = steps_of(settings.horizon, settings.batch_tokens, config, float(tokens.get("tokens", 0.0)), mean)
+    step_tokens, epoch_tokens = settings.step_tokens(settings.context), float(tokens.get("tokens", 0.0))
+    steps = steps_of(settings.horizon, step_tokens, config, epoch_tokens, mean)
     evaluations = steps // settings.evaluate_every + 1
     # Perplexity by position is measured three times over as many tokens, pass keys twice over four lengths.
     passkeys = 2 * settings.passkey_samples * _PASSKEY_DEPTHS * 2 * settings.context
@@ -173,13 +174,13 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             store,
             rows.plan,
             seed=stage.seed,
-            rows_per_step=max(1, settings.batch_tokens // settings.context),
+            rows_per_step=settings.rows_of_step(settings.context),
             micro_rows=settings.micro_rows,
             rank=session.world.rank,
             world=session.world.size,
         )
         seen = rows.plan.mean_context
-        steps = steps_of(settings.horizon, settings.batch_tokens, config, rows.plan.num_tokens, seen)
+        steps = steps_of(settings.horizon, settings.step_tokens(settings.context), config, rows.plan.num_tokens, seen)
         evaluate = document_evaluation(model, tokenizer, stage, source, session)
         kept = training_checkpoints(settings, place, session)
         reports = training_reports(

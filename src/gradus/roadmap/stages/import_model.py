@@ -31,10 +31,11 @@ _BYTES_PER_SECOND = 2e8
 
 
 class Settings(StageSettings):
-    """take: "folder:PATH" of a model of transformers (Qwen3ForCausalLM or LlamaForCausalLM, safetensors and
-    tokenizer.json) or of nanochat (model_NNNNNN.pt, meta_NNNNNN.json and a tokenizer.json), or
-    "hub:owner/name@commit" with the 40 digits of its commit. trained: whether it continues text ("base") or answers
-    ("chat"); pretraining goes on from a base model only.
+    """take: "folder:PATH" of a model of transformers (Qwen3ForCausalLM, LlamaForCausalLM, Qwen3MoeForCausalLM,
+    Dots1ForCausalLM, ApertusForCausalLM or MellumForCausalLM, safetensors and tokenizer.json) or of
+    nanochat (model_NNNNNN.pt, meta_NNNNNN.json and a tokenizer.json), or "hub:owner/name@commit" with the 40 digits of
+    its commit. trained: whether it continues text ("base") or answers ("chat"); pretraining goes on from a base model
+    only.
     """
 
     take: str

@@ -174,7 +174,7 @@ def text_estimate(
     if settings.scaling == "auto":
         law = stage_law(settings.horizon, config, epoch_tokens, mean)
         settings, notes = law_settings(settings, law), [law_note(law)]
-    steps = steps_of(settings.horizon, settings.batch_tokens, config, epoch_tokens, mean)
+    steps = steps_of(settings.horizon, settings.step_tokens(settings.context), config, epoch_tokens, mean)
     each = min(settings.evaluate_tokens, float(tokens.get("validation_tokens", settings.evaluate_tokens)))
     evaluations = steps // settings.evaluate_every + 1
     estimate = training_estimate(
@@ -240,7 +240,7 @@ def train_on(
             store,
             packed,
             seed=stage.seed,
-            rows_per_step=max(1, settings.batch_tokens // settings.context),
+            rows_per_step=settings.rows_of_step(settings.context),
             micro_rows=settings.micro_rows,
             rank=session.world.rank,
             world=session.world.size,
@@ -248,7 +248,7 @@ def train_on(
             begin=begin,
         )
         horizon, seen = settings.horizon, packed.mean_context
-        steps = steps_of(horizon, settings.batch_tokens, model.config, store.num_tokens, seen)
+        steps = steps_of(horizon, settings.step_tokens(settings.context), model.config, store.num_tokens, seen)
         mixture = loader.order.mixture
         if mixture is not None:
             for warning in mixture.warnings(loader.order.place(steps)):

@@ -114,7 +114,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     mean = tokens / rows / 2 if rows else TOKENS_PER_CONVERSATION / 2
     row_length = min(settings.row_length or config.context, config.context)
     # A packed row is as good as full.
-    steps = max(1, round(tokens * settings.epochs / settings.batch_tokens))
+    steps = max(1, round(tokens * settings.epochs / settings.step_tokens(row_length)))
     steps = min(steps, settings.steps_at_most or steps)
     estimate = training_estimate(
         config,
@@ -183,7 +183,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             store,
             packed,
             seed=stage.seed,
-            rows_per_step=max(1, settings.batch_tokens // row_length),
+            rows_per_step=settings.rows_of_step(row_length),
             micro_rows=settings.micro_rows,
             rank=session.world.rank,
             world=session.world.size,

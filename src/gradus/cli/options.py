@@ -1,0 +1,27 @@
+"""Options that several commands take, and the home folder that `--home` means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradus.conversation.constraint import Constraint
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
+]
+Constrain = Annotated[
+    Constraint | None,
+    typer.Option("--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def home_folder(home: Path | None) -> Path:
+    """Where artifacts and runs lie: --home, GRADUS_HOME, or the current folder."""
+    chosen = home or Path(os.environ.get("GRADUS_HOME") or ".")
+    return chosen.expanduser()

@@ -1,0 +1,326 @@
+"""The engine as a service: one thread decodes for everybody, requests join and leave at every step.
+
+Whoever asks gets typed events from that thread, `Done` or `Failed` last: nobody waits for ever. What goes wrong in
+one request ends that request alone; what goes wrong in the model's step ends all that are live, and the thread goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradus.core.errors import GenerationError
+from gradus.engine.batching import DecodeBatch
+from gradus.engine.continuation import Beginning, Continuation, Continued
+from gradus.engine.engine import Engine
+from gradus.engine.exactness import exact_row_tile
+from gradus.engine.logprobs import TokenLogprobs
+from gradus.engine.prefix_cache import PrefixCache
+from gradus.engine.sampling import Sampling
+from gradus.engine.turn import Request, StreamEvent, Turn
+
+PREFIX_BYTES = 2**29
+
+T = TypeVar("T")
+
+
+class QueueFullError(GenerationError):
+    """As many requests wait as may."""
+
+
+class ServiceClosedError(GenerationError):
+    """The service takes no more requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The answer cannot be finished: its last event. error: GradusError where it is the request's own."""
+
+    error: Exception
+
+
+ServiceEvent = StreamEvent | Continued | Failed
+"""What a request is told: of a `Request` a StreamEvent, of a `Beginning` a TextDelta or at last Continued."""
+
+Deliver = Callable[[ServiceEvent], None]
+
+
+@dataclass(frozen=True)
+class ServiceStats:
+    """num_live, num_waiting: requests now; the rest counts from the start.
+
+    num_requests: taken; num_finished, num_cancelled, num_failed: how they ended; num_sampled_tokens, num_prompt_tokens:
+    of all that got a slot; num_cached_tokens: of those prompts, found read. cache_bytes, prefix_bytes: memory of the
+    slots' keys and values, and of prompts that were read before.
+    """
+
+    num_slots: int
+    num_live: int
+    num_waiting: int
+    num_requests: int
+    num_finished: int
+    num_cancelled: int
+    num_failed: int
+    num_sampled_tokens: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    cache_bytes: int
+    prefix_bytes: int
+
+
+class Ticket:
+    """A request that was taken."""
+
+    def __init__(self, service: EngineService, served: _Served) -> None:
+        self._service, self._served = service, served
+
+    def cancel(self) -> None:
+        """Nobody wants the rest; from any thread, more than once. `Done` still comes, "cancelled" its reason."""
+        self._served.unwanted = True
+        self._service.wake()
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Of the prompt, those that were found read."""
+        return self._served.num_cached_tokens
+
+
+class EngineService:
+    """Answers requests until it is closed.
+
+    Only its own thread touches the model; the engine is not to be used otherwise meanwhile.
+    """
+
+    def __init__(
+        self, engine: Engine, *, num_slots: int = 8, max_waiting: int = 64, prefix_bytes: int = PREFIX_BYTES
+    ) -> None:
+        """num_slots: requests decoded at once; max_waiting: requests that may wait for one.
+
+        prefix_bytes: memory for prompts that were read before, so that the next one that begins alike begins sooner; 0
+        for none. In fp32, without experts, what a request is answered depends on itself and num_slots alone.
+        """
+        self.engine = engine
+        self.num_slots = num_slots
+        self.max_waiting = max_waiting
+        self._prefixes = PrefixCache(prefix_bytes)
+        self._row_tile = exact_row_tile(engine.model, num_slots)
+        self._changed = threading.Condition()
+        # Guarded by `_changed`:
+        self._waiting: deque[_Served] = deque()
+        self._live: list[_Served] = []
+        self._closing = False
+        self._stirred = False  # something happened that the thread has not looked at
+        self._counts = dict.fromkeys(("requests", "finished", "cancelled", "failed", "sampled", "prompt", "cached"), 0)
+        self._batch = self._new_batch()
+        self._thread = threading.Thread(target=self._run, name="gradus-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request | Beginning, deliver: Deliver) -> Ticket:
+        """Queue a request; `deliver` is called from the service's thread with its events, and is not to block.
+
+        request: a conversation to answer, or tokens to go on from. Raises what `Engine.check` raises, QueueFullError
+        and ServiceClosedError; then `deliver` is never called. It reads the prompt, which takes milliseconds where
+        that is long: not for an event loop's own thread.
+        """
+        self._admit()
+        if isinstance(request, Beginning):
+            context = self.engine.model.config.context
+            served = _Served(Continuation(request, self.engine.tokenizer, context), deliver)
+        else:
+            served = _Served(self.engine.open_turn(request, on_results=self.wake), deliver)
+        with self._changed:
+            self._admit()
+            self._waiting.append(served)
+            self._counts["requests"] += 1
+        self.wake()
+        return Ticket(self, served)
+
+    def stats(self) -> ServiceStats:
+        with self._changed:
+            counts = self._counts
+            sampled = sum(served.num_sampled for served in self._live)
+            cached = sum(served.num_cached_tokens for served in self._live)
+            return ServiceStats(
+                num_slots=self.num_slots,
+                num_live=len(self._live),
+                num_waiting=len(self._waiting),
+                num_requests=counts["requests"],
+                num_finished=counts["finished"],
+                num_cancelled=counts["cancelled"],
+                num_failed=counts["failed"],
+                num_sampled_tokens=counts["sampled"] + sampled,
+                num_prompt_tokens=counts["prompt"],
+                num_cached_tokens=counts["cached"] + cached,
+                cache_bytes=self._batch.cache.num_bytes,
+                prefix_bytes=self._prefixes.num_bytes,
+            )
+
+    def close(self, drain_seconds: float = 0.0) -> None:
+        """Take no more requests, wait so long for those that were taken, cancel the rest; returns when all ended."""
+        deadline = time.monotonic() + drain_seconds
+        with self._changed:
+            self._closing = True
+            while (self._waiting or self._live) and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            for served in (*self._waiting, *self._live):
+                served.unwanted = True
+        self.wake()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """Have the thread look at what changed."""
+        with self._changed:
+            self._stirred = True
+            self._changed.notify_all()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._closing and not self._waiting and not self._live
+
+    def _admit(self) -> None:
+        if self._closing:
+            raise ServiceClosedError("the service is shutting down and takes no more requests")
+        if len(self._waiting) >= self.max_waiting:
+            raise QueueFullError(
+                f"{len(self._waiting)} requests wait for one of {self.num_slots} slots, as many as may; "
+                "try again in a while"
+            )
+
+    def _new_batch(self) -> DecodeBatch:
+        engine = self.engine
+        return DecodeBatch(
+            engine.model,
+            self.num_slots,
+            engine.tokenizer.vocab_size,
+            row_tile=self._row_tile,
+            prefixes=self._prefixes,
+        )
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._stirred and not self._is_over:
+                    self._changed.wait()
+                if self._is_over:
+                    return
+                self._stirred = False
+                taken = (*self._waiting, *self._live)
+            for served in taken:
+                if served.unwanted:
+                    served.cancel()
+            self._settle()
+            with self._changed:
+                entering = [self._waiting.popleft() for _ in range(min(self._batch.num_free, len(self._waiting)))]
+                self._live += entering
+                self._counts["prompt"] += sum(len(served.prompt_ids) for served in entering)
+            self._advance(entering)
+            self._settle()
+            if self._batch.can_step or (self._waiting and self._batch.num_free):
+                self.wake()
+
+    def _advance(self, entering: Sequence[_Served]) -> None:
+        """One step of the model for everybody."""
+        try:
+            self._batch.enter(entering)
+            self._batch.step()
+        except Exception as error:  # noqa: BLE001 (told to all whose step it was, and the thread goes on)
+            for served in self._live:
+                served.fail(error)
+            self._batch = self._new_batch()
+
+    def _settle(self) -> None:
+        """Deliver what happened; what is over leaves."""
+        for served in (*self._live, *self._waiting):
+            served.deliver_events()
+        with self._changed:
+            over = [served for served in (*self._live, *self._waiting) if served.finished]
+            if not over:
+                return
+            self._live = [served for served in self._live if not served.finished]
+            self._waiting = deque(served for served in self._waiting if not served.finished)
+            for served in over:
+                self._counts[served.ending] += 1
+                self._counts["sampled"] += served.num_sampled
+                self._counts["cached"] += served.num_cached_tokens
+            self._changed.notify_all()
+
+
+class _Served:
+    """A turn or continuation in the batch, whose own failures end it alone; a TokenStream."""
+
+    def __init__(self, turn: Turn | Continuation, deliver: Deliver) -> None:
+        self.turn = turn
+        self.prompt_ids: Sequence[int] = turn.prompt_ids
+        self.sampling: Sampling = turn.sampling
+        self.num_logprobs = turn.num_logprobs
+        self.num_cached_tokens = 0
+        self.unwanted = False
+        self._deliver = deliver
+        self._failure: Exception | None = None
+
+    @property
+    def forced(self) -> deque[int]:
+        return self.turn.forced
+
+    @property
+    def num_sampled(self) -> int:
+        return self.turn.num_sampled
+
+    @property
+    def finished(self) -> bool:
+        return self.turn.finished or self._failure is not None
+
+    @property
+    def ending(self) -> str:
+        """How it is counted, once finished."""
+        if self._failure is not None:
+            return "failed"
+        return "cancelled" if self.turn.finish_reason == "cancelled" else "finished"
+
+    def waits(self) -> bool:
+        return bool(self._guarded(self.turn.waits))
+
+    def allowed(self) -> NDArray[np.bool_] | None:
+        return self._guarded(self.turn.allowed)
+
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
+        self._guarded(lambda: self.turn.push(token, logprobs))
+
+    def run_out(self) -> None:
+        self._guarded(self.turn.run_out)
+
+    def cancel(self) -> None:
+        self._guarded(self.turn.cancel)
+
+    def fail(self, error: Exception) -> None:
+        """End it with this error, unless it is over."""
+        if not self.finished:
+            self._failure = error
+            self._tell(Failed(error))
+
+    def deliver_events(self) -> None:
+        for event in self.turn.take_events():
+            self._tell(event)
+
+    def _guarded(self, act: Callable[[], T]) -> T | None:
+        """What the turn says; None once it is over, be it by this."""
+        if self.finished:
+            return None
+        try:
+            return act()
+        except Exception as error:  # noqa: BLE001 (told to whose request it is)
+            self.fail(error)
+            return None
+
+    def _tell(self, event: ServiceEvent) -> None:
+        try:
+            self._deliver(event)
+        except Exception as error:  # noqa: BLE001 (who listens no more, is told no more)
+            self._failure = self._failure or error

@@ -1,0 +1,244 @@
+"""What a chat request asks for, read from the parameters of /v1/chat/completions; everything it cannot have is refused.
+
+Extension: "gradus": {"tools": [...], "think": true | false | null, "think_budget": n, "search": "auto" | "force"}
+asks for tools that the server runs, and for thinking; "tools" beside it are the client's own, and a call of one of them
+ends the reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gradus.conversation.messages import (
+    Conversation,
+    JsonObject,
+    Message,
+    ToolSchema,
+    messages_from_json,
+    tools_from_json,
+)
+from gradus.conversation.validate import schema_fault, violations
+from gradus.core.errors import ConfigError, DataError
+from gradus.core.settings import Settings
+from gradus.engine.turn import Request
+from gradus.serve.asked import Asked, SamplingBody, StreamOptions, bounded_tokens, drawn_apart, sampling_of, stops
+from gradus.serve.errors import bad_request, unsupported
+from gradus.serve.models import ServedModel
+from gradus.serve.settings import ServeSettings
+from gradus.tools.web_search import WEB_SEARCH
+
+_MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"}
+# What clients send back of an answer of ours, or of another server's, where there was nothing of the kind.
+_EMPTY_KEYS = {"refusal", "audio", "annotations", "function_call", "gradus"}
+# Places where the order of messages leaves the format nothing to write; the rest is the client's own business.
+_REFUSED_VIOLATIONS = {"result_missing", "result_unknown", "duplicate_call_id"}
+
+
+class Extension(Settings):
+    """tools: names of tools that the server runs. think, think_budget: as the engine's Request has them.
+
+    search: whether rules decide that web_search is called before the model answers, it is called in any case, or that
+    tool is left out; None leaves all to the model.
+    """
+
+    tools: tuple[str, ...] = ()
+    think: bool | None = None
+    think_budget: int | None = Field(default=None, ge=0)
+    search: Literal["auto", "force", "off"] | None = None
+
+
+class TemplateOptions(Settings):
+    """What Qwen3's chat template takes, and its servers hand on."""
+
+    enable_thinking: bool | None = None
+
+
+class ChatBody(SamplingBody):
+    """The parameters of a chat completion that are honoured."""
+
+    messages: tuple[Any, ...] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: str | tuple[str, ...] | None = None
+    n: int | None = Field(default=None, ge=1)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: tuple[Any, ...] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: TemplateOptions | None = None
+    gradus: Extension | None = None
+
+
+def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
+    """The engine requests of a chat completion. Errors: ApiError."""
+    toolbox = model.engine.toolbox
+    extension = body.gradus or Extension()
+    _refuse_formats(body)
+    client_tools = _client_tools(body)
+    try:
+        server_tools = toolbox.schemas(
+            name for name in extension.tools if extension.search != "off" or name != WEB_SEARCH.name
+        )
+    except ConfigError as error:
+        raise bad_request(str(error), "gradus.tools") from None
+    # Among tools that are run, a client's own would be taken for the server's by its name.
+    if server_tools and (both := {tool.name for tool in client_tools} & set(toolbox.names)):
+        raise bad_request(f'"{both.pop()}" is the name of a tool of the server; rename yours', "tools")
+    conversation = Conversation(_messages(body.messages, settings), (*client_tools, *server_tools))
+    request = Request(
+        conversation,
+        think=_think(body),
+        sampling=sampling_of(body, settings),
+        max_tokens=_max_tokens(body, settings),
+        # Without tools of the server's no call is run, whatever the client's own tools are called.
+        max_calls=settings.max_calls if server_tools else 0,
+        stop=stops(body.stop),
+        think_budget=extension.think_budget,
+        logprobs=_logprobs(body),
+        constrain=model.constrain,
+    )
+    number = body.n or 1
+    return Asked(
+        drawn_apart(request, number, settings),
+        bool(body.stream),
+        number,
+        body.stream_options is not None and body.stream_options.include_usage,
+        frozenset(tool.name for tool in client_tools),
+        bool(server_tools),
+    )
+
+
+def _refuse_formats(body: ChatBody) -> None:
+    if body.response_format is not None and body.response_format != {"type": "text"}:
+        raise unsupported("response_format", 'only {"type": "text"} is supported; ask for JSON by a tool')
+    if body.stream_options is not None and not body.stream:
+        raise bad_request('"stream_options" needs "stream": true', "stream_options")
+
+
+def _client_tools(body: ChatBody) -> tuple[ToolSchema, ...]:
+    if body.tool_choice not in ("auto", "none", None):
+        raise unsupported("tool_choice", 'only "auto" and "none" are supported: no call can be forced')
+    if body.tool_choice == "none":
+        return ()
+    for index, tool in enumerate(body.tools or ()):
+        if not isinstance(tool, Mapping) or tool.get("type") != "function":
+            raise bad_request('expected {"type": "function", "function": {...}}', f"tools[{index}]")
+        function = tool.get("function")
+        if isinstance(function, Mapping) and function.get("strict"):
+            raise unsupported(f"tools[{index}].function.strict", "strict calls are not supported; leave it out")
+    try:
+        tools = tools_from_json(body.tools)
+    except DataError as error:
+        raise bad_request(str(error), "tools") from None
+    for index, tool in enumerate(tools):
+        if fault := schema_fault(tool):
+            raise bad_request(f"tools[{index}] ({tool.name}): {fault}", f"tools[{index}]")
+    names = [tool.name for tool in tools]
+    if len(set(names)) < len(names):
+        raise bad_request("two tools have one name", "tools")
+    return tools
+
+
+def _messages(rows: Sequence[Any], settings: ServeSettings) -> tuple[Message, ...]:
+    """Messages of OpenAI's shapes as ours, results in the order of their calls. Errors: ApiError."""
+    if len(rows) > settings.max_messages:
+        raise bad_request(f"{len(rows):,} messages, and at most {settings.max_messages:,} are taken", "messages")
+    try:
+        messages = messages_from_json([_plain(row, index) for index, row in enumerate(rows)], "messages")
+    except DataError as error:
+        raise bad_request(str(error), "messages") from None
+    messages = _results_in_order(messages)
+    if messages[-1].role not in ("user", "tool"):
+        raise bad_request("the last message must be a user's or a tool's", f"messages[{len(messages) - 1}].role")
+    for violation in violations(Conversation(messages)):
+        if violation.reason in _REFUSED_VIOLATIONS:
+            raise bad_request(f"messages[{violation.message_index}]: {violation.detail}", "messages")
+    return messages
+
+
+def _plain(row: Any, index: int) -> Any:
+    """One message with its text in one piece. Errors: ApiError for what has no place in ours."""
+    if not isinstance(row, Mapping):
+        return row
+    where = f"messages[{index}]"
+    kept: JsonObject = {}
+    for key, value in row.items():
+        if key in _EMPTY_KEYS and not value:
+            continue
+        if key not in _MESSAGE_KEYS:
+            raise bad_request(f'{where}: unknown or unsupported key "{key}"', f"{where}.{key}")
+        kept[key] = value
+    if kept.get("role") == "developer":
+        kept["role"] = "system"
+    # A tool's result says by its id what it answers; a name that a user gives himself would be lost.
+    if kept.pop("name", None) is not None and kept.get("role") != "tool":
+        raise unsupported(f"{where}.name", f'{where}: "name" is not supported here; write it into the text')
+    if kept.get("role") == "tool" and not kept.get("tool_call_id"):
+        raise bad_request(f"{where}: a tool's message needs tool_call_id", f"{where}.tool_call_id")
+    if isinstance(kept.get("content"), list):
+        kept["content"] = "".join(_text_part(part, f"{where}.content[{i}]") for i, part in enumerate(kept["content"]))
+    return kept
+
+
+def _text_part(part: Any, where: str) -> str:
+    if isinstance(part, Mapping) and part.get("type") in ("text", "input_text", "output_text"):
+        text = part.get("text")
+        if isinstance(text, str):
+            return text
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    raise unsupported(where, f"{where}: only parts of type text are supported, found {kind or 'another shape'}")
+
+
+def _results_in_order(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Results stand in the order of the calls they answer: the model reads them without ids."""
+    ordered: list[Message] = []
+    place: dict[str | None, int] = {}
+    waiting: list[Message] = []
+    for message in messages:
+        if message.role == "tool":
+            waiting.append(message)
+            continue
+        ordered += sorted(waiting, key=lambda result: place.get(result.tool_call_id, 0))
+        waiting = []
+        place = {call.id: number for number, call in enumerate(message.tool_calls)}
+        ordered.append(message)
+    return (*ordered, *sorted(waiting, key=lambda result: place.get(result.tool_call_id, 0)))
+
+
+def _think(body: ChatBody) -> bool | None:
+    """The one switch behind three spellings. Errors: ApiError where they say different things."""
+    said: dict[str, bool] = {}
+    if body.gradus is not None and body.gradus.think is not None:
+        said["gradus.think"] = body.gradus.think
+    if body.chat_template_kwargs is not None and body.chat_template_kwargs.enable_thinking is not None:
+        said["chat_template_kwargs.enable_thinking"] = body.chat_template_kwargs.enable_thinking
+    if body.reasoning_effort is not None:
+        if body.reasoning_effort != "none":
+            raise unsupported(
+                "reasoning_effort",
+                'only "none" is supported; gradus.think asks for thinking, and gradus.think_budget bounds it',
+            )
+        said["reasoning_effort"] = False
+    if len(set(said.values())) > 1:
+        raise bad_request(f"{' and '.join(said)} contradict one another", next(iter(said)))
+    return next(iter(said.values()), None)
+
+
+def _max_tokens(body: ChatBody, settings: ServeSettings) -> int:
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise bad_request('give "max_completion_tokens" or "max_tokens", not both', "max_tokens")
+    name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    return bounded_tokens(body.max_completion_tokens or body.max_tokens, name, settings)
+
+
+def _logprobs(body: ChatBody) -> int | None:
+    if body.top_logprobs is not None and not body.logprobs:
+        raise bad_request('"top_logprobs" needs "logprobs": true', "top_logprobs")
+    return (body.top_logprobs or 0) if body.logprobs else None

@@ -1,0 +1,27 @@
+"""The command that serves the same model folder with vLLM, for more than one process can carry. Torch-free.
+
+vLLM has classes of its own for these architectures, reads thinking and calls of the hermes format with these parsers,
+and takes the chat template from the folder. Source: vLLM's documentation of `vllm serve`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from gradus.serve.deployments import ModelSource
+
+_NATIVE = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "LlamaForCausalLM", "Dots1ForCausalLM")
+
+
+def vllm_command(source: ModelSource) -> str | None:
+    """The command line; None where the folder's class is none of vLLM's."""
+    config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+    architectures = config.get("architectures") or []
+    if not any(name in _NATIVE for name in architectures):
+        return None
+    words = ["vllm", "serve", str(source.folder), "--served-model-name", source.name]
+    if source.tokenizer != source.folder:
+        words += ["--tokenizer", str(source.tokenizer)]
+    words += ["--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    return shlex.join(words)

@@ -1,0 +1,238 @@
+// What the page is doing: the models, the open conversation, replies in the making. Views listen; nothing here draws.
+
+import { ApiError, listModels, streamChat } from "./api.js";
+import { addQuestion, addReply, choose, leafBelow, messagesTo, newConversation, pathTo, removeNode } from "./conversation.js";
+import { keyFor, preferences, setPreferences } from "./preferences.js";
+import * as store from "./store.js";
+import { absorb, finishTurn, newTurn } from "./turn.js";
+
+const SAVE_SECONDS = 1;
+const listeners = new Map();
+
+/** config: of the page's own server. models: as api.listModels, null until they are known. modelsError: why there are
+ * none, an ApiError, or null. */
+export const session = { config: null, models: null, modelsError: null, conversation: newConversation() };
+
+/** Replies in the making: node id -> {conversation, node, controller}. */
+const replies = new Map();
+
+/** Events: "models", "conversation" (another one, more of it, or with "branch" another branch), "turn" (id: more of a reply), "activity", "list",
+ * "trouble" (text). */
+export function on(event, act) {
+  listeners.set(event, [...(listeners.get(event) ?? []), act]);
+}
+
+export function tell(event, detail) {
+  for (const act of listeners.get(event) ?? []) act(detail);
+}
+
+export function connection() {
+  const url = preferences.url || session.config.models_url;
+  return { url, key: keyFor(url) };
+}
+
+export async function refreshModels() {
+  session.modelsError = null;
+  try {
+    session.models = await listModels(connection());
+  } catch (error) {
+    session.models = [];
+    session.modelsError = error;
+  }
+  answerAsBefore();
+  tell("models");
+}
+
+/** A conversation goes on with the model that it was held with. */
+function answerAsBefore() {
+  if (modelNamed(session.conversation.model)) setPreferences({ model: session.conversation.model });
+}
+
+/** The chosen model, or where it is not served the default one, or null where none is. */
+export function currentModel() {
+  const models = session.models ?? [];
+  return models.find((model) => model.id === preferences.model) ?? models.find((model) => model.extras?.default) ?? models[0] ?? null;
+}
+
+export function modelNamed(id) {
+  return session.models?.find((model) => model.id === id) ?? null;
+}
+
+export function isBusy(id = session.conversation.id) {
+  return [...replies.values()].some((reply) => reply.conversation.id === id);
+}
+
+export function startConversation() {
+  session.conversation = newConversation();
+  session.conversation.system = preferences.system;
+  tell("conversation");
+}
+
+/** Open a stored conversation; false where there is none of that id. */
+export async function openConversation(id) {
+  const live = [...replies.values()].find((reply) => reply.conversation.id === id);
+  const found = live ? live.conversation : await store.load(id);
+  if (found === null) return false;
+  session.conversation = found;
+  answerAsBefore();
+  tell("conversation");
+  tell("models");
+  return true;
+}
+
+export async function saveConversation(conversation = session.conversation) {
+  try {
+    await store.save(conversation);
+  } catch (error) {
+    tell("trouble", `The browser could not keep this conversation (${error?.message ?? "no room"}). Export it before you close the page.`);
+  }
+  tell("list");
+}
+
+/** What a request asks for besides its messages. Names that no other server knows are sent to gradus alone. */
+function requestBody(model, messages) {
+  const body = { model: model.id, messages, stream: true, stream_options: { include_usage: true }, ...preferences.sampling };
+  const { extras } = model;
+  if (extras === null) return body;
+  const offered = (extras.tools ?? []).filter((name) => !preferences.toolsOff.includes(name));
+  const tools = offered.filter((name) => name !== "web_search" || preferences.search !== "off");
+  body.gradus = { tools, think: extras.thinks ? { auto: null, on: true, off: false }[preferences.think] : null,
+    think_budget: extras.thinks ? preferences.thinkBudget : null };
+  if (tools.includes("web_search")) body.gradus.search = preferences.search;
+  return body;
+}
+
+/** Send a question; where models are compared, to each of them. */
+export function ask(text) {
+  const { conversation } = session;
+  const parents = conversation.lanes?.map((lane) => lane.leaf) ?? [leafBelow(conversation)];
+  askBelow(parents, text);
+}
+
+function askBelow(parents, text) {
+  const { conversation } = session;
+  const models = conversation.lanes?.map((lane) => modelFor(lane.model)) ?? [modelFor(currentModel()?.id ?? "")];
+  const questions = new Map(); // by parent: models that have said the same so far share the question
+  const jobs = models.map((model, index) => {
+    const parent = parents[index];
+    if (!questions.has(parent)) questions.set(parent, addQuestion(conversation, parent, text));
+    return replyBelow(conversation, questions.get(parent).id, model, index);
+  });
+  tell("conversation");
+  for (const job of jobs) run(job);
+}
+
+/** A model by name, as far as it can be asked: one that is not served any more fails aloud when it is. */
+function modelFor(id) {
+  return modelNamed(id) ?? { id, label: id, extras: null };
+}
+
+function replyBelow(conversation, question, model, lane) {
+  const node = addReply(conversation, question, newTurn(model));
+  if (conversation.lanes) conversation.lanes[lane].leaf = node.id;
+  conversation.model = model.id;
+  return { conversation, node, model, question, controller: new AbortController() };
+}
+
+/** Answer again: another branch, or in place of an answer that has nothing in it. */
+export function regenerate(id) {
+  const { conversation } = session;
+  const node = conversation.nodes[id];
+  const lane = conversation.lanes?.findIndex((one) => one.leaf === id) ?? -1;
+  const model = lane >= 0 ? modelFor(conversation.lanes[lane].model) : conversation.lanes ? modelFor(node.turn.model) : modelFor(currentModel()?.id ?? "");
+  const job = replyBelow(conversation, node.parent, model, Math.max(lane, 0));
+  if (node.turn.blocks.length === 0 && node.children.length === 0) removeNode(conversation, id);
+  tell("conversation");
+  run(job);
+}
+
+/** Ask something else in place of a question: another branch of the conversation. */
+export function editQuestion(id, text) {
+  const { conversation } = session;
+  if (!conversation.lanes) return askBelow([conversation.nodes[id].parent], text);
+  const depth = pathTo(conversation, id).length - 1;
+  return askBelow(conversation.lanes.map((lane) => pathTo(conversation, lane.leaf)[depth].parent), text);
+}
+
+export function showBranch(id) {
+  const { conversation } = session;
+  choose(conversation, id);
+  for (const lane of conversation.lanes ?? []) {
+    const parent = conversation.nodes[id].parent;
+    if (pathTo(conversation, lane.leaf).some((node) => node.parent === parent)) lane.leaf = leafBelow(conversation, id);
+  }
+  saveConversation();
+  tell("conversation", "branch");
+}
+
+/** Ask several models side by side from here on; with one or none the conversation goes on with a single model. */
+export function compare(ids) {
+  const { conversation } = session;
+  const before = conversation.lanes ?? [];
+  const leaf = before[0]?.leaf ?? leafBelow(conversation);
+  if (ids.length < 2) {
+    choose(conversation, leaf);
+    conversation.lanes = null;
+  } else {
+    conversation.lanes = ids.map((model) => ({ model, leaf: before.find((lane) => lane.model === model)?.leaf ?? commonLeaf(conversation, before, leaf) }));
+  }
+  tell("conversation");
+  if (pathTo(conversation, leaf).length > 0) saveConversation();
+}
+
+/** Where a model that joins a comparison goes on: the last turn that all lanes share. */
+function commonLeaf(conversation, lanes, leaf) {
+  const paths = lanes.map((lane) => pathTo(conversation, lane.leaf).map((node) => node.id));
+  if (paths.length < 2) return leaf;
+  let shared = "root";
+  for (const [depth, id] of paths[0].entries()) {
+    if (!paths.every((path) => path[depth] === id)) break;
+    if (conversation.nodes[id].role === "assistant") shared = id;
+  }
+  return shared;
+}
+
+/** Go on with one of the compared models; what the others said stays as branches. */
+export function continueWith(lane) {
+  const { conversation } = session;
+  choose(conversation, lane.leaf);
+  conversation.lanes = null;
+  if (modelNamed(lane.model)) setPreferences({ model: lane.model });
+  saveConversation();
+  tell("conversation");
+  tell("models");
+}
+
+export function stop() {
+  for (const reply of replies.values()) {
+    if (reply.conversation.id === session.conversation.id) reply.controller.abort();
+  }
+}
+
+async function run(job) {
+  const { conversation, node, model, question, controller } = job;
+  replies.set(node.id, job);
+  tell("activity", conversation.id);
+  saveConversation(conversation);
+  const timer = setInterval(() => saveConversation(conversation), SAVE_SECONDS * 1000);
+  let failure = null;
+  try {
+    if (model.id === "") throw session.modelsError ?? new ApiError("refused", "The server offers no model.");
+    const messages = messagesTo(conversation, question, model.extras !== null);
+    for await (const chunk of streamChat(connection(), requestBody(model, messages), controller.signal)) {
+      absorb(node.turn, chunk);
+      tell("turn", node.id);
+    }
+  } catch (error) {
+    // A fault of the page itself ends the reply in the person's sight, and is told to the console as well.
+    if (!(error instanceof ApiError) && error.name !== "AbortError") reportError(error);
+    failure = error;
+  } finally {
+    clearInterval(timer);
+    replies.delete(node.id);
+  }
+  finishTurn(node.turn, failure);
+  tell("turn", node.id);
+  await saveConversation(conversation);
+  tell("activity", conversation.id);
+}

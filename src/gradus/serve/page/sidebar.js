@@ -1,0 +1,139 @@
+// The list of conversations: found by words, opened, renamed, exported, deleted with a way back.
+
+import { download, h, icon, iconButton, toast } from "./dom.js";
+import { isBusy, on, saveConversation, session, tell } from "./session.js";
+import * as store from "./store.js";
+import { exportText, trainingRow } from "./transfer.js";
+
+const DAY_MILLISECONDS = 24 * 3600 * 1000;
+
+/** The side of the page. open: {conversation(id), fresh(), settings(), hide()}. */
+export function sidebarView(open) {
+  const field = h("input", { type: "search", class: "search", placeholder: "Search", "aria-label": "Search conversations", input: () => draw() });
+  const items = h("div", { class: "items" });
+  const node = h("nav", { class: "sidebar", id: "sidebar", "aria-label": "Conversations" },
+    h("div", { class: "sidebar-head" }, h("span", { class: "brand" }, icon("brand"), session.config.title),
+      iconButton("menu", "Hide the list", open.hide)),
+    h("button", { type: "button", class: "fresh", click: open.fresh }, icon("plus"), "New chat"),
+    h("label", { class: "search-field" }, icon("search"), field),
+    items,
+    h("button", { type: "button", class: "side-button", click: open.settings }, icon("gear"), "Settings"));
+  let drawing = 0;
+
+  async function draw() {
+    const turn = ++drawing;
+    const text = field.value.trim();
+    const [heads, found] = await Promise.all([store.list(), text ? store.search(text) : null]);
+    if (turn !== drawing) return;
+    const shown = found ? heads.filter((head) => found.has(head.id)) : heads;
+    const { activeElement } = document;
+    const focused = activeElement.closest(".item")?.dataset.conversation;
+    items.replaceChildren(...grouped(shown), ...(shown.length > 0 ? [] : [h("p", { class: "nothing" }, text ? "Nothing found." : "Conversations appear here. They stay in this browser.")]));
+    if (focused) focusIn(focused, activeElement.className);
+  }
+
+  /** The list may have been drawn anew since: who was at a conversation comes back to it. */
+  function focusIn(id, part) {
+    items.querySelector(`[data-conversation="${CSS.escape(id)}"] .${part}`)?.focus();
+  }
+
+  function grouped(heads) {
+    const groups = new Map();
+    for (const head of heads) {
+      const name = age(head.updated);
+      groups.set(name, [...(groups.get(name) ?? []), item(head)]);
+    }
+    return [...groups].map(([name, rows]) => h("section", { "aria-label": name }, h("h2", null, name), h("ul", null, rows)));
+  }
+
+  function item(head) {
+    const isOpen = head.id === session.conversation.id;
+    const title = head.title || "Untitled";
+    const row = h("li", { class: "item", "data-conversation": head.id, "data-open": String(isOpen) },
+      h("button", { type: "button", class: "item-title", "aria-current": isOpen ? "page" : null, click: () => open.conversation(head.id) },
+        title, isBusy(head.id) && h("i", { class: "spinner", role: "img", "aria-label": "a reply is being written" })),
+      iconButton("more", `More for ${title}`, (event) => menu(row, head, event.currentTarget), { "aria-haspopup": "menu" }));
+    return row;
+  }
+
+  function menu(row, head, opener) {
+    const entry = (picture, label, act) => h("button", { type: "button", role: "menuitem", click: () => { popover.hidePopover(); act(); } }, icon(picture), label);
+    const popover = h("div", { class: "menu", popover: "auto", role: "menu", "aria-label": head.title,
+      toggle: (event) => { if (event.newState === "closed") { popover.remove(); focusIn(head.id, "icon-button"); } }, keydown: walk },
+    entry("edit", "Rename", () => rename(row, head)),
+    entry("download", "Export", () => exportOne(head, "json")),
+    entry("download", "Export as training data", () => exportOne(head, "jsonl")),
+    entry("trash", "Delete", () => remove(head)));
+    document.body.append(popover);
+    place(popover, opener);
+    popover.showPopover();
+    popover.firstElementChild.focus();
+  }
+
+  function rename(row, head) {
+    const title = h("input", { class: "rename", "aria-label": "Name of the conversation", value: head.title, keydown: keys, blur: () => draw() });
+    async function keys(event) {
+      if (event.key === "Escape") { event.stopPropagation(); draw(); }
+      if (event.key !== "Enter" || event.isComposing || title.value.trim() === "") return;
+      const conversation = await whole(head.id);
+      conversation.title = title.value.trim();
+      conversation.named = true;
+      await saveConversation(conversation);
+      tell("conversation-title");
+    }
+    row.replaceChildren(title);
+    title.select();
+    title.focus();
+  }
+
+  async function exportOne(head, kind) {
+    const conversation = await whole(head.id);
+    const name = (head.title || "conversation").replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 50);
+    if (kind === "json") download(`${name}.json`, exportText([conversation]));
+    else download(`${name}.jsonl`, `${trainingRow(conversation)}\n`, "application/jsonl");
+  }
+
+  async function remove(head) {
+    const [kept] = (await store.everything()).filter((one) => one.id === head.id);
+    await store.remove(head.id);
+    if (head.id === session.conversation.id) open.fresh();
+    draw();
+    toast(`Deleted “${head.title}”.`, { label: "Undo", act: async () => { await store.save(kept); draw(); } });
+  }
+
+  on("list", draw);
+  on("activity", draw);
+  on("conversation", draw);
+  return { node, draw, focusSearch: () => field.focus() };
+}
+
+/** The open conversation, or the stored one of that id. */
+async function whole(id) {
+  return id === session.conversation.id ? session.conversation : store.load(id);
+}
+
+function age(time) {
+  const days = (new Date().setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / DAY_MILLISECONDS;
+  if (days < 1) return "Today";
+  if (days < 2) return "Yesterday";
+  if (days < 7) return "Last seven days";
+  return new Date(time).toLocaleDateString("en", { month: "long", year: "numeric" });
+}
+
+/** Arrow keys go through the entries of a menu. */
+function walk(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const entries = [...event.currentTarget.querySelectorAll("button, input")];
+  entries.at((entries.indexOf(document.activeElement) + step) % entries.length).focus();
+}
+
+/** Put a popover beneath what opened it, inside the window. */
+function place(popover, opener) {
+  const box = opener.getBoundingClientRect();
+  const width = 230;
+  popover.style.left = `${Math.max(8, Math.min(box.left, innerWidth - width - 8))}px`;
+  if (box.bottom > innerHeight - 220) popover.style.bottom = `${innerHeight - box.top + 4}px`;
+  else popover.style.top = `${box.bottom + 4}px`;
+}

@@ -1,0 +1,212 @@
+"""The engine as a service, against solo runs: whoever else is answered, cancelled or fails meanwhile."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
+from gradus.conversation.messages import Conversation, Message
+from gradus.engine.continuation import Beginning, Continued, continue_all
+from gradus.engine.engine import Engine
+from gradus.engine.sampling import Sampling
+from gradus.engine.service import EngineService, Failed, QueueFullError, ServiceClosedError, ServiceEvent
+from gradus.engine.turn import Done, PromptTooLongError, Reply, Request, ToolResult
+from gradus.model.transformer import Transformer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Memory = tuple[Engine, dict[str, Conversation]]
+
+
+def question(conversation: Conversation, **options: object) -> Request:
+    """The conversation up to its last user message."""
+    last = max(i for i, message in enumerate(conversation.messages) if message.role == "user")
+    return Request(replace(conversation, messages=conversation.messages[: last + 1]), **options)  # type: ignore[arg-type]
+
+
+class Heard:
+    """The events of one request."""
+
+    def __init__(self) -> None:
+        self._events: queue.Queue[ServiceEvent] = queue.Queue()
+        self.events: list[ServiceEvent] = []
+        self.deliver = self._events.put
+
+    def next(self) -> ServiceEvent:
+        self.events.append(self._events.get(timeout=30))
+        return self.events[-1]
+
+    def last(self) -> ServiceEvent:
+        while not isinstance(self.next(), Done | Continued | Failed):
+            pass
+        assert self._events.empty()
+        return self.events[-1]
+
+    def reply(self) -> Reply:
+        last = self.last()
+        assert isinstance(last, Done), last
+        return last.reply
+
+
+@pytest.fixture
+def service(memorised: Memory) -> Iterator[EngineService]:
+    service = EngineService(memorised[0], num_slots=3, max_waiting=40)
+    yield service
+    service.close()
+
+
+def test_every_request_is_answered_as_alone_while_more_wait_than_there_are_slots(
+    memorised: Memory, service: EngineService
+) -> None:
+    engine, known = memorised
+    requests = [
+        question(conversation, sampling=Sampling(temperature=heat, seed=seed), max_tokens=40)
+        for seed, conversation in enumerate(known.values())
+        for heat in (0.0, 2.5)
+    ]
+    alone = [engine.generate([request])[0] for request in requests]
+    heard = [Heard() for _ in requests]
+    for request, listener in zip(requests, heard, strict=True):
+        service.submit(request, listener.deliver)
+    assert [listener.reply() for listener in heard] == alone
+    stats = service.stats()
+    assert (stats.num_requests, stats.num_finished, stats.num_live, stats.num_waiting) == (10, 10, 0, 0)
+    assert stats.num_sampled_tokens == sum(reply.num_tokens for reply in alone)
+    assert stats.num_prompt_tokens == sum(reply.num_prompt_tokens for reply in alone)
+    assert (stats.num_cancelled, stats.num_failed) == (0, 0)
+
+
+def test_events_come_in_the_order_of_what_was_written(memorised: Memory, service: EngineService) -> None:
+    engine, known = memorised
+    heard = Heard()
+    service.submit(question(known["product"]), heard.deliver)
+    assert heard.reply() == engine.generate([question(known["product"])])[0]
+    kinds = [type(event) for event in heard.events]
+    assert kinds.index(ThinkDelta) < kinds.index(CallReady) < kinds.index(ToolResult) < kinds.index(TextDelta)
+
+
+def test_tokens_are_gone_on_from_beside_conversations(memorised: Memory, service: EngineService) -> None:
+    engine, known = memorised
+    prompt = engine.open_turn(question(known["name"])).prompt_ids
+    rule = Sampling(temperature=1.5, seed=2)
+    beginnings = [
+        Beginning(prompt, Sampling(), 30, stops=("<|im_end|>",), logprobs=1),
+        Beginning(prompt, Sampling(), 30, until=(" Ada",)),
+        Beginning(prompt, rule, 9),
+    ]
+    heard = [Heard() for _ in beginnings]
+    for beginning, listener in zip(beginnings, heard, strict=True):
+        service.submit(beginning, listener.deliver)
+    ends = [listener.last() for listener in heard]
+    texts = ["".join(e.text for e in listener.events if isinstance(e, TextDelta)) for listener in heard]
+    assert texts == [end.text for end in ends if isinstance(end, Continued)]
+    assert texts[:2] == ["You are Ada.", "You are"]
+    assert texts == continue_all(engine.model, engine.tokenizer, beginnings)
+    assert [end.finish_reason for end in ends if isinstance(end, Continued)] == ["stop", "stop", "length"]
+    assert isinstance(ends[0], Continued)
+    assert len(ends[0].logprobs) == ends[0].num_tokens
+    with pytest.raises(PromptTooLongError):
+        service.submit(Beginning([1] * 600, rule, 9), heard[0].deliver)
+
+
+def test_a_cancelled_request_ends_and_leaves_its_slot_live_or_waiting(memorised: Memory) -> None:
+    engine, known = memorised
+    service = EngineService(engine, num_slots=1, max_waiting=3)
+    live, waiting, later = Heard(), Heard(), Heard()
+    # Hot enough to ramble on until the context is full.
+    endless = question(known["greeting"], sampling=Sampling(temperature=9.0, seed=3), max_tokens=10_000)
+    ticket = service.submit(endless, live.deliver)
+    live.next()
+    second = service.submit(endless, waiting.deliver)
+    service.submit(question(known["name"]), later.deliver)
+    second.cancel()
+    assert waiting.reply().finish_reason == "cancelled"
+    ticket.cancel()
+    ticket.cancel()
+    partial = live.reply()
+    assert partial.finish_reason == "cancelled"
+    assert 0 < partial.num_tokens < 400
+    assert later.reply().turn.messages[-1].content == "You are Ada."
+    service.close()
+
+
+def test_a_full_queue_a_long_prompt_and_a_closed_service_refuse_at_once(memorised: Memory) -> None:
+    engine, known = memorised
+    service = EngineService(engine, num_slots=1, max_waiting=1)
+    gate = threading.Event()
+    held = Heard()
+
+    def hold(event: ServiceEvent) -> None:
+        gate.wait(30)
+        held.deliver(event)
+
+    service.submit(question(known["product"]), hold)
+    while service.stats().num_waiting:
+        pass
+    waiting = Heard()
+    service.submit(question(known["name"]), waiting.deliver)
+    with pytest.raises(QueueFullError, match="1 requests wait for one of 1 slots, as many as may"):
+        service.submit(question(known["name"]), waiting.deliver)
+    gate.set()
+    assert held.reply().finish_reason == waiting.reply().finish_reason == "stop"
+    with pytest.raises(PromptTooLongError):
+        service.submit(Request(Conversation((Message("user", "why " * 5000),))), held.deliver)
+    service.close()
+    with pytest.raises(ServiceClosedError, match="shutting down"):
+        service.submit(question(known["name"]), waiting.deliver)
+
+
+def test_closing_waits_for_what_was_taken_and_cancels_what_is_late(memorised: Memory) -> None:
+    engine, known = memorised
+    heard = [Heard() for _ in range(5)]
+    service = EngineService(engine, num_slots=2)
+    for listener in heard:
+        service.submit(question(known["product"]), listener.deliver)
+    service.close(drain_seconds=30)
+    assert {listener.reply().finish_reason for listener in heard} == {"stop"}
+    service = EngineService(engine, num_slots=1)
+    for listener in (heard := [Heard() for _ in range(9)]):
+        service.submit(question(known["product"]), listener.deliver)
+    service.close()
+    assert heard[-1].reply().finish_reason == "cancelled"
+
+
+def test_what_fails_in_one_request_ends_that_one_and_in_the_model_all_that_are_live(
+    memorised: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, known = memorised
+    service = EngineService(engine, num_slots=3)
+
+    def broken(event: ServiceEvent) -> None:
+        raise RuntimeError("nobody there")
+
+    monkeypatch.setattr(engine.toolbox, "start", lambda calls, *_: 1 / 0)
+    bad, deaf, good = Heard(), Heard(), Heard()
+    service.submit(question(known["product"]), bad.deliver)
+    service.submit(question(known["name"]), broken)
+    service.submit(question(known["name"]), good.deliver)
+    assert good.reply().turn.messages[-1].content == "You are Ada."
+    failed = bad.last()
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, ZeroDivisionError)
+
+    def out_of_memory(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transformer, "decode", out_of_memory)
+        for listener in (bad, deaf):
+            service.submit(question(known["coffee"]), listener.deliver)
+        for listener in (bad, deaf):
+            failed = listener.last()
+            assert isinstance(failed, Failed)
+            assert "out of memory" in str(failed.error)
+    service.submit(question(known["name"]), good.deliver)
+    assert good.reply().turn.messages[-1].content == "You are Ada."
+    assert service.stats().num_failed == 4
+    service.close()

@@ -1,0 +1,175 @@
+"""The chat page for everyone: by keyboard alone, by a screen reader, on a phone, in both colours, in two tabs."""
+
+import re
+
+import pytest
+from page_server import MODELS, delta, end, said, thought
+
+REPLY = "A **long** line: " + "word " * 40 + "\n\n```py\n" + "x = 1 + " * 60 + "1\n```\n\n| a | b |\n|--|--|\n" + "| 1 | 2 |\n"
+# Contrast of two colours, WCAG 2.2: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
+CONTRAST = """(pairs) => {
+    const parts = (color) => { const canvas = new OffscreenCanvas(1, 1).getContext("2d"); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((value) => value / 255); };
+    const bright = (color) => parts(color).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const probe = document.body.appendChild(document.createElement("i"));
+    const named = (name) => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; };
+    const found = pairs.map(([ink, ground]) => { const [a, b] = [bright(named(ink)), bright(named(ground))];
+        return [`${ink} on ${ground}`, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]; });
+    probe.remove();
+    return found;
+}"""
+PAIRS = [(ink, ground) for ink in ("ink", "muted", "accent", "bad") for ground in ("bg", "raised", "side")]
+PAIRS += [("ink", "bubble"), ("ink", "code"), ("accent", "tint"), ("on-accent", "accent"), ("ink", "bad-tint"), ("muted", "sunk")]
+
+
+@pytest.fixture(autouse=True)
+def stand_in(server):
+    server.requests.clear()
+    server.models = {"object": "list", "data": MODELS}
+    server.script = lambda body: [*thought("Hm."), *said(REPLY), *end()]
+    return server
+
+
+def names_of_controls(page):
+    """Controls that a screen reader would read without a name."""
+    return page.evaluate("""() => [...document.querySelectorAll("button, input, select, textarea, a[href], summary, dialog, nav")]
+        .filter((one) => one.checkVisibility({ visibilityProperty: true }))
+        .filter((one) => !(one.getAttribute("aria-label") || one.innerText?.trim() || one.labels?.[0]?.innerText.trim()))
+        .map((one) => one.outerHTML.slice(0, 120))""")  # fmt: skip
+
+
+def test_a_conversation_is_held_by_keyboard_alone(page, server):
+    def focused():
+        return page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText.trim()")
+
+    def tab_to(name, key="Tab"):
+        for _ in range(40):
+            if re.fullmatch(name, focused()):
+                ring = page.evaluate("getComputedStyle(document.activeElement.closest('.search-field, .composer, .switch') ?? document.activeElement).outlineStyle")
+                assert ring != "none" or focused() == "Message", f"{name} shows no focus"
+                return
+            page.keyboard.press(key)
+        raise AssertionError(f"no way to {name}")
+
+    tab_to("Message")
+    page.keyboard.type("One")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two")
+    page.keyboard.press("Enter")
+    page.locator("article.reply > .foot").wait_for()
+    assert server.requests[0]["messages"][0]["content"] == "One\ntwo"
+    assert focused() == "Message"
+    tab_to("Answer again", "Shift+Tab")
+    page.keyboard.press("Enter")
+    page.locator(".pager").wait_for()
+    tab_to("Previous reply", "Shift+Tab")
+    page.keyboard.press("Enter")
+    assert page.locator(".reply .pager").inner_text() == "1 / 2"
+    assert focused() == "Next reply"  # focus does not fall off the page
+    tab_to("Thought for a moment", "Shift+Tab")
+    page.keyboard.press("Enter")
+    assert page.locator(".think-body").is_visible()
+    tab_to("Model: chat", "Shift+Tab")
+    page.keyboard.press("Enter")
+    page.locator("#models input:focus").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Model: polish").wait_for()
+    tab_to("Think", "Tab")
+    page.keyboard.press("ArrowDown")
+    tab_to("Calculator")
+    page.keyboard.press("Space")
+    page.keyboard.press("Control+Shift+O")
+    page.locator(".suggestions").wait_for()
+    page.keyboard.press("Control+k")
+    assert focused() == "Search conversations"
+    page.keyboard.type("two")
+    tab_to("One two")
+    tab_to("More for One two")
+    page.keyboard.press("Enter")
+    page.get_by_role("menuitem", name="Rename").wait_for()
+    page.keyboard.press("ArrowDown")
+    assert focused() == "Export"
+    page.keyboard.press("Escape")
+    page.get_by_role("menu").wait_for(state="detached")
+    assert focused() == "More for One two"
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    page.locator("article.reply").wait_for()
+    page.keyboard.type("Three")
+    page.keyboard.press("Enter")
+    page.locator("article.reply > .foot").nth(1).wait_for()
+    assert server.requests[-1]["gradus"]["think"] is True
+    assert server.requests[-1]["gradus"]["tools"] == ["web_search"]
+    assert page.locator("#announcer").inner_text() == "The reply is complete"
+    tab_to("Settings", "Shift+Tab")
+    page.keyboard.press("Enter")
+    assert names_of_controls(page) == []
+    page.keyboard.press("Escape")
+    assert focused() == "Settings"
+
+
+def test_a_phone_shows_all_of_it_and_words_stand_out_in_both_colours(browser, server):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    page = context.new_page()
+    page.set_default_timeout(8000)
+    page.goto(server.url)
+    page.get_by_role("button", name="Which weekday").tap()
+    page.locator("article.reply > .foot").wait_for()
+    page.get_by_role("button", name="Model: chat").tap()
+    page.locator("#models").get_by_role("checkbox", name="base").check()
+    page.locator("#models").get_by_role("checkbox", name="polish").check()
+    page.keyboard.press("Escape")
+    page.fill("#composer", "More")
+    page.get_by_role("button", name="Send").tap()
+    page.locator(".lanes .foot").nth(2).wait_for()
+    wide = "[...document.querySelectorAll('body, .scroller, .column, #page, .foot-bar')].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.className)"
+    assert page.evaluate(wide) == []
+    small = page.evaluate("""[...document.querySelectorAll("button, select, summary")].filter((one) => one.checkVisibility({ visibilityProperty: true }))
+        .map((one) => [one.getBoundingClientRect(), one]).filter(([box, one]) => box.width > 0 && Math.min(box.width, box.height) < 24)
+        .map(([box, one]) => `${one.outerHTML.slice(0, 90)} ${box.width} x ${box.height}`)""")
+    assert small == []  # WCAG 2.2, 2.5.8: targets of at least 24 by 24
+    assert names_of_controls(page) == []
+    page.get_by_role("button", name="Show the list of conversations").tap()
+    page.locator(".item-title").wait_for()
+    page.get_by_role("button", name="New chat").first.tap()
+    page.locator(".suggestions").wait_for()
+    assert page.locator(".sidebar").evaluate("one => one.inert")
+    assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light dark"
+    grounds = set()
+    for look in ("light", "dark"):
+        page.emulate_media(color_scheme=look)
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        faint = [(name, round(ratio, 2)) for name, ratio in page.evaluate(CONTRAST, PAIRS) if ratio < 4.5]
+        assert faint == [], look
+    assert len(grounds) == 2
+    page.emulate_media(reduced_motion="reduce")
+    motion = page.evaluate("[...document.querySelectorAll('*')].filter((one) => parseFloat(getComputedStyle(one).transitionDuration) > 0).length")
+    assert motion == 0
+    context.close()
+
+
+def test_a_second_tab_hears_of_the_first_and_a_closed_page_keeps_its_reply(page, server):
+    def endless(body):
+        while True:
+            yield delta(content="word ")
+            yield 0.02
+
+    server.script = endless
+    page.fill("#composer", "Begin")
+    page.press("#composer", "Enter")
+    page.locator(".reply .markdown", has_text="word word").wait_for()
+    other = page.context.new_page()
+    other.goto(server.url)
+    other.locator(".item-title", has_text="Begin").wait_for()
+    page.wait_for_timeout(1400)  # the page saves what it has every second
+    page.close()
+    other.locator(".item-title", has_text="Begin").click()
+    other.get_by_text("The page was closed during this reply.").wait_for()
+    assert other.locator(".reply .markdown").inner_text().startswith("word word")
+    # A draft outlives a reload.
+    other.fill("#composer", "Not sent yet")
+    other.reload()
+    other.locator(".reply").wait_for()
+    assert other.input_value("#composer") == "Not sent yet"

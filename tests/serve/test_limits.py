@@ -1,0 +1,209 @@
+"""Who may ask and how much: keys, buckets, queues, names of the server, clients that leave."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_server import CHAT, body, serving, wait_until
+
+from gradus.core.errors import ConfigError
+from gradus.engine.service import EngineService
+from gradus.serve import app
+from gradus.serve.errors import ApiError
+from gradus.serve.keys import KEY_VARIABLE, Account, Accounts, add_account, key_digest, read_accounts, remove_account
+from gradus.serve.limits import Meter, Meters
+from gradus.serve.models import ModelSource, ServedModel
+from gradus.serve.server import bind
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_key_is_kept_as_its_digest_in_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key = add_account(file, "ada", tokens_per_day=100)
+    other = add_account(file, "bob")
+    assert key.startswith("sk-gradus-")
+    assert len(key) > 40
+    assert key not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    accounts = Accounts(file)
+    found = accounts.find(key)
+    assert found is not None
+    assert (found.name, found.tokens_per_day, found.sha256) == ("ada", 100, key_digest(key))
+    assert accounts.find(key[:-1]) is accounts.find("") is None
+    remove_account(file, "bob")
+    assert accounts.find(other) is None  # a running server reads the file again
+    for bad, words in (("ada", "already"), ("no spaces", "text that matches"), ("", "text that matches")):
+        with pytest.raises(ConfigError, match=words):
+            add_account(file, bad)
+    with pytest.raises(ConfigError, match='did you mean "ada"'):
+        remove_account(file, "adaa")
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_accounts(file)
+    file.chmod(0o600)
+    file.write_text('{"accounts": [{"name": "a"}]}')
+    with pytest.raises(ConfigError, match="sha256"):
+        read_accounts(file)
+
+
+def test_a_key_of_the_environment_has_to_be_long_and_an_open_address_has_to_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = Accounts(tmp_path / "keys.json")
+    with pytest.raises(ConfigError, match="keys add NAME"):
+        bind("0.0.0.0", 0, none)
+    monkeypatch.setenv(KEY_VARIABLE, "short-one")
+    with pytest.raises(ConfigError, match="at least 24"):
+        Accounts(None)
+    monkeypatch.setenv(KEY_VARIABLE, "k" * 24)
+    held = Accounts(None)
+    assert held.find("k" * 24) is not None
+    bind("0.0.0.0", 0, held).close()
+    with bind("127.0.0.1", 0, none) as taken, pytest.raises(ConfigError, match="choose another with --port"):
+        bind("127.0.0.1", taken.getsockname()[1], none)
+
+
+def test_buckets_fill_with_time_and_tokens_are_paid_afterwards() -> None:
+    now = [0.0]
+    account = Account(name="a", sha256="0" * 64, requests_per_minute=2, tokens_per_minute=60, tokens_per_day=200)
+    meter = Meter(account, 0, lambda: now[0])
+
+    def refusal() -> ApiError:
+        with pytest.raises(ApiError) as raised:
+            meter.admit()
+        assert raised.value.status == 429
+        return raised.value
+
+    meter.admit()
+    meter.admit()
+    assert refusal().retry_after == pytest.approx(30)  # two a minute are one in 30 seconds
+    now[0] = 31
+    meter.admit()
+    meter.charge(90)  # the bucket held 60: 30 too many, and one more has to come in
+    now[0] = 61
+    assert "tokens a minute" in str(refusal())
+    now[0] = 62.1
+    meter.admit()
+    meter.charge(110)
+    now[0] = 10_000
+    error = refusal()
+    assert (error.code, "of today" in str(error)) == ("insufficient_quota", True)
+    assert 0 < (error.retry_after or 0) <= 86_400
+
+
+def test_what_was_used_today_outlives_the_server_and_not_the_day(tmp_path: Path) -> None:
+    file, account = tmp_path / "usage.json", Account(name="a", sha256="0" * 64, tokens_per_day=10)
+    meters = Meters(file)
+    meters.of(account).charge(10)
+    meters.save()
+    with pytest.raises(ApiError, match="used"):
+        Meters(file).of(account).admit()
+    file.write_text(file.read_text().replace('"day": "20', '"day": "19'))
+    Meters(file).of(account).admit()
+    file.write_text("{torn")
+    Meters(file).of(account).admit()
+
+
+def test_only_a_known_key_is_answered_and_its_tokens_are_counted(load: Any, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    key = add_account(keys, "ada", tokens_per_day=20, max_concurrent=1)
+    with serving(load, keys=keys) as found:
+        for path in ("/v1/models", "/v1/models/small", "/metrics"):
+            assert found.http.get(path).status_code == 401, path
+        reply = found.chat()
+        assert reply.status_code == 401
+        assert reply.headers["WWW-Authenticate"] == "Bearer"
+        assert found.http.get("/health").status_code == 200
+        assert found.http.get("/config.json").json()["needs_key"] is True
+        found.http.headers["Authorization"] = "Bearer " + key[:-1]
+        assert found.chat().json()["error"]["code"] == "invalid_api_key"
+        found.http.headers["Authorization"] = "Bearer " + key
+        usage = found.chat().json()["usage"]
+        assert usage["total_tokens"] >= 20
+        refused = found.chat()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+        assert int(refused.headers["Retry-After"]) >= 1
+        metrics = found.http.get("/metrics").text
+        assert (
+            f'gradus_tokens_total{{account="ada",kind="sampled",model="small"}} {usage["completion_tokens"]}' in metrics
+        )
+        assert key not in metrics
+        # With keys the server may be asked under any name.
+        assert found.http.get("/v1/models", headers={"Host": "chat.example.org"}).status_code == 200
+        second = add_account(keys, "bob")
+        assert found.http.get("/v1/models", headers={"Authorization": f"Bearer {second}"}).status_code == 200
+        remove_account(keys, "bob")
+        assert found.http.get("/v1/models", headers={"Authorization": f"Bearer {second}"}).status_code == 401
+    assert json.loads(keys.with_name("usage.json").read_text())["tokens"] == {"ada": usage["total_tokens"]}
+
+
+def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load: Any) -> None:
+    site = "https://pages.example.org"
+    with serving(load, hosts=("box.lan",), origins=(site,)) as found:
+        get = found.http.get
+        for host, status in (("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421), ("box.lan:80", 200),
+                             ("localhost", 200), ("[::1]:9", 200)):  # fmt: skip
+            assert get("/v1/models", headers={"Host": host}).status_code == status, host
+        assert get("/v1/models", headers={"Origin": "https://evil.example"}).status_code == 403
+        assert get("/v1/models", headers={"Origin": "null"}).status_code == 403
+        assert get("/v1/models", headers={"Origin": found.url}).status_code == 200
+        told = get("/v1/models", headers={"Origin": site})
+        assert told.headers["Access-Control-Allow-Origin"] == site
+        asked = found.http.options(CHAT, headers={"Origin": site, "Access-Control-Request-Method": "POST"})
+        assert (asked.status_code, asked.headers["Access-Control-Allow-Methods"]) == (204, "GET, POST")
+        assert "Access-Control-Allow-Origin" not in get("/v1/models").headers
+
+
+def test_a_full_queue_is_told_and_who_leaves_makes_room(memorised: Any) -> None:
+    def narrow(found: ModelSource) -> ServedModel:
+        return ServedModel(found, memorised[0], EngineService(memorised[0], num_slots=1, max_waiting=1))
+
+    with serving(narrow) as found, ExitStack() as streams:
+        service = found.state.models.find("small").service
+        asked = body("hello", temperature=1000.0, seed=1, stream=True)  # so hot that it hardly finds an end
+        replies = [streams.enter_context(found.http.stream("POST", CHAT, json=asked)) for _ in range(6)]
+        told = [reply for reply in replies if reply.status_code == 429]
+        assert told
+        assert json.loads(told[0].read())["error"]["code"] == "queue_full"
+        assert told[0].headers["Retry-After"] == "1"
+        streams.close()
+        wait_until(lambda: service.stats().num_live == service.stats().num_waiting == 0)
+        assert service.stats().num_cancelled >= 1
+        assert found.chat().status_code == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_BODY_SECONDS", 0.2)
+    with serving(load) as found, socket.create_connection(("127.0.0.1", int(found.url.rpartition(":")[2]))) as slow:
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        slow.sendall(head.encode())
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_silent_stream_sends_comments_and_a_failing_one_an_error_in_its_midst(
+    load: Any, memorised: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_and_broken(*given: object, **more: object) -> None:
+        time.sleep(0.3)
+        raise ZeroDivisionError
+
+    with serving(load, keep_alive_seconds=0.05) as found:
+        monkeypatch.setattr(memorised[0].toolbox, "run", slow_and_broken)
+        monkeypatch.setattr(memorised[0].toolbox, "start", slow_and_broken)
+        with found.http.stream(
+            "POST", CHAT, json=body("what is 12 * 3?", stream=True, gradus={"tools": ["calculator"], "think": True})
+        ) as reply:
+            lines = [line for line in reply.iter_lines() if line]
+        assert ": keep-alive" in lines
+        assert json.loads(lines[-2][6:])["error"]["type"] == "server_error"
+        assert "ZeroDivisionError" in lines[-2]
+        assert lines[-1] == "data: [DONE]"
+        monkeypatch.undo()
+        assert found.chat("coffee?").status_code == 200

@@ -1,0 +1,63 @@
+"""A search before the model answers: by rule, by force, not at all; told as the model's own calls are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from small_server import body, folded, serving
+
+from gradus.core.errors import ToolError
+from gradus.engine.engine import Engine
+from gradus.engine.service import EngineService
+from gradus.serve.models import ModelSource, ServedModel
+from gradus.tools.deadline import Deadline
+from gradus.tools.search_index import Hit
+from gradus.tools.web_search import search_toolbox
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_rules_decide_whether_is_searched_first_and_force_overrules_them(memorised: Any) -> None:
+    engine = memorised[0]
+    queries: list[str] = []
+
+    def search(query: str, limit: int, deadline: Deadline) -> Sequence[Hit]:
+        queries.append(query)
+        if "broken" in query:
+            raise ToolError("the index is gone")
+        return []
+
+    whole = Engine(engine.model, engine.tokenizer, engine.form, search_toolbox(search), max_batch=4)
+
+    def load(found: ModelSource) -> ServedModel:
+        return ServedModel(found, whole, EngineService(whole, num_slots=2))
+
+    def extension(how: str, *tools: str) -> dict[str, Any]:
+        return {"gradus": {"tools": list(tools), "search": how}, "max_tokens": 4}
+
+    with serving(load) as found:
+        weather = "What is the weather in Seoul today?"
+        told = folded(found.stream(weather, **extension("auto", "web_search")))
+        assert len(queries) == 1
+        assert "weather" in queries[0]
+        call, result = told["events"]
+        assert call == {"type": "tool_call", "id": "call_1", "name": "web_search", "arguments": {"query": queries[0]}}
+        assert (result["tool_call_id"], result["error"]) == ("call_1", False)
+        message = found.chat(weather, **extension("auto", "web_search")).json()["choices"][0]["message"]
+        assert message["gradus"]["events"] == [call, result]
+        queries.clear()
+        for how, tools in (("auto", ("web_search",)), ("off", ("web_search", "calculator"))):
+            assert folded(found.stream("hello", **extension(how, *tools)))["events"] == []
+        assert queries == []
+        told = folded(found.stream("broken things", **extension("force", "web_search")))
+        assert told["events"][1]["error"] is True
+        assert len(queries) == 1
+        refused = found.chat(weather, **extension("force", "calculator"))
+        assert refused.json()["error"]["param"] == "gradus.search"
+        # Looking at a prompt searches for nothing.
+        queries.clear()
+        asked = body(weather, **extension("force", "web_search"))
+        assert found.http.post("/tokenize", json=asked).json()["count"] > 10
+        assert queries == []
