@@ -1,9 +1,9 @@
 """Claim: the first token behind a prompt whose beginning was read before comes within 100 ms on a CPU.
 
-A fresh model of 96.5 M parameters of the portable family answers through `EngineService`: first a prompt of 2,048 tokens
-that it never saw, then prompts that begin with it and end in a question of `--question` tokens of their own. Sides in
-turn: found, and the same length read anew; besides, how long a stream that is decoding waits for its next token while a
-long prompt is read.
+A fresh model of 96.5 M parameters of the portable family answers through `EngineService`: first a prompt of 2,048
+tokens that it never saw, then prompts that begin with it and end in a question of `--question` tokens of their own.
+Sides in turn: found, and the same length read anew; besides, how long a stream that is decoding waits for its next
+token while a long prompt is read.
 
     OMP_NUM_THREADS=2 python bench/first_token.py
 """

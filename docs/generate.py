@@ -32,6 +32,7 @@ from gradus.release.settings import PushSettings
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.schema import RoadmapHead
+from gradus.roadmap.tracking import TrackSettings
 
 DIAL_DEPTHS, SPEEDRUN_DEPTHS, DIAL_VOCABULARY = (4, 8, 12, 16, 20, 24, 26, 32), (12, 24, 32), 32_768
 FOLDER = Path(__file__).parent
@@ -156,6 +157,7 @@ def _head() -> Iterator[str]:
     yield from _table(RoadmapHead)
     yield from _section("#### MachineSettings", MachineSettings)
     yield from _section("#### PushSettings", PushSettings)
+    yield from _section("#### TrackSettings", TrackSettings)
 
 
 def _stages() -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Comparing two results: verdicts by hand, against exact tests, and how often chance alone is called a difference."""
 
+import itertools
 import math
 import random
 
@@ -7,7 +8,15 @@ import pytest
 
 from gradus.core.comparison import compare_measures, named_measures, paired_test
 from gradus.core.gate import Gate, judge
-from gradus.core.statistics import bootstrap_mean, mcnemar_exact, normal_p, proportion
+from gradus.core.statistics import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    clustered_standard_error,
+    mcnemar_exact,
+    normal_p,
+    proportion,
+    sign_flip_exact,
+)
 
 
 def measure(right: list[int], **more: object) -> dict[str, object]:
@@ -116,3 +125,51 @@ def test_a_gate_pairs_nats_of_passages() -> None:
 def test_measures_are_named_by_their_tables() -> None:
     found = named_measures({"tasks": {"piqa": {"acc": {"value": 0.5}}}, "bpb": {"value": 1.0}, "tokens": 4})
     assert list(found) == ["tasks.piqa.acc", "bpb"]
+
+
+def test_signs_of_single_items_are_mcnemar_and_of_clusters_every_change_of_sign() -> None:
+    for lost, won in ((2, 11), (0, 5), (4, 4), (0, 0), (1, 0)):
+        assert sign_flip_exact([-1] * lost + [1] * won) == pytest.approx(mcnemar_exact(lost, won))
+    sums = [3, -1, 2, 0, 4, -2]
+    every = [sum(s * d for s, d in zip(signs, sums, strict=True)) for signs in itertools.product((-1, 1), repeat=6)]
+    assert sign_flip_exact(sums) == pytest.approx(sum(abs(one) >= 6 for one in every) / 64)
+    # 2,000 clusters are no trouble, and far from balance there is next to no doubt.
+    assert sign_flip_exact([1, 2] * 1000) < 1e-12
+
+
+def test_items_that_share_a_passage_are_compared_by_their_clusters() -> None:
+    draw = random.Random(2)
+    called_by_items = called_by_clusters = 0
+    for _ in range(300):
+        # Ten questions on each of twelve passages; on a passage one model or the other knows all, by chance alone.
+        first = [int(draw.random() < 0.5) for _ in range(12)]
+        right = [value for value in first for _ in range(10)]
+        other = [draw.choice((value, 1 - value)) for value in first]
+        wrong = [value for value in other for _ in range(10)]
+        clusters = {str(n): n // 10 for n in range(120)}
+        one, two = measure(right), measure(wrong)
+        (plain,) = compare_measures({"acc": one}, {"acc": two})
+        (grouped,) = compare_measures({"acc": one | {"item_clusters": clusters}}, {"acc": two})
+        called_by_items += plain.verdict != "not resolved"
+        called_by_clusters += grouped.verdict != "not resolved"
+    assert called_by_clusters / 300 < 0.05
+    assert called_by_items / 300 > 0.3
+    found = paired_test(one["items"], two["items"], clusters=clusters)  # type: ignore[arg-type]
+    gains = [b - a for a, b in zip(right, wrong, strict=True)]
+    assert found is not None
+    assert found.standard_error == pytest.approx(clustered_standard_error(gains, [n // 10 for n in range(120)]))
+
+
+def test_a_ratio_of_sums_is_as_sure_as_its_documents_are_many() -> None:
+    draw = random.Random(4)
+    sizes = [draw.randrange(50, 500) for _ in range(400)]
+    nats = [size * draw.gauss(1.4, 0.2) for size in sizes]
+    low, high, error = bootstrap_ratio(nats, sizes)
+    mean = sum(nats) / sum(sizes)
+    residuals = sum((n - mean * s) ** 2 for n, s in zip(nats, sizes, strict=True))
+    assert error == pytest.approx(math.sqrt(residuals) / sum(sizes), rel=0.1)  # the delta method
+    assert low < mean < high
+    assert (high - low) / error == pytest.approx(2 * 1.96, rel=0.1)
+    assert bootstrap_ratio(nats, sizes) == (low, high, error)
+    with pytest.raises(ValueError, match="0 and 0 values"):
+        bootstrap_ratio([], [])

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gradus.core.errors import ConfigError
-from gradus.core.gate import Gate, find_measure, judge, measure_names, reachable_bound
+from gradus.core.gate import Gate, find_measure, judge, measure_names, reachable_bound, unreachable_bound
 from gradus.core.statistics import mcnemar_exact, paired_difference, standard_error, wilson
 
 MEASURES = {
@@ -102,3 +102,15 @@ def test_a_part_of_a_name_may_hold_dots():
 def test_a_gate_without_a_condition_is_refused():
     with pytest.raises(ValueError, match="needs a condition"):
         Gate(measure="bpb")
+
+
+def test_a_bar_that_so_many_items_cannot_reach_is_known_before() -> None:
+    reach = wilson(50, 50)[0]
+    assert unreachable_bound(Gate(measure="a", bound="lower", at_least=reach), 50) is None
+    assert unreachable_bound(Gate(measure="a", bound="lower", at_least=0.95), 50) == (
+        'gate on "a": the lower bound of 50 items comes to 0.9286 at best, and at_least = 0.95 is asked: no result can '
+        'pass; ask more items, set another bar, or write bound = "value"'
+    )
+    assert unreachable_bound(Gate(measure="a", bound="upper", at_most=0.03), 100) is not None
+    assert unreachable_bound(Gate(measure="a", bound="upper", at_most=0.03), 130) is None
+    assert unreachable_bound(Gate(measure="a", at_least=0.99), 5) is None

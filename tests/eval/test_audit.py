@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gradus.conversation.artifacts import find_artifacts
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import DataError
@@ -35,6 +36,12 @@ def test_loops_are_told_by_their_period_and_repeats() -> None:
         ("loop", "3 words 9 times over: " + "I see it " * 8 + "I see it"),
         ("loop", "2 letters 14 times over: " + "ha" * 14),
     ]
+
+
+def test_figures_alone_loop_too_where_they_come_often_enough_and_a_short_row_of_a_table_does_not() -> None:
+    assert kinds(Message("assistant", "It is " + "7 5 " * 20)) == ["loop"]
+    assert kinds(Message("assistant", "| 0 | 0 | 0 | 0 | 0 | 0 |")) == []
+    assert list(find_artifacts("It is " + "7 5 " * 20)) == []
 
 
 def test_what_went_wrong_with_the_turn_counts() -> None:

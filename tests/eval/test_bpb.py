@@ -11,7 +11,7 @@ from gradus.core.errors import DataError
 from gradus.data.document import Document
 from gradus.data.shards import TokenStore
 from gradus.data.tokenise import write_token_shards
-from gradus.eval.bpb import BitsPerByte, bits_per_byte, bits_per_byte_by_source
+from gradus.eval.bpb import BitsPerByte, bits_by_document, bits_per_byte, bits_per_byte_by_source
 from gradus.model.batch import IGNORE, Batch, Documents
 from gradus.model.config import model_config
 from gradus.model.transformer import Transformer, build_model
@@ -121,6 +121,23 @@ def test_a_limit_measures_documents_from_every_source(tokenizer: Tokenizer, stor
     assert set(part) == set(TEXTS)
     assert 0 < sum(p.num_tokens for p in part.values()) < store.num_tokens
     assert seen[-1][0] == seen[-1][1]
+
+
+def test_every_document_has_its_own_bits_and_their_spread_is_the_error(tokenizer: Tokenizer, store: TokenStore) -> None:
+    for context in (64, 8):
+        model = random_model(tokenizer.vocab_size, context)
+        whole = bits_per_byte_by_source(model, store, tokenizer.token_bytes)
+        found = bits_by_document(model, store, tokenizer.token_bytes, tokens_per_batch=3 * context)
+        for source, texts in TEXTS.items():
+            assert sum(found[source].nats) == pytest.approx(whole[source].nats, rel=1e-6)
+            assert sorted(found[source].num_bytes) == sorted(len(text.encode()) for text in texts)
+            assert sum(found[source].num_tokens) == whole[source].num_tokens
+        measure = (found["prose"] + found["sums"]).measure()
+        assert measure["value"] == pytest.approx((whole["prose"] + whole["sums"]).value, rel=1e-6)
+        assert (measure["documents"], len(measure["items"])) == (5, 5)
+        assert sum(measure["items"].values()) / 5 == pytest.approx(measure["value"])
+        assert measure["lower"] < measure["value"] < measure["upper"]
+        assert measure["standard_error"] > 0
 
 
 def test_another_tokenizer_is_refused(tokenizer: Tokenizer, store: TokenStore) -> None:

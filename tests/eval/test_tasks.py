@@ -19,7 +19,7 @@ from gradus.eval.journal import Journal
 from gradus.eval.perplexity import document_windows, perplexity_measures
 from gradus.eval.task_result import TaskResult
 from gradus.eval.task_run import answers_of, gathered, run_tasks
-from gradus.eval.tasks import asked, evenly_spread
+from gradus.eval.tasks import Subset, asked, evenly_spread
 from gradus.train.parallel import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -118,6 +118,11 @@ def test_a_limit_takes_items_from_everywhere() -> None:
     assert evenly_spread(10, None) == list(range(10))
     assert evenly_spread(10, 4) == [0, 2, 5, 7]
     assert evenly_spread(3, 9) == [0, 1, 2]
+    drawn = [evenly_spread(1000, Subset(10, seed)) for seed in range(20)]
+    assert all([number // 100 for number in one] == list(range(10)) for one in drawn)  # one of every stretch
+    assert len({tuple(one) for one in drawn}) == 20
+    assert drawn[3] == evenly_spread(1000, Subset(10, 3))
+    assert evenly_spread(3, Subset(9, 1)) == [0, 1, 2]
 
 
 def test_windows_tell_every_token_once() -> None:

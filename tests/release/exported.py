@@ -1,17 +1,21 @@
 """What tests of exports share: small random models of every kind with a tokenizer, as a stage leaves them."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import torch
 
 from gradus.conversation.formats.hermes_template import HERMES_TEMPLATE
+from gradus.core.fingerprint import digest
 from gradus.model.config import model_config
 from gradus.model.transformer import build_model
 from gradus.model.weights import save_model
+from gradus.release.check_text import make_check_text
 from gradus.release.export import export_model
 from gradus.release.origin import Origin
 from gradus.release.settings import ExportSettings
+from gradus.tokenizer.difficult_text import difficult_texts
 from gradus.tokenizer.training import train_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -31,14 +35,14 @@ KINDS = {
 }
 
 
-def save_random(folder, **changes):
+def save_random(folder, tokenizer=None, **changes):
     """A random model and its tokenizer in a new folder."""
     folder.mkdir(parents=True)
-    texts = [path.read_text() for path in sorted((ROOT / "docs").glob("[a-d]*.md"))]
-    tokenizer = train_tokenizer(texts, VOCAB)
+    # A text that never changes, since golden values hang on its ids.
+    tokenizer = tokenizer or train_tokenizer([(ROOT / "LICENSE").read_text(), *difficult_texts(())], VOCAB)
     tokenizer.save(folder, HERMES_TEMPLATE)
     generator = torch.Generator().manual_seed(0)
-    model = build_model(model_config(TABLE | changes, VOCAB, 96), generator)
+    model = build_model(model_config(TABLE | changes, tokenizer.vocab_size, 96), generator)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
@@ -56,3 +60,24 @@ def exported(model, work, **settings):
 
 def change_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def llamacpp_text(tokenizer, config):
+    """What llama.cpp and our decoder both read: a text that never changes."""
+    documents = [part for part in (ROOT / "LICENSE").read_text().split("\n\n") if part.strip()]
+    return make_check_text(
+        tokenizer, documents, "LICENSE", length=160, context=config.context, num_beginnings=4, chats=True
+    )
+
+
+def gguf_digest(path):
+    """Identity of what a GGUF file says, whatever the order it is written in."""
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    fields = {f.name: str(f.contents()) for f in reader.fields.values() if not f.name.startswith("GGUF.")}
+    tensors = {
+        t.name: [t.shape.tolist(), t.tensor_type.name, hashlib.sha256(t.data.tobytes()).hexdigest()]
+        for t in reader.tensors
+    }
+    return digest({"fields": fields, "tensors": tensors})

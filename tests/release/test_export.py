@@ -174,6 +174,8 @@ def test_a_stage_exports_and_its_card_is_true(models, tmp_path, monkeypatch):
         ({"gguf_types": ["q4_k_m"]}, "gguf_types"),
         ({"gguf_types": ["f16", "f16"]}, "named twice: f16"),
         ({"licence": "my own licence"}, "expected the SPDX name of a licence"),
+        ({"gguf_types": ["q8_0"]}, 'gguf_types needs "gguf" or "ollama" in formats'),
+        ({"system": "You are Ada."}, 'system needs "ollama" in formats'),
         ({"languages": ["English"]}, 'expected codes of languages, such as "en", found "English"'),
     ],
 )

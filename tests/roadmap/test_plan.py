@@ -1,6 +1,7 @@
 """Plans: horizons against hand arithmetic, money, memory by part, several devices, the record and the calibration."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -351,3 +352,38 @@ def test_a_signal_while_no_stage_trains_ends_nothing(file, tmp_path):
     subprocess.run([*words, "primer"], check=True, capture_output=True)
     done = subprocess.run([*words, "bpe"], check=True, capture_output=True, text=True)
     assert "nothing to profile" in done.stderr
+
+
+def test_a_gate_that_no_result_can_pass_is_an_error_of_the_plan(file, tmp_path):
+    probe = {"id": "a", "category": "sums", "messages": [{"role": "user", "content": "1+1?"}]}
+    rows = [probe | {"id": str(n), "checks": [{"kind": "stops"}]} for n in range(40)]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = """
+[[stage]]
+name = "look"
+kind = "eval"
+from = "chat"
+suites = {{ own = "s.jsonl" }}
+tasks = ["spelling"]
+at_most = 30
+
+[[stage.gate]]
+measure = "{measure}"
+bound = "lower"
+at_least = {bar}
+"""
+    for measure, bar, problem in (
+        ("probes.own.sums", 0.88, None),
+        ("probes.own.sums", 0.9, 'gate on "probes.own.sums": the lower bound of 30 items comes to 0.8865 at best'),
+        ("tasks.spelling.acc", 0.95, "lower bound of 30 items"),
+    ):
+        file.write_text(ROADMAP + asked.format(measure=measure, bar=bar))
+        roadmap = load_roadmap(file)
+        if problem is None:
+            plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, tmp_path), tmp_path / "artifacts")
+            continue
+        with pytest.raises(ConfigError, match=re.escape(problem)):
+            plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, tmp_path), tmp_path / "artifacts")
+        # At toy size nothing reaches a bar, and nothing has to.
+        small = load_roadmap(file, smoke=True)
+        plan_roadmap(small, choose_device("cpu", small.machine, tmp_path), tmp_path / "artifacts")

@@ -83,6 +83,9 @@ def run(
     overrides: Overrides = None,
     only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone.")] = None,
     smoke: Smoke = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run everything and keep nothing: no checkpoint, artifact or report.")
+    ] = False,
     override: Annotated[
         str | None,
         typer.Option("--override", metavar="REASON", help="Go on past failed gates; the reason is recorded."),
@@ -93,7 +96,10 @@ def run(
     """Walk a roadmap, or go on with it: finished stages are reused."""
     from gradus.cli.walking import run_roadmap
 
-    run_roadmap(file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json)
+    run_roadmap(
+        file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json,
+        dry_run=dry_run,
+    )  # fmt: skip
 
 
 @app.command()
@@ -265,10 +271,16 @@ def eval_tasks(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Items of each task, evenly spread [all].")
     ] = None,
+    subset_seed: Annotated[
+        int | None, typer.Option("--subset-seed", min=0, help="With --limit: draw the items, as many from every part.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where the evaluation sets are [GRADUS_BENCHMARKS].")
     ] = None,
-    bundle: Annotated[Path | None, typer.Option("--bundle", help="CORE's bundle [core_bundle in the folder].")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option("--bundle", help="CORE's folder, archive or hub:OWNER/NAME [core_bundle in it]."),
+    ] = None,
     bos: Annotated[bool, typer.Option("--bos", help="Begin every text with the end-of-text token.")] = False,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each item that is answered.")] = 1,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
@@ -294,12 +306,15 @@ def eval_tasks(
     from gradus.core.home import ANSWERS
     from gradus.data.benchmarks import benchmarks_folder
     from gradus.eval.benchmarks import BenchmarkSettings
+    from gradus.eval.core_bundle import bundle_at
     from gradus.eval.judging import judge_from_file
 
     place = benchmarks_folder(str(folder) if folder else None, Path())
     settings = BenchmarkSettings(
-        place, bundle, limit, bos, samples, temperature, seed, max_tokens, tuple(filter(None, tools.split(","))), think,
+        place, bundle_at(bundle, Path()), limit, bos, samples, temperature, seed, max_tokens,
+        tuple(filter(None, tools.split(","))), think,
         shots, multiturn, None if judge is None else judge_from_file(judge, home_folder(home) / ANSWERS),
+        subset_seed,
     )  # fmt: skip
     evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
 
@@ -480,6 +495,23 @@ def export(
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     export_to_folder(model, folder, home_folder(home), options, json)
+
+
+@app.command()
+def watch(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROADMAP]", help="A roadmap's name, its file, or its folder in runs/ [the newest]."),
+    ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Serve the report as a page of this machine, live.")] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --page; 0 takes a free one.")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
+    home: Home = None,
+) -> None:
+    """Watch a walk as it goes on, of this or another process: steps, loss, samples, abilities."""
+    from gradus.cli import watching
+
+    watching.watch(name, home_folder(home), page=page, port=port, once=once)
 
 
 @app.command()

@@ -31,8 +31,10 @@ def run_roadmap(
     smoke: bool,
     reason: str | None,
     as_json: bool,
+    dry_run: bool = False,
 ) -> None:
     """Load and walk, or follow the process that does; exits with 130 where the user stops it."""
+    from gradus.roadmap.dry_run import dry_walk
     from gradus.roadmap.launched import follow_walk, is_launched, join_meeting, launched_overrides, leading
     from gradus.roadmap.progress import QuietProgress, live_progress
     from gradus.roadmap.run import walk
@@ -47,16 +49,17 @@ def run_roadmap(
                 return
             stack.enter_context(leading(meeting))
         roadmap = load_roadmap(file, overrides, smoke, home)
-        result = walk(roadmap, home, QuietProgress() if as_json else live_progress(), only, reason, meeting)
+        go = dry_walk if dry_run else walk
+        result = go(roadmap, home, QuietProgress() if as_json else live_progress(), only, reason, meeting)
     if as_json:
         print_json(
             {
                 "roadmap": roadmap.name,
-                "run": str(result.run_dir),
+                "run": None if dry_run else str(result.run_dir),
                 "report": str(result.report) if result.report else None,
                 "stages": {
                     name: {
-                        "artifact": str(a.path),
+                        "artifact": str(a.path) if a.path.is_dir() else None,
                         "fingerprint": a.fingerprint,
                         "seconds": a.manifest.seconds,
                         "results": a.results,

@@ -181,12 +181,13 @@ def _repeated_lines(text: str) -> Iterator[tuple[int, int]]:
 def find_loops(text: str) -> Iterator[Loop]:
     """Stretches outside of code where the same words come LOOP_REPEATS times in a row over LOOP_WORDS words or more.
 
-    Also one to eight letters _STUTTER_REPEATS times over, which stand in one word or in text without spaces.
+    Also one to eight letters _STUTTER_REPEATS times over, which stand in one word or in text without spaces; and
+    figures or signs alone as often. The filters of pools leave those, which tables have.
     """
-    return _loops(without_code(text))
+    return _loops(without_code(text), figures=True)
 
 
-def _loops(text: str) -> Iterator[Loop]:
+def _loops(text: str, *, figures: bool = False) -> Iterator[Loop]:
     words = list(_WORD.finditer(text))
     for word in words:
         if word.end() - word.start() >= _STUTTER_REPEATS:
@@ -208,7 +209,8 @@ def _loops(text: str) -> Iterator[Loop]:
             # A loop of two words is one of four too: the shortest period is reported.
             if end - period - first < needed or covered[first:end].all():
                 continue
-            if any(word.group()[0].isalpha() for word in words[first : first + period]):
+            has_letters = any(word.group()[0].isalpha() for word in words[first : first + period])
+            if has_letters or (figures and end - first >= _STUTTER_REPEATS * period):
                 covered[first:end] = True
                 start, stop = words[first].start(), words[end - 1].end()
                 yield Loop(start, stop, period, "words", int(end - first) // period)

@@ -1,19 +1,27 @@
 """Whether one set of results is better than another: paired on shared items wherever there are any.
 
-Right or wrong items are compared by the exact McNemar test. Items with numbers (nats of a passage, the centred score
-of a task of CORE) are compared by the mean of their differences: below BOOTSTRAP_BELOW items by a bootstrap over them,
-else by its standard error. Without shared items two standard errors decide, and without those nothing can be said. "Not
-resolved" is an answer: beside it stands the least difference that so many items would have shown.
+Right or wrong items are compared by the exact McNemar test, those that share a passage by their clusters. Items with
+numbers (nats of a passage, the centred score of a task of CORE) are compared by the mean of their differences: below
+BOOTSTRAP_BELOW items by a bootstrap over them, else by its standard error. Without shared items two standard errors
+decide, and without those nothing can be said. "Not resolved" is an answer: beside it stands the least difference that
+so many items would have shown.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gradus.core.statistics import bootstrap_mean, mcnemar_exact, normal_p, standard_error
+from gradus.core.statistics import (
+    bootstrap_mean,
+    clustered_standard_error,
+    mcnemar_exact,
+    normal_p,
+    sign_flip_exact,
+    standard_error,
+)
 
 SIGNIFICANCE = 0.05
 BOOTSTRAP_BELOW = 200
@@ -53,9 +61,12 @@ class Compared:
 
 
 def paired_test(
-    first: Mapping[str, float], second: Mapping[str, float], lower_is_better: bool = False
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    lower_is_better: bool = False,
+    clusters: Mapping[str, Hashable] | None = None,
 ) -> Paired | None:
-    """The items that both have, None where there are none."""
+    """The items that both have, None where there are none. clusters: what items that are alike share, by id."""
     shared = sorted(first.keys() & second.keys())
     if not shared:
         return None
@@ -64,7 +75,11 @@ def paired_test(
     won, lost = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     mean, error = sum(gains) / len(shared), standard_error(gains)
     is_binary = all(items[key] in (0, 1) for items in (first, second) for key in shared)
-    if is_binary:
+    if clusters is not None:
+        groups = [clusters.get(key, key) for key in shared]
+        error = clustered_standard_error(gains, groups)
+        p = _clustered_p(gains, groups, is_binary, mean, error)
+    elif is_binary:
         p = mcnemar_exact(lost, won)
     elif not any(gains) or len(shared) < 2:
         p = 1.0
@@ -73,6 +88,19 @@ def paired_test(
     else:
         p = normal_p(mean / error) if error else 0.0
     return Paired(len(shared), won, lost, mean, error, p, is_binary)
+
+
+def _clustered_p(
+    gains: Sequence[float], groups: Sequence[Hashable], is_binary: bool, mean: float, error: float
+) -> float:
+    if not any(gains):
+        return 1.0
+    if not is_binary:
+        return normal_p(mean / error) if error else 0.0
+    sums: dict[Hashable, int] = {}
+    for group, gain in zip(groups, gains, strict=True):
+        sums[group] = sums.get(group, 0) + round(gain)
+    return sign_flip_exact(list(sums.values()))
 
 
 def compare_measures(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> list[Compared]:
@@ -85,7 +113,7 @@ def _compared(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) ->
     items, others = first.get("items"), second.get("items")
     paired = None
     if isinstance(items, Mapping) and isinstance(others, Mapping):
-        paired = paired_test(items, others, lower)
+        paired = paired_test(items, others, lower, first.get("item_clusters"))
     values = float(first["value"]), float(second["value"])
     if paired is not None:
         text = f"{paired.won} won, {paired.lost} lost of {paired.shared:,} shared items"

@@ -111,6 +111,21 @@ def reachable_bound(n: int) -> float:
     return wilson(n, n)[0]
 
 
+def unreachable_bound(gate: Gate, n: int) -> str | None:
+    """Why no result with n right or wrong items can pass a gate, None where one can."""
+    lowest_upper = wilson(0, n)[1]
+    if gate.bound == "lower" and gate.at_least is not None and reachable_bound(n) < gate.at_least:
+        most, asked = reachable_bound(n), f"at_least = {gate.at_least:g}"
+    elif gate.bound == "upper" and gate.at_most is not None and lowest_upper > gate.at_most:
+        most, asked = lowest_upper, f"at_most = {gate.at_most:g}"
+    else:
+        return None
+    return (
+        f'gate on "{gate.measure}": the {gate.bound} bound of {n:,} items comes to {most:.4g} at best, and {asked} is '
+        'asked: no result can pass; ask more items, set another bar, or write bound = "value"'
+    )
+
+
 def _against_bound(gate: Gate, measure: Mapping[str, Any]) -> tuple[bool, str]:
     if gate.at_least is None and gate.at_most is None:
         return True, ""
@@ -161,7 +176,8 @@ def _against_parent(
     items, other_items = measure.get("items"), other.get("items")
     here, there = float(measure["value"]), float(other["value"])
     if isinstance(items, Mapping) and isinstance(other_items, Mapping):
-        paired = paired_test(other_items, items, bool(measure.get("lower_is_better", False)))
+        lower = bool(measure.get("lower_is_better", False))
+        paired = paired_test(other_items, items, lower, measure.get("item_clusters"))
         shared, won, lost, p = (paired.shared, paired.won, paired.lost, paired.p) if paired else (0, 0, 0, 1.0)
         worse = paired is not None and paired.gain < 0 and p < SIGNIFICANCE
         return not worse, (

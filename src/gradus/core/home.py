@@ -4,10 +4,12 @@ ARTIFACTS = "artifacts"
 RUNS = "runs"
 ANSWERS = "answers.sqlite"  # of remote models, which cost money
 REFERENCE_FOLDER = "reference_logps"  # of preference optimisation, to be used again; may be deleted
+DRY_HOME = ".dry-run-"  # how the folders of dry runs begin
 # In runs/<roadmap>/
 RUN_RECORD = "roadmap.json"
 LEDGER = "ledger.jsonl"
 REPORT = "report.html"
+LOCK = ".lock"  # held while a process walks, with its number
 # In an artifact, and in the work folder that becomes one
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"

@@ -8,10 +8,10 @@ MIN_SHARED_TOKENS = 32
 MIN_SHARED_PROMPTS = 8
 
 
-def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+def prefix_groups(prompts: Sequence[Sequence[int]], min_tokens: int = MIN_SHARED_TOKENS) -> list[tuple[int, list[int]]]:
     """Groups of prompts as (tokens of their common beginning, their indices); each prompt is in one group.
 
-    A beginning of fewer than MIN_SHARED_TOKENS, or shared by fewer than MIN_SHARED_PROMPTS, is not worth it:
+    A beginning of fewer than min_tokens, or shared by fewer than MIN_SHARED_PROMPTS, is not worth it:
     such prompts form one group with 0 common tokens. No beginning is a whole prompt: what follows it is never
     empty.
     """
@@ -20,7 +20,7 @@ def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]
     for place, index in enumerate(order):
         # In sorted order a prompt shares most with its neighbours.
         shared = _common_length(prompts[order[place - 1]], prompts[index]) if place else 0
-        if shared >= MIN_SHARED_TOKENS:
+        if shared >= min_tokens:
             length, members = runs[-1]
             members.append(index)
             runs[-1] = (min(length, shared), members)

@@ -23,6 +23,8 @@ from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Request
 
 UNCLOSED_THINK, MALFORMED, MISSING_STOP = "unclosed_think", "malformed", "missing_stop"
+LOOP = "loop"
+_EXCERPT = 80
 _THINK_CLOSED = ThinkClosed(kind="think_closed")
 KINDS = (*ARTIFACTS, UNCLOSED_THINK, MALFORMED, MISSING_STOP)
 
@@ -74,7 +76,7 @@ def turn_artifacts(turn: AssistantTurn) -> list[tuple[str, str]]:
     for message in turn.messages:
         if message.role == "assistant":
             found += _told(message.content)
-            found += _told(message.reasoning_content or "", ("loop",))
+            found += _told(message.reasoning_content or "", (LOOP,))
     unclosed = _THINK_CLOSED.failure(turn)
     if unclosed is not None:
         found.append((UNCLOSED_THINK, unclosed))
@@ -85,12 +87,11 @@ def turn_artifacts(turn: AssistantTurn) -> list[tuple[str, str]]:
 
 
 def _told(text: str, kinds: tuple[str, ...] = tuple(ARTIFACTS)) -> list[tuple[str, str]]:
-    """(kind, excerpt), of a loop with its period and repeats."""
-    loops = {loop.start: f"{loop}: " for loop in find_loops(text)} if "loop" in kinds else {}
-    return [
-        (item.kind, (loops.get(item.start, "") if item.kind == "loop" else "") + item.excerpt)
-        for item in find_artifacts(text, kinds)
-    ]
+    """(kind, excerpt) in the order of the text, of a loop with its period and repeats."""
+    found = [(item.start, item.kind, item.excerpt) for item in find_artifacts(text, kinds) if item.kind != LOOP]
+    if LOOP in kinds:
+        found += [(loop.start, LOOP, f"{loop}: {text[loop.start : loop.end][:_EXCERPT]}") for loop in find_loops(text)]
+    return [(kind, excerpt) for _, kind, excerpt in sorted(found, key=lambda item: item[0])]
 
 
 def questions(conversations: Iterable[Conversation], at_most: int) -> list[Conversation]:

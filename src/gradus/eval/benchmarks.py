@@ -13,6 +13,7 @@ from gradus.data.benchmarks import benchmark_rows, json_rows, row_files
 from gradus.eval import bfcl
 from gradus.eval.aggregate import Part, weighted_sum
 from gradus.eval.asked import Asked
+from gradus.eval.core_bundle import bundle_folder
 from gradus.eval.core_metric import CORE_TASKS, core_asked, core_file
 from gradus.eval.generative import GENERATIVE, Problem, problems_of
 from gradus.eval.judging import JudgeModel
@@ -20,7 +21,7 @@ from gradus.eval.letters import LETTER_TASKS, asked_letters, letter_choices
 from gradus.eval.mt_bench import MT_BENCH, TURNS, mt_bench_files, mt_bench_questions
 from gradus.eval.perplexity import asked_documents
 from gradus.eval.task_items import wikitext_pages, wikitext_text
-from gradus.eval.tasks import TASKS, Measure, asked, evenly_spread, task_files, task_items_of
+from gradus.eval.tasks import TASKS, Limit, Measure, Subset, asked, evenly_spread, task_files, task_items_of
 from gradus.tools.toolbox import ToolBox
 
 CORE = "core"
@@ -37,9 +38,11 @@ KNOWN = (*(name for name in (*TASKS, *GENERATIVE) if "." not in name), CORE, MT_
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """How tasks are asked. folder: of evaluation sets; bundle: CORE's, None for `core_bundle` in it.
+    """How tasks are asked. folder: of evaluation sets; bundle: CORE's, as `bundle_folder` has it, None for
+    `core_bundle` in the folder.
 
-    limit: items of each task, None for all. bos: begin every text with the end-of-text token, as in training; CORE
+    limit: items of each task, None for all, at even distances in its files; subset_seed: drawn instead, one from each
+    stretch. bos: begin every text with the end-of-text token, as in training; CORE
     always does. Of tasks through the chat format: shots, worked examples before each item; multiturn, each a turn of
     the conversation, or all in the one message; think, whether answers think first (True), not (False), or as the model
     likes (None). Of those whose answers are written: samples, answers to each item; temperature, 0 for the likeliest
@@ -48,7 +51,7 @@ class BenchmarkSettings:
     """
 
     folder: Path | None = None
-    bundle: Path | None = None
+    bundle: Path | str | None = None
     limit: int | None = None
     bos: bool = False
     samples: int = 1
@@ -60,6 +63,7 @@ class BenchmarkSettings:
     shots: int = 0
     multiturn: bool = True
     judge: JudgeModel | None = None
+    subset_seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.samples > 1 and self.temperature == 0:
@@ -67,6 +71,16 @@ class BenchmarkSettings:
                 f"{self.samples} samples of each item at temperature 0 would all be the same; set a temperature, such "
                 "as 0.8, or take one sample"
             )
+
+    @property
+    def subset(self) -> Limit:
+        """Which items are asked."""
+        return self.limit if self.limit is None or self.subset_seed is None else Subset(self.limit, self.subset_seed)
+
+    def chosen(self) -> dict[str, Any]:
+        """Which items are asked, for records."""
+        seed = {} if self.subset_seed is None else {"subset_seed": self.subset_seed}
+        return {"limit": self.limit} | seed
 
     def decoding(self) -> dict[str, Any]:
         """How answers are written, for records."""
@@ -148,11 +162,11 @@ def files_of(name: str, settings: BenchmarkSettings) -> list[Path]:
 
 def _bundle(settings: BenchmarkSettings) -> Path:
     if settings.bundle is not None:
-        return settings.bundle
+        return bundle_folder(settings.bundle)
     if settings.folder is None:
         raise DataError(
-            "CORE: no bundle is set; give its folder (core_bundle, --bundle) or a folder of evaluation sets "
-            f"that holds {BUNDLE}"
+            "CORE: no bundle is set; give its folder, archive or name on the Hub (core_bundle, --bundle) or a folder "
+            f"of evaluation sets that holds {BUNDLE}"
         )
     return settings.folder / BUNDLE
 
@@ -166,7 +180,7 @@ def asked_of(
     """
     tokenizer = form.tokenizer
     if name in LETTER_TASKS:
-        choices = asked_letters(name, form, settings.folder, settings.limit, **settings.asking())
+        choices = asked_letters(name, form, settings.folder, settings.subset, **settings.asking())
         yield name, ("acc",), _some(name, choices)
         return
     if name == WIKITEXT:
@@ -174,20 +188,20 @@ def asked_of(
         yield name, ("document_perplexity",), _some(name, documents)
         return
     if name != CORE:
-        items = task_items_of(name, settings.folder, settings.limit)
+        items = task_items_of(name, settings.folder, settings.subset)
         yield name, TASKS[name].measures, _some(name, asked(items, tokenizer, settings.bos))
         return
     bundle = _bundle(settings)
     for task in CORE_TASKS:
         rows = [row for _, row in json_rows(core_file(task, bundle))]
-        items_of_core = _some(f"{CORE}.{task}", core_asked(task, rows, tokenizer, settings.limit))
+        items_of_core = _some(f"{CORE}.{task}", core_asked(task, rows, tokenizer, settings.subset))
         wanted: Measure = "acc_greedy" if len(items_of_core[0].question) == 1 else "acc_mean"
         yield f"{CORE}.{task}", (wanted,), items_of_core
 
 
 def problems_asked(name: str, settings: BenchmarkSettings) -> list[tuple[str, Problem]]:
     """(id, problem) of a task whose answers are written. Errors: DataError."""
-    return problems_of(name, settings.folder, settings.limit, shots=settings.shots, multiturn=settings.multiturn)
+    return problems_of(name, settings.folder, settings.subset, shots=settings.shots, multiturn=settings.multiturn)
 
 
 def _some(name: str, items: list[Asked]) -> list[Asked]:
@@ -200,14 +214,28 @@ def _wikitext(settings: BenchmarkSettings) -> list[tuple[str, str, str]]:
     """(id, text as it was written, text as it is published) of the articles of the test side."""
     lines = [found.row["text"] for found in benchmark_rows(WIKITEXT, settings.folder, _WIKITEXT_FILE)]
     pages = wikitext_pages("\n".join(lines) + "\n")
-    chosen = evenly_spread(len(pages), settings.limit)
+    chosen = evenly_spread(len(pages), settings.subset)
     return [(str(number + 1), wikitext_text(pages[number]), pages[number]) for number in chosen]
+
+
+def num_items(name: str, settings: BenchmarkSettings) -> dict[str, int]:
+    """How many right or wrong items each task counts, by the name that its measures begin with. Errors: DataError."""
+    found = {}
+    for task in tasks_meant([name]):
+        if task in GENERATIVE:
+            found[task] = len(problems_asked(task, settings))
+        elif task in LETTER_TASKS:
+            found[task] = len(letter_choices(task, settings.folder, settings.subset))
+        elif task in TASKS:
+            rows = sum(1 for _ in benchmark_rows(TASKS[task].set, settings.folder, TASKS[task].file))
+            found[task] = len(evenly_spread(rows, settings.subset))
+    return found
 
 
 def num_answers(name: str, settings: BenchmarkSettings) -> int:
     """How many answers a task has a model write, for plans. Errors: DataError."""
     if name == MT_BENCH:
-        return TURNS * len(mt_bench_questions(settings.folder, settings.limit))
+        return TURNS * len(mt_bench_questions(settings.folder, settings.subset))
     tasks = [task for task in tasks_meant([name]) if task in GENERATIVE]
     return sum(len(problems_asked(task, settings)) for task in tasks) * settings.samples
 
@@ -219,15 +247,15 @@ def num_characters(name: str, settings: BenchmarkSettings) -> float:
     if name == WIKITEXT:
         return float(sum(len(told) for _, told, _ in _wikitext(settings)))
     if name == MT_BENCH:
-        questions = mt_bench_questions(settings.folder, settings.limit)
+        questions = mt_bench_questions(settings.folder, settings.subset)
         return float(sum(len(turn) for question in questions for turn in question.turns))
     if name in GENERATIVE:
         problems = problems_asked(name, settings)
         return float(sum(problem.num_characters for _, problem in problems) * settings.samples)
     if name in LETTER_TASKS:
-        return float(sum(len(choice.prompt) for _, choice in letter_choices(name, settings.folder, settings.limit)))
+        return float(sum(len(choice.prompt) for _, choice in letter_choices(name, settings.folder, settings.subset)))
     if name != CORE:
-        items = task_items_of(name, settings.folder, settings.limit)
+        items = task_items_of(name, settings.folder, settings.subset)
         return float(sum(len(item.pairs[0][0]) + sum(len(told) for _, told in item.pairs) for _, item in items))
     total = 0.0
     for task, entry in CORE_TASKS.items():

@@ -9,19 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gradus.core.errors import DataError
+from gradus.core.statistics import bootstrap_ratio
 from gradus.data.loader import rows_in_order
 from gradus.data.pack import pack_plan
 from gradus.data.shards import TokenStore
 from gradus.model.batch import IGNORE, Batch
 from gradus.model.transformer import Transformer
-from gradus.train.losses import next_token_loss
+from gradus.train.losses import next_token_loss, token_logp
 from gradus.train.parallel import World
+
+MOST_ITEMS = 5000  # documents whose bits a measure lists, for paired tests
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,93 @@ def bits_per_byte(model: Transformer, batches: Iterable[Batch], token_bytes: NDA
     bytes_of = torch.from_numpy(np.ascontiguousarray(token_bytes)).to(device)
     total = BitsPerByte()
     for batch in batches:
-        batch = batch.to(device)
-        sizes = bytes_of[batch.targets.clamp(min=0)].masked_fill(batch.targets == IGNORE, 0)
-        counted = replace(batch, targets=batch.targets.masked_fill(sizes == 0, IGNORE))
+        counted, sizes = _counted(batch.to(device), bytes_of)
         nats, count, _ = next_token_loss(model, counted)
         total += BitsPerByte(float(nats), int(sizes.sum()), int(count))
     return total
+
+
+@dataclass(frozen=True)
+class DocumentBits:
+    """Of each document of a source, in order of their numbers in the store: nats, bytes and counted tokens."""
+
+    documents: tuple[int, ...]
+    nats: tuple[float, ...]
+    num_bytes: tuple[int, ...]
+    num_tokens: tuple[int, ...]
+
+    def __add__(self, other: DocumentBits) -> DocumentBits:
+        return DocumentBits(
+            self.documents + other.documents,
+            self.nats + other.nats,
+            self.num_bytes + other.num_bytes,
+            self.num_tokens + other.num_tokens,
+        )
+
+    def measure(self) -> dict[str, Any]:
+        """As that of BitsPerByte, with the interval and standard error of a bootstrap over documents.
+
+        items: by document what its nats are in bits, scaled so that their mean is the value; left out above MOST_ITEMS.
+        """
+        whole = BitsPerByte(math.fsum(self.nats), sum(self.num_bytes), sum(self.num_tokens))
+        bits = [nats / math.log(2) for nats in self.nats]
+        low, high, error = bootstrap_ratio(bits, self.num_bytes)
+        found: dict[str, Any] = {**whole.measure(), "lower": low, "upper": high, "standard_error": error}
+        found |= {"documents": len(bits), "lower_is_better": True}
+        if len(bits) <= MOST_ITEMS:
+            scale = len(bits) / whole.num_bytes
+            found["items"] = {str(d): value * scale for d, value in zip(self.documents, bits, strict=True)}
+        return found
+
+
+@torch.no_grad()
+def bits_by_document(
+    model: Transformer, store: TokenStore, token_bytes: NDArray[np.int64], tokens_per_batch: int = 8192
+) -> dict[str, DocumentBits]:
+    """Every document of a side of a token store by itself, by source; a document without counted bytes is left out.
+
+    A document longer than the model's context is cut into pieces of it, as in `bits_per_byte_by_source`.
+    """
+    _check_tokens(store, token_bytes)
+    device = model.device
+    bytes_of = torch.from_numpy(np.ascontiguousarray(token_bytes)).to(device)
+    sums = torch.zeros(3, len(store.lengths), dtype=torch.float64)  # nats, bytes, tokens
+    plan = pack_plan(store.lengths, model.config.context)
+    rows_per_batch = max(1, tokens_per_batch // plan.row_length)
+    for number, batch in enumerate(rows_in_order(store, plan, rows_per_batch)):
+        first = number * rows_per_batch
+        last = min(first + rows_per_batch, plan.num_rows)
+        pieces = slice(int(plan.row_starts[first]), int(plan.row_starts[last]))
+        counted, sizes = _counted(batch.to(device), bytes_of)
+        places = counted.supervised
+        piece = counted.documents.index[places].cpu()
+        document = torch.from_numpy(plan.document[pieces].astype(np.int64))[piece]
+        sums[0].index_add_(0, document, -token_logp(model, counted).double().cpu())
+        sums[1].index_add_(0, document, sizes[places].double().cpu())
+        sums[2].index_add_(0, document, torch.ones(len(document), dtype=torch.float64))
+    found = {}
+    for index, name in enumerate(store.sources):
+        chosen = np.flatnonzero((store.source_index == index) & (sums[1].numpy() > 0))
+        if len(chosen):
+            nats, sizes_, tokens = sums[:, torch.from_numpy(chosen)].tolist()
+            found[name] = DocumentBits(
+                tuple(chosen.tolist()), tuple(nats), tuple(map(int, sizes_)), tuple(map(int, tokens))
+            )
+    return found
+
+
+def _counted(batch: Batch, bytes_of: Tensor) -> tuple[Batch, Tensor]:
+    """The batch with targets that stand for no bytes left out, and the bytes (N,) of its targets."""
+    sizes = bytes_of[batch.targets.clamp(min=0)].masked_fill(batch.targets == IGNORE, 0)
+    return replace(batch, targets=batch.targets.masked_fill(sizes == 0, IGNORE)), sizes
+
+
+def _check_tokens(store: TokenStore, token_bytes: NDArray[np.int64]) -> None:
+    if len(token_bytes) != store.vocab_size:
+        raise DataError(
+            f"{store.folder}: the shards have {store.vocab_size:,} ids and the tokenizer "
+            f"{len(token_bytes):,}; use the tokenizer that wrote them"
+        )
 
 
 def bits_per_byte_by_source(
@@ -87,11 +173,7 @@ def bits_per_byte_by_source(
     many, on documents evenly spaced over each source; None measures all. on_progress: called with (tokens
     done, tokens to do). world: processes that share the work; each returns the whole.
     """
-    if len(token_bytes) != store.vocab_size:
-        raise DataError(
-            f"{store.folder}: the shards have {store.vocab_size:,} ids and the tokenizer "
-            f"{len(token_bytes):,}; use the tokenizer that wrote them"
-        )
+    _check_tokens(store, token_bytes)
     row_length = row_length or model.config.context
     world = world or World()
     rows_per_batch = max(1, tokens_per_batch // row_length)

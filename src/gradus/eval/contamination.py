@@ -46,7 +46,9 @@ def with_contamination(
     Those that are not looked for stay as they are: running text, and CORE from a bundle that is not the folder's own.
     """
     own_bundle = settings.bundle is None or (
-        settings.folder is not None and settings.bundle.resolve() == (settings.folder / BUNDLE).resolve()
+        settings.folder is not None
+        and isinstance(settings.bundle, Path)
+        and settings.bundle.resolve() == (settings.folder / BUNDLE).resolve()
     )
     sets = {task: name for task in results if (name := set_of(task)) is not None and name in BENCHMARKS}
     sets = {task: name for task, name in sets.items() if own_bundle or not task.startswith(f"{CORE}.")}

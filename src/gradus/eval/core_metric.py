@@ -18,6 +18,7 @@ from gradus.core.errors import DataError
 from gradus.core.statistics import Z95
 from gradus.eval.asked import Asked, Continuation
 from gradus.eval.results import Result
+from gradus.eval.tasks import Limit, Subset, evenly_spread
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
 
@@ -97,9 +98,7 @@ def core_file(name: str, bundle: Path) -> Path:
     return found[0]
 
 
-def core_asked(
-    name: str, rows: Sequence[dict[str, Any]], tokenizer: Tokenizer, limit: int | None = None
-) -> list[Asked]:
+def core_asked(name: str, rows: Sequence[dict[str, Any]], tokenizer: Tokenizer, limit: Limit = None) -> list[Asked]:
     """The items of a task in the order they are drawn, at most the first `limit`, shots taken from all of them.
 
     rows: of the bundle's file, in its order. Errors: DataError for a row of no known shape.
@@ -108,7 +107,10 @@ def core_asked(
     order = list(range(len(rows)))
     random.Random(ORDER_SEED).shuffle(order)
     found = []
-    for number, at in enumerate(order[:limit]):
+    # As published, the first of the order; another subset is drawn from all of it.
+    chosen = evenly_spread(len(order), limit) if isinstance(limit, Subset) else range(len(order))[:limit]
+    for number in chosen:
+        at = order[number]
         draw = random.Random(SHOTS_SEED + number)
         others = draw.sample(range(len(rows) - 1), min(task.shots, len(rows) - 1))
         shots = [rows[order[other if other < number else other + 1]] for other in others]

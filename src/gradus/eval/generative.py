@@ -22,7 +22,7 @@ from gradus.data.benchmarks import BenchmarkRow, Read, benchmark_rows, read_row
 from gradus.eval import bfcl
 from gradus.eval.letters import with_examples
 from gradus.eval.spelling import count_items, is_spelled, spelling_items
-from gradus.eval.tasks import evenly_spread
+from gradus.eval.tasks import Limit, evenly_spread
 from gradus.tools.sandbox import Limits, require_sandbox, run_program
 
 
@@ -250,7 +250,7 @@ def check_programs_run(names: Sequence[str]) -> None:
 
 
 def problems_of(
-    name: str, folder: Path | None, limit: int | None = None, *, shots: int = 0, multiturn: bool = True
+    name: str, folder: Path | None, limit: Limit = None, *, shots: int = 0, multiturn: bool = True
 ) -> list[tuple[str, Problem]]:
     """(id, problem) of a task's items, at most `limit`, behind worked examples: the first `shots` of their file.
 

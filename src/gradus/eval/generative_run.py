@@ -44,7 +44,7 @@ def run_generative(
     began = time.monotonic()
     world = world or World()
     problems = problems_asked(name, settings)
-    how = {"limit": settings.limit} | settings.decoding()
+    how = settings.chosen() | settings.decoding()
     questions = digest([[[key, asdict(problem)] for key, problem in problems], settings.decoding()])
     journal = Journal(journals, digest([identity, questions]), world.rank) if journals is not None else None
     done: dict[int, Answer] = {number: Answer(*found) for number, found in begin_together(journal, world).items()}

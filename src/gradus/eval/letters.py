@@ -16,7 +16,7 @@ from gradus.data.benchmark_rows import Row
 from gradus.data.benchmarks import benchmark_rows, read_row
 from gradus.eval import task_items
 from gradus.eval.asked import Asked, Continuation
-from gradus.eval.tasks import MMLU_EXAMPLES, MMLU_TEST, evenly_spread
+from gradus.eval.tasks import MMLU_EXAMPLES, MMLU_TEST, Limit, evenly_spread
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -72,7 +72,7 @@ LETTER_TASKS: dict[str, LetterTask] = {
 }
 
 
-def letter_choices(name: str, folder: Path | None, limit: int | None = None) -> list[tuple[str, Choice]]:
+def letter_choices(name: str, folder: Path | None, limit: Limit = None) -> list[tuple[str, Choice]]:
     """(id, question) of a task's items, at most `limit`. Errors: DataError for files that are missing or wrong."""
     task = LETTER_TASKS[name]
     rows = list(benchmark_rows(task.set, folder, task.file))
@@ -80,7 +80,7 @@ def letter_choices(name: str, folder: Path | None, limit: int | None = None) -> 
 
 
 def asked_letters(
-    name: str, form: Format, folder: Path | None, limit: int | None, *, shots: int, multiturn: bool, think: bool | None
+    name: str, form: Format, folder: Path | None, limit: Limit, *, shots: int, multiturn: bool, think: bool | None
 ) -> list[Asked]:
     """The items in tokens: one question, and a letter for each choice.
 

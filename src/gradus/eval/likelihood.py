@@ -23,6 +23,7 @@ from gradus.model.transformer import Transformer
 
 TOKENS_PER_BATCH = 4096
 _BLOCK_ELEMENTS = 2**23  # logits held at a time
+_MIN_SHARED_TOKENS = 8  # nothing is decoded here, so that a short common beginning pays, such as MMLU's of a subject
 
 
 Question = Sequence[Continuation]
@@ -39,7 +40,9 @@ def likelihoods(
     branched = model.config.attends_to_all_alone
     items = [_item(number, question, model.config.context, branched) for number, question in enumerate(questions)]
     # A beginning is shared short of the first place whose state is asked for.
-    groups = prefix_groups([item.trunk[: item.first + 1] for item in items]) if branched else [(0, range(len(items)))]
+    groups: Sequence[tuple[int, Sequence[int]]] = [(0, range(len(items)))]
+    if branched:
+        groups = prefix_groups([item.trunk[: item.first + 1] for item in items], _MIN_SHARED_TOKENS)
     for shared, members in groups:
         beginning = None
         if shared:

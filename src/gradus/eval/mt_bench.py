@@ -15,7 +15,7 @@ from gradus.conversation.messages import Message
 from gradus.core.errors import DataError
 from gradus.data.benchmark_rows import Row
 from gradus.data.benchmarks import benchmark_rows, json_rows, read_row, row_files
-from gradus.eval.tasks import evenly_spread
+from gradus.eval.tasks import Limit, evenly_spread
 
 MT_BENCH = "mt_bench"
 REFERENCES = "multiturn/mt_bench_reference_answer_gpt-4.jsonl"
@@ -57,7 +57,7 @@ class MtQuestion:
     references: tuple[str, str] | None = None
 
 
-def mt_bench_questions(folder: Path | None, limit: int | None = None) -> list[MtQuestion]:
+def mt_bench_questions(folder: Path | None, limit: Limit = None) -> list[MtQuestion]:
     """The questions, at most `limit`. Errors: DataError for files that are missing or wrong."""
     rows = list(benchmark_rows(MT_BENCH, folder))
     if not rows:

@@ -39,7 +39,7 @@ def run_mt_bench(
     assert settings.judge is not None
     began = time.monotonic()
     world = world or World()
-    questions = mt_bench_questions(settings.folder, settings.limit)
+    questions = mt_bench_questions(settings.folder, settings.subset)
     asked = digest([[asdict(question) for question in questions], settings.decoding()])
     journal = Journal(journals, digest([identity, asked]), world.rank) if journals is not None else None
     kept = begin_together(journal, world)
@@ -56,7 +56,7 @@ def run_mt_bench(
         MtItem(question, tuple(MtAnswer(*answer) for answer in everyones[number]))
         for number, question in enumerate(questions)
     )
-    how = {"limit": settings.limit, "judge": settings.judge.settings.model} | settings.decoding()
+    how = settings.chosen() | {"judge": settings.judge.settings.model} | settings.decoding()
     return MtBenchResult(MT_BENCH, label, items, asked, round(time.monotonic() - began, 3), how)
 
 

@@ -82,7 +82,9 @@ class TaskResult:
             clusters = [item.cluster or item.id for item in self.items]
             if len(set(clusters)) < len(clusters):
                 measure["standard_error"] = clustered_standard_error(list(right.values()), clusters)
-                measure["clusters"] = len(set(clusters))
+                numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
+                measure["clusters"] = len(numbers)
+                measure["item_clusters"] = {item.id: numbers[c] for item, c in zip(self.items, clusters, strict=True)}
                 spread = Z95 * measure["standard_error"]
                 measure["lower"] = max(0.0, measure["value"] - spread)
                 measure["upper"] = min(1.0, measure["value"] + spread)
@@ -135,7 +137,10 @@ class TaskResult:
 
 def task_record(result: Result, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The record of a task: what was asked and how, its measures, and its items, which the measures then leave out."""
-    measures = {name: {k: v for k, v in m.items() if k != "items"} for name, m in result.measures().items()}
+    measures = {
+        name: {k: v for k, v in m.items() if k not in ("items", "item_clusters")}
+        for name, m in result.measures().items()
+    }
     return {
         "task": result.task,
         "model": result.model,

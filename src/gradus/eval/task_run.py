@@ -143,7 +143,7 @@ def run_tasks(
             show = None if on_progress is None else partial(on_progress, key)
             answers = answers_of(engine.model, items, journal=journal, world=world, on_progress=show)
             seconds = round(time.monotonic() - began, 3)
-            how = {"limit": settings.limit}
+            how = settings.chosen()
             how |= settings.asking() if name in LETTER_TASKS else {"bos": settings.bos or name == CORE}
             yield key, TaskResult(key, label, wanted, tuple(items), tuple(answers), questions, seconds, how)
 

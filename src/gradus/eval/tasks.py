@@ -7,8 +7,10 @@ highest, by `acc_norm` when that divided by its number of characters is; the fir
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -56,14 +58,35 @@ TASKS: dict[str, Task] = {
 }
 
 
-def evenly_spread(count: int, limit: int | None) -> list[int]:
-    """Numbers of the items that are asked where at most `limit` may be, so that subjects keep their share."""
-    if limit is None or limit >= count:
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """At most so many items, drawn by a seed."""
+
+    at_most: int
+    seed: int
+
+
+Limit = int | Subset | None
+"""How many items are asked at most, None for all; an int takes them at even distances."""
+
+
+def evenly_spread(count: int, limit: Limit) -> list[int]:
+    """Numbers of the items that are asked, in order.
+
+    As many from each stretch of the set, so that subjects and sources that stand together keep their share: the first
+    of each stretch, or of a Subset one drawn from it.
+    """
+    at_most = limit.at_most if isinstance(limit, Subset) else limit
+    if at_most is None or at_most >= count:
         return list(range(count))
-    return [place * count // limit for place in range(limit)]
+    begins = [place * count // at_most for place in range(at_most + 1)]
+    if not isinstance(limit, Subset):
+        return begins[:-1]
+    draw = random.Random(f"{limit.seed} of {count}")
+    return [draw.randrange(begin, end) for begin, end in pairwise(begins)]
 
 
-def task_items_of(name: str, folder: Path | None, limit: int | None = None) -> list[tuple[str, TextItem]]:
+def task_items_of(name: str, folder: Path | None, limit: Limit = None) -> list[tuple[str, TextItem]]:
     """(id, texts) of a task's items, at most `limit`. Errors: DataError for files that are missing or wrong."""
     task = TASKS[name]
     rows = list(benchmark_rows(task.set, folder, task.file))

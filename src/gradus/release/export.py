@@ -18,21 +18,18 @@ from gradus.model.reach import Reach, reach
 from gradus.model.transformer import Transformer
 from gradus.model.weights import load_model
 from gradus.release.check_text import check_length, make_check_text, own_documents
+from gradus.release.gguf_export import export_gguf
 from gradus.release.model_card import model_card
+from gradus.release.ollama import MODELFILE, modelfile
 from gradus.release.origin import Origin
-from gradus.release.parity import OwnReader, Reference, make_reference, measure_loss, prove_equal
-from gradus.release.settings import ExportSettings
+from gradus.release.parity import OwnReader, Reference, loss_text, make_reference, measure_loss, prove_equal
+from gradus.release.settings import MOST_NATS, ExportSettings
 from gradus.release.transformers_folder import TransformersReader, write_transformers_folder
 from gradus.tokenizer.loading import load_tokenizer
 from gradus.tokenizer.specials import SPECIAL_TOKENS
 from gradus.tokenizer.tokenizer import Tokenizer
 
 CARD_FILE = "README.md"
-# The mean divergence that rounding may cost, in nats a token; measured in EXPERIMENTS.md.
-MOST_NATS = {
-    "f32": 1e-6, "float16": 1e-3, "f16": 1e-3, "bfloat16": 0.01, "bf16": 0.01, "q8_0": 0.02, "q5_1": 0.1, "q5_0": 0.1,
-    "q4_1": 0.3, "q4_0": 0.3,
-}  # fmt: skip
 
 
 def export_model(
@@ -90,12 +87,23 @@ def _written(
             checks.append(_check_folder(work, tokenizer, make_reference(rounded, tokenizer, text), say))
         else:
             checks.append(_check_folder(work, tokenizer, reference, say))
+    files: list[dict[str, Any]] = []
+    if settings.wants_gguf:
+        name = settings.title or origin.name
+        files, found = export_gguf(work, model, tokenizer, name, settings.gguf_types, reference, say)
+        checks += found
+        if "ollama" in settings.formats:
+            is_chat = origin.trained == "chat"
+            (work / MODELFILE).write_text(
+                modelfile(files[0]["file"], settings, model.config.context, is_chat), encoding="utf-8"
+            )
     results: dict[str, Any] = {
         "class": reached.kind,
         "reach": asdict(reached),
         "parameters": parameters(model.config).total,
         "trained": origin.trained,
         "check_text": source,
+        "gguf": files,
         "checks": checks,
     }
     card = model_card(model.config, tokenizer, settings, origin, results)
@@ -111,16 +119,6 @@ def _check_folder(work: Path, tokenizer: Tokenizer, reference: Reference, say: C
     reader.check_template(HermesFormat(tokenizer))
     say(f"logits equal to {figures['largest_difference']:.1e}, greedy text too")
     return figures
-
-
-def loss_text(figures: dict[str, Any]) -> str:
-    """What rounding cost, in a line."""
-    ours, exported = figures["perplexity"]["ours"], figures["perplexity"]["exported"]
-    return (
-        f"{figures['reader']}: divergence {figures['kl_nats']:.2g} nats a token (at most {figures['most_nats']:g}), "
-        f"perplexity {ours:.4g} to {exported:.4g}, {figures['greedy']['equal']} of "
-        f"{figures['greedy']['beginnings']} greedy answers the same"
-    )
 
 
 def _sweep(work: Path) -> None:

@@ -51,11 +51,10 @@ def model_card(
 def _metadata(settings: ExportSettings, origin: Origin, results: Mapping[str, Any]) -> str:
     """The YAML block that the Hub reads."""
     datasets = sorted({source.dataset for source in origin.sources if source.dataset})
-    table: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["gradus"]}
-    if origin.trained == "chat":
-        table["tags"] = ["gradus", "conversational"]
-    if settings.wants_gguf:
-        table["tags"].append("gguf")
+    library = {"library_name": "transformers"} if "transformers" in settings.formats else {}
+    tags = ["gradus", *(["conversational"] if origin.trained == "chat" else [])]
+    tags += ["gguf"] if settings.wants_gguf else []
+    table: dict[str, Any] = {**library, "pipeline_tag": "text-generation", "tags": tags}
     if settings.licence is not None:
         table["license"] = settings.licence
     if settings.languages:
@@ -121,6 +120,7 @@ def _usage(settings: ExportSettings, origin: Origin, results: Mapping[str, Any])
     if "ollama" in settings.formats:
         yield "With Ollama:"
         yield "```sh\nollama create NAME -f Modelfile\nollama run NAME\n```"
+        yield "Its template was rendered by Go's text/template and compared; Ollama itself was not run."
 
 
 def _results(origin: Origin) -> Iterator[str]:
@@ -208,6 +208,8 @@ def _limits(config: ModelConfig, origin: Origin) -> Iterator[str]:
 
 
 def _proof(results: Mapping[str, Any]) -> Iterator[str]:
+    if results["gguf"] and not any("llama.cpp" in check["reader"] for check in results["checks"]):
+        yield "llama.cpp was not at hand: its files were read back and compared, and not run by it."
     yield (
         "Before it was written, other programs read these files and were compared with the decoder that trained the "
         f"model, in fp32 on a CPU, on {results['check_text']}. An export that differs by more than rounding is "

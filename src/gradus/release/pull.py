@@ -16,7 +16,7 @@ from typing import TypeVar
 from gradus.core.artifact import LARGE_BYTES, MANIFEST, FileEntry, open_artifact
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.files import fsync_file, fsync_folder
-from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, RUN_RECORD, RUNS, WORK_SUFFIX
+from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, LOCK, RUN_RECORD, RUNS, WORK_SUFFIX
 from gradus.core.lock import exclusive_lock
 from gradus.core.quantity import format_bytes
 from gradus.data.transfer import Patience
@@ -74,7 +74,7 @@ class _Pull:
         records = set(self._patiently(lambda: record_paths(self._place, ARTIFACTS)))
         for name in [roadmap] if roadmap is not None else names:
             refusal = f'"{name}" is being walked in {self._home} (process {{pid}}); stop it first'
-            with exclusive_lock(self._home / RUNS / name / ".lock", refusal):
+            with exclusive_lock(self._home / RUNS / name / LOCK, refusal):
                 self._pull_roadmap(name, records)
         return self._pulled
 

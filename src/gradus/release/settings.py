@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
@@ -17,6 +17,11 @@ _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
 # What the gguf package writes. K-quants and i-quants it only reads.
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+# The mean divergence that rounding may cost, in nats a token; measured in EXPERIMENTS.md.
+MOST_NATS = {
+    "f32": 1e-6, "float16": 1e-3, "f16": 1e-3, "bfloat16": 0.01, "bf16": 0.01, "q8_0": 0.02, "q5_1": 0.1, "q5_0": 0.1,
+    "q4_1": 0.3, "q4_0": 0.3,
+}  # fmt: skip
 FORMS = '"hub:owner/name", "file:///folder", "s3://bucket/folder" or another address that fsspec knows'
 
 
@@ -110,6 +115,16 @@ class ExportSettings(Settings):
         if wrong:
             raise ValueError(f'expected codes of languages, such as "en", found "{wrong[0]}"')
         return languages
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> ExportSettings:
+        users = {"dtype": ("transformers",), "gguf_types": ("gguf", "ollama"), "system": ("ollama",)}
+        for name, formats in users.items():
+            given = getattr(self, name) != ExportSettings.model_fields[name].default
+            if given and not set(formats) & set(self.formats):
+                wanted = " or ".join(f'"{form}"' for form in formats)
+                raise ValueError(f"{name} needs {wanted} in formats")
+        return self
 
     @property
     def wants_gguf(self) -> bool:

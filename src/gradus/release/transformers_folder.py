@@ -61,6 +61,8 @@ def write_transformers_folder(
 class TransformersReader:
     """An exported folder in transformers, in fp32."""
 
+    unread: tuple[str, ...] = ()
+
     _model: Any  # of classes that transformers types for itself alone
     _tokenizer: Any
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.errors import ConfigError, TrainingError
-from gradus.core.home import ARTIFACTS
+from gradus.core.home import ARTIFACTS, DRY_HOME
 from gradus.roadmap.layers import read_layers
 from gradus.roadmap.place import Place
 from gradus.roadmap.schema import Roadmap
@@ -232,6 +232,8 @@ def follow_walk(meeting: Meeting, file: Path, home: Path) -> None:
 
 def _here(task: Mapping[str, Any], file: Path, home: Path) -> dict[str, Any]:
     """The task with this machine's paths, which may be others than rank 0's."""
+    theirs = Path(task["home"]).name
+    home = home / theirs if theirs.startswith(DRY_HOME) else home
     work_folder = home / ARTIFACTS / Path(task["work"]).name
     return dict(task) | {"path": str(file), "home": str(home), "work": str(work_folder)}
 

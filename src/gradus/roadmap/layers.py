@@ -19,8 +19,8 @@ from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.settings import KeyPath
 from gradus.roadmap.locate import Locator
 
-TOP_KEYS = ("name", "seed", "description", "extends", "machine", "push", "stage")
-OVERRIDABLE = ("seed", "name", "description", "machine", "push")
+TOP_KEYS = ("name", "seed", "description", "extends", "machine", "push", "track", "stage")
+OVERRIDABLE = ("seed", "name", "description", "machine", "push", "track")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 

@@ -20,6 +20,7 @@ from gradus.core.quantity import Quantity
 from gradus.core.settings import Settings
 from gradus.roadmap.progress import Progress, QuietProgress
 from gradus.roadmap.stage import Stage
+from gradus.roadmap.tracking import Track
 from gradus.train.config import ActivationCheckpointing, Parallel, Precision
 
 CLOCK = "seconds.json"
@@ -111,6 +112,7 @@ class Place:
     rank: int = 0
     world_size: int = 1
     memory: PeakMemory = field(default_factory=PeakMemory)
+    track: Track | None = None
 
     def __post_init__(self) -> None:
         self._began = self._clocked = time.monotonic()
@@ -156,6 +158,11 @@ class Place:
         if self.ledger is not None and self.rank == 0:
             self.ledger.append({"event": "measure", "time": now(), "stage": self.stage.name,
                                 "fingerprint": self.stage.fingerprint, **measures})  # fmt: skip
+
+    def follow(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Give what is logged at a step to the experiment trackers, where the roadmap names some."""
+        if self.track is not None and self.rank == 0:
+            self.track(self.stage.name, step, figures)
 
     def commit(self, results: Mapping[str, Any]) -> Artifact:
         """End the stage: make its work folder an artifact with these results.

@@ -10,11 +10,12 @@ from typing import Any
 from gradus.core.artifact import Artifact, folder_name, open_artifact
 from gradus.core.devices import CPU, DEVICES_FILE, device_called, known_devices
 from gradus.core.errors import ArtifactError, ConfigError, did_you_mean
+from gradus.core.gate import unreachable_bound
 from gradus.core.machine import gpu_names, machine_facts, usable_cores
 from gradus.roadmap.kinds import stage_module
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.schema import Roadmap
-from gradus.roadmap.stage import Device, Estimate, Expected, Stage
+from gradus.roadmap.stage import COUNTED, Device, Estimate, Expected, Stage
 
 _USUAL_WIDTH = 256  # of the model whose rate is shown where no stage's model is meant
 
@@ -134,12 +135,24 @@ def plan_roadmap(roadmap: Roadmap, device: Device, artifacts_dir: Path) -> Plan:
                 estimate = module.plan(stage.settings, Expected(by_key, facts), device, stage)
         except ConfigError as error:
             problems += [f"{stage.place}: {problem}" for problem in error.problems]
+        if not roadmap.smoke:
+            problems += [f"{stage.place}: {problem}" for problem in _unreachable(stage, estimate)]
         made = _finished(artifacts_dir / folder_name(module.MAKES, stage.fingerprint))
         facts[stage.name] = {**estimate.facts, **(made.results if made else {}), "makes": module.MAKES}
         planned.append(PlannedStage(stage, estimate, made))
     if problems:
         raise ConfigError(problems)
     return Plan(device, tuple(planned))
+
+
+def _unreachable(stage: Stage, estimate: Estimate) -> list[str]:
+    """Gates that no result can pass, by the items that the stage will count (facts: COUNTED)."""
+    found = []
+    for gate in stage.gates:
+        for name, n in estimate.facts.get(COUNTED, {}).items():
+            if gate.measure == name or gate.measure.startswith(f"{name}."):
+                found.append(unreachable_bound(gate, n))
+    return [problem for problem in found if problem is not None]
 
 
 def _finished(path: Path) -> Artifact | None:

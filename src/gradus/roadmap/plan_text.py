@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from gradus.core.quantity import format_bytes, format_count, format_seconds
+from gradus.model.config import ModelConfig
+from gradus.model.reach import reach
 from gradus.roadmap.horizon import horizon_text
 from gradus.roadmap.plan import Plan, PlannedStage
 from gradus.roadmap.schema import Roadmap
@@ -22,6 +24,7 @@ def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
     if horizons:
         lines += ["", *horizons]
     lines += [f"  note: {i.stage.name}: {note}" for i in first.stages for note in i.estimate.notes]
+    lines += _reaches(first)
     lines.append("")
     lines += [_sum(plan, named=len(plans) > 1) for plan in plans]
     for plan in plans:
@@ -29,6 +32,17 @@ def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
         if most > has:
             lines.append(f"warning: {format_bytes(most)} are needed, {plan.device.name} has {format_bytes(has)}")
     return "\n".join(lines)
+
+
+def _reaches(plan: Plan) -> list[str]:
+    """Where each kind of model of the plan runs once it is exported, with the stages that make it."""
+    stages: dict[str, list[str]] = {}
+    for item in plan.stages:
+        model = item.estimate.facts.get("model")
+        if item.estimate.steps is not None and isinstance(model, Mapping):
+            stages.setdefault(reach(ModelConfig(**model)).text(), []).append(item.stage.name)
+    found = [f"  {', '.join(names)}: {text}" for text, names in stages.items()]
+    return ["", "runs elsewhere, once exported", *found] if found else []
 
 
 def _one_device(roadmap: Roadmap, plan: Plan) -> list[str]:

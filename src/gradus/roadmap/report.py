@@ -2,7 +2,8 @@
 
 Everything is inside: styles, scripts (ours and uPlot, MIT), and the figures as JSON. What models and corpora
 wrote is shown as text only: the scripts build the page with textContent, the JSON cannot end its script tag,
-and the page's own policy forbids any script or style that is not one of these, and every connection.
+and the page's own policy forbids any script or style that is not one of these, and every connection but, of the live
+page, that to where it came from.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from gradus.roadmap.report_versus import versus_data
 ASSETS = "report_assets"
 # In the order they run; each part of ours sees what the ones before it define.
 SCRIPTS = (
-    "dom.js", "format.js", "head.js", "abilities.js", "stages.js", "questions.js", "charts.js", "samples.js",
-    "lineage.js", "composition.js", "record.js", "versus.js", "main.js",
+    "dom.js", "format.js", "head.js", "abilities.js", "stages.js", "questions.js", "audit.js", "charts.js",
+    "samples.js", "lineage.js", "composition.js", "record.js", "versus.js", "live.js", "main.js",
 )  # fmt: skip
+_ONLY_WHERE = {"versus.js": "versus", "live.js": "live"}  # parts that pages without these figures do not carry
 _SPACED = re.compile(r"\s*([{};])\s*")  # punctuation of a style sheet that needs no space around it
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 # Characters that could end the script tag or start a comment in it, line ends that old scripts know, and
@@ -62,13 +64,15 @@ def write_comparison(first: Path, second: Path, out: Path | None = None) -> Path
 
 def report_page(data: Mapping[str, Any]) -> str:
     """The page for what `report_data` or `versus_data` gathered."""
-    ours = "\n".join(_squeezed(_asset(name)) for name in SCRIPTS)
+    parts = [name for name in SCRIPTS if _ONLY_WHERE.get(name, "name") in data]
+    ours = "\n".join(_squeezed(_asset(name)) for name in parts)
     scripts = {"uplot": _asset("uplot.min.js"), "script": f'"use strict";(() => {{\n{ours}\n}})();'}
     style = _asset("uplot.min.css") + "\n" + _SPACED.sub(r"\1", _squeezed(_asset("report.css")))
     licence = _asset("uplot.LICENSE").strip().replace("--", "- -")
     policy = (
         f"default-src 'none'; script-src {' '.join(_hash(text) for text in scripts.values())}; "
         f"style-src {_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+        + ("; connect-src 'self'" if "live" in data else "")
     )
     slots = {
         "title": html.escape(f"{data['name']} · gradus report"),

@@ -15,6 +15,7 @@ from gradus.core.ledger import Ledger
 from gradus.core.machine import package_version
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import (
+    audit_results,
     clip,
     drop_samples,
     pairings,
@@ -53,6 +54,7 @@ def report_data(run_folder: Path) -> dict[str, Any]:
         "abilities": abilities,
         "pairings": pairings(stages),
         "across": across_stages(stages),
+        "audits": audit_results(stages),
         "training": training_curves(stages),
         "samples": text_samples(stages),
         "drops": drop_samples(stages),

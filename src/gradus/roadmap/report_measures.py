@@ -24,6 +24,7 @@ CURVE_POINTS = 1200
 SAMPLE_STEPS = 60
 SUITE_ITEMS = 3000
 DROP_SAMPLES = 5
+AUDIT_SAMPLES = 100
 _LIST_ENTRIES = 200
 
 
@@ -209,6 +210,29 @@ def _asked(probe: Probe) -> list[dict[str, Any]]:
     return [{"role": "user", "content": turn} for turn in probe.turns or ()]
 
 
+def audit_results(stages: Sequence[StageView]) -> list[dict[str, Any]]:
+    """Per audited model the rate of each kind of artifact, and the answers that held one.
+
+    [{"model", "rates": [{"kind", "value", "n", "successes", "upper", ...}], "samples", "left_out"}].
+    """
+    found = []
+    for view in stages:
+        measures = view.results.get("audit")
+        if not isinstance(measures, Mapping) or not isinstance(measures.get("any"), Mapping):
+            continue
+        rates = [{"kind": kind, **rate} for kind, rate in measures.items() if kind != "clean"]
+        file = view.file("audit.json")
+        try:
+            samples = json.loads(file.read_text(encoding="utf-8"))["samples"] if file is not None else []
+        except (ValueError, KeyError, TypeError):
+            samples = []
+        dirty = [sample for sample in samples if sample.get("kinds")]
+        shown = [clip(sample) for sample in dirty[:AUDIT_SAMPLES]]
+        left_out = len(dirty) - len(shown)
+        found.append({"model": evaluated_stage(view), "rates": rates, "samples": shown, "left_out": left_out})
+    return found
+
+
 # Curves and samples
 
 
@@ -221,7 +245,7 @@ def training_curves(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     """
     found = []
     for view in stages:
-        lines, passed_over = _returned(_json_lines(view.file("metrics.jsonl")))
+        lines, passed_over = counting_lines(_json_lines(view.file("metrics.jsonl")))
         train = [line for line in lines if line.get("event") == "train" and "step" in line]
         extension = _extension(view)
         evaluate = [line for line in lines if line.get("event") == "evaluate" and "step" in line]
@@ -236,7 +260,7 @@ def training_curves(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     return found
 
 
-def _returned(lines: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def counting_lines(lines: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(the lines that still count, the windows passed over): a return to a checkpoint undoes the steps after it."""
     counting: list[dict[str, Any]] = []
     windows = []

@@ -20,7 +20,7 @@ from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scra
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.files import disk_full_error, is_disk_full, write_atomic
 from gradus.core.gate import find_measure, judge, measure_names
-from gradus.core.home import ARTIFACTS, LEDGER, RUN_RECORD, RUNS
+from gradus.core.home import ARTIFACTS, LEDGER, LOCK, RUN_RECORD, RUNS
 from gradus.core.ledger import Ledger
 from gradus.core.lock import exclusive_lock
 from gradus.core.machine import machine_facts, software_versions
@@ -44,6 +44,7 @@ from gradus.roadmap.status import (
     stage_status,
 )
 from gradus.roadmap.table import text_table
+from gradus.roadmap.tracking import Track, tracking
 from gradus.roadmap.workers import set_threads, worker_processes
 
 
@@ -68,6 +69,8 @@ class _Walk:
     device: Device
     accepted: str | None = None
     meeting: Meeting | None = None  # where a launcher started the other processes
+    keeps: bool = True
+    track: Track | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
 
@@ -87,11 +90,14 @@ def walk(
     only: str | None = None,
     override: str | None = None,
     meeting: Meeting | None = None,
+    *,
+    keeps: bool = True,
 ) -> WalkResult:
     """Walk a roadmap, or one stage of it; finished stages are reused.
 
     override: a reason to go on past failed gates, kept in the ledger. meeting: with the other processes, where a
-    launcher started them; this one is rank 0. Errors: GateFailedError where a gate
+    launcher started them; this one is rank 0. keeps: whether what is made stays, else no report is written and no word
+    of resuming said (see dry_run). Errors: GateFailedError where a gate
     fails; GradusError of any kind from a stage, with its place; KeyboardInterrupt after a word on resuming.
     """
     run_dir = home / RUNS / roadmap.name
@@ -99,10 +105,12 @@ def walk(
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
-        with exclusive_lock(run_dir / ".lock", refusal):
+        with exclusive_lock(run_dir / LOCK, refusal):
             device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
             planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
-            walking = _Walk(roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting)
+            walking = _Walk(
+                roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps
+            )
             return _walk(walking, chosen, finish=only is None)
     except OSError as error:
         if is_disk_full(error):
@@ -128,7 +136,10 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
          "machine": machine_facts(), "software": software_versions()}
     )  # fmt: skip
     set_threads(roadmap.machine.threads)
-    with pushing(roadmap, walking.home, walking.progress) as pusher:
+    with (
+        pushing(roadmap, walking.home, walking.progress) as pusher,
+        tracking(roadmap.track, roadmap.name, walking.run_dir, _made_with(roadmap)) as walking.track,
+    ):
         try:
             for stage in chosen:
                 _walk_stage(walking, stage)
@@ -136,10 +147,11 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
                     pusher.look()
         except GateFailedError:
             # A failed gate leaves everything usable, the report on why included.
-            _write_report(walking)
+            if walking.keeps:
+                _write_report(walking)
             raise
-        report = _write_report(walking) if finish else None
-        if finish:
+        report = _write_report(walking) if finish and walking.keeps else None
+        if finish and walking.keeps:
             walking.progress.line(closing_card(roadmap, walking.artifacts, report))
     return WalkResult(walking.artifacts, walking.run_dir, report)
 
@@ -151,7 +163,8 @@ def _walk_stage(walking: _Walk, stage: Stage) -> None:
         _run_stage(walking, stage)
     artifact = walking.artifacts[stage.name]
     _record_stage(walking, stage, artifact)
-    sweep_scratch(artifact.path)
+    if walking.keeps:
+        sweep_scratch(artifact.path)
     link_stage(walking.run_dir, stage.name, artifact.path)
     _judge_gates(walking, stage, artifact)
 
@@ -252,6 +265,7 @@ def _place(walking: _Walk, stage: Stage, work: Path) -> Place:
         makes=module.MAKES,
         stage_version=module.VERSION,
         parents=parent_fingerprints(walking.roadmap, stage),
+        track=walking.track,
     )
 
 
@@ -261,10 +275,9 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs)
     try:
         yield
     except KeyboardInterrupt:
-        walking.progress.line(
-            f'stopped in stage "{stage.name}" after {format_seconds(place.seconds)}; what it saved is kept, '
-            f"the same command resumes it: gradus run {walking.roadmap.path}"
-        )
+        after = f"the same command resumes it: gradus run {walking.roadmap.path}"
+        what = f"what it saved is kept, {after}" if walking.keeps else "nothing of it is kept"
+        walking.progress.line(f'stopped in stage "{stage.name}" after {format_seconds(place.seconds)}; {what}')
         raise
     except (MemoryError, RuntimeError, GradusError) as error:
         if is_out_of_memory(error):
@@ -278,6 +291,11 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs)
 
 
 # Records
+
+
+def _made_with(roadmap: Roadmap) -> dict[str, Any]:
+    """Settings and seed of each stage by name, for trackers."""
+    return {s.name: s.settings.model_dump(mode="json", by_alias=True) | {"seed": s.seed} for s in roadmap.stages}
 
 
 def _write_record(walking: _Walk) -> None:
@@ -328,12 +346,16 @@ def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
          "seconds": artifact.manifest.seconds,
          "predicted_seconds": walking.planned[stage.name].estimate.seconds}
     )  # fmt: skip
+    told: dict[str, Any] = {}
     for name in measure_names(artifact.results):
         measure = {k: v for k, v in find_measure(artifact.results, name).items() if k != "items"}
         # A number deep inside (a count by reason, a model's width) is a fact; the manifest has it.
         if "." in name and "n" not in measure:
             continue
         walking.ledger.append({"event": "result", **common, "measure": name, **measure})
+        told[f"results/{name}"] = measure["value"]
+    if walking.track is not None:
+        walking.track(stage.name, int(artifact.results.get("steps") or 0), told)
 
 
 def _judge_gates(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
@@ -367,9 +389,9 @@ def _judge_gates(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
     elif walking.accepted is not None:
         walking.progress.line(f'  going on: "{walking.accepted}" (recorded)')
     else:
+        kept = f"Everything made so far is kept in {walking.run_dir}; " if walking.keeps else ""
         raise GateFailedError(
-            f"{stage.place}: gate failed: {'; '.join(failures)}. Everything made so far is kept in "
-            f'{walking.run_dir}; go on past it with --override "reason"'
+            f'{stage.place}: gate failed: {"; ".join(failures)}. {kept}go on past it with --override "reason"'
         )
 
 

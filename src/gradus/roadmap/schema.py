@@ -22,6 +22,7 @@ from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.layers import OVERRIDABLE, Layered, StageData, read_layers
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.stage import Input, Reference, SourceError, Stage
+from gradus.roadmap.tracking import TrackSettings
 from gradus.roadmap.walked import Walked, walked_sources, walked_stages
 
 RESERVED = ("name", "kind", "seed", "gate")
@@ -29,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class RoadmapHead(Settings):
-    """The keys above the first stage. name: by default the file's name. push: nowhere if None."""
+    """The keys above the first stage. name: by default the file's name. push, track: nowhere if None."""
 
     name: str = ""
     description: str = ""
@@ -37,6 +38,7 @@ class RoadmapHead(Settings):
     seed: int = 0
     machine: MachineSettings = MachineSettings()
     push: PushSettings | None = None
+    track: TrackSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Roadmap:
     description: str = ""
     overrides: tuple[str, ...] = ()
     push: PushSettings | None = None
+    track: TrackSettings | None = None
 
     @property
     def directory(self) -> Path:
@@ -118,6 +121,7 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False,
         description=head.description,
         overrides=tuple(overrides),
         push=head.push,
+        track=head.track,
     )
 
 

@@ -49,6 +49,10 @@ class SourceError(GradusError):
         super().__init__("\n".join(problem.text for problem in problems))
 
 
+COUNTED = "counted"
+"""Of an estimate's facts: how many right or wrong items a measure, or all that begin with its name, will count."""
+
+
 @dataclass(frozen=True)
 class Input:
     """A settings key whose value names an earlier stage.

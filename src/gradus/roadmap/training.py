@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +22,7 @@ from gradus.core.errors import TrainingError
 from gradus.core.files import write_atomic
 from gradus.core.home import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, MODEL_FOLDER
 from gradus.core.quantity import format_count
+from gradus.core.statistics import Z95
 from gradus.model.config import ModelConfig
 from gradus.model.cost import parameters
 from gradus.roadmap.metering import Meter
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from gradus.model.batch import Batch
     from gradus.model.transformer import Transformer
+    from gradus.roadmap.watched_tasks import Watch
     from gradus.tokenizer.tokenizer import Tokenizer
     from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import StepReport
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 SMOKE_STEPS = 12
+STANDARD_ERRORS = "standard_errors"  # in a line of metrics
 # What has a model to begin from, or to ask: artifacts of these kinds.
 MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
@@ -85,6 +88,10 @@ class TrainingSettings(StageSettings):
     def _what_is_kept_is_wanted(self) -> Self:
         if self.keep_checkpoints == 0 and (self.keep_best is not None or self.protect):
             raise ValueError("keep_checkpoints = 0 keeps none, and keep_best or protect asks for some; leave one out")
+        if (self.keep_best or "").startswith("tasks.") and not (self.keep_best or "").endswith("perplexity"):
+            raise ValueError(
+                f'keep_best keeps where a measure is lowest, and "{self.keep_best}" is best at its highest'
+            )
         return self
 
     def rows_of_step(self, row_length: int) -> int:
@@ -191,6 +198,8 @@ class Evaluation:
 
     measures: Mapping[str, float]
     samples: Sequence[Mapping[str, Any]] = ()
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
+    """Of the measures that have one."""
 
 
 class _Journal:
@@ -224,13 +233,17 @@ class _Journal:
                 self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
         if report.logged and not (report.resumed and "train" in self._written):
             figures = self._meter.figures(report.tokens_per_second) if self._meter is not None else {}
-            self._metrics.append(event="train", **_train_line(report), **figures)
+            line = _train_line(report) | figures
+            self._metrics.append(event="train", **line)
+            self._place.follow(report.step, line)
 
     def evaluate(self, report: StepReport, found: Evaluation) -> None:
         for sample in found.samples:
             self._samples.append(step=report.step, **sample)
-        self._metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures)
+        errors = {STANDARD_ERRORS: dict(found.standard_errors)} if found.standard_errors else {}
+        self._metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures, **errors)
         self._place.record(step=report.step, **found.measures)
+        self._place.follow(report.step, found.measures)
 
 
 def follow(
@@ -240,11 +253,12 @@ def follow(
     evaluate: Callable[[], Evaluation],
     checkpoints: Checkpoints | None = None,
     meter: Meter | None = None,
+    watch: Watch | None = None,
 ) -> StepReport:
     """Drive `fit` to its end: progress, metrics, evaluations. Returns the last report.
 
     All processes evaluate together; the main one writes. checkpoints: are told what they were measured at. meter:
-    what each logged line tells besides.
+    what each logged line tells besides. watch: benchmarks that are looked at besides.
     """
     last: StepReport | None = None
     journal = _Journal(place, meter) if session.world.is_main else None
@@ -258,6 +272,8 @@ def follow(
             is_known = journal is not None and report.resumed and journal.is_evaluated
             if report.evaluate and session.world.all_agree(not is_known):
                 found = evaluate()
+                if watch is not None and watch.is_due(report.step, report.steps):
+                    found = _with_benchmarks(found, watch.look())
                 shown |= found.measures
                 if journal is not None:
                     journal.evaluate(report, found)
@@ -268,6 +284,12 @@ def follow(
             last = report
     assert last is not None, "fit reports its last step"
     return last
+
+
+def _with_benchmarks(found: Evaluation, looked: Mapping[str, Mapping[str, Any]]) -> Evaluation:
+    values = {name: float(measure["value"]) for name, measure in looked.items()}
+    errors = {name: float(m["standard_error"]) for name, m in looked.items() if "standard_error" in m}
+    return replace(found, measures={**found.measures, **values}, standard_errors=errors)
 
 
 def _train_line(report: StepReport) -> dict[str, Any]:
@@ -320,11 +342,16 @@ def training_results(place: Place, last: StepReport, config: ModelConfig, meter:
         results["optimizer_state_bytes"] = state_bytes(kept)
     if evaluated:
         # Names such as "bpb/books" become results of their own branch, which a gate can name: by_source.books.bpb
+        errors = evaluated[-1].get(STANDARD_ERRORS, {})
         for name, value in evaluated[-1].items():
             measure, found, source = name.partition("/")
             if found:
                 results.setdefault("by_source", {}).setdefault(source, {})[measure] = value
-            elif name not in {"event", "step", "tokens"}:
+            elif name in errors:
+                spread = Z95 * errors[name]
+                bounds = {"lower": value - spread, "upper": value + spread}
+                results[name] = {"value": value, "standard_error": errors[name], **bounds}
+            elif name not in {"event", "step", "tokens", STANDARD_ERRORS}:
                 results[name] = value
     return results
 

@@ -24,19 +24,19 @@ const LINE_COLOURS = ["--accent", "--data", "--exam", "--bad", "--good", "--toke
 const LEAST_SMOOTHED = 20; // points; of fewer the line itself is clear
 const LEAST_JOINED = 8; // points; fewer are marked one by one
 const NOT_DRAWN = new Set(["step", "tokens"]);
+let chosenAxis = "step";
 const drawn = new Set(); // {draw()} of each chart in view, to draw anew when the colours change
 
 function training() {
   if (!data.training.length) return null;
   const blocks = h("div");
-  let axis = "step";
   function draw() {
     drawn.clear();
-    replaceContent(blocks, data.training.map((entry) => stageCharts(entry, axis)));
+    replaceContent(blocks, data.training.map((entry) => stageCharts(entry, chosenAxis)));
   }
   draw();
   return section("training", "Training", "Every logged step of each training stage. Drag over a plot to look closer, double click to go back.",
-    h("div", { class: "filters" }, segments("Horizontal axis", [["step", "by step"], ["tokens", "by tokens"]], axis, (value) => { axis = value; draw(); })),
+    h("div", { class: "filters" }, segments("Horizontal axis", [["step", "by step"], ["tokens", "by tokens"]], chosenAxis, (value) => { chosenAxis = value; draw(); })),
     blocks);
 }
 

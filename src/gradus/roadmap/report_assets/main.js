@@ -2,7 +2,7 @@
 
 const THEME_KEY = "gradus-theme";
 const PARTS = [
-  ["abilities", "abilities", abilities], ["stages", "across stages", acrossStages], ["questions", "questions", questions], ["training", "training", training],
+  ["abilities", "abilities", abilities], ["stages", "across stages", acrossStages], ["questions", "questions", questions], ["audit", "audit", audits], ["training", "training", training],
   ["samples", "samples", samples], ["lineage", "lineage", lineage], ["data", "data", composition], ["time", "time", times],
   ["machine", "machine", machine], ["ledger", "ledger", ledger],
 ];
@@ -49,8 +49,9 @@ function built(id, name, build) {
 const theme = keptTheme();
 if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawCharts);
-const sections = (data.versus ? VERSUS_PARTS : PARTS).map(([id, name, build]) => [id, name, built(id, name, build)]).filter(([, , node]) => node !== null);
+const sections = (data.versus ? versusParts() : PARTS).map(([id, name, build]) => [id, name, built(id, name, build)]).filter(([, , node]) => node !== null);
 document.getElementById("page").append(
   topBar(sections),
   h("main", { class: "wide" }, built("top", data.name, data.versus ? versusHead : head), sections.map(([, , node]) => node)),
   h("footer", { class: "wide foot" }, `Written ${shortTime(data.made)} UTC by gradus ${data.gradus || ""}. One file: nothing is fetched, nothing is sent.`));
+if (data.live) follow(PARTS);

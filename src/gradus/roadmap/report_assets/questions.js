@@ -102,6 +102,7 @@ function questionBody(item, entry) {
   return [
     exchange(item),
     !item.passed && h("ul", { class: "reasons" }, (item.reasons || []).map((reason) => h("li", { dir: "auto" }, reason))),
+    item.loop && h("p", { class: "reasons" }, `repeats ${item.loop}`),
     h("p", { class: "note" }, `${item.id} · ${words(item.category)}${samples}`),
     others.map(([model, own]) => h("details", { class: "other" }, h("summary", null, outcomeMark(own), ` ${model} said`), exchange({ ...own, messages: [] }))),
   ].flat(Infinity).filter(Boolean);

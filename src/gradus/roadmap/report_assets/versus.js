@@ -1,9 +1,11 @@
 // Two runs: verdicts by measure, what was changed, curves over one another, answers that flipped.
 
-const VERSUS_PARTS = data.versus ? [
-  ["measures", "measures", versusMeasures], ["changes", "changes", versusChanges], ["training", "training", versusCurves],
-  ["questions", "flipped answers", versusFlipped],
-] : [];
+function versusParts() {
+  return [
+    ["measures", "measures", versusMeasures], ["changes", "changes", versusChanges], ["training", "training", versusCurves],
+    ["questions", "flipped answers", versusFlipped],
+  ];
+}
 const VERDICT_MARKS = { better: "▲", worse: "▼", "not resolved": "·" };
 
 function versusHead() {

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from gradus.conversation.constraint import Constraint
-from gradus.conversation.probes import SUITES, load_suite, suite_path
+from gradus.conversation.probes import SUITES, Suite, load_suite, suite_path
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError
-from gradus.core.files import expand_path, write_atomic
+from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
 from gradus.data.benchmarks import benchmarks_folder
-from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters
+from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters, num_items
+from gradus.eval.core_bundle import bundle_at
 from gradus.eval.judging import JudgeModel
 from gradus.eval.mt_bench import MT_BENCH
 from gradus.eval.tasks import evenly_spread
@@ -33,7 +34,7 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.progress import Task
 from gradus.roadmap.remote_model import asking_note, asking_seconds
 from gradus.roadmap.sources import file_sources, suite_digest
-from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
+from gradus.roadmap.stage import COUNTED, Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 from gradus.roadmap.training import MODEL_KINDS, Session, training_session
 from gradus.tools.endpoint_settings import EndpointSettings
 
@@ -67,7 +68,8 @@ class Settings(StageSettings):
     samples: answers to each probe, drawn at `temperature`, which must then be above 0: measure
     "probes.<name>.pass_rate.total"; None asks as often as each probe says.
     tasks: benchmarks by name, measures "tasks.<name>.acc" and others. benchmarks: the folder of evaluation sets, None
-    for that in GRADUS_BENCHMARKS; core_bundle: the folder of CORE's bundle, None for core_bundle in it. bos: begin
+    for that in GRADUS_BENCHMARKS; core_bundle: the folder or archive of CORE's bundle, or
+    "hub:OWNER/NAME"; None for core_bundle in it. bos: begin
     every text of a task with the end-of-text token, as documents in training; None of the published scores has it.
     With a corpus as input the items of tasks that stand in it are counted, and the score without them is given.
     perplexity_documents: so many held-back documents of each source of that corpus, evenly spread, whose perplexity is
@@ -77,7 +79,8 @@ class Settings(StageSettings):
     answers of tasks in chat format think first, None as the model likes. task_shots: worked examples before their
     items, each a turn of the conversation, or all in one message where task_multiturn is false.
     judge: the service that rates answers, for mt_bench and for checks of the kind "judge"; it costs what it costs.
-    at_most: probes of each suite and items of each task, evenly spread; all if None. temperature: 0 takes the likeliest
+    at_most: probes of each suite and items of each task, evenly spread; all if None. subset_seed: which items of tasks
+    these are is drawn, one from each stretch of a set. temperature: 0 takes the likeliest
     token, above it answers are drawn with the stage's seed. constrain: what answers are held to (see
     docs/constrained-calls.md); None measures the model alone.
     audit_samples: answers that are looked through for artifacts where a pool of `prompts` is named: measures
@@ -101,6 +104,7 @@ class Settings(StageSettings):
     perplexity_documents: int | None = Field(default=None, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
+    subset_seed: int | None = Field(default=None, ge=0)
     temperature: float = Field(default=0.0, ge=0.0)
     samples: int | None = Field(default=None, ge=1)
     constrain: Constraint | None = None
@@ -159,13 +163,13 @@ def benchmark_settings(
 
     home, payer: where a judge's answers are kept and in whose name they are paid for.
     """
-    bundle = expand_path(settings.core_bundle, roadmap_dir) if settings.core_bundle is not None else None
     folder = benchmarks_folder(settings.benchmarks, roadmap_dir)
     return BenchmarkSettings(
         folder,
-        bundle,
+        bundle_at(settings.core_bundle, roadmap_dir),
         settings.at_most,
         settings.bos,
+        subset_seed=settings.subset_seed,
         samples=settings.task_samples,
         temperature=settings.task_temperature,
         seed=seed,
@@ -190,14 +194,35 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     asked = benchmark_settings(settings, stage.directory)
     written = sum(num_answers(name, asked) for name in settings.tasks)
     tokens += written * min(ANSWER_TOKENS, settings.task_tokens)
+    counted = _counted(settings, asked, stage, audited=bool(inputs.one("prompts")))
     parent = inputs.one("from").get("model")
     if parent is None:
-        return Estimate(tokens=tokens, notes=("the model is not known yet",))
+        return Estimate(tokens=tokens, facts={COUNTED: counted}, notes=("the model is not known yet",))
     config = ModelConfig(**parent)
-    estimate = _with_judge(decoding_estimate(config, tokens, device, {}), settings, asked, stage)
+    estimate = _with_judge(decoding_estimate(config, tokens, device, {COUNTED: counted}), settings, asked, stage)
     read = float(inputs.one("tokens").get("validation_tokens", 0)) + _task_tokens(settings, stage)
     passed = read * forward_flops_per_token(config, config.context / 4)
     return replace(estimate, seconds=(estimate.seconds or 0.0) + passed / device.training("pretrain", config.width)[0])
+
+
+def _counted(settings: Settings, asked: BenchmarkSettings, stage: Stage, audited: bool) -> dict[str, int]:
+    """How many items each measure will count, where that is known before."""
+    found = {}
+    for name, path in settings.suites.items():
+        probes = _asked_probes(load_suite(suite_path(path, stage.directory)), settings.at_most).probes
+        found[f"{PROBES}.{name}.total"] = len(probes)
+        found |= {f"{PROBES}.{name}.{c}": n for c, n in Counter(probe.category for probe in probes).items()}
+    for name in settings.tasks:
+        found |= {f"{TASKS}.{task}": n for task, n in num_items(name, asked).items()}
+    return found | ({AUDIT: settings.audit_samples} if audited else {})
+
+
+def _asked_probes(suite: Suite, at_most: int | None) -> Suite:
+    """A suite with so many of its probes, evenly spread."""
+    if at_most is None:
+        return suite
+    step = max(1, len(suite.probes) // at_most)
+    return replace(suite, probes=suite.probes[::step][:at_most])
 
 
 def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings, stage: Stage) -> Estimate:
@@ -218,7 +243,6 @@ def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings
 
 def _num_probes(text: str, directory: Path, settings: Settings) -> int:
     """Answers that a suite asks for."""
-
     probes = load_suite(suite_path(text, directory)).probes
     number = len(probes) if settings.at_most is None else min(len(probes), settings.at_most)
     return number * (settings.samples or 1 if settings.temperature else 1)
@@ -351,10 +375,7 @@ def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelR
     from gradus.eval.probes import ProbeSettings, run_suite
 
     settings: Settings = stage.settings
-    suite = load_suite(suite_path(path, place.roadmap_dir))
-    if settings.at_most is not None:
-        step = max(1, len(suite.probes) // settings.at_most)
-        suite = replace(suite, probes=suite.probes[::step][: settings.at_most])
+    suite = _asked_probes(load_suite(suite_path(path, place.roadmap_dir)), settings.at_most)
     sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
     with place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
         found = run_suite(
@@ -410,9 +431,12 @@ def _shown(task: Task) -> Callable[[int, int], None]:
 def _bits_per_byte(engine: Any, tokens: Artifact) -> dict[str, Any]:
     """Over the whole validation side, in all and by source."""
     from gradus.data.shards import TokenStore
-    from gradus.eval.bpb import BitsPerByte, bits_per_byte_by_source
+    from gradus.eval.bpb import bits_by_document
 
     store = TokenStore(tokens.path, "validation")
-    found = bits_per_byte_by_source(engine.model, store, engine.tokenizer.token_bytes)
-    whole = sum(found.values(), start=BitsPerByte())
+    found = bits_by_document(engine.model, store, engine.tokenizer.token_bytes)
+    if not found:
+        raise DataError("bits per byte: there is no text to measure on; the validation side is empty")
+    first, *others = found.values()
+    whole = sum(others, start=first)
     return {"bpb": whole.measure(), "by_source": {name: {"bpb": part.measure()} for name, part in found.items()}}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,7 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import TextSettings, text_estimate, train_on
 from gradus.roadmap.training import MODEL_KINDS
+from gradus.roadmap.watched_tasks import WatchSettings, check_watch, watched_tokens
 
 if TYPE_CHECKING:
     from gradus.conversation.formats.wire import Format
@@ -52,12 +53,18 @@ class Settings(TextSettings):
     """mixture: pools of conversations, each with a weight among them or none with one.
 
     conversations_fraction: share of the tokens that are conversations; the rest are documents, whose sources share by
-    `weights`. allow_fine_tuned: begin from a model that has learned to answer.
+    `weights`. allow_fine_tuned: begin from a model that has learned to answer. watch: benchmarks at evaluations.
     """
 
     mixture: tuple[PoolShare, ...] = Field(min_length=1)
     conversations_fraction: float = Field(default=0.3, gt=0, lt=1)
     allow_fine_tuned: bool = False
+    watch: WatchSettings | None = Field(default=None, exclude=True)
+
+    def smoke(self) -> Self:
+        """As of text, and a few items watched."""
+        watch = None if self.watch is None else self.watch.smoke()
+        return super().smoke().model_copy(update={"watch": watch})
 
     @model_validator(mode="after")
     def _pools_are_named_once_and_weighed_alike(self) -> Settings:
@@ -71,7 +78,8 @@ class Settings(TextSettings):
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
-    """Everything comes from other stages."""
+    """Everything comes from other stages; what is watched is looked for and is no part of the identity."""
+    check_watch(settings.watch, settings.evaluate_every, roadmap_dir)
     return {}
 
 
@@ -85,7 +93,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         return Estimate(notes=("the model is not known yet",))
     talked = sum(float(inputs.named(entry.source).get("tokens", 0.0)) for entry in settings.mixture)
     both = {**tokens, "tokens": float(tokens.get("tokens", 0.0)) + talked}
-    return text_estimate(ModelConfig(**parent["model"]), settings, both, device, stage.kind)
+    watched = watched_tokens(settings.watch, settings.evaluate_every, stage.directory)
+    return text_estimate(ModelConfig(**parent["model"]), settings, both, device, stage.kind, watched)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
@@ -95,7 +104,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
     form = HermesFormat(load_tokenizer(inputs["tokens"].path / "tokenizer"))
     store = _mixed_store(stage, inputs, place, form)
-    return train_on(stage, inputs, place, store, _weights(stage.settings, store))
+    return train_on(stage, inputs, place, store, _weights(stage.settings, store), watch=stage.settings.watch)
 
 
 def _mixed_store(stage: Stage, inputs: Inputs, place: Place, form: Format) -> TokenStore:

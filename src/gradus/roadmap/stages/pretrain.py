@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -34,6 +35,7 @@ from gradus.roadmap.training import (
     training_results,
     training_session,
 )
+from gradus.roadmap.watched_tasks import WatchSettings, check_watch, watch_of, watched_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -102,17 +104,20 @@ class Settings(TextSettings):
 
     continue_data: begin where the stage of `from` ended in the same token shards. allow_other_depth: a `model` deeper
     than the parent takes over the parent's layers and adds new ones above, which at first change nothing.
-    allow_fine_tuned: begin from a model that has learned to answer, which forgets that.
+    allow_fine_tuned: begin from a model that has learned to answer, which forgets that. watch: benchmarks at
+    evaluations, on a subset of their items.
     """
 
     model: str | dict[str, Any] = "d4"
     continue_data: bool = False
     allow_other_depth: bool = False
     allow_fine_tuned: bool = False
+    watch: WatchSettings | None = Field(default=None, exclude=True)
 
     def smoke(self) -> Self:
         """A model of the same make, two layers deep and narrow, for a handful of steps."""
-        return super().smoke().model_copy(update={"model": toy_model(self.model)})
+        watch = None if self.watch is None else self.watch.smoke()
+        return super().smoke().model_copy(update={"model": toy_model(self.model), "watch": watch})
 
 
 def own_gates(parents: Mapping[str, Sequence[str]]) -> tuple[Gate, ...]:
@@ -120,8 +125,9 @@ def own_gates(parents: Mapping[str, Sequence[str]]) -> tuple[Gate, ...]:
     return (Gate(measure=GAIN, at_least=0.0),) if "experts" in parents.get("from", ()) else ()
 
 
-def sources(settings: Settings, roadmap_dir: object) -> dict[str, str]:
-    """Everything comes from other stages."""
+def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
+    """Everything comes from other stages; what is watched is looked for and is no part of the identity."""
+    check_watch(settings.watch, settings.evaluate_every, roadmap_dir)
     return {}
 
 
@@ -144,7 +150,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
                 problems.append('optimizer = "warm": new layers have no optimizer state; write optimizer = "fresh"')
         _refuse(problems)
         config = known.model_copy(update={"depth": depth})
-    return text_estimate(config, settings, tokens, device, stage.kind)
+    watched = watched_tokens(settings.watch, settings.evaluate_every, stage.directory)
+    return text_estimate(config, settings, tokens, device, stage.kind, watched)
 
 
 def _unknown(problems: list[str]) -> Estimate:
@@ -164,9 +171,14 @@ def _writes_model(stage: Stage) -> bool:
 
 
 def text_estimate(
-    config: ModelConfig, settings: TextSettings, tokens: Mapping[str, Any], device: Device, kind: str
+    config: ModelConfig,
+    settings: TextSettings,
+    tokens: Mapping[str, Any],
+    device: Device,
+    kind: str,
+    watched: float = 0.0,
 ) -> Estimate:
-    """The plan of a stage that continues text."""
+    """The plan of a stage that continues text. watched: tokens of benchmarks at each evaluation."""
     # A token attends to half of its document on average.
     mean = min(float(tokens.get("tokens_per_document", settings.context)), settings.context) / 2
     epoch_tokens = float(tokens.get("tokens", 0.0))
@@ -185,7 +197,7 @@ def text_estimate(
         device,
         kind=kind,
         mean_context=mean,
-        evaluated_tokens=evaluations * each,
+        evaluated_tokens=evaluations * (each + watched),
     )
     return replace(estimate, notes=(*estimate.notes, *notes))
 
@@ -198,7 +210,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     settings: Settings = stage.settings
     store = TokenStore(inputs["tokens"].path, "train", settings.generation)
     begin = read_bookmark(_parent(stage, inputs).file(BOOKMARK)) if settings.continue_data else None
-    return train_on(stage, inputs, place, store, settings.weights, begin)
+    return train_on(stage, inputs, place, store, settings.weights, begin, settings.watch)
 
 
 def train_on(
@@ -208,11 +220,12 @@ def train_on(
     store: TokenStore,
     weights: Mapping[str, float] | None,
     begin: Bookmark | None = None,
+    watch: WatchSettings | None = None,
 ) -> Artifact:
     """Train a model on rows of a stream of documents, with loss on every token.
 
     store: what is trained on, the tokens of the input or a set made of them; weights: shares of the tokens for its
-    sources. begin: where in the rows to begin.
+    sources. begin: where in the rows to begin. watch: benchmarks at evaluations.
     """
     import torch
 
@@ -260,9 +273,11 @@ def train_on(
             model, loader.batches, next_token_loss, steps, settings, place, session, kept, parent
         )
         meter = Meter(place, model, packed.mean_context)
-        last = follow(reports, place, session, evaluate, kept, meter)
+        form = HermesFormat(tokenizer)
+        looks = watch_of(watch, model, form, place, session)
+        last = follow(reports, place, session, evaluate, kept, meter, looks)
         results = training_results(place, last, model.config, meter)
-        save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
+        save_final_model(place, session, model, tokenizer, form.chat_template)
         if session.world.is_main:
             loader.bookmark(last.data_step).write(place.work / BOOKMARK)
         results |= {"packing": packed.statistics(), "epochs": loader.epochs_before(last.data_step)}

@@ -43,6 +43,7 @@ from gradus.roadmap.training import (
     training_results,
     training_session,
 )
+from gradus.roadmap.watched_tasks import WatchSettings, check_watch, watch_of, watched_tokens
 
 if TYPE_CHECKING:
     from gradus.conversation.formats.wire import Format, Rendered
@@ -75,6 +76,7 @@ class Settings(TrainingSettings):
     packing: "whole" places conversations longest first, each where it fits best; "tight" searches on where that leaves
     rows with room, at row lengths up to 1,024.
     lora: train adapters of this rank instead of the weights; the artifact holds them in adapter/, merged in model/.
+    watch: benchmarks at evaluations, on a subset of their items.
     """
 
     mixture: tuple[MixtureEntry, ...] = Field(min_length=1)
@@ -86,6 +88,7 @@ class Settings(TrainingSettings):
     packing: Literal["whole", "tight"] = "tight"
     steps_at_most: int | None = Field(default=None, ge=1)
     lora: LoraSettings | None = None
+    watch: WatchSettings | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _mixture_goes_together(self) -> Settings:
@@ -94,11 +97,13 @@ class Settings(TrainingSettings):
 
     def smoke(self) -> Self:
         """A handful of steps."""
-        return super().smoke().model_copy(update={"steps_at_most": SMOKE_STEPS})
+        watch = None if self.watch is None else self.watch.smoke()
+        return super().smoke().model_copy(update={"steps_at_most": SMOKE_STEPS, "watch": watch})
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
-    """Everything comes from other stages."""
+    """Everything comes from other stages; what is watched is looked for and is no part of the identity."""
+    check_watch(settings.watch, settings.evaluate_every, roadmap_dir)
     return {}
 
 
@@ -113,6 +118,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     tokens, rows = sum(share.tokens for share in shares), sum(share.rows for share in shares)
     mean = tokens / rows / 2 if rows else TOKENS_PER_CONVERSATION / 2
     row_length = min(settings.row_length or config.context, config.context)
+    watched = watched_tokens(settings.watch, settings.evaluate_every, stage.directory)
     # A packed row is as good as full.
     steps = max(1, round(tokens * settings.epochs / settings.step_tokens(row_length)))
     steps = min(steps, settings.steps_at_most or steps)
@@ -126,7 +132,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         mean_context=mean,
         head_fraction=TRAINED_FRACTION,
         lora=settings.lora,
-        evaluated_tokens=(steps // settings.evaluate_every + 1) * min(EVALUATED_TOKENS, 0.01 * tokens),
+        evaluated_tokens=(steps // settings.evaluate_every + 1) * (min(EVALUATED_TOKENS, 0.01 * tokens) + watched),
     )
     return replace(
         estimate,
@@ -202,7 +208,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         )
         evaluate = _evaluation(model, form, stage, inputs, place, session, row_length, shares)
         meter = Meter(place, model, packed.mean_context, store.trained_fraction)
-        last = follow(reports, place, session, evaluate, kept, meter)
+        watch = watch_of(settings.watch, model, form, place, session)
+        last = follow(reports, place, session, evaluate, kept, meter, watch)
         results = training_results(place, last, model.config, meter)
         save_final_model(place, session, model, tokenizer, form.chat_template)
         results |= {"packing": packed.statistics(), "mixture": [asdict(s) for s in shares], "counts": counts}

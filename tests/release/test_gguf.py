@@ -1,0 +1,92 @@
+"""GGUF files: what is written can be read back, and is, tensor by tensor, what llama.cpp ran and computed alike.
+
+`golden/llamacpp.json` holds what llama.cpp made of the files of these models, written by test_llamacpp.py.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from exported import KINDS, exported, gguf_digest, llamacpp_text, save_random
+
+from gradus.core.errors import ConfigError, ExportError
+from gradus.model.portable import portable_form
+from gradus.model.weights import load_model
+from gradus.release import gguf_export
+from gradus.release.parity import make_reference
+from gradus.release.settings import MOST_NATS
+from gradus.tokenizer.loading import load_tokenizer
+
+pytest.importorskip("gguf", reason='gguf is not installed: pip install "gradus[export]"')
+from gradus.release.gguf_file import read_gguf, split_name, write_gguf
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "llamacpp.json").read_text())
+GGUF_KINDS = [kind for kind in KINDS if kind != "gradus"]
+
+
+@pytest.mark.parametrize("kind", GGUF_KINDS)
+def test_a_file_is_the_one_that_llamacpp_ran_and_our_logits_are_its_own(tmp_path, kind):
+    folder, golden = save_random(tmp_path / "model", **KINDS[kind]), GOLDEN["models"][kind]
+    model, tokenizer = portable_form(load_model(folder)), load_tokenizer(folder)
+    write_gguf(tmp_path / "a.gguf", model, tokenizer, "f32", "toy")
+    assert gguf_digest(tmp_path / "a.gguf") == golden["digest"]
+    back = read_gguf(tmp_path / "a.gguf", model.config)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), back.parameters(), strict=True))
+    reference = make_reference(model, tokenizer, llamacpp_text(tokenizer, model.config))
+    found = reference.logits[:: golden["every"]]
+    assert (found - torch.tensor(golden["logits"])).abs().max() < reference.tolerance
+    assert reference.answers == golden["answers"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "most_bits"), [("f16", 16.1), ("bf16", 16.1), ("q8_0", 8.6), ("q5_1", 7.5), ("q4_0", 7)]
+)
+def test_rounded_files_take_their_bits_and_cost_little(tmp_path, kind, most_bits):
+    model = portable_form(load_model(save_random(tmp_path / "model")))
+    tokenizer = load_tokenizer(tmp_path / "model")
+    write_gguf(tmp_path / "a.gguf", model, tokenizer, kind, "toy")
+    back = read_gguf(tmp_path / "a.gguf", model.config)
+    matrices = [(a, b) for a, b in zip(model.parameters(), back.parameters(), strict=True) if a.ndim == 2]
+    error = max(((a - b).norm() / a.norm()).item() for a, b in matrices)
+    assert error < {"f16": 3e-4, "bf16": 3e-3, "q8_0": 6e-3, "q5_1": 0.05, "q4_0": 0.12}[kind]
+    write_gguf(tmp_path / "b.gguf", model, tokenizer, "f32", "toy")
+    saved = (tmp_path / "b.gguf").stat().st_size - (tmp_path / "a.gguf").stat().st_size
+    values = sum(a.numel() for a, _ in matrices)
+    assert 32 - 8 * saved / values < most_bits
+
+
+def test_an_export_writes_each_type_with_what_it_costs(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_export, "has_llamacpp", lambda: False)
+    model = save_random(tmp_path / "model")
+    results = exported(model, tmp_path / "out", formats=["gguf"], gguf_types=["f32", "f16"])
+    assert [file["file"] for file in results["gguf"]] == ["toy-F32.gguf", "toy-F16.gguf"]
+    exact, rounded = results["checks"]
+    assert exact["largest_difference"] == 0.0
+    assert 0 < rounded["kl_nats"] < 1e-3
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "llama.cpp was not at hand" in card
+    assert "llama-cli -m toy-F16.gguf" in card
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "toy-F16.gguf", "toy-F32.gguf"]
+
+
+def test_rounding_that_costs_too_much_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_export, "has_llamacpp", lambda: False)
+    monkeypatch.setitem(MOST_NATS, "q4_0", 0.003)
+    model = save_random(tmp_path / "model")
+    with pytest.raises(
+        ExportError, match=r"rounding the weights costs .* nats a token .* more than 0.003; choose a type"
+    ):
+        exported(model, tmp_path / "out", formats=["gguf"], gguf_types=["q4_0"])
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_llamacpp_would_read_otherwise_is_refused(tmp_path):
+    from gradus.tokenizer.training import train_tokenizer
+
+    tokenizer = train_tokenizer(["a few words 12 34"] * 9, 268, pattern="nanochat")
+    with pytest.raises(ConfigError, match='only a tokenizer with pattern "qwen2", "cl100k" can go there'):
+        split_name(tokenizer)
+    model = portable_form(load_model(save_random(tmp_path / "model", mlp_width=90)))
+    with pytest.raises(ConfigError, match=r"ffn_down.weight has rows of 90 values, and q8_0 packs 32 together"):
+        write_gguf(tmp_path / "a.gguf", model, load_tokenizer(tmp_path / "model"), "q8_0", "toy")

@@ -1,0 +1,99 @@
+"""llama.cpp itself on exported files (make test-peers): logits, greedy text, ids of real and of strange text.
+
+Run as a program it writes golden/llamacpp.json, by which `make test` goes: PYTHONPATH=tests/release python FILE.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from exported import KINDS, exported, gguf_digest, llamacpp_text, save_random
+
+from gradus.model.portable import portable_form
+from gradus.model.weights import load_model
+from gradus.release.gguf_file import write_gguf
+from gradus.release.llamacpp_reader import llamacpp_reader
+from gradus.release.parity import make_reference, prove_equal
+from gradus.tokenizer.difficult_text import difficult_texts
+from gradus.tokenizer.loading import load_tokenizer
+from gradus.tokenizer.training import train_tokenizer
+
+GOLDEN = Path(__file__).parent / "golden" / "llamacpp.json"
+EVERY = 20  # of the places, those whose logits are kept
+GGUF_KINDS = [kind for kind in KINDS if kind != "gradus"]
+
+if __name__ != "__main__":
+    pytest.importorskip("llama_cpp", reason="llama.cpp is not installed (make test-peers)")
+    pytest.importorskip("gguf", reason="gguf is not installed (make test-peers)")
+
+
+@pytest.mark.parametrize("kind", GGUF_KINDS)
+def test_llamacpp_computes_every_kind_of_model(tmp_path, kind):
+    results = exported(save_random(tmp_path / "model", **KINDS[kind]), tmp_path / "out", formats=["gguf"])
+    proof = results["checks"][0]
+    assert proof["reader"].startswith("llama.cpp")
+    assert proof["largest_difference"] < 1e-4 * proof["largest_logit"]
+    assert proof["greedy"] == {"beginnings": 6, "equal": 6, "ties": 0}
+    assert results["checks"][2]["kl_nats"] < 1e-3
+
+
+@pytest.mark.parametrize("pattern", ["qwen2", "cl100k"])
+def test_ids_of_real_and_of_strange_text_are_ours(tmp_path, pattern, real_texts):
+    tokenizer = train_tokenizer(real_texts, 4_000, pattern=pattern)
+    folder = save_random(tmp_path / "model", tokenizer=tokenizer)
+    write_gguf(tmp_path / "a.gguf", portable_form(load_model(folder)), tokenizer, "q8_0", "toy")
+    names = tokenizer.special_tokens
+    texts = [*real_texts, *difficult_texts(()), *strange_texts(3_000)]
+    texts = [text.replace("'\u017f", "") for text in texts if not any(name in text for name in names)]
+    with llamacpp_reader(tmp_path / "a.gguf", 64) as reader:
+        for text, ours, theirs in zip(texts, tokenizer.encode_lists(texts), reader.encode(texts), strict=True):
+            assert ours == theirs, text[:80]
+
+
+@pytest.fixture(scope="module")
+def real_texts():
+    from gradus.release.check_text import own_documents
+
+    return own_documents()
+
+
+def strange_texts(count):
+    """Strings of characters from every part of Unicode, in runs."""
+    draw = random.Random(7)
+    ranges = [(9, 14), (32, 127), (0x80, 0x250), (0x300, 0x370), (0x370, 0x600), (0x900, 0xE80), (0x1100, 0x1200),
+              (0x2000, 0x2070), (0x3000, 0x3100), (0x4E00, 0x9FFF), (0xAC00, 0xD7A4), (0xE000, 0xE010),
+              (0xFF00, 0xFFF0), (0x1F300, 0x1F700), (0x1D400, 0x1D800)]  # fmt: skip
+    texts = []
+    for _ in range(count):
+        parts = []
+        for _ in range(draw.randint(1, 8)):
+            low, high = draw.choice(ranges)
+            parts.append("".join(chr(draw.randrange(low, high)) for _ in range(draw.randint(1, 5))))
+        texts.append("".join(parts))
+    return texts
+
+
+def main(folder):
+    """Ask llama.cpp and write down what it says."""
+    models = {}
+    for kind in GGUF_KINDS:
+        made = save_random(folder / kind, **KINDS[kind])
+        model, tokenizer = portable_form(load_model(made)), load_tokenizer(made)
+        path = folder / f"{kind}.gguf"
+        write_gguf(path, model, tokenizer, "f32", "toy")
+        text = llamacpp_text(tokenizer, model.config)
+        reference = make_reference(model, tokenizer, text)
+        with llamacpp_reader(path, len(text.row)) as reader:
+            prove_equal(reference, reader)
+            logits = reader.logits(text.row, reference.places)[::EVERY]
+            answers = reader.greedy(text.beginnings, len(reference.answers[0]))
+        rounded = [[round(value, 4) for value in row] for row in logits.tolist()]
+        models[kind] = {"digest": gguf_digest(path), "every": EVERY, "logits": rounded, "answers": answers}
+    body = {"llama.cpp": reader.name, "models": models}
+    GOLDEN.write_text(json.dumps(body, separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
