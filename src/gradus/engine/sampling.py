@@ -161,4 +161,6 @@ def _first_above(cumulative: Tensor, uniform: Tensor) -> Tensor:
     total = cumulative[:, -1:]
     # The product may round up to the total, which no index exceeds.
     target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    # No index exceeds a NaN either: such a row ends at the last one, and harms no other.
+    last = cumulative.shape[-1] - 1
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=last)
