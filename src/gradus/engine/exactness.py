@@ -27,7 +27,8 @@ def exact_row_tile(model: Transformer, num_slots: int) -> int | None:
     So that what a request is answered is the same to the last bit whoever is answered beside it in these slots. None
     where that is not to be had: sums below fp32, and experts, whose products have as many rows as tokens chose them.
     """
-    if model.compute_dtype != torch.float32 or model.config.num_experts is not None:
+    is_fp32 = model.compute_dtype == torch.float32 and not model.is_packed
+    if not is_fp32 or model.config.num_experts is not None:
         return None
     most = -(-num_slots // _TILES[-1]) * _TILES[-1]
     products = _products(model)
