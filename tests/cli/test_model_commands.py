@@ -98,33 +98,15 @@ def chat(folder, options, question=None):
 def test_one_question_gets_one_answer(model_folder, tmp_path, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
-    start_chat(
-        local_loader(tmp_path, ToolBox(), "fp32"),
-        str(model_folder),
-        ChatOptions(max_tokens=8),
-        "What is 2 plus 6?",
-        history=None,
-    )
+    chat(str(model_folder), ChatOptions(max_tokens=8), "What is 2 plus 6?")
     first = stream.getvalue()
-    start_chat(
-        local_loader(tmp_path, ToolBox(), "fp32"),
-        str(model_folder),
-        ChatOptions(max_tokens=8),
-        "What is 2 plus 6?",
-        history=None,
-    )
+    chat(str(model_folder), ChatOptions(max_tokens=8), "What is 2 plus 6?")
     assert stream.getvalue() == first + first
 
 
 def test_piped_lines_are_a_conversation(model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"Hello\nAnd?\n/save {tmp_path / 'c.jsonl'}\n"))
-    start_chat(
-        local_loader(tmp_path, ToolBox(), "fp32"),
-        str(model_folder),
-        ChatOptions(max_tokens=4, tools="off"),
-        None,
-        history=None,
-    )
+    chat(str(model_folder), ChatOptions(max_tokens=4, tools="off"), None)
     roles = [m["role"] for m in json.loads((tmp_path / "c.jsonl").read_text())["messages"]]
     assert roles == ["user", "assistant", "user", "assistant"]
 
