@@ -14,6 +14,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -288,7 +289,7 @@ def build_app(state: State) -> Starlette:
         Route("/tokenize", count_tokens, methods=["POST"]),
         Route("/config.json", config),
         Mount("/v1", routes=api),
-        Mount("/", _Page(directory=_PAGE, html=True)),
+        Mount("/", GZipMiddleware(_Page(directory=_PAGE, html=True))),
     ]
     handlers: dict[Any, Any] = {
         ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _bug,
