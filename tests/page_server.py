@@ -1,7 +1,8 @@
 """A stand-in for the server behind the chat page: the page's files, two lists, and chat streams by a script.
 
-A script is a function from a request's body to what is sent: a dict is an event, bytes go out as they are, a number is a
-pause in seconds, a Refusal in the first place is an answer with that status, and CUT ends the connection without an end.
+A script is a function from a request's body to what is sent: a dict is an event, bytes go out as they are, a number
+is a pause in seconds, a Refusal in the first place is an answer with that status, and CUT ends the connection without
+an end.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ def said(text: str) -> list[dict[str, Any]]:
 
 def thought(text: str) -> list[dict[str, Any]]:
     """Thinking under both names, as the server sends it."""
-    return [
-        delta(reasoning_content=text[at : at + 7], reasoning=text[at : at + 7]) for at in range(0, len(text), 7)
-    ]
+    return [delta(reasoning_content=text[at : at + 7], reasoning=text[at : at + 7]) for at in range(0, len(text), 7)]
 
 
 def call(id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         self.server.keys.append(self.headers.get("Authorization"))
         if self._refuse_key():
-            return
+            return None
         items = iter(self.server.script(body))
         first = next(items)
         if isinstance(first, Refusal):
@@ -160,13 +159,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, kind: str, text: str | bytes, headers: dict[str, str] | None = None) -> None:
         data = text if isinstance(text, bytes) else text.encode()
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*",
-                            "Content-Length": str(len(data)), **(headers or {})}.items():  # fmt: skip
+        allowed = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(data)),
+            **allowed,
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
-
-
 
 
 @contextmanager

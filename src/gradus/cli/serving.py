@@ -19,7 +19,9 @@ from gradus.core.artifact import MANIFEST
 from gradus.core.errors import ConfigError, MissingPackageError
 from gradus.core.home import DEPLOYED, KEYS_FILE, USAGE_FILE
 from gradus.core.settings import load_settings
+from gradus.model.precision import DecodePrecision
 from gradus.roadmap.models import resolve_model
+from gradus.roadmap.workers import set_threads
 from gradus.serve.deployments import Deployments, ModelSource
 from gradus.serve.handover import vllm_command
 from gradus.serve.keys import Accounts, add_account, read_accounts, remove_account
@@ -38,7 +40,7 @@ def start_server(
     *,
     host: str,
     port: int,
-    dtype: str,
+    dtype: DecodePrecision,
     device: str,
     tools: Callable[[], AbstractContextManager[ToolBox]],
     constrain: Constraint | None,
@@ -47,6 +49,7 @@ def start_server(
 ) -> None:
     """Serve models until told to end. tools: opens the tools that are offered."""
     need_serve()
+    set_threads(None)
     options = load_settings(ServeSettings, {k: v for k, v in settings.items() if v is not None}, "gradus serve")
     given: dict[str, str] = {}
     for text in models:
@@ -144,13 +147,11 @@ def load_model(
     source: ModelSource,
     toolbox: ToolBox,
     options: ServeSettings,
-    dtype: str,
+    dtype: DecodePrecision,
     device: str,
     constrain: Constraint | None,
 ) -> ServedModel:
     """Bring a model up."""
-    import torch
-
     from gradus.engine.load import load_engine
     from gradus.engine.service import EngineService
     from gradus.serve.models import ServedModel
@@ -159,8 +160,7 @@ def load_model(
         source.folder,
         tokenizer_folder=source.tokenizer,
         device=device,
-        dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
-        int8=dtype == "int8",
+        precision=dtype,
         toolbox=toolbox,
     )
     service = EngineService(engine, num_slots=options.num_slots, max_waiting=options.max_waiting)

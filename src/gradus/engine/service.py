@@ -57,8 +57,9 @@ class ServiceStats:
     """num_live, num_waiting: requests now; the rest counts from the start.
 
     num_requests: taken; num_finished, num_cancelled, num_failed: how they ended; num_sampled_tokens, num_prompt_tokens:
-    of all that got a slot; num_cached_tokens: of those prompts, found read. cache_bytes, prefix_bytes: memory of the
-    slots' keys and values, and of prompts that were read before.
+    of all that got a slot; num_cached_tokens: of those prompts, found read. cache_bytes: memory of the slots' keys and
+    values, all slots being as long as the longest was; most_cache_bytes: what that may grow to; prefix_bytes: memory of
+    prompts that were read before.
     """
 
     num_slots: int
@@ -72,6 +73,7 @@ class ServiceStats:
     num_prompt_tokens: int
     num_cached_tokens: int
     cache_bytes: int
+    most_cache_bytes: int
     prefix_bytes: int
 
 
@@ -159,6 +161,7 @@ class EngineService:
                 num_prompt_tokens=counts["prompt"],
                 num_cached_tokens=counts["cached"] + cached,
                 cache_bytes=self._batch.cache.num_bytes,
+                most_cache_bytes=self._batch.cache.most_bytes,
                 prefix_bytes=self._prefixes.num_bytes,
             )
 
@@ -237,7 +240,9 @@ class EngineService:
 
     def _settle(self) -> None:
         """Deliver what happened; what is over leaves."""
-        for served in (*self._live, *self._waiting):
+        with self._changed:
+            taken = (*self._live, *self._waiting)
+        for served in taken:
             served.deliver_events()
         with self._changed:
             over = [served for served in (*self._live, *self._waiting) if served.finished]
@@ -264,6 +269,7 @@ class _Served:
         self.unwanted = False
         self._deliver = deliver
         self._failure: Exception | None = None
+        self._is_deaf = False
 
     @property
     def forced(self) -> deque[int]:
@@ -302,6 +308,7 @@ class _Served:
     def fail(self, error: Exception) -> None:
         """End it with this error, unless it is over."""
         if not self.finished:
+            self.deliver_events()
             self._failure = error
             self._tell(Failed(error))
 
@@ -320,7 +327,10 @@ class _Served:
             return None
 
     def _tell(self, event: ServiceEvent) -> None:
+        if self._is_deaf:
+            return
         try:
             self._deliver(event)
-        except Exception as error:  # noqa: BLE001 (who listens no more, is told no more)
+        except Exception as error:  # noqa: BLE001 (who cannot listen is told no more)
+            self._is_deaf = True
             self._failure = self._failure or error

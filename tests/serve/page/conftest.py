@@ -8,10 +8,12 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium under Playwright."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'gradus[dev]'")
+    """Debian's Chromium under Playwright, which keeps an event loop running that other tests must not meet."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install 'gradus[dev]'"
+    )
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
     with playwright.sync_playwright() as running:
@@ -36,7 +38,9 @@ def page(browser, server):
     opened = context.new_page()
     opened.set_default_timeout(8000)
     opened.wrong = []
-    opened.on("console", lambda message: opened.wrong.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on(
+        "console", lambda message: opened.wrong.append(message.text) if message.type in ("error", "warning") else None
+    )
     opened.on("pageerror", lambda error: opened.wrong.append(str(error)))
     opened.goto(server.url)
     opened.locator(".suggestions").wait_for()

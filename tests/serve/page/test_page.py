@@ -2,15 +2,23 @@
 
 import json
 import threading
-import time
 
 import pytest
-from page_server import CUT, MODELS, Refusal, call, delta, end, model, result, said, thought
+from page_server import CUT, MODELS, Refusal, call, delta, end, result, said, thought
 
 SEARCH_RESULTS = json.dumps(
     {"results": [{"number": 1, "title": "Seoul", "url": "https://example.org/seoul", "text": "A city."},
                  {"number": 2, "title": "<b>notes</b>", "url": "javascript:alert(1)", "text": "A file."}]}
 )  # fmt: skip
+
+STORE_FOREIGN = """async () => {
+    const open = indexedDB.open("gradus-chat");
+    await new Promise((done) => { open.onsuccess = done; });
+    const work = open.result.transaction(["heads", "bodies"], "readwrite");
+    work.objectStore("heads").put({ id: "old", title: "From elsewhere", updated: 1 });
+    work.objectStore("bodies").put({ id: "old", version: 9 });
+    await new Promise((done) => { work.oncomplete = done; });
+}"""
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +27,7 @@ def stand_in(server):
     server.requests.clear()
     server.keys.clear()
     server.dropped.clear()
-    server.key, server.models = None, {"object": "list", "data": MODELS}
+    server.key, server.config["needs_key"], server.models = None, False, {"object": "list", "data": MODELS}
     server.script = lambda body: [*said("Hello."), *end()]
     return server
 
@@ -135,6 +143,20 @@ def test_stop_keeps_what_was_said_and_roles_alternate_after_it(page, server):
     assert server.requests[2]["messages"][1]["content"].strip() == kept.strip()
     assert server.requests[2]["messages"][3]["content"] == ""
 
+    server.script = endless
+    page.fill("#composer", "On and on")
+    page.press("#composer", "Enter")
+    page.locator(".item-title .spinner").wait_for()
+    page.locator(".item").hover()
+    page.get_by_role("button", name="More for Count").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    page.locator(".suggestions").wait_for()
+    page.wait_for_timeout(1200)  # past the next save of what was being written
+    assert page.locator(".item").count() == 0
+    page.get_by_role("button", name="Undo").click()
+    page.locator(".item-title").click()
+    answer(page, "Four.")
+
 
 def test_answers_and_questions_branch_and_every_branch_comes_back_after_a_reload(page, server):
     server.script = lambda body: [*said(f"Reply {len(server.requests)}."), *end()]
@@ -185,7 +207,9 @@ def test_every_failure_is_told_and_loses_nothing(page, server):
     ask(page, "Hello?")
     html = "<html><style>p {}</style><body><h1>Bad Gateway</h1><p>nginx</p></body></html>"
     fails(lambda body: [Refusal(502, html)], "The server failed", "Bad Gateway nginx (502", 1)
-    busy = Refusal(429, '{"error": {"message": "Too many."}}', {"Retry-After": "7", "Access-Control-Expose-Headers": "*"})
+    busy = Refusal(
+        429, '{"error": {"message": "Too many."}}', {"Retry-After": "7", "Access-Control-Expose-Headers": "*"}
+    )
     fails(lambda body: [busy], "The server is busy", "Too many. Try again in 7 s.", 2)
     long = '{"error": {"message": "2,100 tokens do not fit into 2,048"}}'
     fails(lambda body: [Refusal(400, long)], "refused the request", "2,100 tokens do not fit into 2,048", 3)
@@ -228,6 +252,12 @@ def test_a_key_that_ends_is_asked_for_and_the_reply_tried_again(page, server):
     assert page.evaluate(kept) == [False, True]
     page.reload()
     answer(page)
+    server.config["needs_key"] = True
+    page.evaluate("sessionStorage.clear()")
+    page.reload()
+    page.get_by_role("dialog").get_by_role("textbox", name="Key").fill("secret")
+    page.get_by_role("button", name="Connect", exact=True).click()
+    page.get_by_text("Connected: 3 models.").wait_for()
     # A list of models in another shape is told, and empties nothing.
     server.models = {"models": []}
     page.reload()
@@ -247,7 +277,13 @@ def test_requests_hold_what_the_person_set_and_nothing_else(page, server):
 
     page.get_by_role("button", name="Generation settings").click()
     page.get_by_label("System message of this conversation").fill("Be brief.")
-    for name, value in {"temperature": "0", "top_p": "0.9", "max_tokens": "4000", "seed": "0", "think_budget": "40"}.items():
+    for name, value in {
+        "temperature": "0",
+        "top_p": "0.9",
+        "max_tokens": "4000",
+        "seed": "0",
+        "think_budget": "40",
+    }.items():
         page.locator(f"dialog [name={name}]").fill(value)
     page.locator("dialog [name=stop]").fill("END\n###")
     page.get_by_role("button", name="Save").click()
@@ -270,7 +306,7 @@ def test_requests_hold_what_the_person_set_and_nothing_else(page, server):
     server.models = {"data": [{"id": "llama3", "object": "model"}]}
     page.get_by_role("button", name="Settings", exact=True).click()
     page.get_by_role("textbox", name="Address").fill(server.url.replace("127.0.0.1", "localhost") + "v1/")
-    page.get_by_role("button", name="Connect").click()
+    page.get_by_role("button", name="Connect", exact=True).click()
     page.get_by_text("Connected: 1 model.").wait_for()
     assert page.locator(".switches > *").count() == 0
     server.script = lambda body: [*thought("Hm."), *said("Yes."), *end()]
@@ -283,7 +319,11 @@ def test_requests_hold_what_the_person_set_and_nothing_else(page, server):
         delta(tool_calls=[{"index": 0, "id": "a", "type": "function", "function": {"name": "get", "arguments": ""}}]),
         delta(tool_calls=[{"index": 0, "function": {"arguments": '{"x": 1}'}}]), *end("tool_calls")]  # fmt: skip
     ask(page, "Call")
-    assert page.locator(".call summary").inner_text().split("\n") == ["get", '{"x": 1}', "not run: this page runs no tools"]
+    assert page.locator(".call summary").inner_text().split("\n") == [
+        "get",
+        '{"x": 1}',
+        "not run: this page runs no tools",
+    ]
 
 
 def test_stages_answer_side_by_side_and_one_goes_on(page, server):
@@ -347,7 +387,9 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
     with page.expect_download() as got:
         menu("Fruit", "Export as training data")
     row = json.loads(got.value.path().read_text())
-    assert row == {"messages": [{"role": "user", "content": "Apples are red"}, {"role": "assistant", "content": "Hello."}]}
+    assert row == {
+        "messages": [{"role": "user", "content": "Apples are red"}, {"role": "assistant", "content": "Hello."}]
+    }
     page.get_by_role("button", name="Settings", exact=True).click()
     with page.expect_download() as got:
         page.get_by_role("button", name="Export all").click()
@@ -357,7 +399,11 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
     page.get_by_role("button", name="Delete all").click()
     page.get_by_role("button", name="Really delete all?").click()
     titles.first.wait_for(state="detached")
-    broken = {**saved["conversations"][0], "id": "b", "nodes": {"root": {"id": "root", "parent": None, "children": ["x"], "chosen": "x"}}}
+    broken = {
+        **saved["conversations"][0],
+        "id": "b",
+        "nodes": {"root": {"id": "root", "parent": None, "children": ["x"], "chosen": "x"}},
+    }
     newer = {**saved["conversations"][0], "id": "c", "version": 2}
     saved["conversations"] += [broken, newer, None]
     (tmp_path / "all.json").write_text(json.dumps(saved))
@@ -374,10 +420,11 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
                       {"role": "assistant", "content": "", "reasoning_content": "Calculate.",
                        "tool_calls": [{"id": "c", "name": "calculator", "arguments": {"expression": "12 * 3"}}]},
                       {"role": "tool", "tool_call_id": "c", "content": "36"}, {"role": "assistant", "content": "36."}]},
-        {"messages": [{"role": "robot", "content": "?"}]}, {"text": "no messages"}]  # fmt: skip
+        {"messages": [{"role": "robot", "content": "?"}]}, {"text": "no messages"},
+        {"messages": [{"role": "system", "content": "Brief."}, {"role": "user", "content": "Unanswered"}]}]  # fmt: skip
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     page.get_by_label("A file to import").set_input_files(tmp_path / "rows.jsonl")
-    page.get_by_text("1 imported.").wait_for()
+    page.get_by_text("2 imported.").wait_for()
     assert page.locator(".problem").all_inner_texts() == ['Row 2: a message of role "robot".', 'Row 3: no "messages".']
     page.keyboard.press("Escape")
     titles.filter(has_text="12 * 3?").click()
@@ -386,12 +433,14 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
         menu("12 * 3?", "Export as training data")
     assert json.loads(got.value.path().read_text()) == rows[0]  # what came in goes out
 
+    titles.filter(has_text="Unanswered").click()
+    page.get_by_role("button", name="Answer this").click()
+    answer(page, "Hello.")
+    assert server.requests[-1]["messages"] == rows[3]["messages"]
+
     # What another version or a fault has stored is told, kept and exported, and hides nothing else.
-    page.evaluate("""async () => { const open = indexedDB.open("gradus-chat"); await new Promise((done) => { open.onsuccess = done; });
-      const work = open.result.transaction(["heads", "bodies"], "readwrite");
-      work.objectStore("heads").put({id: "old", title: "From elsewhere", updated: 1});
-      work.objectStore("bodies").put({id: "old", version: 9}); await new Promise((done) => { work.oncomplete = done; }); }""")
+    page.evaluate(STORE_FOREIGN)
     page.reload()
     titles.filter(has_text="From elsewhere").click()
     page.get_by_text("it has version 9; this page reads version 1").wait_for()
-    assert titles.count() == 4
+    assert titles.count() == 5

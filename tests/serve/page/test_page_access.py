@@ -5,22 +5,64 @@ import re
 import pytest
 from page_server import MODELS, delta, end, said, thought
 
-REPLY = "A **long** line: " + "word " * 40 + "\n\n```py\n" + "x = 1 + " * 60 + "1\n```\n\n| a | b |\n|--|--|\n" + "| 1 | 2 |\n"
+REPLY = (
+    "A **long** line: "
+    + "word " * 40
+    + "\n\n```py\n"
+    + "x = 1 + " * 60
+    + "1\n```\n\n| a | b |\n|--|--|\n"
+    + "| 1 | 2 |\n"
+)
 # Contrast of two colours, WCAG 2.2: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 CONTRAST = """(pairs) => {
-    const parts = (color) => { const canvas = new OffscreenCanvas(1, 1).getContext("2d"); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((value) => value / 255); };
-    const bright = (color) => parts(color).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    const parts = (color) => {
+        canvas.fillStyle = color;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((value) => value / 255);
+    };
+    const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    const weights = [0.2126, 0.7152, 0.0722];
+    const bright = (color) => parts(color).map(linear).reduce((sum, part, i) => sum + part * weights[i], 0);
     const probe = document.body.appendChild(document.createElement("i"));
-    const named = (name) => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; };
-    const found = pairs.map(([ink, ground]) => { const [a, b] = [bright(named(ink)), bright(named(ground))];
-        return [`${ink} on ${ground}`, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]; });
+    const named = (name) => {
+        probe.style.color = `var(--${name})`;
+        return bright(getComputedStyle(probe).color);
+    };
+    const found = pairs.map(([ink, ground]) => {
+        const [a, b] = [named(ink), named(ground)];
+        return [`${ink} on ${ground}`, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+    });
     probe.remove();
     return found;
 }"""
+# Controls that a screen reader would read without a name.
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a[href], summary, dialog, nav")]
+    .filter((one) => one.checkVisibility({ visibilityProperty: true }))
+    .filter((one) => !one.getAttribute("aria-label") && !one.innerText?.trim() && !one.labels?.[0]?.innerText.trim())
+    .map((one) => one.outerHTML.slice(0, 120))"""
+WIDER_THAN_THE_WINDOW = """() => [...document.querySelectorAll("body, .scroller, .column, #page, .foot-bar")]
+    .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.className)"""
+# WCAG 2.2, 2.5.8: targets of at least 24 by 24.
+SMALL_TARGETS = """() => [...document.querySelectorAll("button, select, summary")]
+    .filter((one) => one.checkVisibility({ visibilityProperty: true }))
+    .map((one) => [one.getBoundingClientRect(), one])
+    .filter(([box]) => box.width > 0 && Math.min(box.width, box.height) < 24)
+    .map(([box, one]) => `${one.outerHTML.slice(0, 90)} ${box.width} x ${box.height}`)"""
+# How the focus shows itself, at the element or at the frame around it.
+RING = """() => getComputedStyle(document.activeElement.closest(".search-field, .composer, .switch")
+    ?? document.activeElement).outlineStyle"""
+MOVING = """() => [...document.querySelectorAll("*")]
+    .filter((one) => parseFloat(getComputedStyle(one).transitionDuration) > 0).length"""
 PAIRS = [(ink, ground) for ink in ("ink", "muted", "accent", "bad") for ground in ("bg", "raised", "side")]
-PAIRS += [("ink", "bubble"), ("ink", "code"), ("accent", "tint"), ("on-accent", "accent"), ("ink", "bad-tint"), ("muted", "sunk")]
+PAIRS += [(ink, "code") for ink in ("ink", "muted", "string", "number", "keyword")]
+PAIRS += [
+    ("ink", "bubble"),
+    ("accent", "tint"),
+    ("on-accent", "accent"),
+    ("ink", "bad-tint"),
+    ("muted", "sunk"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -31,22 +73,16 @@ def stand_in(server):
     return server
 
 
-def names_of_controls(page):
-    """Controls that a screen reader would read without a name."""
-    return page.evaluate("""() => [...document.querySelectorAll("button, input, select, textarea, a[href], summary, dialog, nav")]
-        .filter((one) => one.checkVisibility({ visibilityProperty: true }))
-        .filter((one) => !(one.getAttribute("aria-label") || one.innerText?.trim() || one.labels?.[0]?.innerText.trim()))
-        .map((one) => one.outerHTML.slice(0, 120))""")  # fmt: skip
-
-
 def test_a_conversation_is_held_by_keyboard_alone(page, server):
     def focused():
-        return page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText.trim()")
+        return page.evaluate(
+            "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText.trim()"
+        )
 
     def tab_to(name, key="Tab"):
         for _ in range(40):
             if re.fullmatch(name, focused()):
-                ring = page.evaluate("getComputedStyle(document.activeElement.closest('.search-field, .composer, .switch') ?? document.activeElement).outlineStyle")
+                ring = page.evaluate(RING)
                 assert ring != "none" or focused() == "Message", f"{name} shows no focus"
                 return
             page.keyboard.press(key)
@@ -105,7 +141,7 @@ def test_a_conversation_is_held_by_keyboard_alone(page, server):
     assert page.locator("#announcer").inner_text() == "The reply is complete"
     tab_to("Settings", "Shift+Tab")
     page.keyboard.press("Enter")
-    assert names_of_controls(page) == []
+    assert page.evaluate(NAMELESS) == []
     page.keyboard.press("Escape")
     assert focused() == "Settings"
 
@@ -124,13 +160,9 @@ def test_a_phone_shows_all_of_it_and_words_stand_out_in_both_colours(browser, se
     page.fill("#composer", "More")
     page.get_by_role("button", name="Send").tap()
     page.locator(".lanes .foot").nth(2).wait_for()
-    wide = "[...document.querySelectorAll('body, .scroller, .column, #page, .foot-bar')].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.className)"
-    assert page.evaluate(wide) == []
-    small = page.evaluate("""[...document.querySelectorAll("button, select, summary")].filter((one) => one.checkVisibility({ visibilityProperty: true }))
-        .map((one) => [one.getBoundingClientRect(), one]).filter(([box, one]) => box.width > 0 && Math.min(box.width, box.height) < 24)
-        .map(([box, one]) => `${one.outerHTML.slice(0, 90)} ${box.width} x ${box.height}`)""")
-    assert small == []  # WCAG 2.2, 2.5.8: targets of at least 24 by 24
-    assert names_of_controls(page) == []
+    assert page.evaluate(WIDER_THAN_THE_WINDOW) == []
+    assert page.evaluate(SMALL_TARGETS) == []
+    assert page.evaluate(NAMELESS) == []
     page.get_by_role("button", name="Show the list of conversations").tap()
     page.locator(".item-title").wait_for()
     page.get_by_role("button", name="New chat").first.tap()
@@ -145,8 +177,7 @@ def test_a_phone_shows_all_of_it_and_words_stand_out_in_both_colours(browser, se
         assert faint == [], look
     assert len(grounds) == 2
     page.emulate_media(reduced_motion="reduce")
-    motion = page.evaluate("[...document.querySelectorAll('*')].filter((one) => parseFloat(getComputedStyle(one).transitionDuration) > 0).length")
-    assert motion == 0
+    assert page.evaluate(MOVING) == 0
     context.close()
 
 
@@ -166,7 +197,7 @@ def test_a_second_tab_hears_of_the_first_and_a_closed_page_keeps_its_reply(page,
     page.wait_for_timeout(1400)  # the page saves what it has every second
     page.close()
     other.locator(".item-title", has_text="Begin").click()
-    other.get_by_text("The page was closed during this reply.").wait_for()
+    other.get_by_text("The page was closed during this reply, or another tab is still writing it.").wait_for()
     assert other.locator(".reply .markdown").inner_text().startswith("word word")
     # A draft outlives a reload.
     other.fill("#composer", "Not sent yet")

@@ -42,7 +42,9 @@ def test_nothing_is_fetched_from_elsewhere_and_no_script_or_style_is_inline():
         addresses = set(re.findall(r"https?://[\w.:/-]+", text))
         assert addresses <= {"http://www.w3.org/2000/svg", "http://localhost:11434/v1"}, name
         assert "@import" not in text, name
-        assert not re.search(r"\beval\(|new Function|innerHTML|outerHTML|insertAdjacentHTML|document\.write", text), name
+        assert not re.search(r"\beval\(|new Function|innerHTML|outerHTML|insertAdjacentHTML|document\.write", text), (
+            name
+        )
 
 
 def test_the_policy_is_strict():

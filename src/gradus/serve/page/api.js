@@ -27,11 +27,19 @@ async function request(connection, path, options) {
   const url = `${connection.url.replace(/\/+$/, "")}${path}`;
   let response;
   try {
-    response = await fetch(url, { ...options, headers: headers(connection), credentials: "omit", referrerPolicy: "no-referrer" });
+    response = await fetch(url, {
+      ...options,
+      headers: headers(connection),
+      credentials: "omit",
+      referrerPolicy: "no-referrer",
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("unreachable", `No answer from ${new URL(url, location.href).href}. The server may not be running`
-      + (isOwn(url) ? "." : ", or it may not allow pages from other addresses (CORS)."));
+    throw new ApiError(
+      "unreachable",
+      `No answer from ${new URL(url, location.href).href}. The server may not be running` +
+        (isOwn(url) ? "." : ", or it may not allow pages from other addresses (CORS)."),
+    );
   }
   if (!response.ok) throw await refusal(response);
   return response;
@@ -46,11 +54,15 @@ async function refusal(response) {
   const said = errorText(parsed(text)) ?? plainText(text);
   const status = `${response.status} ${response.statusText}`.trim();
   const retryAfter = Number(response.headers.get("Retry-After")) || null;
-  if (response.status === 401 || response.status === 403) return new ApiError("key", said || `The server wants a key (${status}).`);
+  if (response.status === 401 || response.status === 403)
+    return new ApiError("key", said || `The server wants a key (${status}).`);
   if (response.status === 429 || response.status === 503) {
     return new ApiError("busy", said || `The server is busy (${status}).`, retryAfter);
   }
-  return new ApiError(response.status < 500 ? "refused" : "server", said ? `${said} (${status})` : `The server answered ${status}.`);
+  return new ApiError(
+    response.status < 500 ? "refused" : "server",
+    said ? `${said} (${status})` : `The server answered ${status}.`,
+  );
 }
 
 function parsed(text) {
@@ -70,7 +82,11 @@ function errorText(value) {
 
 /** An error page in HTML as one line of words. */
 function plainText(text) {
-  const bare = text.replace(/<(style|script)[\s\S]*?<\/\1>/gi, " ").replace(/<[^>]*>/g, " ").replace(/\s+/g, " ").trim();
+  const bare = text
+    .replace(/<(style|script)[\s\S]*?<\/\1>/gi, " ")
+    .replace(/<[^>]*>/g, " ")
+    .replace(/\s+/g, " ")
+    .trim();
   return bare.length > 300 ? `${bare.slice(0, 300)}…` : bare;
 }
 
@@ -81,15 +97,21 @@ export async function listModels(connection) {
   if (!Array.isArray(answer?.data)) {
     throw new ApiError("server", `${connection.url}/models answered something that is no list of models.`);
   }
-  return answer.data.filter((row) => typeof row?.id === "string").map((row) => {
-    const extras = row.gradus && typeof row.gradus === "object" ? row.gradus : null;
-    return { id: row.id, label: extras?.label || row.id, extras };
-  });
+  return answer.data
+    .filter((row) => typeof row?.id === "string")
+    .map((row) => {
+      const extras = row.gradus && typeof row.gradus === "object" ? row.gradus : null;
+      return { id: row.id, label: extras?.label || row.id, extras };
+    });
 }
 
 /** Ask for a streamed chat completion; yields each chunk. It throws ApiError, or AbortError once `signal` is aborted. */
 export async function* streamChat(connection, body, signal) {
-  const response = await request(connection, "/chat/completions", { method: "POST", body: JSON.stringify(body), signal });
+  const response = await request(connection, "/chat/completions", {
+    method: "POST",
+    body: JSON.stringify(body),
+    signal,
+  });
   const type = response.headers.get("Content-Type") ?? "";
   if (!type.startsWith("text/event-stream")) {
     throw new ApiError("server", `The server did not stream its reply: it answered with ${type || "no content type"}.`);
@@ -99,8 +121,10 @@ export async function* streamChat(connection, body, signal) {
     for await (const data of eventData(response.body)) {
       if (data === "[DONE]") return;
       const chunk = parsed(data);
-      if (chunk === null) throw new ApiError("stream", `The server sent something that is no JSON: ${data.slice(0, 120)}`);
-      if (chunk.error) throw new ApiError("stream", errorText(chunk) ?? "The server reported an error without a message.");
+      if (chunk === null)
+        throw new ApiError("stream", `The server sent something that is no JSON: ${data.slice(0, 120)}`);
+      if (chunk.error)
+        throw new ApiError("stream", errorText(chunk) ?? "The server reported an error without a message.");
       finished ||= Boolean(chunk.choices?.[0]?.finish_reason);
       yield chunk;
     }

@@ -1,23 +1,45 @@
 // Where the person writes: the field, the switches for thinking and tools, and the button that sends or stops.
 
+import { contextUse } from "./context_use.js";
 import { announce, h, icon, iconButton } from "./dom.js";
 import { preferences, setPreferences } from "./preferences.js";
 import { ask, currentModel, isBusy, on, session, stop } from "./session.js";
-import { contextUse } from "./context_use.js";
+import { toolName } from "./tool_names.js";
 
 const DRAFTS = "gradus-drafts";
 const NARROW = matchMedia("(max-width: 760px)");
-const TOOL_NAMES = { calculator: ["calculator", "Calculator"] };
 
 /** The form at the foot of the page. open: {generation, setKey}. */
 export function composerView(open) {
-  const field = h("textarea", { id: "composer", rows: 1, placeholder: "Write a message", "aria-label": "Message", enterkeyhint: "send",
-    input: () => { keepDraft(field.value); fit(); draw(); }, keydown: keys });
+  const field = h("textarea", {
+    id: "composer",
+    rows: 1,
+    placeholder: "Write a message",
+    "aria-label": "Message",
+    enterkeyhint: "send",
+    input: () => {
+      keepDraft(field.value);
+      fit();
+      draw();
+    },
+    keydown: keys,
+  });
   const button = h("button", { type: "submit", class: "send" });
   const switches = h("div", { class: "switches", role: "group", "aria-label": "Thinking and tools" });
   const use = h("span", { class: "context-use" });
-  const form = h("form", { class: "composer", submit }, field, h("div", { class: "composer-row" }, switches, use,
-    iconButton("sliders", "Generation settings", open.generation), button));
+  const form = h(
+    "form",
+    { class: "composer", submit },
+    field,
+    h(
+      "div",
+      { class: "composer-row" },
+      switches,
+      use,
+      iconButton("sliders", "Generation settings", open.generation),
+      button,
+    ),
+  );
 
   function submit(event) {
     event.preventDefault();
@@ -57,34 +79,77 @@ export function composerView(open) {
     const models = comparedModels();
     const thinks = models.some((model) => model.extras?.thinks);
     const tools = [...new Set(models.flatMap((model) => model.extras?.tools ?? []))];
-    switches.replaceChildren(...[
-      thinks && choice("think", "thought", "Think", [["auto", "auto"], ["on", "on"], ["off", "off"]]),
-      tools.includes("web_search") && choice("search", "globe", "Search", [["auto", "auto"], ["force", "always"], ["off", "off"]]),
-      ...tools.filter((name) => name !== "web_search").map(toolSwitch),
-    ].filter(Boolean));
+    switches.replaceChildren(
+      ...[
+        thinks &&
+          choice("think", "thought", "Think", [
+            ["auto", "auto"],
+            ["on", "on"],
+            ["off", "off"],
+          ]),
+        tools.includes("web_search") &&
+          choice("search", "globe", "Search", [
+            ["auto", "auto"],
+            ["force", "always"],
+            ["off", "off"],
+          ]),
+        ...tools.filter((name) => name !== "web_search").map(toolSwitch),
+      ].filter(Boolean),
+    );
     if (focused) switches.querySelector(`[data-name="${focused}"]`)?.focus();
   }
 
   function comparedModels() {
     const { lanes } = session.conversation;
     const model = currentModel();
-    return lanes ? (session.models ?? []).filter((one) => lanes.some((lane) => lane.model === one.id)) : model ? [model] : [];
+    return lanes
+      ? (session.models ?? []).filter((one) => lanes.some((lane) => lane.model === one.id))
+      : model
+        ? [model]
+        : [];
   }
 
   function choice(name, picture, label, options) {
     const value = preferences[name];
-    const select = h("select", { "aria-label": label, "data-name": name, change: () => { setPreferences({ [name]: select.value }); drawSwitches(); } },
-      options.map(([key, text]) => h("option", { value: key, selected: key === value }, NARROW.matches ? text : `${label}: ${text}`)));
+    const select = h(
+      "select",
+      {
+        "aria-label": label,
+        "data-name": name,
+        change: () => {
+          setPreferences({ [name]: select.value });
+          drawSwitches();
+        },
+      },
+      options.map(([key, text]) =>
+        h("option", { value: key, selected: key === value }, NARROW.matches ? text : `${label}: ${text}`),
+      ),
+    );
     return h("span", { class: "switch", "data-on": String(value !== "off") }, icon(picture), select);
   }
 
   function toolSwitch(name) {
     const isOn = !preferences.toolsOff.includes(name);
-    const [picture, label] = TOOL_NAMES[name] ?? ["tool", name];
-    return h("button", { type: "button", class: "switch", "data-name": name, "data-on": String(isOn), "aria-label": label, "aria-pressed": String(isOn), click: () => {
-      setPreferences({ toolsOff: isOn ? [...preferences.toolsOff, name] : preferences.toolsOff.filter((one) => one !== name) });
-      drawSwitches();
-    } }, icon(picture), h("span", { class: "switch-label" }, label));
+    const [picture, label] = toolName(name);
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "switch",
+        "data-name": name,
+        "data-on": String(isOn),
+        "aria-label": label,
+        "aria-pressed": String(isOn),
+        click: () => {
+          setPreferences({
+            toolsOff: isOn ? [...preferences.toolsOff, name] : preferences.toolsOff.filter((one) => one !== name),
+          });
+          drawSwitches();
+        },
+      },
+      icon(picture),
+      h("span", { class: "switch-label" }, label),
+    );
   }
 
   NARROW.addEventListener("change", drawSwitches);
@@ -95,7 +160,10 @@ export function composerView(open) {
     draw();
     drawSwitches();
   });
-  on("models", () => { draw(); drawSwitches(); });
+  on("models", () => {
+    draw();
+    drawSwitches();
+  });
   return { node: h("div", { class: "foot-bar" }, form), focusField: () => field.focus() };
 }
 

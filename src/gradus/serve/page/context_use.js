@@ -10,7 +10,9 @@ export function contextUse(conversation, model) {
   if (!context) return "";
   const leaves = conversation.lanes?.map((lane) => lane.leaf) ?? [leafBelow(conversation)];
   const used = Math.max(...leaves.map((leaf) => usedAt(conversation, leaf)));
-  return used >= WORTH_SAYING_FRACTION * context ? `${used.toLocaleString("en")} of ${context.toLocaleString("en")} tokens` : "";
+  return used >= WORTH_SAYING_FRACTION * context
+    ? `${used.toLocaleString("en")} of ${context.toLocaleString("en")} tokens`
+    : "";
 }
 
 function usedAt(conversation, leaf) {

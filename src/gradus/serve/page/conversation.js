@@ -12,8 +12,18 @@ const STATUSES = ["streaming", "done", "stopped", "cut", "interrupted"];
 
 export function newConversation() {
   const now = Date.now();
-  return { id: crypto.randomUUID?.() ?? randomId(), version: VERSION, title: "", named: false, created: now, updated: now,
-    system: "", model: "", nodes: { [ROOT]: { id: ROOT, parent: null, children: [], chosen: null } }, lanes: null };
+  return {
+    id: crypto.randomUUID?.() ?? randomId(),
+    version: VERSION,
+    title: "",
+    named: false,
+    created: now,
+    updated: now,
+    system: "",
+    model: "",
+    nodes: { [ROOT]: { id: ROOT, parent: null, children: [], chosen: null } },
+    lanes: null,
+  };
 }
 
 /** Pages that came over plain http from another machine have no randomUUID. */
@@ -84,7 +94,8 @@ export function siblings(conversation, id) {
 /** All that was said down to `leaf`, as a server takes it; nothing is cut off. */
 export function messagesTo(conversation, leaf, reasoning) {
   const messages = pathTo(conversation, leaf).flatMap((node) =>
-    node.role === "user" ? [{ role: "user", content: node.text }] : turnMessages(node.turn, reasoning));
+    node.role === "user" ? [{ role: "user", content: node.text }] : turnMessages(node.turn, reasoning),
+  );
   return conversation.system ? [{ role: "system", content: conversation.system }, ...messages] : messages;
 }
 
@@ -108,7 +119,8 @@ export function mendInterrupted(conversation) {
 export function problemWith(value) {
   if (value === null || typeof value !== "object") return "is no object";
   if (typeof value.id !== "string" || value.id === "") return "has no id";
-  if (value.version !== VERSION) return `has version ${JSON.stringify(value.version)}; this page reads version ${VERSION}`;
+  if (value.version !== VERSION)
+    return `has version ${JSON.stringify(value.version)}; this page reads version ${VERSION}`;
   if (typeof value.title !== "string" || typeof value.system !== "string") return "has no title or system text";
   if (!Number.isFinite(value.created) || !Number.isFinite(value.updated)) return "has no times";
   if (value.nodes === null || typeof value.nodes !== "object" || !value.nodes[ROOT]) return "has no nodes";
@@ -128,7 +140,8 @@ function numReachable(nodes) {
 
 function problemWithNode(nodes, id, node) {
   if (node?.id !== id || !Array.isArray(node.children)) return "is no node";
-  if (!node.children.every((child) => Object.hasOwn(nodes, child) && nodes[child].parent === id)) return "has a child that is not its own";
+  if (!node.children.every((child) => Object.hasOwn(nodes, child) && nodes[child].parent === id))
+    return "has a child that is not its own";
   if (node.chosen !== null && !node.children.includes(node.chosen)) return "shows a child that it does not have";
   if (id === ROOT) return node.parent === null ? null : "has a parent";
   if (!Object.hasOwn(nodes, node.parent) || !nodes[node.parent].children?.includes(id)) return "has no parent";
@@ -138,19 +151,27 @@ function problemWithNode(nodes, id, node) {
 }
 
 function isTurn(turn) {
-  return typeof turn?.label === "string" && Array.isArray(turn.blocks) && turn.blocks.every(isBlock)
-    && (turn.status === "failed" ? typeof turn.error?.message === "string" : STATUSES.includes(turn.status));
+  return (
+    typeof turn?.label === "string" &&
+    Array.isArray(turn.blocks) &&
+    turn.blocks.every(isBlock) &&
+    (turn.status === "failed" ? typeof turn.error?.message === "string" : STATUSES.includes(turn.status))
+  );
 }
 
 function isBlock(block) {
   if (block?.type === "think" || block?.type === "text") return typeof block.text === "string";
-  return block?.type === "call" && typeof block.name === "string"
-    && (block.result === null || typeof block.result?.content === "string");
+  return (
+    block?.type === "call" &&
+    typeof block.name === "string" &&
+    (block.result === null || typeof block.result?.content === "string")
+  );
 }
 
 function problemWithLanes(value) {
   if (value.lanes === null) return null;
-  const fine = Array.isArray(value.lanes)
-    && value.lanes.every((lane) => typeof lane?.model === "string" && Object.hasOwn(value.nodes, lane.leaf));
+  const fine =
+    Array.isArray(value.lanes) &&
+    value.lanes.every((lane) => typeof lane?.model === "string" && Object.hasOwn(value.nodes, lane.leaf));
   return fine ? null : "has comparisons that lead nowhere";
 }

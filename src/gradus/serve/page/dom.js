@@ -44,6 +44,7 @@ const ICONS = {
   calculator: "M6 3.5h12v17H6zM9 7.5h6M9 12h.01M12 12h.01M15 12h.01M9 16h.01M12 16h.01M15 16h.01",
   globe: "M12 20.5a8.5 8.5 0 1 0 0-17 8.5 8.5 0 0 0 0 17ZM3.5 12h17M12 3.5c5 5 5 12 0 17M12 3.5c-5 5-5 12 0 17",
   tool: "M14.5 6.5a4 4 0 0 1 5-1l-2.7 2.7 1.5 1.5L21 7a4 4 0 0 1-5.5 5L8 19.5 4.5 16 12 8.500a4 4 0 0 1 2.500-2Z",
+  code: "M9 7l-5 5 5 5M15 7l5 5-5 5",
   warning: "M12 4l9 16H3zM12 10v4M12 17h.01",
   download: "M12 4v11M7 11l5 5 5-5M5 20h14",
   upload: "M12 16V5M7 9l5-5 5 5M5 20h14",
@@ -56,7 +57,11 @@ export function icon(name) {
   const svg = document.createElementNS(SVG_SPACE, "svg");
   const path = document.createElementNS(SVG_SPACE, "path");
   path.setAttribute("d", ICONS[name]);
-  for (const [key, value] of Object.entries({ viewBox: "0 0 24 24", class: `icon icon-${name}`, "aria-hidden": "true" })) {
+  for (const [key, value] of Object.entries({
+    viewBox: "0 0 24 24",
+    class: `icon icon-${name}`,
+    "aria-hidden": "true",
+  })) {
     svg.setAttribute(key, value);
   }
   svg.append(path);
@@ -65,8 +70,11 @@ export function icon(name) {
 
 /** A button that shows a drawing and is read as `label`. */
 export function iconButton(name, label, act, attributes) {
-  return h("button", { type: "button", class: "icon-button", "aria-label": label, title: label, click: act, ...attributes },
-    icon(name));
+  return h(
+    "button",
+    { type: "button", class: "icon-button", "aria-label": label, title: label, click: act, ...attributes },
+    icon(name),
+  );
 }
 
 /** A button that puts a text on the clipboard and says whether it did. */
@@ -83,7 +91,10 @@ export function copyButton(text, label = "Copy") {
 async function copied(text) {
   // Pages that came over plain http from another machine have no clipboard of the modern kind.
   if (!navigator.clipboard) return false;
-  return navigator.clipboard.writeText(text).then(() => true, () => false);
+  return navigator.clipboard.writeText(text).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Have a screen reader say something, politely. */
@@ -96,8 +107,20 @@ let toastTimer = 0;
 /** A short message at the foot of the page, with something to press where it is given; gone after some seconds. */
 export function toast(text, action) {
   const place = document.getElementById("toast");
-  const press = action && h("button", { type: "button", class: "link", click: () => { place.replaceChildren(); action.act(); } },
-    action.label);
+  const press =
+    action &&
+    h(
+      "button",
+      {
+        type: "button",
+        class: "link",
+        click: () => {
+          place.replaceChildren();
+          action.act();
+        },
+      },
+      action.label,
+    );
   place.replaceChildren(h("div", { class: "toast" }, text, press));
   clearTimeout(toastTimer);
   toastTimer = setTimeout(() => place.replaceChildren(), 8000);
@@ -113,9 +136,18 @@ export function download(name, text, type = "application/json") {
 /** A dialog with a title and a way to close it; Escape closes it too. It leaves the page when it is closed. */
 export function openDialog(title, ...content) {
   const close = iconButton("close", "Close", () => dialog.close());
-  const dialog = h("dialog", { class: "dialog", "aria-label": title, close: () => dialog.remove(),
-    click: (event) => { if (event.target === dialog) dialog.close(); } },
-  h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", null, title), close), content));
+  const dialog = h(
+    "dialog",
+    {
+      class: "dialog",
+      "aria-label": title,
+      close: () => dialog.remove(),
+      click: (event) => {
+        if (event.target === dialog) dialog.close();
+      },
+    },
+    h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", null, title), close), content),
+  );
   document.body.append(dialog);
   dialog.showModal();
   return dialog;

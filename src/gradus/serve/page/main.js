@@ -6,7 +6,18 @@ import { h, icon, iconButton, toast } from "./dom.js";
 import { openGeneration } from "./generation.js";
 import { pickerView } from "./picker.js";
 import { keyFor, preferences, setPreferences } from "./preferences.js";
-import { ask, connection, currentModel, isBusy, on, openConversation, refreshModels, session, startConversation, stop } from "./session.js";
+import {
+  ask,
+  connection,
+  currentModel,
+  isBusy,
+  on,
+  openConversation,
+  refreshModels,
+  session,
+  startConversation,
+  stop,
+} from "./session.js";
 import { applyTheme, openSettings } from "./settings.js";
 import { sidebarView } from "./sidebar.js";
 import { onOtherTab, openStore } from "./store.js";
@@ -24,7 +35,20 @@ async function start() {
   applyTheme();
   session.config = await loadConfig();
   document.title = session.config.title;
-  await openStore();
+  try {
+    await openStore();
+  } catch (error) {
+    document
+      .getElementById("page")
+      .replaceChildren(
+        h(
+          "p",
+          { class: "starting" },
+          `This browser does not let the page keep conversations (${error.message}). A private window, or a setting for site data, may be the reason.`,
+        ),
+      );
+    return;
+  }
   const composer = build();
   // What is stored shows itself at once, whatever the server does; nothing can be asked before its models are known.
   composer.node.inert = true;
@@ -42,20 +66,47 @@ function build() {
   const sidebar = sidebarView({ conversation: (id) => go(id), fresh: () => go(""), settings: openSettings, hide });
   const picker = pickerView({ settings: openSettings });
   const composer = composerView({ generation: openGeneration });
-  const opener = iconButton("menu", "Show the list of conversations", () => showSidebar(true), { class: "icon-button show-list", "aria-controls": "sidebar" });
-  const top = h("header", { class: "top" }, opener, picker.button, h("span", { class: "spring" }),
-    iconButton("plus", "New chat", () => go(""), { class: "icon-button fresh-small" }));
+  const opener = iconButton("menu", "Show the list of conversations", () => showSidebar(true), {
+    class: "icon-button show-list",
+    "aria-controls": "sidebar",
+  });
+  const top = h(
+    "header",
+    { class: "top" },
+    opener,
+    picker.button,
+    h("span", { class: "spring" }),
+    iconButton("plus", "New chat", () => go(""), { class: "icon-button fresh-small" }),
+  );
   const cover = h("div", { class: "cover", click: hide });
-  document.getElementById("page").append(
-    h("a", { class: "skip", href: "#composer", click: (event) => { event.preventDefault(); composer.focusField(); } }, "Skip to the message field"),
-    sidebar.node, cover, h("div", { class: "middle" }, top, scroller, composer.node), picker.panel);
+  document.getElementById("page").replaceChildren(
+    h(
+      "a",
+      {
+        class: "skip",
+        href: "#composer",
+        click: (event) => {
+          event.preventDefault();
+          composer.focusField();
+        },
+      },
+      "Skip to the message field",
+    ),
+    sidebar.node,
+    cover,
+    h("div", { class: "middle" }, top, scroller, composer.node),
+    picker.panel,
+  );
   threadView(scroller, { setKey: openSettings, setLimit: openGeneration, empty });
-  on("conversation", (what) => { history.replaceState(null, "", address()); if (!NARROW.matches && what !== "branch") composer.focusField(); });
+  on("conversation", (what) => {
+    history.replaceState(null, "", address());
+    if (!NARROW.matches && what !== "stay") composer.focusField();
+  });
   on("activity", () => history.replaceState(null, "", address()));
   on("trouble", toast);
   onOtherTab(async (id) => {
     sidebar.draw();
-    if (id === session.conversation.id && !isBusy()) await openConversation(id);
+    if (id === session.conversation.id && !isBusy()) await openConversation(id, "stay");
   });
   addEventListener("keydown", (event) => shortcut(event, sidebar));
   showSidebar(preferences.sidebar && !NARROW.matches, false);
@@ -72,7 +123,9 @@ function showSidebar(shown, kept = true) {
 }
 
 function address() {
-  return session.conversation.nodes.root.children.length > 0 ? `#${session.conversation.id}` : location.pathname + location.search;
+  return session.conversation.nodes.root.children.length > 0
+    ? `#${session.conversation.id}`
+    : location.pathname + location.search;
 }
 
 /** Open a conversation by its id, or a new one by "". */
@@ -87,7 +140,7 @@ function go(id) {
 async function follow() {
   const id = decodeURIComponent(location.hash.slice(1));
   try {
-    if (id && await openConversation(id)) return;
+    if (id && (await openConversation(id))) return;
     if (id) toast("There is no such conversation in this browser.");
   } catch (error) {
     toast(error.message);
@@ -98,16 +151,45 @@ async function follow() {
 function empty() {
   const model = currentModel();
   const problem = session.modelsError;
-  if (session.models === null) return h("div", { class: "empty", role: "status" }, h("p", null, "Asking the server for its models …"));
+  if (session.models === null)
+    return h("div", { class: "empty", role: "status" }, h("p", null, "Asking the server for its models …"));
   if (problem) {
-    return h("div", { class: "empty" }, h("h1", null, "No connection yet"), h("p", { class: "failure-text", role: "alert" }, problem.message),
-      h("div", { class: "button-row" }, h("button", { type: "button", class: "button primary", click: openSettings }, icon(problem.kind === "key" ? "key" : "gear"), problem.kind === "key" ? "Enter a key" : "Connection settings"),
-        h("button", { type: "button", class: "button", click: refreshModels }, icon("again"), "Try again")));
+    return h(
+      "div",
+      { class: "empty" },
+      h("h1", null, "No connection yet"),
+      h("p", { class: "failure-text", role: "alert" }, problem.message),
+      h(
+        "div",
+        { class: "button-row" },
+        h(
+          "button",
+          { type: "button", class: "button primary", click: openSettings },
+          icon(problem.kind === "key" ? "key" : "gear"),
+          problem.kind === "key" ? "Enter a key" : "Connection settings",
+        ),
+        h("button", { type: "button", class: "button", click: refreshModels }, icon("again"), "Try again"),
+      ),
+    );
   }
-  return h("div", { class: "empty" }, h("h1", null, "What would you like to know?"),
-    h("p", null, model ? `You are talking to ${model.label}. What you write stays in this browser and with the server.` : "The server offers no model."),
-    model && h("ul", { class: "suggestions", "aria-label": "Suggestions" }, SUGGESTIONS.map((text) =>
-      h("li", null, h("button", { type: "button", click: () => ask(text) }, text)))));
+  return h(
+    "div",
+    { class: "empty" },
+    h("h1", null, "What would you like to know?"),
+    h(
+      "p",
+      null,
+      model
+        ? `You are talking to ${model.label}. What you write stays in this browser and with the server.`
+        : "The server offers no model.",
+    ),
+    model &&
+      h(
+        "ul",
+        { class: "suggestions", "aria-label": "Suggestions" },
+        SUGGESTIONS.map((text) => h("li", null, h("button", { type: "button", click: () => ask(text) }, text))),
+      ),
+  );
 }
 
 function shortcut(event, sidebar) {
@@ -123,7 +205,10 @@ function shortcut(event, sidebar) {
     stop();
   } else if (event.key === "ArrowUp" && event.target.id === "composer" && event.target.value === "") {
     const last = [...document.querySelectorAll(".question [aria-label='Edit your message']")].at(-1);
-    if (last) { event.preventDefault(); last.click(); }
+    if (last) {
+      event.preventDefault();
+      last.click();
+    }
   }
 }
 

@@ -3,12 +3,44 @@
 // Nothing of a reply is trusted: HTML in it is shown as text, every piece of markup passes DOMPurify with a list of what
 // is allowed, links open elsewhere without a referrer, and images are links, so that nothing is fetched without a click.
 
+import { coloured } from "./code_colours.js";
 import { copyButton, h } from "./dom.js";
 import { Marked } from "./vendor/marked.esm.js";
 import DOMPurify from "./vendor/purify.es.mjs";
 
-const ALLOWED_TAGS = ["a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "kbd", "li", "mark",
-  "ol", "p", "pre", "span", "strong", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "u", "ul"];
+const ALLOWED_TAGS = [
+  "a",
+  "blockquote",
+  "br",
+  "code",
+  "del",
+  "em",
+  "h1",
+  "h2",
+  "h3",
+  "h4",
+  "h5",
+  "h6",
+  "hr",
+  "kbd",
+  "li",
+  "mark",
+  "ol",
+  "p",
+  "pre",
+  "span",
+  "strong",
+  "sub",
+  "sup",
+  "table",
+  "tbody",
+  "td",
+  "th",
+  "thead",
+  "tr",
+  "u",
+  "ul",
+];
 const ALLOWED_ATTR = ["align", "class", "href", "start", "title"];
 const ALLOWED_CLASS = /^(language-[\w+#.-]{1,30}|math|image)$/;
 const ALLOWED_URI_REGEXP = /^(https?:|mailto:)/i;
@@ -42,19 +74,24 @@ const marked = new Marked({
     image({ href, text }) {
       const host = hostOf(href);
       const label = escaped(`Image: ${text || "without a description"}`);
-      return host ? `<a class="image" href="${escaped(href)}">${label} (${escaped(host)})</a>` : `<span class="image">${label}</span>`;
+      return host
+        ? `<a class="image" href="${escaped(href)}">${label} (${escaped(host)})</a>`
+        : `<span class="image">${label}</span>`;
     },
   },
-  extensions: [{
-    name: "math",
-    level: "inline",
-    start: (text) => text.match(/\$\$|\\\[|\\\(/)?.index,
-    tokenizer(text) {
-      const found = MATH.exec(text);
-      return found ? { type: "math", raw: found[0] } : undefined;
+  extensions: [
+    {
+      name: "math",
+      level: "inline",
+      // Plain text ends at a backslash anyway; at a dollar sign only where it is told.
+      start: (text) => (text.includes("$$") ? text.indexOf("$$") : undefined),
+      tokenizer(text) {
+        const found = MATH.exec(text);
+        return found ? { type: "math", raw: found[0] } : undefined;
+      },
+      renderer: ({ raw }) => `<span class="math">${escaped(raw)}</span>`,
     },
-    renderer: ({ raw }) => `<span class="math">${escaped(raw)}</span>`,
-  }],
+  ],
 });
 
 DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
@@ -66,23 +103,39 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });
 
-/** The elements of one top-level markdown token. */
-function elements(token) {
-  const fragment = DOMPurify.sanitize(marked.parser([token]), { ALLOWED_TAGS, ALLOWED_ATTR, ALLOWED_URI_REGEXP,
-    ADD_URI_SAFE_ATTR: ["align", "start"], ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true });
+/** The elements of one top-level markdown token; code gets its colours once it is whole. */
+function elements(token, isWhole) {
+  const fragment = DOMPurify.sanitize(marked.parser([token]), {
+    ALLOWED_TAGS,
+    ALLOWED_ATTR,
+    ALLOWED_URI_REGEXP,
+    ADD_URI_SAFE_ATTR: ["align", "start"],
+    ALLOW_DATA_ATTR: false,
+    ALLOW_ARIA_ATTR: false,
+    RETURN_DOM_FRAGMENT: true,
+  });
   for (const dead of fragment.querySelectorAll("a:not([href])")) dead.replaceWith(...dead.childNodes);
-  for (const pre of fragment.querySelectorAll("pre")) frameCode(pre);
+  for (const pre of fragment.querySelectorAll("pre")) frameCode(pre, isWhole);
   for (const table of fragment.querySelectorAll("table")) frameTable(table);
   return [...fragment.childNodes];
 }
 
 /** Code with the name of its language and a button to copy it. */
-function frameCode(pre) {
+function frameCode(pre, isWhole) {
   const code = pre.firstElementChild ?? pre;
   const language = /language-(\S+)/.exec(code.className)?.[1] ?? "";
+  if (isWhole) code.replaceChildren(...coloured(code.textContent, language));
   pre.tabIndex = 0; // It may scroll sideways, which keys must reach.
-  const frame = h("div", { class: "code", role: "group", "aria-label": language ? `Code, ${language}` : "Code" },
-    h("div", { class: "code-head" }, h("span", null, language), copyButton(() => code.textContent, "Copy code")));
+  const frame = h(
+    "div",
+    { class: "code", role: "group", "aria-label": language ? `Code, ${language}` : "Code" },
+    h(
+      "div",
+      { class: "code-head" },
+      h("span", null, language),
+      copyButton(() => code.textContent, "Copy code"),
+    ),
+  );
   pre.replaceWith(frame);
   frame.append(pre);
 }
@@ -110,20 +163,27 @@ export function markdownView() {
       const token = tokens.shift();
       numClosed += token.raw.length;
       hasDefinitions ||= token.type === "def";
-      open.before(...elements(token));
+      open.before(...elements(token, true));
     }
     hasDefinitions ||= tokens.some((token) => token.type === "def");
-    open.replaceChildren(...tokens.flatMap(elements));
+    open.replaceChildren(...tokens.flatMap((token) => elements(token, false)));
   }
 
   function close() {
+    const whole = (text) => marked.lexer(text).flatMap((token) => elements(token, true));
     // What a link refers to may be defined after it, when its paragraph was long drawn.
-    if (hasDefinitions) node.replaceChildren(...marked.lexer(shown).flatMap(elements));
+    if (hasDefinitions) node.replaceChildren(...whole(shown));
+    else open.replaceChildren(...whole(shown.slice(numClosed)));
   }
   return { node, update, close };
 }
 
 /** Whether more text can no longer change the first token: a whole line of something else has followed it. */
 function isClosed(tokens) {
-  return tokens.slice(1).map((token) => token.raw).join("").trimStart().includes("\n");
+  return tokens
+    .slice(1)
+    .map((token) => token.raw)
+    .join("")
+    .trimStart()
+    .includes("\n");
 }

@@ -28,7 +28,9 @@ function stored(storage, name) {
     return {};
   }
   if (found === null || typeof found !== "object") return {};
-  return Object.fromEntries(Object.entries(found).filter(([key, value]) => key in DEFAULTS && fits(DEFAULTS[key], value)));
+  return Object.fromEntries(
+    Object.entries(found).filter(([key, value]) => key in DEFAULTS && fits(DEFAULTS[key], value)),
+  );
 }
 
 function fits(example, value) {
@@ -56,7 +58,10 @@ export function keyFor(url) {
 
 /** Keep a key for an address; "" forgets it. */
 export function setKey(url, key, remember) {
-  for (const [storage, holds] of [[sessionStorage, !remember], [localStorage, remember]]) {
+  for (const [storage, holds] of [
+    [sessionStorage, !remember],
+    [localStorage, remember],
+  ]) {
     const keys = keysIn(storage);
     delete keys[url];
     if (holds && key) keys[url] = key;

@@ -1,7 +1,16 @@
 // What the page is doing: the models, the open conversation, replies in the making. Views listen; nothing here draws.
 
 import { ApiError, listModels, streamChat } from "./api.js";
-import { addQuestion, addReply, choose, leafBelow, messagesTo, newConversation, pathTo, removeNode } from "./conversation.js";
+import {
+  addQuestion,
+  addReply,
+  choose,
+  leafBelow,
+  messagesTo,
+  newConversation,
+  pathTo,
+  removeNode,
+} from "./conversation.js";
 import { keyFor, preferences, setPreferences } from "./preferences.js";
 import * as store from "./store.js";
 import { absorb, finishTurn, newTurn } from "./turn.js";
@@ -15,9 +24,13 @@ export const session = { config: null, models: null, modelsError: null, conversa
 
 /** Replies in the making: node id -> {conversation, node, controller}. */
 const replies = new Map();
+/** Ids of conversations that are not saved again. */
+const deleted = new Set();
 
-/** Events: "models", "conversation" (another one, more of it, or with "branch" another branch), "turn" (id: more of a reply), "activity", "list",
- * "trouble" (text). */
+/**
+ * Events: "models"; "conversation" (another one, more of it, or with "stay" what has changed under the person's eyes);
+ * "turn" (id: more of a reply); "activity"; "list"; "trouble" (text).
+ */
 export function on(event, act) {
   listeners.set(event, [...(listeners.get(event) ?? []), act]);
 }
@@ -51,7 +64,12 @@ function answerAsBefore() {
 /** The chosen model, or where it is not served the default one, or null where none is. */
 export function currentModel() {
   const models = session.models ?? [];
-  return models.find((model) => model.id === preferences.model) ?? models.find((model) => model.extras?.default) ?? models[0] ?? null;
+  return (
+    models.find((model) => model.id === preferences.model) ??
+    models.find((model) => model.extras?.default) ??
+    models[0] ??
+    null
+  );
 }
 
 export function modelNamed(id) {
@@ -68,36 +86,70 @@ export function startConversation() {
   tell("conversation");
 }
 
-/** Open a stored conversation; false where there is none of that id. */
-export async function openConversation(id) {
+/** Open a stored conversation; false where there is none of that id. `detail`: of the event, as above. */
+export async function openConversation(id, detail) {
   const live = [...replies.values()].find((reply) => reply.conversation.id === id);
   const found = live ? live.conversation : await store.load(id);
   if (found === null) return false;
   session.conversation = found;
   answerAsBefore();
-  tell("conversation");
+  tell("conversation", detail);
   tell("models");
   return true;
 }
 
 export async function saveConversation(conversation = session.conversation) {
+  if (deleted.has(conversation.id)) return;
   try {
     await store.save(conversation);
   } catch (error) {
-    tell("trouble", `The browser could not keep this conversation (${error?.message ?? "no room"}). Export it before you close the page.`);
+    tell(
+      "trouble",
+      `The browser could not keep this conversation (${error?.message ?? "no room"}). Export it before you close the page.`,
+    );
   }
+  tell("list");
+}
+
+/** Delete a conversation, whose replies end, and return it as it was stored. */
+export async function deleteConversation(id) {
+  deleted.add(id);
+  stop(id);
+  const found = (await store.everything()).find((one) => one.id === id);
+  await store.remove(id);
+  if (id === session.conversation.id) startConversation();
+  tell("list");
+  return found;
+}
+
+export async function deleteAll() {
+  for (const { id } of await store.list()) await deleteConversation(id);
+}
+
+export async function undelete(stored) {
+  deleted.delete(stored.id);
+  await store.save(stored);
   tell("list");
 }
 
 /** What a request asks for besides its messages. Names that no other server knows are sent to gradus alone. */
 function requestBody(model, messages) {
-  const body = { model: model.id, messages, stream: true, stream_options: { include_usage: true }, ...preferences.sampling };
+  const body = {
+    model: model.id,
+    messages,
+    stream: true,
+    stream_options: { include_usage: true },
+    ...preferences.sampling,
+  };
   const { extras } = model;
   if (extras === null) return body;
   const offered = (extras.tools ?? []).filter((name) => !preferences.toolsOff.includes(name));
   const tools = offered.filter((name) => name !== "web_search" || preferences.search !== "off");
-  body.gradus = { tools, think: extras.thinks ? { auto: null, on: true, off: false }[preferences.think] : null,
-    think_budget: extras.thinks ? preferences.thinkBudget : null };
+  body.gradus = {
+    tools,
+    think: extras.thinks ? { auto: null, on: true, off: false }[preferences.think] : null,
+    think_budget: extras.thinks ? preferences.thinkBudget : null,
+  };
   if (tools.includes("web_search")) body.gradus.search = preferences.search;
   return body;
 }
@@ -111,7 +163,7 @@ export function ask(text) {
 
 function askBelow(parents, text) {
   const { conversation } = session;
-  const models = conversation.lanes?.map((lane) => modelFor(lane.model)) ?? [modelFor(currentModel()?.id ?? "")];
+  const models = conversation.lanes?.map((lane) => modelFor(lane.model)) ?? [chosenModel()];
   const questions = new Map(); // by parent: models that have said the same so far share the question
   const jobs = models.map((model, index) => {
     const parent = parents[index];
@@ -127,6 +179,10 @@ function modelFor(id) {
   return modelNamed(id) ?? { id, label: id, extras: null };
 }
 
+function chosenModel() {
+  return modelFor(currentModel()?.id ?? "");
+}
+
 function replyBelow(conversation, question, model, lane) {
   const node = addReply(conversation, question, newTurn(model));
   if (conversation.lanes) conversation.lanes[lane].leaf = node.id;
@@ -134,14 +190,22 @@ function replyBelow(conversation, question, model, lane) {
   return { conversation, node, model, question, controller: new AbortController() };
 }
 
-/** Answer again: another branch, or in place of an answer that has nothing in it. */
+/** Answer again: another branch, or in place of an answer that has nothing in it; of compared ones only the last. */
 export function regenerate(id) {
   const { conversation } = session;
   const node = conversation.nodes[id];
-  const lane = conversation.lanes?.findIndex((one) => one.leaf === id) ?? -1;
-  const model = lane >= 0 ? modelFor(conversation.lanes[lane].model) : conversation.lanes ? modelFor(node.turn.model) : modelFor(currentModel()?.id ?? "");
-  const job = replyBelow(conversation, node.parent, model, Math.max(lane, 0));
+  const lane = conversation.lanes?.findIndex((one) => one.leaf === id);
+  const model = conversation.lanes ? modelFor(conversation.lanes[lane].model) : chosenModel();
+  const job = replyBelow(conversation, node.parent, model, lane);
   if (node.turn.blocks.length === 0 && node.children.length === 0) removeNode(conversation, id);
+  tell("conversation");
+  run(job);
+}
+
+/** Answer a question that has no answer, as an imported conversation may end with. */
+export function answer(id) {
+  const { conversation } = session;
+  const job = replyBelow(conversation, id, chosenModel());
   tell("conversation");
   run(job);
 }
@@ -151,30 +215,30 @@ export function editQuestion(id, text) {
   const { conversation } = session;
   if (!conversation.lanes) return askBelow([conversation.nodes[id].parent], text);
   const depth = pathTo(conversation, id).length - 1;
-  return askBelow(conversation.lanes.map((lane) => pathTo(conversation, lane.leaf)[depth].parent), text);
+  return askBelow(
+    conversation.lanes.map((lane) => pathTo(conversation, lane.leaf)[depth]?.parent ?? lane.leaf),
+    text,
+  );
 }
 
 export function showBranch(id) {
   const { conversation } = session;
   choose(conversation, id);
-  for (const lane of conversation.lanes ?? []) {
-    const parent = conversation.nodes[id].parent;
-    if (pathTo(conversation, lane.leaf).some((node) => node.parent === parent)) lane.leaf = leafBelow(conversation, id);
-  }
   saveConversation();
-  tell("conversation", "branch");
+  tell("conversation", "stay");
 }
 
 /** Ask several models side by side from here on; with one or none the conversation goes on with a single model. */
 export function compare(ids) {
   const { conversation } = session;
   const before = conversation.lanes ?? [];
-  const leaf = before[0]?.leaf ?? leafBelow(conversation);
+  const leaf = (before.find((lane) => lane.model === ids[0]) ?? before[0])?.leaf ?? leafBelow(conversation);
   if (ids.length < 2) {
     choose(conversation, leaf);
     conversation.lanes = null;
   } else {
-    conversation.lanes = ids.map((model) => ({ model, leaf: before.find((lane) => lane.model === model)?.leaf ?? commonLeaf(conversation, before, leaf) }));
+    const shared = commonLeaf(conversation, before, leaf);
+    conversation.lanes = ids.map((model) => before.find((lane) => lane.model === model) ?? { model, leaf: shared });
   }
   tell("conversation");
   if (pathTo(conversation, leaf).length > 0) saveConversation();
@@ -203,9 +267,9 @@ export function continueWith(lane) {
   tell("models");
 }
 
-export function stop() {
+export function stop(id = session.conversation.id) {
   for (const reply of replies.values()) {
-    if (reply.conversation.id === session.conversation.id) reply.controller.abort();
+    if (reply.conversation.id === id) reply.controller.abort();
   }
 }
 

@@ -3,20 +3,42 @@
 import { listModels } from "./api.js";
 import { download, h, icon, openDialog, toast } from "./dom.js";
 import { keyFor, preferences, setKey, setPreferences } from "./preferences.js";
-import { refreshModels, session, startConversation, tell } from "./session.js";
+import { deleteAll, refreshModels, session, tell } from "./session.js";
 import * as store from "./store.js";
 import { exportText, readImport } from "./transfer.js";
 
 export function openSettings() {
-  const dialog = openDialog("Settings", connectionPart(() => dialog.close()), appearancePart(), conversationsPart(), keysPart());
+  const dialog = openDialog(
+    "Settings",
+    connectionPart(() => dialog.close()),
+    appearancePart(),
+    conversationsPart(),
+    keysPart(),
+  );
   return dialog;
 }
 
 function connectionPart(done) {
   const own = session.config.models_url;
-  const url = h("input", { type: "text", inputmode: "url", name: "url", value: preferences.url, placeholder: `${own} (this server)`, autocomplete: "off", spellcheck: "false",
-    change: () => { key.value = keyFor(url.value.trim() || own); } });
-  const key = h("input", { type: "password", name: "key", value: keyFor(preferences.url || own), placeholder: session.config.needs_key ? "needed" : "none", autocomplete: "off" });
+  const url = h("input", {
+    type: "text",
+    inputmode: "url",
+    name: "url",
+    value: preferences.url,
+    placeholder: `${own} (this server)`,
+    autocomplete: "off",
+    spellcheck: "false",
+    change: () => {
+      key.value = keyFor(url.value.trim() || own);
+    },
+  });
+  const key = h("input", {
+    type: "password",
+    name: "key",
+    value: keyFor(preferences.url || own),
+    placeholder: session.config.needs_key ? "needed" : "none",
+    autocomplete: "off",
+  });
   const remember = h("input", { type: "checkbox", name: "remember", checked: preferences.rememberKey });
   const said = h("p", { class: "hint", role: "status" });
 
@@ -40,11 +62,21 @@ function connectionPart(done) {
     }
   }
 
-  return h("form", { class: "settings", submit }, h("h3", null, "Connection"),
+  return h(
+    "form",
+    { class: "settings", submit },
+    h("h3", null, "Connection"),
     h("label", { class: "row-field" }, h("span", null, "Address", h("small", null, "any OpenAI-compatible API")), url),
     h("label", { class: "row-field" }, h("span", null, "Key", h("small", null, "sent nowhere else")), key),
-    h("label", { class: "check" }, remember, "Keep the key in this browser. Otherwise it is forgotten when the tab is closed. Either way it is stored unencrypted, and extensions of your browser may read it."),
-    said, h("div", { class: "dialog-actions" }, h("button", { type: "submit", class: "button primary" }, "Connect")));
+    h(
+      "label",
+      { class: "check" },
+      remember,
+      "Keep the key in this browser. Otherwise it is forgotten when the tab is closed. Either way it is stored unencrypted, and extensions of your browser may read it.",
+    ),
+    said,
+    h("div", { class: "dialog-actions" }, h("button", { type: "submit", class: "button primary" }, "Connect")),
+  );
 }
 
 /** Set the page's colours: "system" follows what the person's system says. */
@@ -53,14 +85,47 @@ export function applyTheme() {
 }
 
 function appearancePart() {
-  return h("section", { class: "settings" }, h("h3", null, "Appearance"), h("div", { class: "segments", role: "radiogroup", "aria-label": "Colours" },
-    [["system", "As the system"], ["light", "Light"], ["dark", "Dark"]].map(([value, label]) =>
-      h("label", null, h("input", { type: "radio", name: "theme", value, checked: preferences.theme === value,
-        change: () => { setPreferences({ theme: value }); applyTheme(); } }), h("span", null, label)))));
+  return h(
+    "section",
+    { class: "settings" },
+    h("h3", null, "Appearance"),
+    h(
+      "div",
+      { class: "segments", role: "radiogroup", "aria-label": "Colours" },
+      [
+        ["system", "As the system"],
+        ["light", "Light"],
+        ["dark", "Dark"],
+      ].map(([value, label]) =>
+        h(
+          "label",
+          null,
+          h("input", {
+            type: "radio",
+            name: "theme",
+            value,
+            checked: preferences.theme === value,
+            change: () => {
+              setPreferences({ theme: value });
+              applyTheme();
+            },
+          }),
+          h("span", null, label),
+        ),
+      ),
+    ),
+  );
 }
 
 function conversationsPart() {
-  const file = h("input", { type: "file", accept: ".json,.jsonl,application/json", class: "unseen", tabindex: -1, "aria-label": "A file to import", change: importFile });
+  const file = h("input", {
+    type: "file",
+    accept: ".json,.jsonl,application/json",
+    class: "unseen",
+    tabindex: -1,
+    "aria-label": "A file to import",
+    change: importFile,
+  });
   const said = h("div", { class: "hint", role: "status" });
 
   async function importFile() {
@@ -74,8 +139,10 @@ function conversationsPart() {
       num += 1;
     }
     file.value = "";
-    said.replaceChildren(`${num} imported${conversations.length > num ? `, ${conversations.length - num} were here already` : ""}.`,
-      ...problems.map((problem) => h("p", { class: "problem" }, problem)));
+    said.replaceChildren(
+      `${num} imported${conversations.length > num ? `, ${conversations.length - num} were here already` : ""}.`,
+      ...problems.map((problem) => h("p", { class: "problem" }, problem)),
+    );
     tell("list");
   }
 
@@ -83,28 +150,65 @@ function conversationsPart() {
     download(`conversations-${new Date().toISOString().slice(0, 10)}.json`, exportText(await store.everything()));
   }
 
-  async function deleteAll(event) {
+  async function deleteAfterAsking(event) {
     const button = event.currentTarget;
     if (button.dataset.asked !== "true") {
       button.dataset.asked = "true";
       button.lastChild.textContent = "Really delete all?";
       return;
     }
-    await store.removeAll();
-    startConversation();
+    await deleteAll();
     said.textContent = "All conversations were deleted.";
-    tell("list");
   }
 
-  const button = (picture, label, click) => h("button", { type: "button", class: "button", click }, icon(picture), h("span", null, label));
-  return h("section", { class: "settings" }, h("h3", null, "Conversations"), h("p", { class: "hint" }, "They are kept in this browser alone."),
-    h("div", { class: "button-row" }, button("download", "Export all", exportAll), button("upload", "Import", () => file.click()), button("trash", "Delete all", deleteAll)), file, said);
+  const button = (picture, label, click) =>
+    h("button", { type: "button", class: "button", click }, icon(picture), h("span", null, label));
+  return h(
+    "section",
+    { class: "settings" },
+    h("h3", null, "Conversations"),
+    h("p", { class: "hint" }, "They are kept in this browser alone."),
+    h(
+      "div",
+      { class: "button-row" },
+      button("download", "Export all", exportAll),
+      button("upload", "Import", () => file.click()),
+      button("trash", "Delete all", deleteAfterAsking),
+    ),
+    file,
+    said,
+  );
 }
 
-const SHORTCUTS = [["Enter", "send"], ["Shift Enter", "new line"], ["Esc", "stop the reply"], ["Ctrl K", "search conversations"],
-  ["Ctrl Shift O", "new chat"], ["↑", "edit the last message, from an empty field"]];
+const SHORTCUTS = [
+  ["Enter", "send"],
+  ["Shift Enter", "new line"],
+  ["Esc", "stop the reply"],
+  ["Ctrl K", "search conversations"],
+  ["Ctrl Shift O", "new chat"],
+  ["↑", "edit the last message, from an empty field"],
+];
 
 function keysPart() {
-  return h("section", { class: "settings" }, h("h3", null, "Keys"),
-    h("dl", { class: "shortcuts" }, SHORTCUTS.map(([keys, what]) => h("div", null, h("dt", null, keys.split(" ").map((key) => h("kbd", null, key))), h("dd", null, what)))));
+  return h(
+    "section",
+    { class: "settings" },
+    h("h3", null, "Keys"),
+    h(
+      "dl",
+      { class: "shortcuts" },
+      SHORTCUTS.map(([keys, what]) =>
+        h(
+          "div",
+          null,
+          h(
+            "dt",
+            null,
+            keys.split(" ").map((key) => h("kbd", null, key)),
+          ),
+          h("dd", null, what),
+        ),
+      ),
+    ),
+  );
 }

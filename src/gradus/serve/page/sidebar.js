@@ -1,7 +1,7 @@
 // The list of conversations: found by words, opened, renamed, exported, deleted with a way back.
 
 import { download, h, icon, iconButton, toast } from "./dom.js";
-import { isBusy, on, saveConversation, session, tell } from "./session.js";
+import { deleteConversation, isBusy, on, saveConversation, session, undelete } from "./session.js";
 import * as store from "./store.js";
 import { exportText, trainingRow } from "./transfer.js";
 
@@ -9,26 +9,59 @@ const DAY_MILLISECONDS = 24 * 3600 * 1000;
 
 /** The side of the page. open: {conversation(id), fresh(), settings(), hide()}. */
 export function sidebarView(open) {
-  const field = h("input", { type: "search", class: "search", placeholder: "Search", "aria-label": "Search conversations", input: () => draw() });
+  const field = h("input", {
+    type: "search",
+    class: "search",
+    placeholder: "Search",
+    "aria-label": "Search conversations",
+    input: () => draw(),
+  });
   const items = h("div", { class: "items" });
-  const node = h("nav", { class: "sidebar", id: "sidebar", "aria-label": "Conversations" },
-    h("div", { class: "sidebar-head" }, h("span", { class: "brand" }, icon("brand"), session.config.title),
-      iconButton("menu", "Hide the list", open.hide)),
+  const node = h(
+    "nav",
+    { class: "sidebar", id: "sidebar", "aria-label": "Conversations" },
+    h(
+      "div",
+      { class: "sidebar-head" },
+      h("span", { class: "brand" }, icon("brand"), session.config.title),
+      iconButton("menu", "Hide the list", open.hide),
+    ),
     h("button", { type: "button", class: "fresh", click: open.fresh }, icon("plus"), "New chat"),
     h("label", { class: "search-field" }, icon("search"), field),
     items,
-    h("button", { type: "button", class: "side-button", click: open.settings }, icon("gear"), "Settings"));
+    h("button", { type: "button", class: "side-button", click: open.settings }, icon("gear"), "Settings"),
+  );
   let drawing = 0;
+  let drawn = "";
 
   async function draw() {
     const turn = ++drawing;
     const text = field.value.trim();
     const [heads, found] = await Promise.all([store.list(), text ? store.search(text) : null]);
-    if (turn !== drawing) return;
     const shown = found ? heads.filter((head) => found.has(head.id)) : heads;
+    const rows = shown.map((head) => ({
+      ...head,
+      isOpen: head.id === session.conversation.id,
+      isBusy: isBusy(head.id),
+    }));
+    const key = JSON.stringify([text, rows]);
+    // A name that is being typed is not taken away.
+    if (turn !== drawing || key === drawn || items.querySelector(".rename:focus")) return;
+    drawn = key;
     const { activeElement } = document;
     const focused = activeElement.closest(".item")?.dataset.conversation;
-    items.replaceChildren(...grouped(shown), ...(shown.length > 0 ? [] : [h("p", { class: "nothing" }, text ? "Nothing found." : "Conversations appear here. They stay in this browser.")]));
+    items.replaceChildren(
+      ...grouped(rows),
+      ...(rows.length > 0
+        ? []
+        : [
+            h(
+              "p",
+              { class: "nothing" },
+              text ? "Nothing found." : "Conversations appear here. They stay in this browser.",
+            ),
+          ]),
+    );
     if (focused) focusIn(focused, activeElement.className);
   }
 
@@ -37,33 +70,75 @@ export function sidebarView(open) {
     items.querySelector(`[data-conversation="${CSS.escape(id)}"] .${part}`)?.focus();
   }
 
-  function grouped(heads) {
+  function grouped(rows) {
     const groups = new Map();
-    for (const head of heads) {
+    for (const head of rows) {
       const name = age(head.updated);
       groups.set(name, [...(groups.get(name) ?? []), item(head)]);
     }
-    return [...groups].map(([name, rows]) => h("section", { "aria-label": name }, h("h2", null, name), h("ul", null, rows)));
+    return [...groups].map(([name, entries]) =>
+      h("section", { "aria-label": name }, h("h2", null, name), h("ul", null, entries)),
+    );
   }
 
   function item(head) {
-    const isOpen = head.id === session.conversation.id;
     const title = head.title || "Untitled";
-    const row = h("li", { class: "item", "data-conversation": head.id, "data-open": String(isOpen) },
-      h("button", { type: "button", class: "item-title", "aria-current": isOpen ? "page" : null, click: () => open.conversation(head.id) },
-        title, isBusy(head.id) && h("i", { class: "spinner", role: "img", "aria-label": "a reply is being written" })),
-      iconButton("more", `More for ${title}`, (event) => menu(row, head, event.currentTarget), { "aria-haspopup": "menu" }));
+    const row = h(
+      "li",
+      { class: "item", "data-conversation": head.id, "data-open": String(head.isOpen) },
+      h(
+        "button",
+        {
+          type: "button",
+          class: "item-title",
+          "aria-current": head.isOpen ? "page" : null,
+          click: () => open.conversation(head.id),
+        },
+        title,
+        head.isBusy && h("i", { class: "spinner", role: "img", "aria-label": "a reply is being written" }),
+      ),
+      iconButton("more", `More for ${title}`, (event) => menu(row, head, event.currentTarget), {
+        "aria-haspopup": "menu",
+      }),
+    );
     return row;
   }
 
   function menu(row, head, opener) {
-    const entry = (picture, label, act) => h("button", { type: "button", role: "menuitem", click: () => { popover.hidePopover(); act(); } }, icon(picture), label);
-    const popover = h("div", { class: "menu", popover: "auto", role: "menu", "aria-label": head.title,
-      toggle: (event) => { if (event.newState === "closed") { popover.remove(); focusIn(head.id, "icon-button"); } }, keydown: walk },
-    entry("edit", "Rename", () => rename(row, head)),
-    entry("download", "Export", () => exportOne(head, "json")),
-    entry("download", "Export as training data", () => exportOne(head, "jsonl")),
-    entry("trash", "Delete", () => remove(head)));
+    const entry = (picture, label, act) =>
+      h(
+        "button",
+        {
+          type: "button",
+          role: "menuitem",
+          click: () => {
+            popover.hidePopover();
+            act();
+          },
+        },
+        icon(picture),
+        label,
+      );
+    const popover = h(
+      "div",
+      {
+        class: "menu",
+        popover: "auto",
+        role: "menu",
+        "aria-label": head.title,
+        toggle: (event) => {
+          if (event.newState === "closed") {
+            popover.remove();
+            focusIn(head.id, "icon-button");
+          }
+        },
+        keydown: walk,
+      },
+      entry("edit", "Rename", () => rename(row, head)),
+      entry("download", "Export", () => exportOne(head, "json")),
+      entry("download", "Export as training data", () => exportOne(head, "jsonl")),
+      entry("trash", "Delete", () => remove(head)),
+    );
     document.body.append(popover);
     place(popover, opener);
     popover.showPopover();
@@ -71,15 +146,32 @@ export function sidebarView(open) {
   }
 
   function rename(row, head) {
-    const title = h("input", { class: "rename", "aria-label": "Name of the conversation", value: head.title, keydown: keys, blur: () => draw() });
+    const title = h("input", {
+      class: "rename",
+      "aria-label": "Name of the conversation",
+      value: head.title,
+      keydown: keys,
+      blur: back,
+    });
+    let isOver = false; // Taking the field away is itself a loss of focus.
+    function back() {
+      if (isOver) return;
+      isOver = true;
+      title.remove();
+      drawn = "";
+      draw();
+    }
     async function keys(event) {
-      if (event.key === "Escape") { event.stopPropagation(); draw(); }
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        back();
+      }
       if (event.key !== "Enter" || event.isComposing || title.value.trim() === "") return;
       const conversation = await whole(head.id);
       conversation.title = title.value.trim();
       conversation.named = true;
       await saveConversation(conversation);
-      tell("conversation-title");
+      back();
     }
     row.replaceChildren(title);
     title.select();
@@ -94,11 +186,8 @@ export function sidebarView(open) {
   }
 
   async function remove(head) {
-    const [kept] = (await store.everything()).filter((one) => one.id === head.id);
-    await store.remove(head.id);
-    if (head.id === session.conversation.id) open.fresh();
-    draw();
-    toast(`Deleted “${head.title}”.`, { label: "Undo", act: async () => { await store.save(kept); draw(); } });
+    const kept = await deleteConversation(head.id);
+    toast(`Deleted “${head.title}”.`, { label: "Undo", act: () => undelete(kept) });
   }
 
   on("list", draw);

@@ -27,14 +27,14 @@ function head(conversation) {
   return { id: conversation.id, title: conversation.title, updated: conversation.updated };
 }
 
-async function write(work, told) {
+async function write(id, work) {
   const transaction = database.transaction(["heads", "bodies"], "readwrite");
   work(transaction.objectStore("heads"), transaction.objectStore("bodies"));
   await new Promise((resolve, reject) => {
     transaction.oncomplete = resolve;
     transaction.onerror = transaction.onabort = () => reject(transaction.error);
   });
-  channel.postMessage(told);
+  channel.postMessage(id);
 }
 
 function reading(store) {
@@ -43,24 +43,17 @@ function reading(store) {
 
 /** Save a conversation; other tabs hear of it. It rejects where the browser has no room. */
 export function save(conversation) {
-  return write((heads, bodies) => {
+  return write(conversation.id, (heads, bodies) => {
     heads.put(head(conversation));
     bodies.put(conversation);
-  }, conversation.id);
+  });
 }
 
 export function remove(id) {
-  return write((heads, bodies) => {
+  return write(id, (heads, bodies) => {
     heads.delete(id);
     bodies.delete(id);
-  }, id);
-}
-
-export function removeAll() {
-  return write((heads, bodies) => {
-    heads.clear();
-    bodies.clear();
-  }, null);
+  });
 }
 
 /** Heads of all conversations, {id, title, updated}, the newest first. */
@@ -74,7 +67,8 @@ export async function load(id) {
   const found = await promised(reading("bodies").get(id));
   if (found === undefined) return null;
   const problem = problemWith(found);
-  if (problem) throw new Error(`This conversation cannot be shown: it ${problem}. It is kept, and an export holds it as it is.`);
+  if (problem)
+    throw new Error(`This conversation cannot be shown: it ${problem}. It is kept, and an export holds it as it is.`);
   return mendInterrupted(found);
 }
 
@@ -103,7 +97,7 @@ export async function search(text) {
   return found;
 }
 
-/** Call `changed(id)` when another tab has written; id is null where all were removed. */
+/** Call `changed(id)` when another tab has saved or removed a conversation. */
 export function onOtherTab(changed) {
   channel.addEventListener("message", (event) => changed(event.data));
 }

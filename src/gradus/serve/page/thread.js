@@ -2,7 +2,7 @@
 
 import { leafBelow, pathTo, siblings } from "./conversation.js";
 import { announce, copyButton, h, icon, iconButton } from "./dom.js";
-import { continueWith, editQuestion, modelNamed, on, regenerate, session, showBranch } from "./session.js";
+import { answer, continueWith, editQuestion, modelNamed, on, regenerate, session, showBranch } from "./session.js";
 import { turnFoot, turnView } from "./turn_view.js";
 
 const NEAR_BOTTOM_PIXELS = 80;
@@ -10,17 +10,33 @@ const NEAR_BOTTOM_PIXELS = 80;
 /** The thread in `scroller`. open: {setKey, setLimit, empty(): a node for a conversation without turns}. */
 export function threadView(scroller, open) {
   const column = h("div", { class: "column" });
-  const jump = h("button", { type: "button", class: "jump", hidden: true, click: () => { sticks = true; follow(); } },
-    icon("down"), "Latest");
+  const jump = h(
+    "button",
+    {
+      type: "button",
+      class: "jump",
+      hidden: true,
+      click: () => {
+        sticks = true;
+        follow();
+      },
+    },
+    icon("down"),
+    "Latest",
+  );
   scroller.append(column, h("div", { class: "jump-place" }, jump));
   const views = new WeakMap(); // node -> its view, so that folds stay as they are
   const live = new Map(); // id -> view of a reply in the making
   let sticks = true;
 
-  scroller.addEventListener("scroll", () => {
-    sticks = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_BOTTOM_PIXELS;
-    jump.hidden = sticks;
-  }, { passive: true });
+  scroller.addEventListener(
+    "scroll",
+    () => {
+      sticks = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_BOTTOM_PIXELS;
+      jump.hidden = sticks;
+    },
+    { passive: true },
+  );
 
   function follow() {
     if (sticks) scroller.scrollTop = scroller.scrollHeight;
@@ -39,25 +55,54 @@ export function threadView(scroller, open) {
   function reply(node, head) {
     const view = viewOf(node);
     const under = node.turn.status === "streaming" ? null : foot(node);
-    return h("article", { class: "reply", "data-id": node.id, "aria-label": `Reply of ${node.turn.label}` }, head, view.node, under);
+    return h(
+      "article",
+      { class: "reply", "data-id": node.id, "aria-label": `Reply of ${node.turn.label}` },
+      head,
+      view.node,
+      under,
+    );
   }
 
   function question(node) {
     const text = h("div", { class: "bubble" }, node.text);
-    const article = h("article", { class: "question", "data-id": node.id, "aria-label": "Your message" }, text,
-      h("div", { class: "foot" }, pager(node), copyButton(() => node.text, "Copy your message"),
-        iconButton("edit", "Edit your message", () => editInPlace(article, node))));
+    const article = h(
+      "article",
+      { class: "question", "data-id": node.id, "aria-label": "Your message" },
+      text,
+      h(
+        "div",
+        { class: "foot" },
+        pager(node),
+        copyButton(() => node.text, "Copy your message"),
+        iconButton("edit", "Edit your message", () => editInPlace(article, node)),
+      ),
+    );
     return article;
   }
 
   function draw(what) {
     live.clear();
     const { conversation } = session;
-    const rows = conversation.lanes ? comparedRows(conversation) : pathTo(conversation, leafBelow(conversation)).map((node) =>
-      (node.role === "user" ? question(node) : reply(node)));
+    const rows = conversation.lanes
+      ? comparedRows(conversation)
+      : pathTo(conversation, leafBelow(conversation)).map((node) =>
+          node.role === "user" ? question(node) : reply(node),
+        );
+    const last = conversation.nodes[leafBelow(conversation)];
+    if (last.role === "user" && !conversation.lanes) {
+      rows.push(
+        h(
+          "button",
+          { type: "button", class: "button answer", click: () => answer(last.id) },
+          icon("again"),
+          "Answer this",
+        ),
+      );
+    }
     column.replaceChildren(...(rows.length > 0 ? rows : [open.empty()]));
     column.classList.toggle("wide", Boolean(conversation.lanes));
-    sticks = what !== "branch";
+    sticks = what !== "stay";
     follow();
   }
 
@@ -69,20 +114,36 @@ export function threadView(scroller, open) {
       const nodes = paths.map((path) => path[depth]).filter(Boolean);
       const different = [...new Set(nodes)];
       if (nodes[0].role === "user") rows.push(question(nodes[0]));
-      else if (different.length === 1 && nodes.length === paths.length) rows.push(reply(nodes[0]));
+      else if (different.length === 1 && nodes.length === paths.length) rows.push(past(reply(nodes[0])));
       else {
-        rows.push(h("div", { class: "lanes", role: "group", "aria-label": "Replies side by side", tabindex: 0 }, paths.map((path, index) =>
-          path[depth] && reply(path[depth], laneHead(conversation.lanes[index], path.length === depth + 1)))));
+        const replies = paths.map((path, index) => {
+          const isLast = path.length === depth + 1;
+          const shown = path[depth] && reply(path[depth], laneHead(conversation.lanes[index], isLast));
+          return isLast || !shown ? shown : past(shown);
+        });
+        rows.push(
+          h("div", { class: "lanes", role: "group", "aria-label": "Replies side by side", tabindex: 0 }, replies),
+        );
       }
     }
     return rows.length > 0 ? rows : [open.empty()];
   }
 
+  /** A reply that the comparison has passed by is not asked for again: what follows it would lose its place. */
+  function past(article) {
+    article.classList.add("past");
+    return article;
+  }
+
   function laneHead(lane, isLast) {
     const model = modelNamed(lane.model);
-    return h("header", { class: "lane-head" }, h("b", null, model?.label ?? lane.model),
+    return h(
+      "header",
+      { class: "lane-head" },
+      h("b", null, model?.label ?? lane.model),
       model?.extras?.kind && h("span", { class: "kind" }, model.extras.kind),
-      isLast && h("button", { type: "button", class: "link", click: () => continueWith(lane) }, "Go on with this one"));
+      isLast && h("button", { type: "button", class: "link", click: () => continueWith(lane) }, "Go on with this one"),
+    );
   }
 
   let frame = 0;
@@ -121,15 +182,26 @@ export function threadView(scroller, open) {
     const article = column.querySelector(`[data-id="${node.id}"]`);
     article.append(foot(node));
     follow();
-    announce({ done: "The reply is complete", stopped: "Stopped", cut: "The reply reached its token limit" }[node.turn.status] ?? "");
+    announce(
+      { done: "The reply is complete", stopped: "Stopped", cut: "The reply reached its token limit" }[
+        node.turn.status
+      ] ?? "",
+    );
   }
 
   on("conversation", draw);
-  on("models", () => { if (column.querySelector(".empty")) draw(); });
+  on("models", () => {
+    if (column.querySelector(".empty")) draw();
+  });
 }
 
 function foot(node) {
-  return turnFoot(node.turn, { regenerate: () => regenerate(node.id) }, pager(node), Boolean(session.conversation.lanes));
+  return turnFoot(
+    node.turn,
+    { regenerate: () => regenerate(node.id) },
+    pager(node),
+    Boolean(session.conversation.lanes),
+  );
 }
 
 /** Which of several branches is shown, and buttons to the others; null where there is one. */
@@ -138,10 +210,13 @@ function pager(node) {
   if (all.length < 2 || session.conversation.lanes) return null;
   const at = all.indexOf(node.id);
   const what = node.role === "user" ? "version" : "reply";
-  return h("span", { class: "pager", role: "group", "aria-label": `Other ${what === "reply" ? "replies" : "versions"}` },
+  return h(
+    "span",
+    { class: "pager", role: "group", "aria-label": `Other ${what === "reply" ? "replies" : "versions"}` },
     iconButton("left", `Previous ${what}`, () => turnTo(all[at - 1], `Previous ${what}`), { disabled: at === 0 }),
     h("span", null, `${at + 1} / ${all.length}`),
-    iconButton("right", `Next ${what}`, () => turnTo(all[at + 1], `Next ${what}`), { disabled: at === all.length - 1 }));
+    iconButton("right", `Next ${what}`, () => turnTo(all[at + 1], `Next ${what}`), { disabled: at === all.length - 1 }),
+  );
 }
 
 /** Show a branch; who pressed a button with the keyboard stays at it, or at its neighbour where it has no further use. */
@@ -154,16 +229,43 @@ function turnTo(id, label) {
 /** Put a field in the place of a question. */
 function editInPlace(article, node) {
   const before = [...article.childNodes];
-  const field = h("textarea", { class: "edit-field", "aria-label": "Your message, edited", rows: 3, value: node.text, keydown: keys });
-  const back = () => { article.replaceChildren(...before); article.querySelector(".icon-button:last-child").focus(); };
-  const send = () => { if (field.value.trim()) editQuestion(node.id, field.value); };
+  const field = h("textarea", {
+    class: "edit-field",
+    "aria-label": "Your message, edited",
+    rows: 3,
+    value: node.text,
+    keydown: keys,
+  });
+  const back = () => {
+    article.replaceChildren(...before);
+    article.querySelector(".icon-button:last-child").focus();
+  };
+  const send = () => {
+    if (field.value.trim()) editQuestion(node.id, field.value);
+  };
   function keys(event) {
     if (event.isComposing) return;
-    if (event.key === "Escape") { event.stopPropagation(); back(); }
-    if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); send(); }
+    if (event.key === "Escape") {
+      event.stopPropagation();
+      back();
+    }
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      send();
+    }
   }
-  article.replaceChildren(h("div", { class: "edit" }, field, h("div", { class: "edit-actions" },
-    h("button", { type: "button", class: "button", click: back }, "Cancel"),
-    h("button", { type: "button", class: "button primary", click: send }, "Send as a new branch"))));
+  article.replaceChildren(
+    h(
+      "div",
+      { class: "edit" },
+      field,
+      h(
+        "div",
+        { class: "edit-actions" },
+        h("button", { type: "button", class: "button", click: back }, "Cancel"),
+        h("button", { type: "button", class: "button primary", click: send }, "Send as a new branch"),
+      ),
+    ),
+  );
   field.focus();
 }

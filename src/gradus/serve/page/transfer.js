@@ -1,6 +1,15 @@
 // Conversations as files: everything the page keeps, to be read back; and rows that `gradus` pools can read.
 
-import { ROOT, addQuestion, addReply, leafBelow, messagesTo, newConversation, problemWith, titleFrom } from "./conversation.js";
+import {
+  ROOT,
+  addQuestion,
+  addReply,
+  leafBelow,
+  messagesTo,
+  newConversation,
+  problemWith,
+  titleFrom,
+} from "./conversation.js";
 import { contentText, finishTurn, newTurn } from "./turn.js";
 
 const FORMAT = "gradus-chat";
@@ -12,8 +21,17 @@ export function exportText(conversations) {
 /** The branch that is shown as one line of training data; calls in it hold their arguments as objects. */
 export function trainingRow(conversation) {
   const messages = messagesTo(conversation, leafBelow(conversation), true).map(({ tool_calls: calls, ...message }) =>
-    calls ? { ...message, tool_calls: calls.map((call) => ({ id: call.id, name: call.function.name,
-      arguments: parsedArguments(call.function.arguments) })) } : message);
+    calls
+      ? {
+          ...message,
+          tool_calls: calls.map((call) => ({
+            id: call.id,
+            name: call.function.name,
+            arguments: parsedArguments(call.function.arguments),
+          })),
+        }
+      : message,
+  );
   return JSON.stringify({ messages });
 }
 
@@ -31,11 +49,19 @@ export function readImport(text) {
   try {
     whole = JSON.parse(text);
   } catch {
-    return readRows(text.split("\n").filter((line) => line.trim() !== ""), JSON.parse);
+    return readRows(
+      text.split("\n").filter((line) => line.trim() !== ""),
+      JSON.parse,
+    );
   }
   if (Array.isArray(whole?.messages)) return readRows([whole], (row) => row);
   if (whole?.format !== FORMAT || !Array.isArray(whole.conversations)) {
-    return { conversations: [], problems: [`The file is no export of this page: it has no "format": "${FORMAT}", and no lines of {"messages": [...]}.`] };
+    return {
+      conversations: [],
+      problems: [
+        `The file is no export of this page: it has no "format": "${FORMAT}", and no lines of {"messages": [...]}.`,
+      ],
+    };
   }
   const conversations = [];
   const problems = [];
@@ -99,7 +125,14 @@ function addMessage(turn, message) {
   const round = turn.blocks.filter((block) => block.result).length;
   for (const call of message.tool_calls ?? []) {
     const given = call.function?.arguments ?? call.arguments ?? {};
-    turn.blocks.push({ type: "call", id: call.id, name: String(call.function?.name ?? call.name ?? ""),
-      arguments: typeof given === "string" ? parsedArguments(given) : given, round, client: false, result: null });
+    turn.blocks.push({
+      type: "call",
+      id: call.id,
+      name: String(call.function?.name ?? call.name ?? ""),
+      arguments: typeof given === "string" ? parsedArguments(given) : given,
+      round,
+      client: false,
+      result: null,
+    });
   }
 }

@@ -11,8 +11,17 @@
 import { ApiError } from "./api.js";
 
 export function newTurn(model) {
-  return { model: model.id, label: model.label, status: "streaming", blocks: [], error: null, usage: null,
-    started: Date.now(), firstToken: null, ended: null };
+  return {
+    model: model.id,
+    label: model.label,
+    status: "streaming",
+    blocks: [],
+    error: null,
+    usage: null,
+    started: Date.now(),
+    firstToken: null,
+    ended: null,
+  };
 }
 
 /** Fold one chunk of a stream into a turn. */
@@ -52,8 +61,16 @@ function addCallPiece(turn, piece) {
   turn.firstToken ??= Date.now();
   let block = turn.blocks.find((one) => one.client && one.index === piece.index);
   if (!block) {
-    block = { type: "call", id: piece.id ?? `call_${piece.index}`, name: "", arguments: "", round: numResults(turn), client: true,
-      index: piece.index, result: null };
+    block = {
+      type: "call",
+      id: piece.id ?? `call_${piece.index}`,
+      name: "",
+      arguments: "",
+      round: numResults(turn),
+      client: true,
+      index: piece.index,
+      result: null,
+    };
     addBlock(turn, block);
   }
   block.name += piece.function?.name ?? "";
@@ -64,11 +81,24 @@ function addCallPiece(turn, piece) {
 function addEvent(turn, event) {
   turn.firstToken ??= Date.now();
   if (event.type === "tool_call") {
-    addBlock(turn, { type: "call", id: event.id, name: event.name, arguments: event.arguments ?? {},
-      round: numResults(turn), client: false, result: null });
+    addBlock(turn, {
+      type: "call",
+      id: event.id,
+      name: event.name,
+      arguments: event.arguments ?? {},
+      round: numResults(turn),
+      client: false,
+      result: null,
+    });
   } else if (event.type === "tool_result") {
-    const block = turn.blocks.find((one) => one.type === "call" && one.id === event.tool_call_id && one.result === null);
-    if (!block) throw new ApiError("stream", `The server sent a result of a call that it did not announce: ${event.tool_call_id}.`);
+    const block = turn.blocks.find(
+      (one) => one.type === "call" && one.id === event.tool_call_id && one.result === null,
+    );
+    if (!block)
+      throw new ApiError(
+        "stream",
+        `The server sent a result of a call that it did not announce: ${event.tool_call_id}.`,
+      );
     block.result = { content: contentText(event.content), error: event.error === true };
   }
 }
@@ -98,7 +128,10 @@ export function finishTurn(turn, error) {
 
 /** What the assistant said to the person, without thinking and calls. */
 export function turnText(turn) {
-  return turn.blocks.filter((block) => block.type === "text").map((block) => block.text).join("\n\n");
+  return turn.blocks
+    .filter((block) => block.type === "text")
+    .map((block) => block.text)
+    .join("\n\n");
 }
 
 /**
@@ -120,11 +153,15 @@ export function turnMessages(turn, reasoning) {
   for (const block of turn.blocks) {
     if (results.length > 0 && (block.type !== "call" || block.round !== round)) flush();
     if (block.type === "text") message.content += block.text;
-    else if (block.type === "think" && reasoning) message.reasoning_content = (message.reasoning_content ?? "") + block.text;
+    else if (block.type === "think" && reasoning)
+      message.reasoning_content = (message.reasoning_content ?? "") + block.text;
     else if (block.type === "call" && block.result !== null) {
       round = block.round;
-      (message.tool_calls ??= []).push({ id: block.id, type: "function",
-        function: { name: block.name, arguments: argumentText(block.arguments) } });
+      (message.tool_calls ??= []).push({
+        id: block.id,
+        type: "function",
+        function: { name: block.name, arguments: argumentText(block.arguments) },
+      });
       results.push({ role: "tool", tool_call_id: block.id, content: block.result.content });
     }
   }

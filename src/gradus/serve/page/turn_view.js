@@ -2,9 +2,8 @@
 
 import { copyButton, h, icon, iconButton } from "./dom.js";
 import { hostOf, markdownView } from "./markdown.js";
+import { toolName } from "./tool_names.js";
 import { contentText, turnText } from "./turn.js";
-
-const CALL_NAMES = { calculator: ["calculator", "Calculator"], web_search: ["globe", "Web search"] };
 
 /** The view of a turn: node, and update() that draws what has come since. act: {regenerate, setKey, setLimit}. */
 export function turnView(turn, act) {
@@ -21,7 +20,8 @@ export function turnView(turn, act) {
         views[index] = blockView(block);
         blocks.append(views[index].node);
       }
-      if (index >= firstOpen || block.type === "call") views[index].update(block, turn.status === "streaming" && index === turn.blocks.length - 1);
+      if (index >= firstOpen || block.type === "call")
+        views[index].update(block, turn.status === "streaming" && index === turn.blocks.length - 1);
     });
     if (turn.status === "streaming") {
       ending.replaceChildren(...(turn.blocks.length === 0 ? [waiting()] : []));
@@ -47,13 +47,16 @@ function blockView(block) {
 function textView() {
   const view = markdownView();
   let closed = false;
-  return { node: view.node, update(block, isOpen) {
-    view.update(block.text);
-    if (!isOpen && !closed) {
-      closed = true;
-      view.close();
-    }
-  } };
+  return {
+    node: view.node,
+    update(block, isOpen) {
+      view.update(block.text);
+      if (!isOpen && !closed) {
+        closed = true;
+        view.close();
+      }
+    },
+  };
 }
 
 function thinkView() {
@@ -61,15 +64,36 @@ function thinkView() {
   const text = document.createTextNode("");
   const body = h("div", { class: "think-body" }, text);
   let touched = false;
-  const node = h("details", { class: "think" },
-    h("summary", { click: () => { touched = true; } }, icon("thought"), label, icon("down")), body);
-  return { node, update(block, isOpen) {
-    text.appendData(block.text.slice(text.length));
-    node.classList.toggle("live", isOpen);
-    label.textContent = isOpen ? "Thinking" : block.started ? `Thought for ${seconds(block.ended - block.started)}` : "Thoughts";
-    if (!touched) node.open = isOpen;
-    if (isOpen) body.scrollTop = body.scrollHeight;
-  } };
+  const node = h(
+    "details",
+    { class: "think" },
+    h(
+      "summary",
+      {
+        click: () => {
+          touched = true;
+        },
+      },
+      icon("thought"),
+      label,
+      icon("down"),
+    ),
+    body,
+  );
+  return {
+    node,
+    update(block, isOpen) {
+      text.appendData(block.text.slice(text.length));
+      node.classList.toggle("live", isOpen);
+      label.textContent = isOpen
+        ? "Thinking"
+        : block.started
+          ? `Thought for ${seconds(block.ended - block.started)}`
+          : "Thoughts";
+      if (!touched) node.open = isOpen;
+      if (isOpen) body.scrollTop = body.scrollHeight;
+    },
+  };
 }
 
 function callView() {
@@ -77,18 +101,36 @@ function callView() {
   const body = h("div", { class: "call-body" });
   const node = h("details", { class: "call" }, summary, body);
   let drawn = null;
-  return { node, update(block, isOpen) {
-    const state = block.result ? (block.result.error ? "failed" : "done") : block.client ? "idle" : isOpen ? "running" : "unfinished";
-    const key = `${state} ${block.client ? block.arguments.length : ""}`;
-    if (key === drawn) return;
-    drawn = key;
-    node.dataset.state = state;
-    const [picture, name] = CALL_NAMES[block.name] ?? ["tool", block.name];
-    summary.replaceChildren(icon(picture), h("b", null, name), h("span", { class: "call-asked" }, asked(block)),
-      h("span", { class: "call-outcome" }, outcome(block, state)), icon("down"));
-    body.replaceChildren(...argumentParts(block.arguments),
-      ...(block.result ? [part(block.result.error ? "error" : "result", resultView(block.result))] : []));
-  } };
+  return {
+    node,
+    update(block, isOpen) {
+      const state = block.result
+        ? block.result.error
+          ? "failed"
+          : "done"
+        : block.client
+          ? "idle"
+          : isOpen
+            ? "running"
+            : "unfinished";
+      const key = `${state} ${block.client ? block.arguments.length : ""}`;
+      if (key === drawn) return;
+      drawn = key;
+      node.dataset.state = state;
+      const [picture, name] = toolName(block.name);
+      summary.replaceChildren(
+        icon(picture),
+        h("b", null, name),
+        h("span", { class: "call-asked" }, asked(block)),
+        h("span", { class: "call-outcome" }, outcome(block, state)),
+        icon("down"),
+      );
+      body.replaceChildren(
+        ...argumentParts(block.arguments),
+        ...(block.result ? [part(block.result.error ? "error" : "result", resultView(block.result))] : []),
+      );
+    },
+  };
 }
 
 /** The arguments in a few words: the only one as it is. */
@@ -123,8 +165,13 @@ function part(title, content) {
 function resultView(result) {
   const results = result.error ? null : searchResults(result.content);
   if (!results) return h("pre", { tabindex: 0 }, result.content);
-  return h("ol", { class: "sources" }, results.map((one) => h("li", null, sourceTitle(one),
-    h("div", { class: "source-text" }, String(one.text ?? one.snippet ?? "")))));
+  return h(
+    "ol",
+    { class: "sources" },
+    results.map((one) =>
+      h("li", null, sourceTitle(one), h("div", { class: "source-text" }, String(one.text ?? one.snippet ?? ""))),
+    ),
+  );
 }
 
 /** The rows of {"results": [{title, url, text}]}, or null where the content is something else. */
@@ -144,43 +191,79 @@ function sourceTitle(one) {
   const title = one.title || url || "Untitled";
   const host = /^https?:/i.test(url) ? hostOf(url) : "";
   if (!host) return [h("b", null, title), h("span", { class: "source-url" }, url)];
-  return [h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, title),
-    h("span", { class: "source-url" }, host)];
+  return [
+    h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, title),
+    h("span", { class: "source-url" }, host),
+  ];
 }
 
 const ENDINGS = {
   stopped: "You stopped this reply.",
-  interrupted: "The page was closed during this reply.",
+  interrupted: "The page was closed during this reply, or another tab is still writing it.",
 };
 
 function endingOf(turn, act) {
   const parts = [];
   if (ENDINGS[turn.status]) parts.push(h("p", { class: "notice" }, ENDINGS[turn.status]));
   if (turn.status === "cut") {
-    parts.push(h("p", { class: "notice" }, "The reply reached its token limit. ", h("button", { type: "button", class: "link", click: act.setLimit }, "Change the limit")));
+    parts.push(
+      h(
+        "p",
+        { class: "notice" },
+        "The reply reached its token limit. ",
+        h("button", { type: "button", class: "link", click: act.setLimit }, "Change the limit"),
+      ),
+    );
   }
-  if (turn.status === "done" && turn.blocks.length === 0) parts.push(h("p", { class: "notice" }, "The model ended its reply without saying anything."));
+  if (turn.status === "done" && turn.blocks.length === 0)
+    parts.push(h("p", { class: "notice" }, "The model ended its reply without saying anything."));
   if (turn.status === "failed") parts.push(failure(turn, act));
   return parts;
 }
 
-const FAILURES = { key: "The server wants a key", busy: "The server is busy", refused: "The server refused the request",
-  server: "The server failed", unreachable: "The server cannot be reached", stream: "The reply broke off", page: "The page failed" };
+const FAILURES = {
+  key: "The server wants a key",
+  busy: "The server is busy",
+  refused: "The server refused the request",
+  server: "The server failed",
+  unreachable: "The server cannot be reached",
+  stream: "The reply broke off",
+  page: "The page failed",
+};
 
 function failure(turn, act) {
   const { kind, message, retryAfter } = turn.error;
-  return h("div", { class: "failure", role: "alert" }, icon("warning"),
-    h("div", null, h("b", null, FAILURES[kind] ?? FAILURES.page), h("p", null, message, retryAfter ? ` Try again in ${retryAfter} s.` : ""),
-      h("div", { class: "failure-actions" },
-        kind === "key" && h("button", { type: "button", class: "button", click: act.setKey }, icon("key"), "Enter a key"),
-        h("button", { type: "button", class: "button", click: act.regenerate }, icon("again"), "Try again"))));
+  return h(
+    "div",
+    { class: "failure", role: "alert" },
+    icon("warning"),
+    h(
+      "div",
+      null,
+      h("b", null, FAILURES[kind] ?? FAILURES.page),
+      h("p", null, message, retryAfter ? ` Try again in ${retryAfter} s.` : ""),
+      h(
+        "div",
+        { class: "failure-actions" },
+        kind === "key" &&
+          h("button", { type: "button", class: "button", click: act.setKey }, icon("key"), "Enter a key"),
+        h("button", { type: "button", class: "button again", click: act.regenerate }, icon("again"), "Try again"),
+      ),
+    ),
+  );
 }
 
 /** The row under a finished reply: copy, answer again, who said it and how fast. */
 export function turnFoot(turn, act, pager, isLane) {
   const spoken = turnText(turn);
-  return h("div", { class: "foot" }, pager, spoken && copyButton(() => turnText(turn), "Copy the reply"),
-    iconButton("again", "Answer again", act.regenerate), h("span", { class: "figures" }, figures(turn, isLane)));
+  return h(
+    "div",
+    { class: "foot" },
+    pager,
+    spoken && copyButton(() => turnText(turn), "Copy the reply"),
+    iconButton("again", "Answer again", act.regenerate, { class: "icon-button again" }),
+    h("span", { class: "figures" }, figures(turn, isLane)),
+  );
 }
 
 function figures(turn, isLane) {
