@@ -1,7 +1,8 @@
 """A stand-in for an OpenAI-compatible service on this machine: answers by a function, misbehaves as scripted.
 
-Speaks POST /v1/chat/completions and GET /v1/models over HTTP/1.1. Every request is written down. Faults are used up in
-their order, one a request: statuses with headers, bodies cut short, silence, dropped connections, other models.
+Speaks POST /v1/chat/completions, whole or as a stream of events, and GET /v1/models over HTTP/1.1. Every request is
+written down. Faults are used up in their order, one a request: statuses with headers, bodies cut short, silence,
+dropped connections, other models.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Mind = Callable[[dict[str, Any]], "str | dict[str, Any]"]
 class Fault:
     """One request that goes wrong. body: sent in place of an answer. cut: bytes of the body before the connection ends.
 
-    silent_seconds: waits before it answers. drop: closes the connection without a word. change: edits a good answer.
+    Of a stream it is the number of events. silent_seconds: waits before it answers. drop: closes the connection
+    without a word. change: edits a good answer.
     """
 
     status: int = 200
@@ -45,6 +47,7 @@ class TeacherServer(ThreadingHTTPServer):
     def __init__(self, mind: Mind, port: int = 0, delay: float = 0.0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.mind, self.delay = mind, delay
+        self.event_delay = 0.0  # before each event of a stream
         self.faults: list[Fault] = []
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
@@ -110,6 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
             }
             if fault.change is not None:
                 fault.change(completion)
+            if body.get("stream"):
+                self._send_events(stream_events(completion), fault.cut)
+                return
             text = json.dumps(completion)
         elif text is None:
             text = json.dumps({"error": {"message": f"scripted fault {fault.status}"}})
@@ -127,6 +133,47 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _send_events(self, events: list[str], most: int | None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for event in events[:most]:
+                time.sleep(self.server.event_delay)
+                data = f"{event}\n\n".encode()
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+                self.wfile.flush()
+            if most is None:
+                self.wfile.write(b"0\r\n\r\n")
+            else:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the client has gone away
+            self.close_connection = True
+
+
+def stream_events(completion: dict[str, Any]) -> list[str]:
+    """A completion as OpenAI streams it: pieces of three characters, a call's name before its arguments, usage last."""
+    message = completion["choices"][0]["message"]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    for key in ("reasoning_content", "content"):
+        text = message.get(key) or ""
+        deltas += [{key: text[i : i + 3]} for i in range(0, len(text), 3)]
+    for number, call in enumerate(message.get("tool_calls") or ()):
+        function = call["function"]
+        begun = {"id": call["id"], "type": "function", "function": {"name": function["name"], "arguments": ""}}
+        deltas.append({"tool_calls": [{"index": number, **begun}]})
+        for i in range(0, len(function["arguments"]), 3):
+            piece = {"function": {"arguments": function["arguments"][i : i + 3]}}
+            deltas.append({"tool_calls": [{"index": number, **piece}]})
+    head = {"id": "x", "object": "chat.completion.chunk", "model": completion["model"]}
+    chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    reason = "tool_calls" if message.get("tool_calls") else completion["choices"][0]["finish_reason"]
+    chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    chunks.append({**head, "choices": [], "usage": completion["usage"]})
+    return [": keep-alive", *(f"data: {json.dumps(chunk)}" for chunk in chunks), "data: [DONE]"]
 
 
 def echo(body: dict[str, Any]) -> str:

@@ -1,16 +1,31 @@
 """Chat: what is shown where, and what slash commands do, with an engine that plays a script."""
 
+import codecs
+import contextlib
+import fcntl
 import io
 import json
+import os
+import pty
+import re
+import select
+import struct
+import sys
+import termios
+import time
 
 import pytest
+from teacher_server import MODEL, Fault, running
 
-from gradus.cli.chatting import COMMANDS, ChatOptions, ChatSession, converse, run_command, show
+from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatModel, ChatOptions, ChatSession, converse, show
+from gradus.cli.remote_chat import remote_loader
 from gradus.cli.screen import PlainScreen, TerminalScreen
+from gradus.cli.slash_commands import COMMANDS, completions, run_command
+from gradus.cli.word_wrap import WordWrap
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.formats.wire import CallReady, Problem, TextDelta, ThinkDelta
 from gradus.conversation.messages import Message, ToolCall
-from gradus.core.errors import ConfigError, DataError
+from gradus.core.errors import ConfigError, DataError, EndpointError
 from gradus.engine.turn import Done, Reply, ToolResult
 from gradus.tools.toolbox import ToolBox
 
@@ -93,12 +108,12 @@ def test_each_turn_sees_the_ones_before_and_draws_anew(session, screen):
     assert first.tools == ("calculator",)
     assert first.sampling.temperature == 0.5
     session.options = ChatOptions(min_p=0.1, repetition_penalty=1.3, stop=("x",), think_budget=4, constrain="calls")
-    request = session._request(first.conversation.messages[-1], 1.0)
+    request = session._request([first.conversation.messages[-1]], 1.0)
     assert (request.stop, request.think_budget, request.constrain) == (("x",), 4, "calls")
     assert (request.sampling.min_p, request.sampling.repetition_penalty) == (0.1, 1.3)
     session.options = ChatOptions(repetition_penalty=0.0)
     with pytest.raises(ConfigError, match="repetition_penalty"):
-        session._request(first.conversation.messages[-1], 1.0)
+        session._request([first.conversation.messages[-1]], 1.0)
     assert first.sampling.seed != second.sampling.seed
 
 
@@ -165,15 +180,229 @@ def test_wrong_commands_are_answered_and_the_conversation_goes_on(session, scree
     assert session.tool_names() == ("calculator",)
 
 
-def test_an_interrupted_answer_is_forgotten(session, screen, capsys):
-    def interrupted(request):
-        yield TextDelta("It ")
+def stopped_after(*events):
+    """An engine's stream that Ctrl-C ends behind these events."""
+
+    def stream(request):
+        yield from events
         raise KeyboardInterrupt
 
-    session.engine.stream = interrupted
+    return stream
+
+
+def test_a_stopped_answer_is_kept_as_far_as_it_came(session, screen, capsys):
+    result = ToolResult(Message("tool", "5", tool_call_id="call_1"))
+    session.engine.stream = stopped_after(
+        ThinkDelta("\nAdd."), CallReady(CALL), result, TextDelta("It "), TextDelta("is")
+    )
     converse(session, screen, ["one"])
-    assert session.messages == []
-    assert "stopped" in capsys.readouterr().err
+    assert session.messages == [
+        Message("user", "one"),
+        Message("assistant", "", "Add.", (CALL,)),
+        Message("tool", "5", tool_call_id="call_1"),
+        Message("assistant", "It is"),
+    ]
+    assert written(screen) == "It is\n"
+    assert "(stopped; what was said is kept)" in capsys.readouterr().err
+    # A call that was not answered would be half a turn; and what was never answered is as if never asked.
+    for events in ((CallReady(CALL),), ()):
+        kept = list(session.messages)
+        session.engine.stream = stopped_after(*events)
+        converse(session, screen, ["two", "/regenerate"])
+        assert session.messages == kept
+    assert "nothing was said yet" in capsys.readouterr().err
+
+
+def test_an_earlier_message_is_asked_anew(session, screen, capsys):
+    converse(session, screen, ["one", "two", "three", "/edit 2 another two"])
+    assert [m.content for m in session.messages if m.role == "user"] == ["one", "another two"]
+    converse(session, screen, ["/edit and the last", "/edit 7 x", "/edit 1", "/history"])
+    assert [m.content for m in session.messages if m.role == "user"] == ["one", "and the last"]
+    noted = capsys.readouterr().err
+    assert "/edit takes the number of one of your messages, 1 to 2, found 7" in noted
+    assert "nothing to ask; the conversation stays as it was" in noted
+    assert "2 user     and the last" in noted
+
+
+def test_a_saved_conversation_is_gone_on_with(session, screen, tmp_path, capsys):
+    file = tmp_path / "c.jsonl"
+    converse(session, screen, ["/system Be kind.", "one", f"/save {file}", "/clear", "/system", f"/load {file}", "two"])
+    last = session.engine.requests[-1].conversation.messages
+    assert [m.content for m in last] == ["Be kind.", "one", "", "5", "It is 1.", "two"]
+    before = list(session.messages)
+    for text, message in (
+        ("{", "no conversation as /save writes it"),
+        ('{"messages": 3}', "no conversation as /save writes it"),
+        ("{}\n{}", "expected one conversation in one line, found 2"),
+    ):
+        file.write_text(text)
+        converse(session, screen, [f"/load {file}"])
+        assert message in capsys.readouterr().err
+    converse(session, screen, [f"/load {tmp_path}/none", "/load"])
+    assert "cannot be read (No such file" in capsys.readouterr().err
+    assert session.messages == before
+
+
+def test_another_model_goes_on_with_the_conversation(session, screen, capsys):
+    converse(session, screen, ["/model later"])
+    assert "/model takes a name" in capsys.readouterr().err
+    other = ScriptedEngine()
+    session.load = lambda name: ChatModel(other, f"{name}: 1 M parameters")
+    converse(session, screen, ["one", "/model later", "two", "/stats"])
+    assert [m.content for m in other.requests[0].conversation.messages] == ["one", "", "5", "It is 1.", "two"]
+    noted = capsys.readouterr().err
+    assert "later: 1 M parameters. The conversation goes on." in noted
+    assert "9 tokens in 0.0 s" in noted
+    assert "behind a prompt of 9" in noted
+
+
+def on_terminal(width):
+    from rich.console import Console
+
+    stream = io.StringIO()
+    return stream, TerminalScreen(Console(file=stream, width=width, color_system=None, force_terminal=True))
+
+
+def test_what_a_model_says_does_not_steer_the_terminal():
+    stream, screen = on_terminal(60)
+    call = CallReady(ToolCall("call_1", "calc\x1b[2J", {"a": "\x1b]0;title\x07"}))
+    result = ToolResult(Message("tool", "\x1b[31m[bold]5", tool_call_id="call_1"))
+    events = [ThinkDelta("\x1b[1A"), call, result, Problem("\x9b31m"), TextDelta("a\x1b[2Kb[/bold]")]
+    show((event for event in events), screen)
+    screen.end()
+    text = stream.getvalue()
+    assert not set(text) & {"\x1b", "\x07", "\x9b"}
+    assert "[31m[bold]5" in text
+    assert "b[/bold]" in text
+
+
+def test_every_call_has_its_own_result_and_long_results_are_cut():
+    stream, screen = on_terminal(60)
+    calls = [ToolCall(f"call_{i}", "calculator", {"expression": f"{i} + 1"}) for i in (1, 2)]
+    results = [ToolResult(Message("tool", text)) for text in ("two", "\n".join(str(i) for i in range(30)))]
+    show((event for event in [*map(CallReady, calls), *results]), screen)
+    text = stream.getvalue()
+    assert "1 + 1 → two" in text
+    assert "2 + 1 → 0" in text
+    assert "… 18 more lines" in text
+
+
+@pytest.mark.parametrize("width", [12, 40])
+def test_streamed_lines_break_between_words(width):
+    text = "The quick brown fox jumps over the lazy dog.\n\n  indented, and 一二三四五六七八九十一二三四五六 so on"
+    for size in (1, 3, 1000):
+        wrap = WordWrap(width)
+        shown = "".join(wrap.push(text[i : i + size]) for i in range(0, len(text), size)) + wrap.finish()
+        assert shown.replace("\n", "").replace(" ", "") == text.replace("\n", "").replace(" ", "")
+        english = shown[: shown.index("indented")].splitlines()
+        assert max(map(len, english)) <= width
+        assert {word for line in english for word in line.split()} <= set(text.split())
+
+
+def test_what_may_follow_is_completed(session):
+    assert completions(session, "/th") == ["/think "]
+    assert completions(session, "/reg") == ["/regenerate"]
+    assert completions(session, "/think o") == ["/think on", "/think off"]
+    assert completions(session, "/tools calculator,c") == ["/tools calculator,calculator"]
+    assert completions(session, "/load x") is None
+    assert completions(session, "/nothing x") == []
+
+
+def test_a_remote_model_is_asked_with_what_the_api_knows(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "secret-value")
+    call = {"id": "a", "type": "function", "function": {"name": "calculator", "arguments": '{"expression": "2 + 3"}'}}
+
+    def mind(body):
+        if body["messages"][-1]["role"] == "tool":
+            return f"It is {body['messages'][-1]['content']}."
+        return {"content": "", "reasoning_content": "Add.", "tool_calls": [call]}
+
+    with running(mind) as server:
+        load = remote_loader(server.base_url, ToolBox(), "SOME_KEY", None)
+        options = ChatOptions(temperature=SERVICE_TEMPERATURE, top_p=0.5, stop=("x",), think=True, max_tokens=9)
+        session = ChatSession(load(MODEL).engine, options, load)
+        screen = PlainScreen(io.StringIO())
+        converse(session, screen, ["What is 2 + 3?"])
+        assert written(screen) == "It is 5.\n"
+        assert [m.role for m in session.messages] == ["user", "assistant", "tool", "assistant"]
+        assert session.messages[1] == Message(
+            "assistant", "", "Add.", (ToolCall("a", "calculator", {"expression": "2 + 3"}),)
+        )
+        assert session.stats.num_tokens > 0
+        first = server.requests[0]
+        assert "temperature" not in first
+        assert (first["top_p"], first["stop"], first["max_tokens"]) == (0.5, ["x"], 9)
+        assert first["chat_template_kwargs"] == {"enable_thinking": True}
+        assert first["tools"][0]["function"]["name"] == "calculator"
+        assert server.keys[0] == "Bearer secret-value"
+        session.options = ChatOptions(top_k=3, constrain="calls")
+        with pytest.raises(ConfigError, match="top_k, constrain: not part of the API"):
+            list(session.ask("hm"))
+        session.options = ChatOptions(tools="off")
+        server.faults = [Fault(status=401)]
+        with pytest.raises(EndpointError, match="refuses the key"):
+            list(session.ask("hm"))
+    with pytest.raises(ConfigError, match="expected an address"):
+        remote_loader("localhost", ToolBox(), None, None)("m")
+
+
+def test_a_terminal_keeps_what_is_typed_and_ctrl_c_stops_a_reply(tmp_path):
+    """The whole command on a pseudo-terminal of 40 columns, with a remote model that takes its time."""
+    with running(lambda body: "The quick brown fox jumps over the lazy dog. " * 200) as server:
+        server.event_delay = 0.002
+        terminal = Terminal(["chat", "--url", server.base_url, "--model", MODEL], 40, {"XDG_STATE_HOME": str(tmp_path)})
+        terminal.expect("Ctrl-D")
+        terminal.type('"""one\n', "… ")
+        terminal.type('two"""\n', "lazy")
+        terminal.type("\x03", "what was said is kept")
+        terminal.type("/hist\t\n", "two")
+        terminal.type("/edit\n", "one")
+        terminal.type("\x03", "nothing to ask")
+        terminal.type("/q\t\n", "")
+        assert terminal.ended() == 0
+    assert server.requests[0]["messages"][-1]["content"] == "one\ntwo"
+    lines = [line.rstrip() for line in terminal.text.splitlines()]
+    assert "The quick brown fox jumps over the lazy" in lines
+    history = tmp_path / "gradus" / "chat_history"
+    assert history.read_text().splitlines() == ['"""one', 'two"""', "/history", "/edit", "/quit"]
+    assert history.stat().st_mode & 0o777 == 0o600
+    assert history.parent.stat().st_mode & 0o777 == 0o700
+
+
+class Terminal:
+    """The gradus command on a pseudo-terminal."""
+
+    def __init__(self, arguments, columns, environment):
+        self.pid, self.file = pty.fork()
+        if self.pid == 0:
+            os.environ.pop("COLUMNS", None)
+            # Given whole: readline may have put the size of the tests' own terminal into what would be inherited.
+            every = os.environ | {"TERM": "xterm", "OMP_NUM_THREADS": "1", **environment}
+            os.execve(sys.executable, [sys.executable, "-m", "gradus.cli.main", *arguments], every)
+        fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def type(self, text, then):
+        os.write(self.file, text.encode())
+        self.expect(then)
+
+    def expect(self, text, seconds=60.0):
+        """Read until the text stands in what came since."""
+        came, end = "", time.monotonic() + seconds
+        while text not in came:
+            assert time.monotonic() < end, f"no {text!r} in {came!r}"
+            if select.select([self.file], [], [], 0.2)[0]:
+                piece = self._decoder.decode(os.read(self.file, 4096))
+                piece = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", piece)
+                came, self.text = came + piece, self.text + piece
+
+    def ended(self):
+        with contextlib.suppress(OSError):  # the other end is closed
+            while os.read(self.file, 4096):
+                pass
+        os.close(self.file)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def test_malformed_output_is_told_beside_the_answer(screen, capsys):

@@ -104,6 +104,12 @@ def test_a_gate_without_a_condition_is_refused():
         Gate(measure="bpb")
 
 
+def test_a_rating_below_its_bar_is_not_said_to_be_out_of_reach() -> None:
+    rated = {"score": {"value": 5.5, "n": 80, "lower": 5.1, "upper": 5.9}}
+    verdict = judge(Gate(measure="score", bound="lower", at_least=5.4), rated)
+    assert (verdict.passed, verdict.text) == (False, "lower bound of score = 5.1 (n = 80) is below 5.4")
+
+
 def test_a_bar_that_so_many_items_cannot_reach_is_known_before() -> None:
     reach = wilson(50, 50)[0]
     assert unreachable_bound(Gate(measure="a", bound="lower", at_least=reach), 50) is None

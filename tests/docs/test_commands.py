@@ -58,7 +58,8 @@ def commands():
 
 def at_toy_size(command, folder):
     """The words of a command as they are run in a folder."""
-    words = shlex.split(command.replace("file:///backup", f"{folder.as_uri()}/backup"))
+    teacher = (folder / "teacher-address").read_text(encoding="utf-8")
+    words = shlex.split(command.replace("file:///backup", f"{folder.as_uri()}/backup").replace(TEACHER, teacher))
     if words[0] == "make":
         return ["make", "-n", *words[1:]]
     assert words[0] == "gradus", f"no rule for running: {command}"
@@ -89,6 +90,7 @@ def write_files(folder, teacher):
             if block["mark"] and block["mark"].startswith("file: "):
                 text = block["text"].replace(TEACHER, teacher)
                 (folder / block["mark"].removeprefix("file: ")).write_text(text, encoding="utf-8")
+    (folder / "teacher-address").write_text(teacher, encoding="utf-8")
     (folder / "texts").mkdir()
     write_evaluation_sets(folder / "sets")
     prose = "\n\n".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -198,7 +200,7 @@ def test_the_calculator_page_gives_true_results():
 
 
 def test_the_chat_page_lists_every_slash_command():
-    from gradus.cli.chatting import COMMANDS
+    from gradus.cli.slash_commands import COMMANDS
 
     text = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `/(\w+)", text, re.M)) == set(COMMANDS) - {"help"} | {"quit"}

@@ -176,4 +176,4 @@ def test_chunks_and_steps_in_any_slots_see_what_their_window_says_and_hold_no_mo
         check(layer, 0, lengths[0], cache.attend(layer, q, k[:, :KV_HEADS], v[:, :KV_HEADS])[0])
     assert cache.capacity == 400
     ring = 400 if window is None else 64 * -(-window // 64)
-    assert cache.num_bytes == 2 * 4 * KV_HEADS * WIDTH * 4 * (400 + ring)
+    assert cache.num_bytes == cache.most_bytes == 2 * 4 * KV_HEADS * WIDTH * 4 * (400 + ring)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,13 @@ from gradus.core.errors import ConfigError
 from gradus.engine import decoding
 from gradus.engine.batching import DecodeBatch
 from gradus.engine.engine import Engine
+from gradus.engine.load import load_engine, settled_precision
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Done, PromptTooLongError, Request, StreamEvent, ToolResult
+from gradus.model.config import model_config
+from gradus.model.precision import DecodePrecision
 from gradus.model.transformer import Transformer
+from gradus.model.weights import config_text, save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -172,12 +177,27 @@ def test_nothing_to_do_is_done_at_once(memorised: Memory) -> None:
     assert engine.generate([]) == []
 
 
-def test_bf16_says_the_same_by_heart(memorised: Memory) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_narrow_weights_say_the_same_by_heart(memorised: Memory, precision: DecodePrecision, tmp_path: Path) -> None:
     engine, known = memorised
-    model = type(engine.model)(engine.model.config)
-    model.load_state_dict(engine.model.state_dict())
-    model.to(torch.bfloat16)
-    model.compute_dtype = torch.bfloat16
-    half = Engine(model, engine.tokenizer, engine.form, engine.toolbox)
-    reply = half.generate([question(known["product"])])[0]
+    save_model(tmp_path, engine.model)
+    engine.tokenizer.save(tmp_path)
+    narrow = load_engine(tmp_path, precision=precision)
+    reply = narrow.generate([question(known["product"])])[0]
     assert reply.turn.messages == answer_of(known["product"])
+
+
+def test_auto_is_what_the_machine_is_fastest_with_and_never_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = tmp_path / "large", tmp_path / "small"
+    for folder, depth in ((large, 12), (small, 2)):
+        folder.mkdir()
+        config = model_config({"depth": depth, "width": 256, "head_dim": 64}, vocab_size=1000, context=64)
+        (folder / "config.json").write_text(config_text(config, torch.float32))
+    for can_pack, instructions, wanted in ((True, ["avx512_bf16"], "bf16"), (True, [], "fp32"), (False, [], "fp32")):
+        monkeypatch.setattr("gradus.engine.load.packs_bf16", lambda can_pack=can_pack: can_pack)
+        monkeypatch.setattr("gradus.engine.load.bf16_instructions", lambda found=instructions: found)
+        assert settled_precision("auto", large) == wanted
+        assert settled_precision("auto", small) == "fp32"
+        assert settled_precision("int8", small) == "int8"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -151,9 +151,13 @@ def test_random_joins_waits_and_cancels_change_no_bit_of_an_answer(shape: str, t
 def test_where_products_of_few_rows_differ_every_step_computes_all_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model("plain")
     assert exact_row_tile(model, 1) == 1
-    assert exact_row_tile(model, 20) == 8
-    linear: Callable[[Tensor, Tensor], Tensor] = torch.nn.functional.linear
-    monkeypatch.setattr("gradus.engine.exactness.F.linear", lambda x, w: linear(x, w) * (1 + 1e-6 * (len(x) < 24)))
+    assert exact_row_tile(model, 20) in (1, 4, 8)
+    linear = torch.nn.functional.linear
+
+    def rough(x: Tensor, weight: Tensor) -> Tensor:
+        return linear(x, weight) * (1 + 1e-6 * (len(x) < 24))
+
+    monkeypatch.setattr("gradus.engine.exactness.F.linear", rough)
     assert exact_row_tile(model, 20) == 24
     model.compute_dtype = torch.bfloat16
     assert exact_row_tile(model, 20) is None

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import queue
+import random
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from gradus.conversation.calculator_marks import CALCULATOR
 from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
 from gradus.conversation.messages import Conversation, Message
+from gradus.core.errors import ToolError
 from gradus.engine.continuation import Beginning, Continued, continue_all
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.service import EngineService, Failed, QueueFullError, ServiceClosedError, ServiceEvent
 from gradus.engine.turn import Done, PromptTooLongError, Reply, Request, ToolResult
 from gradus.model.transformer import Transformer
+from gradus.tools.calculator import calculate
+from gradus.tools.deadline import Deadline
+from gradus.tools.toolbox import Tool, ToolBox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -209,4 +217,107 @@ def test_what_fails_in_one_request_ends_that_one_and_in_the_model_all_that_are_l
     service.submit(question(known["name"]), good.deliver)
     assert good.reply().turn.messages[-1].content == "You are Ada."
     assert service.stats().num_failed == 4
+    service.close()
+
+
+def slow_engine(engine: Engine, answer: Callable[[Mapping[str, Any], Deadline], str], timeout_seconds: float) -> Engine:
+    """The same model with a calculator of another kind, in threads of its own."""
+    tools = ToolBox({CALCULATOR.name: Tool(CALCULATOR, answer, timeout_seconds)})
+    return Engine(engine.model, engine.tokenizer, engine.form, tools)
+
+
+def test_others_go_on_while_calls_run_side_by_side_and_late_results_are_told_as_such(memorised: Memory) -> None:
+    engine, known = memorised
+    gate = threading.Event()
+    started = threading.Semaphore(0)
+
+    def answer(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        started.release()
+        gate.wait(30)
+        return calculate(arguments["expression"])
+
+    service = EngineService(slow_engine(engine, answer, 30.0), num_slots=3)
+    two, other, given_up = Heard(), Heard(), Heard()
+    service.submit(question(known["two"]), two.deliver)
+    ticket = service.submit(question(known["product"]), given_up.deliver)
+    for _ in range(3):  # both calls of one message and the other's, none of which is answered yet
+        assert started.acquire(timeout=30)
+    service.submit(question(known["name"]), other.deliver)
+    assert other.reply().turn.messages[-1].content == "You are Ada."
+    steps = service.stats().num_sampled_tokens
+    ticket.cancel()
+    assert given_up.reply().finish_reason == "cancelled"
+    assert service.stats().num_sampled_tokens == steps  # nobody took a step
+    gate.set()
+    assert two.reply() == engine.generate([question(known["two"])])[0]
+    service.close()
+
+    hanging = threading.Event()
+    service = EngineService(slow_engine(engine, lambda *_: str(hanging.wait(30)), 0.05), num_slots=2)
+    service.submit(question(known["product"]), other.deliver)
+    late = other.reply()
+    assert late.turn.messages[1].content == "error: it took longer than 0.05 s"
+    assert late.turn.messages[2].role == "assistant"
+    hanging.set()
+    service.close()
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+def test_clients_that_come_go_call_and_leave_at_random_hear_what_they_would_hear_alone(
+    memorised: Memory, seed: int
+) -> None:
+    """Conversations with calls, thinking under a budget, hot ones, stop strings, constraints; in any order."""
+    engine, known = memorised
+    draw = random.Random(seed)
+
+    def answer(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        time.sleep(draw.choice([0.0, 0.01]))
+        try:
+            return calculate(arguments["expression"]) + "=" * 40  # long enough to be read as a chunk
+        except KeyError as error:
+            raise ToolError("no expression") from error
+
+    slow = slow_engine(engine, answer, 30.0)
+    system = Message("system", "Be brief. " * 30)  # a beginning of several chunks that many share
+
+    def request(number: int) -> Request:
+        one = random.Random(number)
+        conversation = one.choice(list(known.values()))
+        if one.random() < 0.6:
+            conversation = replace(conversation, messages=(system, *conversation.messages))
+        return question(
+            conversation,
+            sampling=Sampling(temperature=one.choice([0.0, 1.0, 2.5]), seed=number),
+            max_tokens=one.choice([5, 30, 60]),
+            think_budget=one.choice([None, 3]),
+            stop=one.choice([(), ("you", "a")]),
+            constrain=one.choice([None, None, "calls", "turn"]),
+        )
+
+    solo: dict[int, Reply] = {}
+    service = EngineService(slow, num_slots=5, prefix_bytes=0)
+    for number in range(24):
+        heard = Heard()
+        service.submit(request(number), heard.deliver)
+        solo[number] = heard.reply()
+    service.close()
+    service = EngineService(slow, num_slots=5)
+    clients: list[tuple[int, Heard, bool]] = []
+    for number in draw.sample(range(24), 24) * 2:
+        heard, leaves = Heard(), draw.random() < 0.2
+        ticket = service.submit(request(number), heard.deliver)
+        clients.append((number, heard, leaves))
+        if draw.random() < 0.5:
+            time.sleep(draw.random() * 0.02)
+        if leaves:
+            ticket.cancel()
+    for number, heard, leaves in clients:
+        reply = heard.reply()
+        if leaves and reply.finish_reason == "cancelled":
+            assert reply.ids == solo[number].ids[: len(reply.ids)]
+        else:
+            assert reply == solo[number]
+    stats = service.stats()
+    assert (stats.num_live, stats.num_waiting, stats.num_failed) == (0, 0, 0)
+    assert stats.num_cached_tokens > 500
     service.close()

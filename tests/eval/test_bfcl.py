@@ -13,9 +13,10 @@ from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Message, ToolCall
 from gradus.core.comparison import paired_test
 from gradus.core.errors import ConfigError, DataError
+from gradus.core.statistics import proportion
 from gradus.engine.load import load_engine
 from gradus.eval import bfcl
-from gradus.eval.aggregate import weighted_sum
+from gradus.eval.aggregate import Part, weighted_sum
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters, tasks_meant
 from gradus.eval.bfcl_check import calls_fault
 from gradus.eval.bfcl_source import java_value, javascript_value
@@ -167,8 +168,7 @@ def test_figures_are_means_as_on_the_leaderboard_and_pair_by_item() -> None:
 
     def measure(n):  # type: ignore[no-untyped-def]
         items = {str(k): draw.randrange(2) for k in range(n)}
-        value = sum(items.values()) / n
-        return {"value": value, "n": n, "standard_error": (value * (1 - value) / n) ** 0.5, "items": items}
+        return proportion(sum(items.values()), n) | {"items": items}
 
     sizes = dict(zip(bfcl.CATEGORIES, (4, 2, 3, 5, 6, 7, 8, 9, 10, 3, 2, 5, 4), strict=True))
     one, two = ({name: measure(n) for name, n in sizes.items()} for _ in range(2))
@@ -181,7 +181,11 @@ def test_figures_are_means_as_on_the_leaderboard_and_pair_by_item() -> None:
     right = sum(sum(one[name]["items"].values()) for name in bfcl.LIVE)
     assert figures["live"]["value"] == pytest.approx(right / 24)
     assert figures["live"]["n"] == 24
-    assert figures["irrelevance"]["value"] == pytest.approx((v["irrelevance"] + v["live_irrelevance"]) / 2)
+    assert figures["all_irrelevance"]["value"] == pytest.approx((v["irrelevance"] + v["live_irrelevance"]) / 2)
+    # One task alone has its own interval, and none right is not surely 0.
+    assert weighted_sum({"multiple": Part(1.0)}, one)["upper"] == pytest.approx(one["multiple"]["upper"])
+    none = {name: proportion(0, n) | {"items": {}} for name, n in sizes.items()}
+    assert 0.05 < weighted_sum(parts["non_live"], none)["upper"] < 0.5
     other = weighted_sum(parts["non_live"], two)
     paired = paired_test(figures["non_live"]["items"], other["items"])
     assert paired is not None

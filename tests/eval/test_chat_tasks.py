@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_published_figures_give_the_published_score() -> None:
     accuracy = {"arc_easy": 0.3876, "arc_challenge": 0.2807, "mmlu": 0.3151, "gsm8k": 0.0455, "humaneval": 0.0854}
     measures = {
-        name: {"value": value, "n": 100, "standard_error": 0.01, "items": {"a": value}}
+        name: {"value": value, "n": 100, "standard_error": 0.01, "lower": 0.0, "upper": 1.0, "items": {"a": value}}
         for name, value in accuracy.items()
     }
     found = group_measures("chatcore", measures)["centred"]

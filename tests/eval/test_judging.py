@@ -15,6 +15,7 @@ from gradus.core.errors import ConfigError, DataError
 from gradus.core.gate import Gate, find_measure, judge
 from gradus.engine.engine import Engine
 from gradus.engine.load import load_engine
+from gradus.eval import mt_bench_run
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers
 from gradus.eval.judging import JudgeModel, judge_from_file, rating_in
 from gradus.eval.mt_bench import MtQuestion, judge_prompts, mt_bench_questions
@@ -85,6 +86,31 @@ def test_two_turns_are_asked_and_each_is_rated_by_itself(engine: Engine, folder:
     item = result.to_json()["items"][1]
     assert (item["id"], item["score"], item["turns"][1]["prompt"]) == ("111", 8.0, "Then 111?")
     assert item["turns"][0]["judgement"] == "Well. Rating: [[8]]"
+
+
+def test_answers_to_mt_bench_survive_an_interruption(
+    engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mt_bench_run, "_LOT", 1)
+    lots: list[int] = []
+    original = Engine.generate
+
+    def generate(self, requests, on_reply=None):  # type: ignore[no-untyped-def]
+        if len(lots) == 4:  # two questions of two turns
+            raise KeyboardInterrupt
+        lots.append(len(requests))
+        return original(self, requests, on_reply)
+
+    monkeypatch.setattr(Engine, "generate", generate)
+    with running(mind) as server:
+        settings = BenchmarkSettings(folder, max_tokens=4, judge=judging(server, folder))
+        with pytest.raises(KeyboardInterrupt):
+            list(run_tasks(engine, ["mt_bench"], settings, journals=folder / "j"))
+        assert server.requests == []
+        lots.clear()
+        ((_, result),) = run_tasks(engine, ["mt_bench"], settings, journals=folder / "j")
+    assert lots == [1, 1]
+    assert result.measures()["score"]["value"] == 6.0
 
 
 def test_what_the_judge_is_shown_is_as_published() -> None:

@@ -387,3 +387,21 @@ at_least = {bar}
         # At toy size nothing reaches a bar, and nothing has to.
         small = load_roadmap(file, smoke=True)
         plan_roadmap(small, choose_device("cpu", small.machine, tmp_path), tmp_path / "artifacts")
+
+
+def test_judgements_are_part_of_the_money_of_an_evaluation(file, tmp_path):
+    check = {"kind": "judge", "rubric": "kind", "threshold": 6}
+    rows = [{"id": str(n), "messages": [{"role": "user", "content": "Hi"}], "checks": [check]} for n in range(40)]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    stage = '\n[[stage]]\nname = "look"\nkind = "eval"\nfrom = "chat"\nsuites = { own = "s.jsonl" }\n'
+    file.write_text(ROADMAP + stage)
+    with pytest.raises(ConfigError, match='suite "s": 40 checks of the kind "judge" need a judge'):
+        load_roadmap(file)
+    judge = 'judge = { base_url = "http://localhost:1/v1", model = "j", input_price = 2.0, output_price = 8.0 }\n'
+    file.write_text(ROADMAP + stage + judge)
+    roadmap = load_roadmap(file)
+    plan = plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, tmp_path), tmp_path / "artifacts")
+    estimate = plan.stages[-1].estimate
+    assert estimate.fees == pytest.approx(40 * (1500 * 2 + 250 * 8) / 1e6)
+    assert "about 40 requests to j" in estimate.notes[-1]
+    assert plan.costs_money

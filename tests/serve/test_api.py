@@ -156,6 +156,10 @@ def test_a_response_is_told_as_items_whose_events_build_it(running: Running, eng
     assert events[-1]["response"]["status"] == "completed"
 
 
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else []
+
+
 REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
     ({"logit_bias": {"1": 5}}, "logit_bias", "not supported"),
@@ -164,6 +168,12 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"reasoning_effort": "high"}, "reasoning_effort", "gradus.think"),
     ({"temprature": 1}, "temprature", 'did you mean "temperature"'),
     ({"temperature": -1}, "temperature", "at least 0"),
+    ({"temperature": 1e-300}, "temperature", "0, or at least"),
+    ({"x" * 500_000: 1}, "x" * 100, "unknown key"),
+    ({"metadata": nested(65)}, None, "nested more than 64 deep"),
+    ({"tools": [CALCULATOR] * 129}, "tools", "at most 128"),
+    ({"messages": [{"role": "user", "content": " " * 2_000_000}]}, "messages", "at least"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{}] * 1025}]}, "messages", "1,025 tool calls"),
     ({"temperature": "hot"}, "temperature", "expected a number"),
     ({"max_tokens": 10**9}, "max_tokens", "at most 4,096"),
     ({"n": 100}, "n", "at most 8"),

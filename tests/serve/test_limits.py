@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import socket
 import time
 from contextlib import ExitStack
@@ -12,9 +14,10 @@ from typing import Any
 import pytest
 from small_server import CHAT, body, serving, wait_until
 
-from gradus.core.errors import ConfigError
+from gradus.cli.serving import need_serve
+from gradus.core.errors import ConfigError, MissingPackageError
 from gradus.engine.service import EngineService
-from gradus.serve import app
+from gradus.serve import app, keys
 from gradus.serve.errors import ApiError
 from gradus.serve.keys import KEY_VARIABLE, Account, Accounts, add_account, key_digest, read_accounts, remove_account
 from gradus.serve.limits import Meter, Meters
@@ -24,7 +27,9 @@ from gradus.serve.server import bind
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_key_is_kept_as_its_digest_in_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_key_is_kept_as_its_digest_in_a_file_for_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "keys.json"
     key = add_account(file, "ada", tokens_per_day=100)
     other = add_account(file, "bob")
@@ -44,6 +49,10 @@ def test_a_key_is_kept_as_its_digest_in_a_file_for_its_owner_alone(tmp_path: Pat
             add_account(file, bad)
     with pytest.raises(ConfigError, match='did you mean "ada"'):
         remove_account(file, "adaa")
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "write_atomic", lambda path, text: os.open("/dev/full/x", os.O_RDONLY))
+        with pytest.raises(ConfigError, match=r"cannot be written .*as they were"):
+            add_account(file, "eve")
     file.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         read_accounts(file)
@@ -112,9 +121,9 @@ def test_what_was_used_today_outlives_the_server_and_not_the_day(tmp_path: Path)
 
 
 def test_only_a_known_key_is_answered_and_its_tokens_are_counted(load: Any, tmp_path: Path) -> None:
-    keys = tmp_path / "keys.json"
-    key = add_account(keys, "ada", tokens_per_day=20, max_concurrent=1)
-    with serving(load, keys=keys) as found:
+    file = tmp_path / "keys.json"
+    key = add_account(file, "ada", tokens_per_day=20, max_concurrent=1)
+    with serving(load, keys=file) as found:
         for path in ("/v1/models", "/v1/models/small", "/metrics"):
             assert found.http.get(path).status_code == 401, path
         reply = found.chat()
@@ -137,11 +146,19 @@ def test_only_a_known_key_is_answered_and_its_tokens_are_counted(load: Any, tmp_
         assert key not in metrics
         # With keys the server may be asked under any name.
         assert found.http.get("/v1/models", headers={"Host": "chat.example.org"}).status_code == 200
-        second = add_account(keys, "bob")
+        second = add_account(file, "bob")
         assert found.http.get("/v1/models", headers={"Authorization": f"Bearer {second}"}).status_code == 200
-        remove_account(keys, "bob")
+        remove_account(file, "bob")
         assert found.http.get("/v1/models", headers={"Authorization": f"Bearer {second}"}).status_code == 401
-    assert json.loads(keys.with_name("usage.json").read_text())["tokens"] == {"ada": usage["total_tokens"]}
+        # What was closed stays closed: without its last key, and with a file that nobody can read.
+        written = file.read_text()
+        remove_account(file, "ada")
+        assert found.http.get("/v1/models").status_code == 401
+        file.write_text("{")
+        assert found.http.get("/v1/models").status_code == 503
+        file.write_text(written)
+        assert found.http.get("/v1/models").status_code == 200
+    assert json.loads(file.with_name("usage.json").read_text())["tokens"] == {"ada": usage["total_tokens"]}
 
 
 def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load: Any) -> None:
@@ -159,6 +176,13 @@ def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load:
         asked = found.http.options(CHAT, headers={"Origin": site, "Access-Control-Request-Method": "POST"})
         assert (asked.status_code, asked.headers["Access-Control-Allow-Methods"]) == (204, "GET, POST")
         assert "Access-Control-Allow-Origin" not in get("/v1/models").headers
+
+
+def test_the_first_key_closes_a_running_server(load: Any, tmp_path: Path) -> None:
+    with serving(load, keys=tmp_path / "keys.json") as found:
+        assert found.http.get("/v1/models").status_code == 200
+        add_account(tmp_path / "keys.json", "ada")
+        assert found.http.get("/v1/models").status_code == 401
 
 
 def test_a_full_queue_is_told_and_who_leaves_makes_room(memorised: Any) -> None:
@@ -207,3 +231,9 @@ def test_a_silent_stream_sends_comments_and_a_failing_one_an_error_in_its_midst(
         assert lines[-1] == "data: [DONE]"
         monkeypatch.undo()
         assert found.chat("coffee?").status_code == 200
+
+
+def test_without_the_extra_the_install_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r'"starlette" is needed .* pip install "gradus\[serve\]"'):
+        need_serve()

@@ -24,9 +24,9 @@ def test_a_crowd_gets_what_each_gets_alone_and_the_ill_bred_leave_nothing_behind
 
     async def all_of_it(found: Running) -> None:
         async with httpx2.AsyncClient(base_url=found.url, timeout=60) as http:
-            expected = await alone(http, "small", clients=10, each=2, max_tokens=16)
-            told = await crowd(http, "small", expected, clients=10, each=2, max_tokens=16, seconds=2.0)
-            assert told["answers"] >= 20
+            expected = await alone(http, "small", clients=8, each=2, max_tokens=16)
+            told = await crowd(http, "small", expected, clients=8, each=2, max_tokens=16, seconds=2.0)
+            assert told["answers"] >= 16
             assert told["foreign canaries"] == told["other than alone"] == told["refused or failed"] == 0, told
             statuses = await mistreat(http, "small", 300)
             assert statuses.total() == 300

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,30 @@ def test_settings_that_cannot_be_meant_are_refused(table, text):
     with pytest.raises(ConfigError) as error:
         load_settings(McpServerSettings, table)
     assert text in str(error.value)
+
+
+def test_a_key_is_sent_as_a_bearer_and_never_shown(monkeypatch):
+    pytest.importorskip("mcp", reason="the package mcp is not installed")
+    sent = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(self.headers["Authorization"])
+            self.send_error(401, f"bad key {KEY}")
+
+        def log_message(self, *args: Any) -> None:
+            """Quiet."""
+
+    monkeypatch.setenv("MCP_KEY", KEY)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        table = {"url": f"http://127.0.0.1:{server.server_address[1]}/mcp", "key_variable": "MCP_KEY"}
+        settings = load_settings(McpServerSettings, table)
+        with pytest.raises(ConfigError, match="cannot be used") as error, mcp_tools({"box": settings}, Path()):
+            pass
+        server.shutdown()
+    assert sent[0] == f"Bearer {KEY}"
+    assert KEY not in str(error.value)
 
 
 def test_without_the_package_the_install_line_is_told(monkeypatch):

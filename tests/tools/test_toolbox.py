@@ -68,6 +68,24 @@ def _calls(*names: str) -> list[ToolCall]:
     return [ToolCall(f"call_{number}", name, {}) for number, name in enumerate(names)]
 
 
+@pytest.mark.parametrize(
+    ("schema", "arguments", "text"),
+    [
+        ({"properties": {"n": {"type": "integer"}}}, {"n": 3}, "ran"),
+        ({"properties": {"n": {"type": "integer"}}}, {"n": "3"}, "error: n: '3' is not of type 'integer'"),
+        ({"properties": {"n": True}}, {"n": []}, "ran"),
+        ({"properties": {"n": {"type": "string", "enum": ["a"]}}}, {"n": "b"}, "error: n: 'b' is not one of ['a']"),
+        ({"properties": {}, "additionalProperties": True}, {"free": 1}, "ran"),
+        ({"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"b": 1}, "ran"),
+        ({"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"c": 1}, "error: {'c': 1} is not valid under any"),
+        ({"properties": {"n": {"$ref": "https://evil.example/schema"}}}, {"n": 1}, "error: "),
+    ],
+)
+def test_arguments_are_held_to_any_json_schema(schema: dict[str, Any], arguments: dict[str, Any], text: str):
+    tool = Tool(ToolSchema("t", "t", {"type": "object", **schema}), lambda arguments, deadline: "ran", instant=True)
+    assert ToolBox({"t": tool}).run(ToolCall("c", "t", arguments)).content.startswith(text)
+
+
 def test_calls_run_at_the_same_time_and_are_answered_in_their_order():
     together = threading.Barrier(3)
 
@@ -93,11 +111,11 @@ def test_a_call_that_takes_too_long_is_an_error_and_what_it_says_later_is_droppe
         return "too late"
 
     box = ToolBox({"slow": _tool("slow", wait, 0.05), "quick": _tool("quick", lambda arguments, deadline: "here")})
-    running = box.start(_calls("slow", "quick"))
-    assert [message.content for message in running.results()] == ["error: it took longer than 0.05 s", "here"]
+    running = box.start(_calls("quick", "slow"))
+    assert [message.content for message in running.results()] == ["here", "error: it took longer than 0.05 s"]
     go_on.set()
     assert over.wait(5)
-    assert running.results()[0].content == "error: it took longer than 0.05 s"
+    assert running.results()[1].content == "error: it took longer than 0.05 s"
 
 
 def test_cancelled_calls_end_at_once_and_a_tool_that_looks_is_told():

@@ -1,12 +1,13 @@
-"""`gradus chat`: one question, lines from a pipe, or a conversation on a terminal with slash commands."""
+"""`gradus chat`: one question, lines from a pipe, or a conversation on a terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,17 @@ from gradus.cli.screen import PlainScreen, Screen, terminal_screen
 from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GradusError, did_you_mean
 from gradus.core.files import write_atomic
-from gradus.roadmap.models import resolve_model
+from gradus.model.precision import DecodePrecision
 
 if TYPE_CHECKING:
-    from gradus.conversation.messages import Message
-    from gradus.engine.engine import Engine
+    from gradus.cli.partial_turn import ChatEngine
+    from gradus.conversation.messages import Conversation, Message
     from gradus.engine.turn import Request
     from gradus.tools.toolbox import ToolBox
 
 REGENERATE_TEMPERATURE = 0.7
+SERVICE_TEMPERATURE = 1.0
+"""The default of the API of remote models, which is not sent: the service may have one of its own."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,47 @@ class ChatOptions:
     constrain: Constraint | None = None
 
 
+@dataclass(frozen=True)
+class ChatModel:
+    """What is talked to, and what the user is told of it in a line."""
+
+    engine: ChatEngine
+    label: str
+
+
+@dataclass(frozen=True)
+class TurnStats:
+    """How the last reply went. first_seconds: until its first piece; num_tokens: None where it was stopped."""
+
+    seconds: float
+    first_seconds: float
+    num_tokens: int | None
+    num_prompt_tokens: int
+
+    def text(self) -> str:
+        """One line; the speed is that of what came behind the first piece."""
+        if self.num_tokens is None:
+            return f"stopped after {self.seconds:.1f} s; first piece after {self.first_seconds:.2f} s"
+        speed = (self.num_tokens - 1) / max(self.seconds - self.first_seconds, 1e-9) if self.num_tokens > 1 else 0.0
+        return (
+            f"{self.num_tokens:,} tokens in {self.seconds:.1f} s ({speed:,.1f} tokens/s) behind a prompt of "
+            f"{self.num_prompt_tokens:,}; first piece after {self.first_seconds:.2f} s"
+        )
+
+
 class ChatSession:
     """A conversation with an engine: its messages so far and its switches."""
 
-    def __init__(self, engine: Engine, options: ChatOptions) -> None:
-        """Errors: ConfigError for an unknown tool."""
+    def __init__(
+        self, engine: ChatEngine, options: ChatOptions, load: Callable[[str], ChatModel] | None = None
+    ) -> None:
+        """load: brings another model by its name. Errors: ConfigError for an unknown tool."""
         self.engine = engine
         self.options = options
+        self.load = load
         self.messages: list[Message] = []
+        self.stats: TurnStats | None = None
+        self.is_over = False
         self._turns = 0
         self.tool_names()
 
@@ -69,48 +105,66 @@ class ChatSession:
                 raise ConfigError(f'no tool "{name}"{hint}')
         return names
 
+    def questions(self) -> list[int]:
+        """Places of the user's messages."""
+        return [place for place, message in enumerate(self.messages) if message.role == "user"]
+
     def ask(self, text: str) -> Generator[Any, None, None]:
-        """Answer the user's message as engine events; the turn joins the conversation when it is whole."""
+        """Answer the user's message as engine events; what was said joins the conversation, whole or stopped."""
         from gradus.conversation.messages import Message
 
-        yield from self._answer(Message("user", text), self.options.temperature)
+        yield from self._answer(Message("user", text), self.messages, self.options.temperature)
+
+    def ask_again(self, number: int, text: str) -> Generator[Any, None, None]:
+        """Go back to before the user's message of that number, from 1, and ask `text` in its place."""
+        from gradus.conversation.messages import Message
+
+        before = self.messages[: self.questions()[number - 1]]
+        yield from self._answer(Message("user", text), before, self.options.temperature)
 
     def regenerate(self) -> Generator[Any, None, None]:
         """Answer the last user message again, by another draw. Errors: ConfigError where there is none."""
-        last = max((i for i, m in enumerate(self.messages) if m.role == "user"), default=None)
-        if last is None:
+        places = self.questions()
+        if not places:
             raise ConfigError("nothing to regenerate yet")
-        question = self.messages[last]
-        kept, self.messages = self.messages, self.messages[:last]
-        done = False
-        try:
-            # The likeliest answer would come out the same again.
-            yield from self._answer(question, self.options.temperature or REGENERATE_TEMPERATURE)
-            done = True
-        finally:
-            if not done:
-                self.messages = kept
+        # The likeliest answer would come out the same again.
+        temperature = self.options.temperature or REGENERATE_TEMPERATURE
+        yield from self._answer(self.messages[places[-1]], self.messages[: places[-1]], temperature)
 
-    def _answer(self, question: Message, temperature: float) -> Generator[Any, None, None]:
+    def _answer(self, question: Message, before: list[Message], temperature: float) -> Generator[Any, None, None]:
+        from gradus.cli.partial_turn import PartialTurn
         from gradus.engine.turn import Done
 
         self._turns += 1
-        request = self._request(question, temperature)
-        for event in self.engine.stream(request):
-            if isinstance(event, Done):
-                self.messages += [question, *event.reply.turn.messages]
-            yield event
+        partial, reply = PartialTurn(), None
+        began = time.perf_counter()
+        first = None
+        events = self.engine.stream(self._request([*before, question], temperature))
+        try:
+            for event in events:
+                first = first or time.perf_counter() - began
+                partial.take(event)
+                if isinstance(event, Done):
+                    reply = event.reply
+                yield event
+        finally:
+            if isinstance(events, Generator):
+                events.close()
+            said = partial.messages() if reply is None else reply.turn.messages
+            if said:
+                self.messages = [*before, question, *said]
+            if first is not None:
+                tokens, prompt = (None, 0) if reply is None else (reply.num_tokens, reply.num_prompt_tokens)
+                self.stats = TurnStats(time.perf_counter() - began, first, tokens, prompt)
 
-    def _request(self, question: Message, temperature: float) -> Request:
-        from gradus.conversation.messages import Conversation, Message
+    def _request(self, messages: list[Message], temperature: float) -> Request:
         from gradus.core.settings import load_settings
         from gradus.engine.sampling import Sampling
         from gradus.engine.turn import Request
 
         o = self.options
-        system = (Message("system", o.system),) if o.system else ()
         return Request(
-            Conversation((*system, *self.messages, question)),
+            self._conversation(messages),
             think=o.think,
             tools=self.tool_names(),
             sampling=load_settings(
@@ -131,39 +185,66 @@ class ChatSession:
             constrain=o.constrain,
         )
 
-    def save(self, path: Path) -> None:
-        """Write the conversation as one JSON line that `pool` stages and suites can read."""
+    def _conversation(self, messages: list[Message]) -> Conversation:
         from gradus.conversation.messages import Conversation, Message
 
         system = (Message("system", self.options.system),) if self.options.system else ()
-        row = Conversation((*system, *self.messages), self.engine.toolbox.schemas(self.tool_names())).to_json()
-        write_atomic(path, json.dumps(row, ensure_ascii=False) + "\n")
+        return Conversation((*system, *messages), self.engine.toolbox.schemas(self.tool_names()))
+
+    def save(self, path: Path) -> None:
+        """Write the conversation as one JSON line that `pool` stages and suites can read."""
+        write_atomic(path, json.dumps(self._conversation(self.messages).to_json(), ensure_ascii=False) + "\n")
 
 
 def start_chat(
-    model: str, home: Path, options: ChatOptions, question: str | None, toolbox: ToolBox | None = None
+    load: Callable[[str], ChatModel], name: str, options: ChatOptions, question: str | None, *, history: Path | None
 ) -> None:
-    """Answer one question and end, or hold a conversation until the input does."""
-    found = resolve_model(model, home)
-    from gradus.engine.load import load_engine
+    """Answer one question and end, or hold a conversation until the input does.
 
-    session = ChatSession(load_engine(found.folder, toolbox=toolbox, tokenizer_folder=found.tokenizer), options)
-    on_terminal = sys.stdin.isatty()
+    load: brings a model by its name. history: a file of what was typed before; None for none.
+    """
+    model = load(name)
+    session = ChatSession(model.engine, options, load)
     screen = terminal_screen() if sys.stdout.isatty() else PlainScreen(sys.stdout)
     if question is not None:
         show(session.ask(question), screen)
-    elif on_terminal:
-        screen.note(f"{found.label}. /help lists commands, /quit or Ctrl-D ends.")
-        converse(session, screen, _typed_lines(screen))
+    elif sys.stdin.isatty():
+        from gradus.cli.keyboard import typed_messages
+        from gradus.cli.slash_commands import completions
+
+        screen.note(f"{model.label}. /help lists commands, /quit or Ctrl-D ends.")
+        converse(session, screen, typed_messages(screen, history, lambda line: completions(session, line)))
     else:
         converse(session, screen, (line.rstrip("\n") for line in sys.stdin))
 
 
+def local_loader(home: Path, toolbox: ToolBox, precision: DecodePrecision) -> Callable[[str], ChatModel]:
+    """Loads models of this machine by their names."""
+
+    def load(name: str) -> ChatModel:
+        from gradus.roadmap.models import resolve_model
+
+        found = resolve_model(name, home)
+        from gradus.engine.load import load_engine, settled_precision
+        from gradus.model.cost import parameters
+
+        settled = settled_precision(precision, found.folder)
+        engine = load_engine(found.folder, toolbox=toolbox, tokenizer_folder=found.tokenizer, precision=settled)
+        config = engine.model.config
+        size = f"{parameters(config).total / 1e6:,.1f} M parameters in {settled}, context {config.context:,}"
+        return ChatModel(engine, f"{found.label}: {size}")
+
+    return load
+
+
 def converse(session: ChatSession, screen: Screen, lines: Iterable[str]) -> None:
     """Every line is a message or a slash command; errors are shown and the conversation goes on."""
+    from gradus.cli.slash_commands import run_command
+
     for line in lines:
         if not line.strip():
             continue
+        before = session.messages
         try:
             if line.startswith("/"):
                 if not run_command(session, screen, line):
@@ -172,8 +253,10 @@ def converse(session: ChatSession, screen: Screen, lines: Iterable[str]) -> None
                 show(session.ask(line), screen)
         except KeyboardInterrupt:
             screen.end()
-            screen.note("(stopped; this turn is forgotten)")
+            kept = "what was said is kept" if session.messages is not before else "nothing was said yet"
+            screen.note(f"(stopped; {kept})")
         except GradusError as error:
+            screen.end()
             screen.note(str(error))
 
 
@@ -200,114 +283,3 @@ def show(events: Generator[Any, None, None], screen: Screen) -> None:
                     screen.note("(cut off: the reply reached its length limit)")
                 elif event.reply.finish_reason == "calls":
                     screen.note("(ended in a tool call that could not be run)")
-
-
-def _typed_lines(screen: Screen) -> Iterator[str]:
-    """Lines from the keyboard, with editing and history where the system has readline."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401
-    while True:
-        try:
-            line = input(screen.prompt)
-        except (EOFError, KeyboardInterrupt):
-            screen.note("")
-            return
-        yield line
-
-
-# Slash commands
-
-
-def run_command(session: ChatSession, screen: Screen, line: str) -> bool:
-    """Run one slash command; False where it ends the conversation. Errors: ConfigError."""
-    name, _, argument = line[1:].partition(" ")
-    if name in {"quit", "exit", "q"}:
-        return False
-    command = COMMANDS.get(name)
-    if command is None:
-        raise ConfigError(f"no command /{name}{did_you_mean(name, COMMANDS) or '; /help lists them'}")
-    command(session, screen, argument.strip())
-    return True
-
-
-def _help(session: ChatSession, screen: Screen, argument: str) -> None:
-    screen.note(
-        "/think on|off|auto    think before answering (auto: the model decides)\n"
-        "/tools NAMES|all|off  tools the model may call\n"
-        "/temperature X        0 always takes the likeliest token\n"
-        "/system TEXT          a system message; empty removes it\n"
-        "/regenerate           answer the last message again\n"
-        "/clear                forget the conversation\n"
-        "/save FILE            write the conversation as JSON\n"
-        "/quit                 end"
-    )
-
-
-def _think(session: ChatSession, screen: Screen, argument: str) -> None:
-    choices: dict[str, bool | None] = {"on": True, "off": False, "auto": None}
-    if argument not in choices:
-        raise ConfigError(f'/think takes on, off or auto, found "{argument}"')
-    session.options = replace(session.options, think=choices[argument])
-    screen.note(f"thinking: {argument}")
-
-
-def _tools(session: ChatSession, screen: Screen, argument: str) -> None:
-    if argument:
-        before = session.options
-        session.options = replace(before, tools=argument)
-        try:
-            session.tool_names()
-        except ConfigError:
-            session.options = before
-            raise
-    screen.note(f"tools: {', '.join(session.tool_names()) or 'none'}")
-
-
-def _temperature(session: ChatSession, screen: Screen, argument: str) -> None:
-    try:
-        value = float(argument)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ConfigError(f'/temperature takes a number from 0, found "{argument}"')
-    session.options = replace(session.options, temperature=value)
-    screen.note(f"temperature: {value:g}")
-
-
-def _system(session: ChatSession, screen: Screen, argument: str) -> None:
-    session.options = replace(session.options, system=argument or None)
-    screen.note("system message set" if argument else "system message removed")
-
-
-def _clear(session: ChatSession, screen: Screen, argument: str) -> None:
-    session.messages = []
-    screen.note("the conversation is forgotten")
-
-
-def _regenerate(session: ChatSession, screen: Screen, argument: str) -> None:
-    if session.options.temperature == 0 and session.messages:
-        screen.note(f"(temperature 0 would answer the same; this once {REGENERATE_TEMPERATURE})")
-    show(session.regenerate(), screen)
-
-
-def _save(session: ChatSession, screen: Screen, argument: str) -> None:
-    if not argument:
-        raise ConfigError("/save takes a file name")
-    path = Path(argument).expanduser()
-    try:
-        session.save(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from None
-    screen.note(f"saved to {path}")
-
-
-COMMANDS: dict[str, Callable[[ChatSession, Screen, str], None]] = {
-    "help": _help,
-    "think": _think,
-    "tools": _tools,
-    "temperature": _temperature,
-    "system": _system,
-    "clear": _clear,
-    "regenerate": _regenerate,
-    "save": _save,
-}

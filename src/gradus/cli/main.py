@@ -15,6 +15,7 @@ from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
+from gradus.model.precision import DecodePrecision
 
 EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -50,6 +51,10 @@ CorpusName = Annotated[
 Judge = Annotated[
     Path | None,
     typer.Option("--judge", metavar="FILE", help="TOML with base_url, model, key_variable of a model that rates."),
+]
+WeightsIn = Annotated[
+    DecodePrecision,
+    typer.Option("--dtype", help="Of the weights: fp32, bf16, fp16, int8 (processors), or what is fastest here."),
 ]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
 
@@ -130,7 +135,10 @@ def chat(
     ] = None,
     tools: Tools = "all",
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token.")] = 0.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token [0; with --url the service's]."),
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
     min_p: Annotated[
@@ -149,16 +157,34 @@ def chat(
     tools_file: ToolsFile = None,
     index: IndexFile = None,
     constrain: Constrain = None,
+    dtype: WeightsIn = "auto",
+    url: Annotated[
+        str | None, typer.Option("--url", help="An OpenAI-compatible API; --model is then a name it knows.")
+    ] = None,
+    key_variable: Annotated[
+        str | None, typer.Option("--key-variable", metavar="NAME", help="With --url: the variable that holds the key.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="With --url: a file of mode 0600 that holds the key.")
+    ] = None,
+    history: Annotated[bool, typer.Option("--history/--no-history", help="Keep what is typed for later chats.")] = True,
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
-    from gradus.cli.chatting import ChatOptions, start_chat
+    from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatOptions, local_loader, start_chat
+    from gradus.cli.keyboard import history_file
 
+    if url is None and (key_variable or key_file):
+        raise ConfigError("--key-variable and --key-file belong to --url")
+    if url is not None and dtype != "auto":
+        raise ConfigError("--dtype is for models on this machine; what is behind --url has its own")
+    # A service has a temperature of its own, which the API's default leaves to it.
+    usual_temperature = 0.0 if url is None else SERVICE_TEMPERATURE
     options = ChatOptions(
         think=think,
         tools=declared(tools),
         system=system,
-        temperature=temperature,
+        temperature=usual_temperature if temperature is None else temperature,
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
@@ -169,8 +195,15 @@ def chat(
         max_tokens=max_tokens,
         constrain=constrain,
     )
+    asked = " ".join(question) if question else None
     with opened_tools(tools, index, tools_file) as toolbox:
-        start_chat(model, home_folder(home), options, " ".join(question) if question else None, toolbox)
+        if url is not None:
+            from gradus.cli.remote_chat import remote_loader
+
+            load = remote_loader(url, toolbox, key_variable, key_file)
+        else:
+            load = local_loader(home_folder(home), toolbox, dtype)
+        start_chat(load, model, options, asked, history=history_file() if history else None)
 
 
 @app.command()
@@ -215,6 +248,7 @@ def eval_probes(
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     constrain: Constrain = None,
+    dtype: WeightsIn = "fp32",
     judge: Judge = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
@@ -226,6 +260,7 @@ def eval_probes(
     evaluate_probes(
         model, suite, home_folder(home), stages=stages, variants=variants, samples=samples, temperature=temperature,
         constrain=constrain, max_tokens=max_tokens, out=json, failures=failures, judge=judge,
+        precision=dtype,
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from gradus.roadmap.table import text_table
 if TYPE_CHECKING:
     from gradus.eval.probes import ProbeSettings
     from gradus.eval.result import SuiteResult
+    from gradus.model.precision import DecodePrecision
 
 SAMPLED_TEMPERATURE = 0.7
 
@@ -41,14 +42,15 @@ def evaluate_probes(
     constrain: Constraint | None = None,
     max_tokens: int = 512,
     judge: Path | None = None,
+    precision: DecodePrecision = "fp32",
     out: Path | None = None,
     failures: int = 5,
 ) -> None:
     """Ask the suite and print what came of it; several samples need a temperature, 0.7 if none is given.
 
     stages: every model of the roadmaps that `models` names. variants: also without tools, without thinking, and
-    without both. judge: the settings of a judge, for checks that need one. One model in one way is written to `out`
-    as one result, several as {"suite", "runs": [...]}.
+    without both. precision: of the weights. judge: the settings of a judge, for checks that need one. One model in
+    one way is written to `out` as one result, several as {"suite", "runs": [...]}.
     """
     suite = load_suite(suite_path(suite_name, Path()))
     judging = None if judge is None else judge_from_file(judge, home / ANSWERS)
@@ -56,7 +58,7 @@ def evaluate_probes(
     if stages:
         models = [name for roadmap in models for name in models_of_roadmap(roadmap, home)]
     found = [resolve_model(model, home) for model in models]
-    from gradus.engine.load import load_engine
+    from gradus.engine.load import load_engine, settled_precision
     from gradus.engine.sampling import Sampling
     from gradus.eval.probes import VARIANTS, ProbeSettings
 
@@ -72,8 +74,10 @@ def evaluate_probes(
     results: list[SuiteResult] = []
     with stopping():
         for model in found:
-            engine = load_engine(model.folder, tokenizer_folder=model.tokenizer)
-            results += [_asked(engine, suite, settings, model.label, v) for v in (VARIANTS if variants else [""])]
+            settled = settled_precision(precision, model.folder)
+            label = model.label if settled == "fp32" else f"{model.label} in {settled}"
+            engine = load_engine(model.folder, tokenizer_folder=model.tokenizer, precision=settled)
+            results += [_asked(engine, suite, settings, label, v) for v in (VARIANTS if variants else [""])]
     if len(results) == 1:
         shown, record = result_text(results[0], failures), results[0].to_json()
     else:

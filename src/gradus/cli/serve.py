@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from gradus.cli.options import Constrain, Home, Json, home_folder
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, opened_tools
+from gradus.model.precision import DecodePrecision
 
 AccountName = Annotated[str, typer.Argument(metavar="NAME", help="Who is to hold the key.")]
 
@@ -45,8 +46,8 @@ def start(
     host: Annotated[str, typer.Option("--host", help="The address to listen at; others need keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 8000,
     dtype: Annotated[
-        Literal["fp32", "bf16", "int8"],
-        typer.Option("--dtype", help="What is computed in; fp32: every answer as if it were alone."),
+        DecodePrecision,
+        typer.Option("--dtype", help="Of the weights, as for chat; fp32: every answer as if it were alone."),
     ] = "fp32",
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = "cpu",
     tools: Tools = "all",

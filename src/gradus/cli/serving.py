@@ -19,6 +19,7 @@ from gradus.core.artifact import MANIFEST
 from gradus.core.errors import ConfigError, MissingPackageError
 from gradus.core.home import DEPLOYED, KEYS_FILE, USAGE_FILE
 from gradus.core.settings import load_settings
+from gradus.model.precision import DecodePrecision
 from gradus.roadmap.models import resolve_model
 from gradus.serve.deployments import Deployments, ModelSource
 from gradus.serve.handover import vllm_command
@@ -38,7 +39,7 @@ def start_server(
     *,
     host: str,
     port: int,
-    dtype: str,
+    dtype: DecodePrecision,
     device: str,
     tools: Callable[[], AbstractContextManager[ToolBox]],
     constrain: Constraint | None,
@@ -144,13 +145,11 @@ def load_model(
     source: ModelSource,
     toolbox: ToolBox,
     options: ServeSettings,
-    dtype: str,
+    dtype: DecodePrecision,
     device: str,
     constrain: Constraint | None,
 ) -> ServedModel:
     """Bring a model up."""
-    import torch
-
     from gradus.engine.load import load_engine
     from gradus.engine.service import EngineService
     from gradus.serve.models import ServedModel
@@ -159,8 +158,7 @@ def load_model(
         source.folder,
         tokenizer_folder=source.tokenizer,
         device=device,
-        dtype=torch.float32 if dtype == "fp32" else torch.bfloat16,
-        int8=dtype == "int8",
+        precision=dtype,
         toolbox=toolbox,
     )
     service = EngineService(engine, num_slots=options.num_slots, max_waiting=options.max_waiting)

@@ -84,19 +84,24 @@ class MissingPackageError(GradusError):
         super().__init__(f'the package "{package}" is needed and not installed; run: {install}')
 
 
+_LEAST_LIKENESS = 0.6
+
+
 def nearest(name: str, options: Iterable[str]) -> str | None:
     """The option most like `name`, or None where none is near enough to be what was meant."""
     best, best_score = None, 0.0
     typed = name.lower()
     for option in options:
         known = option.lower()
-        score = SequenceMatcher(None, typed, known).ratio()
+        matcher = SequenceMatcher(None, typed, known)
+        # By their lengths alone most pairs are too unlike; that of a hostile name would take minutes to compare.
+        score = matcher.ratio() if matcher.real_quick_ratio() >= _LEAST_LIKENESS else 0.0
         # A name cut short, or written on, is a likely slip however long the rest is.
         if len(typed) >= 3 and (known.startswith(typed) or typed.startswith(known)):
             score = max(score, 0.75)
         if score > best_score:
             best, best_score = option, score
-    return best if best_score >= 0.6 else None
+    return best if best_score >= _LEAST_LIKENESS else None
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

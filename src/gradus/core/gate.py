@@ -137,7 +137,8 @@ def _against_bound(gate: Gate, measure: Mapping[str, Any]) -> tuple[bool, str]:
         ok = value >= gate.at_least
         passed = passed and ok
         note = ""
-        counted = gate.bound == "lower" and "n" in measure
+        # Ratings and bits are no shares.
+        counted = gate.bound == "lower" and "n" in measure and gate.at_least <= 1
         if not ok and counted and reachable_bound(measure["n"]) < gate.at_least:
             note = f" (no result can reach it with {measure['n']} items: use more items or a lower bound)"
         parts.append(f"is {'at least' if ok else 'below'} {gate.at_least:g}{note}")

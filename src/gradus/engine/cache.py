@@ -73,16 +73,22 @@ class SlotCache:
 
         self.keys = [room(window) for window in self._windows]
         self.values = [room(window) for window in self._windows]
-        self._step = _Step(torch.empty(0, dtype=torch.int64, device=device), {}, [], 0)
+        self._step = _Step(torch.empty(0, dtype=torch.int64, device=device), {}, None, [], 0)
 
     @property
     def num_bytes(self) -> int:
         """Bytes that keys and values of all slots hold now."""
         return sum(stored.numel() * stored.element_size() for stored in (*self.keys, *self.values))
 
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that they hold once a slot is as long as it may get."""
+        positions = sum(_room(window, self.limit) for window in self._windows)
+        one = self.keys[0][:, :, :1]
+        return 2 * positions * one.numel() * one.element_size()
+
     def _room(self, window: int | None) -> int:
-        """Positions that a slot holds in a layer with this window."""
-        return self.capacity if window is None else min(self.capacity, -(-window // _LENGTH_STEP) * _LENGTH_STEP)
+        return _room(window, self.capacity)
 
     def reserve(self, length: int) -> None:
         """Make room for `length` positions in every slot; what is stored stays."""
@@ -151,8 +157,13 @@ class SlotCache:
         positions = torch.tensor(lengths, device=device)
         rooms = {window: self._room(window) for window in self._windows}
         places = {window: positions if window is None else positions % room for window, room in rooms.items()}
-        masks = {}  # (B, 1, 1, S) for each window
+        # Where all hold as many, in slots one behind the other, plain copies and no masks will do.
+        is_even = len(set(lengths)) == 1 and slots[-1] - slots[0] == len(slots) - 1
+        masks: dict[int | None, Tensor | None] = {}  # (B, 1, 1, S) for each window
         for window, room in rooms.items():
+            if is_even and not self._exact and not self._prefix and (window is None or window > lengths[0]):
+                masks[window] = None
+                continue
             # How long ago what lies at each place was stored; what was never stored seems older than the beginning.
             reach = torch.arange(min(self._seen(max(lengths)), room), device=device)
             age = positions[:, None] - reach
@@ -161,9 +172,11 @@ class SlotCache:
         chunks = []
         for rows in self._neighbours(slots, lengths):
             longest = self._seen(max(lengths[rows]))
-            cut = {window: mask[rows, ..., :longest] for window, mask in masks.items()}
-            chunks.append(_Chunk(rows, slice(slots[rows.start], slots[rows.start] + rows.stop - rows.start), cut))
-        self._step = _Step(torch.tensor(slots, device=device), places, chunks, len(slots))
+            cut = {window: None if mask is None else mask[rows, ..., :longest] for window, mask in masks.items()}
+            first = slots[rows.start]
+            chunks.append(_Chunk(rows, slice(first, first + rows.stop - rows.start), longest, cut))
+        even = (slice(slots[0], slots[-1] + 1), lengths[0]) if is_even else None
+        self._step = _Step(torch.tensor(slots, device=device), places, even, chunks, len(slots))
 
     def _seen(self, length: int) -> int:
         """Positions to look at for a row that holds so many and gets one more."""
@@ -189,13 +202,20 @@ class SlotCache:
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store the step's keys and values (N, Hk, D) and attend with queries (N, H, D). Returns (N, H D)."""
         window, step = self._windows[layer], self._step
-        self._store(layer, step.slots, step.places[window], keys[: step.num_rows], values[: step.num_rows])
+        keys, values = keys[: step.num_rows], values[: step.num_rows]
+        room = self.keys[layer].shape[2]
+        if step.even is None:
+            self._store(layer, step.slots, step.places[window], keys, values)
+        else:  # a third of the time
+            slots, length = step.even
+            self.keys[layer][slots, :, length % room] = keys
+            self.values[layer][slots, :, length % room] = values
         outs = []
         for chunk in step.chunks:
-            mask = chunk.masks[window]
-            places = slice(mask.shape[-1])
+            mask, places = chunk.masks[window], slice(min(chunk.longest, room))
             stored = self.keys[layer][chunk.slots, :, places], self.values[layer][chunk.slots, :, places]
             if self._prefix:
+                assert mask is not None
                 outs.append(attention_cached_after(queries[chunk.rows], *stored, mask, *self._prefix[layer]))
             else:
                 outs.append(attention_cached(queries[chunk.rows], *stored, mask, exact=self._exact))
@@ -228,19 +248,27 @@ class SlotCache:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Rows of a step that are attended to at once. masks: (rows, 1, 1, S) for each window."""
+    """Rows of a step that are attended to at once.
+
+    longest: places to look at; masks: (rows, 1, 1, S) for each window, None where a row sees all of them.
+    """
 
     rows: slice
     slots: slice
-    masks: dict[int | None, Tensor]
+    longest: int
+    masks: dict[int | None, Tensor | None]
 
 
 @dataclass(frozen=True)
 class _Step:
-    """slots: (B,) int64; places: (B,) int64 where each new token goes, for each window."""
+    """slots: (B,) int64; places: (B,) int64 where each new token goes, for each window.
+
+    even: slots one behind the other and the one position of all their new tokens, or None.
+    """
 
     slots: Tensor
     places: dict[int | None, Tensor]
+    even: tuple[slice, int] | None
     chunks: list[_Chunk]
     num_rows: int
 
@@ -309,6 +337,11 @@ class SlotReading:
         places = torch.arange(length, device=device)
         age = places[length - self._count :, None] - places
         return age >= 0 if window is None else (age >= 0) & (age < window)
+
+
+def _room(window: int | None, capacity: int) -> int:
+    """Positions that a slot of so many holds in a layer with this window."""
+    return capacity if window is None else min(capacity, -(-window // _LENGTH_STEP) * _LENGTH_STEP)
 
 
 def _grown(stored: Tensor, room: int) -> Tensor:

@@ -7,12 +7,18 @@ from pathlib import Path
 import torch
 
 from gradus.conversation.formats.table import conversation_format
+from gradus.core.machine import bf16_instructions
 from gradus.engine.decoding import MAX_BATCH
 from gradus.engine.engine import Engine
-from gradus.model.frozen import freeze
-from gradus.model.weights import load_model
+from gradus.model.cost import parameters
+from gradus.model.frozen import freeze, packs_bf16
+from gradus.model.precision import DecodePrecision
+from gradus.model.weights import load_config, load_model
 from gradus.tokenizer.loading import load_tokenizer
 from gradus.tools.toolbox import ToolBox
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_FEW_PARAMETERS = 4_000_000  # which a processor's cache holds: narrow weights gain nothing
 
 
 def load_engine(
@@ -20,21 +26,33 @@ def load_engine(
     *,
     tokenizer_folder: Path | str | None = None,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    precision: DecodePrecision = "fp32",
     form: str = "hermes",
-    int8: bool = False,
     toolbox: ToolBox | None = None,
     max_batch: int = MAX_BATCH,
 ) -> Engine:
     """The engine of a model folder; ArtifactError, ConfigError or DataError where parts lack or do not fit.
 
-    tokenizer_folder: where the tokenizer lies, None beside the model (a training checkpoint has none).
-    dtype: what it computes in; fp32 gives the same answers in every batch, bf16 is faster. int8: weights in 8 bits, on
-    a CPU, with dtype bf16: twice as fast again, and not exactly the same model. toolbox: tools
-    to run, None for all that gradus has.
+    tokenizer_folder: where the tokenizer lies, None beside the model (a training checkpoint has none). precision: of
+    the weights; fp32 gives the same answers in every batch. toolbox: tools to run, None for all that gradus has.
     """
     folder = Path(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
-    model = load_model(folder, device=device, dtype=dtype)
-    freeze(model, int8=int8)
+    precision = settled_precision(precision, folder, device)
+    model = load_model(folder, device=device, dtype=_DTYPES.get(precision, torch.float32))
+    freeze(model, int8=precision == "int8")
     return Engine(model, tokenizer, conversation_format(form, tokenizer), toolbox or ToolBox(), max_batch)
+
+
+def settled_precision(asked: DecodePrecision, folder: Path, device: torch.device | str = "cpu") -> DecodePrecision:
+    """What "auto" means for this model on this machine: the fastest whose answers are the model's own, never int8.
+
+    By what the machine can do and the model's size, not by a clock: the same every time. Errors: as `load_engine`.
+    """
+    if asked != "auto":
+        return asked
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    is_small = parameters(load_config(folder)).total < _FEW_PARAMETERS
+    return "bf16" if kind == "cpu" and not is_small and packs_bf16() and bf16_instructions() else "fp32"

@@ -57,8 +57,9 @@ class ServiceStats:
     """num_live, num_waiting: requests now; the rest counts from the start.
 
     num_requests: taken; num_finished, num_cancelled, num_failed: how they ended; num_sampled_tokens, num_prompt_tokens:
-    of all that got a slot; num_cached_tokens: of those prompts, found read. cache_bytes, prefix_bytes: memory of the
-    slots' keys and values, and of prompts that were read before.
+    of all that got a slot; num_cached_tokens: of those prompts, found read. cache_bytes: memory of the slots' keys and
+    values, all slots being as long as the longest was; most_cache_bytes: what that may grow to; prefix_bytes: memory of
+    prompts that were read before.
     """
 
     num_slots: int
@@ -72,6 +73,7 @@ class ServiceStats:
     num_prompt_tokens: int
     num_cached_tokens: int
     cache_bytes: int
+    most_cache_bytes: int
     prefix_bytes: int
 
 
@@ -159,6 +161,7 @@ class EngineService:
                 num_prompt_tokens=counts["prompt"],
                 num_cached_tokens=counts["cached"] + cached,
                 cache_bytes=self._batch.cache.num_bytes,
+                most_cache_bytes=self._batch.cache.most_bytes,
                 prefix_bytes=self._prefixes.num_bytes,
             )
 

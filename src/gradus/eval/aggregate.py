@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gradus.core.statistics import Z95
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -23,9 +21,11 @@ class Part:
 
 
 def weighted_sum(parts: Mapping[str, Part], measures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The figure as a measure. measures: of each part {"value", "n", "standard_error", "items"}.
+    """The figure as a measure. measures: of each part {"value", "n", "standard_error", "lower", "upper", "items"}.
 
-    The standard error is that of the questions, the tasks taken as they are. Errors: KeyError where a part is missing.
+    The standard error is that of the questions, the tasks taken as they are; the interval is put together of the parts'
+    own, so that it has a width where all are wrong (Zou and Donner 2008, "Construction of confidence limits about
+    effect measures", eq. 3). Errors: KeyError where a part is missing.
     """
     n = sum(measures[name]["n"] for name in parts)
     value = sum(part.weight * (measures[name]["value"] - part.baseline) for name, part in parts.items())
@@ -35,6 +35,9 @@ def weighted_sum(parts: Mapping[str, Part], measures: Mapping[str, Mapping[str, 
         for name, part in parts.items()
         for key, found in measures[name]["items"].items()
     }
-    spread = Z95 * error
-    bounds = {"lower": value - spread, "upper": value + spread}
+    below, above = (
+        math.hypot(*(p.weight * (measures[name][bound] - measures[name]["value"]) for name, p in parts.items()))
+        for bound in ("lower", "upper")
+    )
+    bounds = {"lower": value - below, "upper": value + above}
     return {"value": value, "n": n, "standard_error": error, **bounds, "items": items}

@@ -38,15 +38,15 @@ KNOWN = (*(name for name in (*TASKS, *GENERATIVE) if "." not in name), CORE, MT_
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """How tasks are asked. folder: of evaluation sets; bundle: CORE's, as `bundle_folder` has it, None for
-    `core_bundle` in the folder.
+    """How tasks are asked. folder: of evaluation sets.
 
-    limit: items of each task, None for all, at even distances in its files; subset_seed: drawn instead, one from each
-    stretch. bos: begin every text with the end-of-text token, as in training; CORE
-    always does. Of tasks through the chat format: shots, worked examples before each item; multiturn, each a turn of
-    the conversation, or all in the one message; think, whether answers think first (True), not (False), or as the model
-    likes (None). Of those whose answers are written: samples, answers to each item; temperature, 0 for the likeliest
-    token; seed, of drawing; max_tokens, of an answer; tools, declared and run. judge: who rates MT-bench.
+    bundle: CORE's, as `bundle_folder` has it, None for `core_bundle` in the folder. limit: items of each task, None for
+    all, at even distances in its files; subset_seed: drawn instead, one from each stretch. bos: begin every text
+    with the end-of-text token, as in training; CORE always does. Of tasks through the chat format: shots, worked
+    examples before each item; multiturn, each a turn of the conversation, or all in the one message; think, whether
+    answers think first (True), not (False), or as the model likes (None). Of those whose answers are written:
+    samples, answers to each item; temperature, 0 for the likeliest token; seed, of drawing; max_tokens, of an
+    answer; tools, declared and run. judge: who rates MT-bench.
     Errors: ConfigError for several samples at temperature 0, which would all be the same.
     """
 

@@ -65,10 +65,10 @@ def fault(row: Row, turn: AssistantTurn) -> str | None:
 
 
 def bfcl_parts(counts: Mapping[str, int]) -> dict[str, dict[str, Part]]:
-    """The leaderboard's own figures of all categories: "non_live", "live" and "irrelevance".
+    """The leaderboard's own figures of all categories: "non_live", "live" and "all_irrelevance".
 
     non_live: the mean of four kinds, simple questions being the mean of three languages; live: over all items;
-    irrelevance: the mean of both. counts: items by category. Errors: KeyError where a category is missing.
+    all_irrelevance: the mean of both. counts: items by category. Errors: KeyError where a category is missing.
     """
     simple, others = _RIGHT_CALLS[:3], _RIGHT_CALLS[3:]
     kinds = 1 + len(others)
@@ -76,7 +76,7 @@ def bfcl_parts(counts: Mapping[str, int]) -> dict[str, dict[str, Part]]:
     return {
         "non_live": {name: Part(1 / kinds / len(simple)) for name in simple} | {n: Part(1 / kinds) for n in others},
         "live": {name: Part(counts[name] / total) for name in LIVE},
-        "irrelevance": {name: Part(0.5) for name in ("irrelevance", "live_irrelevance")},
+        "all_irrelevance": {name: Part(0.5) for name in ("irrelevance", "live_irrelevance")},
     }
 
 

@@ -58,11 +58,10 @@ Judge = Callable[[Problem, AssistantTurn], str | None]
 class GenerativeTask:
     """A benchmark. set: of `BENCHMARKS`, None for items that are made here; file: its evaluation split among the set's.
 
-    judges: by measure.
-    runs_programs: answers are programs, judged in the sandbox (tools/sandbox.py); pass@k is worked out of "passes".
-    examples: a file of rows for worked examples, and worked, such a row's answer as it should be written.
-    declares_tools: its questions come with tools, and no others are declared. made: without a set, (id, question,
-    reference) of each item.
+    judges: by measure. runs_programs: answers are programs, judged in the sandbox (tools/sandbox.py); pass@k is worked
+    out of "passes". examples: a file of rows for worked examples, and worked, such a row's answer as it should be
+    written. declares_tools: its questions come with tools, and no others are declared. made: of a task without a
+    set (id, question, reference) of each item.
     """
 
     set: str | None

@@ -14,22 +14,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from tokenizers import Tokenizer as Backend
 
 from gradus.conversation.chat_template import TemplateRenderer
 from gradus.conversation.messages import Conversation, Message
+from gradus.core.errors import ConfigError
 from gradus.engine.continuation import Beginning, continue_all
 from gradus.engine.load import load_engine
 from gradus.engine.sampling import Sampling
 from gradus.eval.asked import Continuation, Likelihood
 from gradus.eval.likelihood import TOKENS_PER_BATCH, likelihoods
 from gradus.eval.perplexity import document_windows
+from gradus.model.precision import DecodePrecision
 from gradus.tokenizer.specials import END_OF_TEXT, IM_END
 
 MAX_GENERATED_TOKENS = 256
+_PRECISIONS: dict[str, DecodePrecision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @register_model("gradus")
@@ -55,8 +57,10 @@ class GradusLM(TemplateLM):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._folder = Path(pretrained)
+        if dtype not in _PRECISIONS:
+            raise ConfigError(f'dtype takes {", ".join(_PRECISIONS)}, found "{dtype}"')
         self.engine = load_engine(
-            self._folder, tokenizer_folder=tokenizer, device=device or "cpu", dtype=getattr(torch, dtype)
+            self._folder, tokenizer_folder=tokenizer, device=device or "cpu", precision=_PRECISIONS[dtype]
         )
         self.think = think
         self._tokens_per_batch = int(tokens_per_batch)

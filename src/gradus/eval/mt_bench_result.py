@@ -104,5 +104,6 @@ class MtBenchResult:
 
 def _mean(values: list[float]) -> dict[str, Any]:
     mean, error = sum(values) / len(values), standard_error(values)
-    bounds = {"lower": max(LOWEST, mean - Z95 * error), "upper": min(HIGHEST, mean + Z95 * error)}
+    spread = Z95 * error if len(values) > 1 else HIGHEST  # of a single question nothing is known
+    bounds = {"lower": max(LOWEST, mean - spread), "upper": min(HIGHEST, mean + spread)}
     return {"value": mean, "n": len(values), "standard_error": error, **bounds}

@@ -24,6 +24,8 @@ from gradus.eval.mt_bench import MT_BENCH, TEMPERATURES, TURNS, MtQuestion, judg
 from gradus.eval.mt_bench_result import MtAnswer, MtBenchResult, MtItem
 from gradus.train.parallel import World
 
+_LOT = 16  # questions that are answered at once, and then kept
+
 
 def run_mt_bench(
     engine: Engine,
@@ -45,13 +47,14 @@ def run_mt_bench(
     kept = begin_together(journal, world)
     share = range(len(questions))[world.rank :: world.size]
     answers = {n: tuple(MtAnswer(*answer) for answer in kept[n]) for n in share if n in kept}
-    missing = {n: questions[n] for n in share if n not in kept}
-    for number, found in _answered(engine, missing, settings).items():
-        answers[number] = found
+    missing = [n for n in share if n not in kept]
+    for begin in range(0, len(missing), _LOT):
+        found = _answered(engine, {n: questions[n] for n in missing[begin : begin + _LOT]}, settings)
+        answers |= found
         if journal is not None:
-            journal.append({number: [astuple(answer) for answer in found]})
+            journal.append({n: [astuple(answer) for answer in both] for n, both in found.items()})
     rated = _rated({n: questions[n] for n in share}, answers, settings.judge, on_progress)
-    everyones = of_all_processes({n: [astuple(answer) for answer in found] for n, found in rated.items()}, world)
+    everyones = of_all_processes({n: [astuple(answer) for answer in both] for n, both in rated.items()}, world)
     items = tuple(
         MtItem(question, tuple(MtAnswer(*answer) for answer in everyones[number]))
         for number, question in enumerate(questions)

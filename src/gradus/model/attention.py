@@ -68,11 +68,12 @@ def _band(length: int, window: int, device: torch.device) -> Tensor:
     return (distance >= 0) & (distance < window)
 
 
-def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, exact: bool = False) -> Tensor:
+def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, exact: bool = False) -> Tensor:
     """One new token per row against everything its row has stored.
 
     q: (B, H, D), already scaled; keys, values: (B, Hk, S, D), the new token's own included; mask: (B, 1, 1, S)
-    bool, True where a row may look; exact: a row's bits do not depend on B. Returns (B, H D).
+    bool, True where a row may look, None where all may look everywhere; exact: a row's bits do not depend on B.
+    Returns (B, H D).
     """
     batch, heads, width = q.shape
     kv_heads = keys.shape[1]

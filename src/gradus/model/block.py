@@ -7,6 +7,7 @@ projection behind them (a small product each step instead of one over all tokens
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from gradus.model.config import VALUE_GATE_CHANNELS, ModelConfig
 from gradus.model.experts import Experts, Routing
 from gradus.model.frozen import FrozenBlock
-from gradus.model.kernels import attention_heads, relu2, rms_norm, swiglu
+from gradus.model.kernels import attention_heads, ready_heads, relu2, rms_norm, swiglu, turning
 from gradus.model.lora import Adapters
 from gradus.model.past import Past
 from gradus.model.sine import SineParameters, sine, sine_feed_forward
@@ -33,6 +34,11 @@ class Surroundings:
     cos: Tensor
     sin: Tensor
     past: Past
+
+    @cached_property
+    def turn(self) -> tuple[Tensor, Tensor]:
+        """Both as factors of whole heads, for all layers once."""
+        return turning(self.cos, self.sin)
 
 
 class Block(nn.Module):
@@ -96,7 +102,7 @@ class Block(nn.Module):
         c = self.config
         x = rms_norm(x, c.norm_eps)
         if self.frozen is not None:
-            qkv = self.frozen.qkv(x)
+            qkv = self.frozen.qkv(x).to(x.dtype)
         else:
             qkv = F.linear(x, (self.qkv * self.attention_norm).to(x.dtype))
         if self.adapters is not None and self.adapters.has("qkv"):
@@ -107,6 +113,8 @@ class Block(nn.Module):
             added = F.embedding(around.tokens, self.value_embedding).to(x.dtype).view(-1, c.num_kv_heads, c.head_dim)
             turned, values = torch.split(qkv, [c.num_heads + c.num_kv_heads, c.num_kv_heads], dim=1)
             qkv = torch.cat([turned, values + gate[:, :, None] * added], dim=1)
+        if self.frozen is not None:
+            return ready_heads(qkv, self.frozen.heads.to(x.dtype), c.qk_norm, around.turn, c.norm_eps)
         norms: tuple[Tensor, Tensor] | None = None
         if self.query_norm is not None and self.key_norm is not None:
             norms = (self.query_norm, self.key_norm)
@@ -130,7 +138,8 @@ class Block(nn.Module):
         routed = None
         if self.experts is not None:
             # One product over the tokens is less than one over the weights of all experts.
-            out, routed = self.experts(normed * self.mlp_norm.to(x.dtype))
+            scaled = normed * self.mlp_norm.to(x.dtype)
+            out, routed = self.experts(scaled if self.frozen is None else scaled.to(self.mlp_norm.dtype))
         elif self.frozen is not None:
             out = self._frozen_feed_forward(normed, self.frozen)
         elif self.adapters is not None:
@@ -158,7 +167,8 @@ class Block(nn.Module):
         """The dense feed-forward through products made ready. normed: (N, width). Returns (N, width)."""
         assert frozen.down is not None
         if self.config.is_gated:
-            gate, up = (product(normed) for product in frozen.ups)
+            products = [product(normed) for product in frozen.ups]
+            gate, up = products if len(products) == 2 else products[0].chunk(2, dim=-1)
             return frozen.down(F.silu(gate) * up)
         inner = frozen.ups[0](normed)
         return frozen.down(inner.relu_().square() if self.sine is None else sine(inner, *self.sine()))

@@ -1,15 +1,18 @@
-"""Weights of a model that trains no more, made ready to decode: norms folded in once; on request, on a CPU, in 8 bits.
+"""Weights of a model that trains no more, made ready to decode: folded once; on a CPU packed in bf16, or in 8 bits.
 
 A training step folds each norm into the projection behind it, which is cheap beside many tokens; a decode step has few
-tokens and would read and write most weights for it. Decoding is bound by reading weights, so on a CPU it gains from
-integers of 8 bits, one scale for each output channel, with activations in bf16.
+tokens and would read and write most weights for it. Decoding is bound by reading weights, so a CPU gains from narrow
+ones: bf16 in the order in which oneDNN reads them, or integers of 8 bits with one scale for each output channel,
+multiplied by inputs that are rounded to 8 bits row by row (LLM.int8 without outliers, Dettmers et al. 2022). Everything
+else stays in fp32 there: bf16 gains nothing in small sums and torch's attention over a cache in bf16 takes five times
+as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradus.core.errors import ConfigError
+from gradus.model.kernels import head_factors
 
 if TYPE_CHECKING:
     from gradus.model.block import Block
@@ -24,83 +28,119 @@ if TYPE_CHECKING:
 
 Product = Callable[[Tensor], Tensor]
 _MOST_INT8 = 127
-_INT8_COLUMNS = 64  # of which torch's product with integers wants whole multiples
-_MOST_INT8_ROWS = 16  # above, torch's product with integers is slower than one in bf16 that unpacks them first
+_LEAST = torch.finfo(torch.float32).tiny
+_EMPTIED = ("qkv", "out", "gate_up", "up", "down")
 
 
 @dataclass(frozen=True)
 class FrozenBlock:
-    """A layer's products (N, in) -> (N, out). ups: gate and up, or up alone; empty where the layer has experts."""
+    """A layer's products (N, in) -> (N, out), what they give in a float dtype of their own.
+
+    heads: what multiplies query and key heads, (H + Hk, D). ups: gate and up, in one product or in two, or up alone;
+    empty where the layer has experts.
+    """
 
     qkv: Product
     out: Product
+    heads: Tensor
     ups: tuple[Product, ...] = ()
     down: Product | None = None
 
 
 @torch.no_grad()
 def freeze(model: Transformer, int8: bool = False) -> None:
-    """Make a model ready to decode, in place; the same function of its tokens, but for int8's rounding.
+    """Make a model ready to decode, in place; the same function of its tokens, but for bf16's and int8's rounding.
 
-    Afterwards it cannot be trained on, and with int8 not be saved. ConfigError where int8 is not possible.
+    On a CPU a model in bf16, and one in 8 bits, computes in fp32 afterwards. It cannot be trained on, nor be saved
+    where its weights are packed. ConfigError where int8 is not possible.
     """
     if int8:
         _check_int8(model)
+    ready = int8_product if int8 else _ready_product(model)
+    model.is_packed = ready in (int8_product, bf16_product)
+    if model.is_packed:
+        model.compute_dtype = torch.float32
     for block in model.blocks:
-        block.frozen = _frozen_block(block, int8)
-    if int8:
-        model.frozen_head = int8_product(model.head_weight)
-    else:
-        model.frozen_head = _product(model.head_weight, model.compute_dtype)
+        block.frozen = _frozen_block(block, ready, model.is_packed)
+    model.frozen_head = ready(model.head_weight)
+    if model.is_packed and model.unembedding is not None:
+        model.unembedding = nn.Parameter(model.unembedding.new_empty(0))
 
 
-def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight: (out, in). Returns int8 of the same shape and the scale of each row, (out,) bf16: w = int8 scale."""
-    scale = (weight.float().abs().amax(dim=1) / _MOST_INT8).clamp(min=torch.finfo(torch.bfloat16).tiny)
-    scale = scale.to(torch.bfloat16)
-    # Rounding the scale down may take the largest weight past the last integer.
-    rounded = (weight.float() / scale.float()[:, None]).round_().clamp_(-_MOST_INT8, _MOST_INT8)
-    return rounded.to(torch.int8), scale
+@cache
+def packs_bf16() -> bool:
+    """Whether this processor multiplies packed bf16."""
+    is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return is_there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def int8_product(weight: Tensor) -> Product:
-    """x (N, in) bf16 -> x W^T (N, out) bf16, for a weight (out, in) held in 8 bits."""
-    integers, scale = quantised(weight)
-    # torch 2.13 reads past the end of rows that are no multiple of 16 and may crash.
-    padding = -weight.shape[1] % _INT8_COLUMNS
-    integers = F.pad(integers, (0, padding))
+def bf16_product(weight: Tensor) -> Product:
+    """x (N, in) -> x W^T (N, out) bf16, for a weight (out, in) held in bf16 in oneDNN's order."""
+    # Packed for one row; as fast for many.
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(torch.bfloat16).contiguous(), 1)
 
     def multiply(x: Tensor) -> Tensor:
-        x = F.pad(x, (0, padding)) if padding else x
-        if len(x) > _MOST_INT8_ROWS:
-            # Integers up to 127 are exact in bf16.
-            return F.linear(x, integers.to(x.dtype)) * scale
-        found: Tensor = torch._weight_int8pack_mm(x.contiguous(), integers, scale)
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(torch.bfloat16), packed, None, "none", [], "")
         return found
 
     return multiply
 
 
-def _frozen_block(block: Block, int8: bool) -> FrozenBlock:
+def int8_product(weight: Tensor) -> Product:
+    """x (N, in) -> x W^T (N, out) fp32, for a weight (out, in) held in 8 bits; each row of x is rounded to 8 bits.
+
+    Sums are exact in 32 bits, so a row's product does not depend on the rows beside it.
+    """
+    integers, scale = quantised(weight)
+    columns, scale = integers.T, scale / _MOST_INT8
+    most, least = torch.tensor(float(_MOST_INT8)), torch.tensor(_LEAST)  # tensors, which cost half of plain numbers
+
+    def multiply(x: Tensor) -> Tensor:
+        x = x.float()
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=least)
+        rows = (x * (most / largest)).round_().to(torch.int8)
+        return torch._int_mm(rows, columns).mul(scale).mul_(largest)
+
+    return multiply
+
+
+def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight: (out, in). Returns int8 of the same shape and the scale of each row, (out,) fp32: w = int8 scale."""
+    scale = (weight.float().abs().amax(dim=1) / _MOST_INT8).clamp(min=_LEAST)
+    return (weight.float() / scale[:, None]).round_().clamp_(-_MOST_INT8, _MOST_INT8).to(torch.int8), scale
+
+
+def _ready_product(model: Transformer) -> Callable[[Tensor], Product]:
+    """How a weight is made ready in the dtype that the model computes in."""
+    if model.device.type == "cpu" and model.compute_dtype == torch.bfloat16 and packs_bf16():
+        return bf16_product
+    return partial(_product, dtype=model.compute_dtype)
+
+
+def _frozen_block(block: Block, ready: Callable[[Tensor], Product], is_packed: bool) -> FrozenBlock:
     assert block.adapters is None, "adapters are merged into the weights before a model is frozen"
-    dtype = block.qkv.dtype
+    c = block.config
     block.qkv.mul_(block.attention_norm)
     block.attention_norm.fill_(1)
-    ready: Callable[[Tensor], Product] = int8_product if int8 else partial(_product, dtype=dtype)
     qkv, out = ready(block.qkv), ready(block.out)
     ups: tuple[Product, ...] = ()
     down = None
     if block.experts is None:
-        stacked = block.gate_up if block.config.is_gated else block.up
+        stacked = block.gate_up if c.is_gated else block.up
         stacked.mul_(block.mlp_norm)
         block.mlp_norm.fill_(1)
-        ups = tuple(ready(part) for part in (stacked.chunk(2) if block.config.is_gated else (stacked,)))
+        # Two products where that takes no longer: what follows runs faster over contiguous rows.
+        ups = tuple(ready(part) for part in (stacked.chunk(2) if c.is_gated and not is_packed else (stacked,)))
         down = ready(block.down)
-    if int8:
-        for name in ("qkv", "out", "gate_up", "up", "down"):
+    norms = None
+    if block.query_norm is not None and block.key_norm is not None:
+        norms = (block.query_norm, block.key_norm)
+    heads = head_factors(c.num_heads, c.num_kv_heads, c.head_dim, norms, block.attention_norm.float())
+    if is_packed:
+        for name in _EMPTIED:
             if name in dict(block.named_parameters(recurse=False)):
-                setattr(block, name, nn.Parameter(torch.empty(0, dtype=dtype)))
-    return FrozenBlock(qkv, out, ups, down)
+                setattr(block, name, nn.Parameter(block.attention_norm.new_empty(0)))
+    return FrozenBlock(qkv, out, heads, ups, down)
 
 
 def _product(weight: Tensor, dtype: torch.dtype) -> Product:
@@ -110,8 +150,5 @@ def _product(weight: Tensor, dtype: torch.dtype) -> Product:
 def _check_int8(model: Transformer) -> None:
     if model.device.type != "cpu":
         raise ConfigError(f"weights of 8 bits are for processors, and the model is on {model.device}")
-    if model.compute_dtype != torch.bfloat16:
-        found = str(model.compute_dtype).removeprefix("torch.")
-        raise ConfigError(f"weights of 8 bits take activations in bfloat16, and the model computes in {found}")
     if model.config.num_experts is not None:
         raise ConfigError("weights of 8 bits are for models without experts; load this one in bfloat16")

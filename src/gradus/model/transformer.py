@@ -47,6 +47,7 @@ class Transformer(nn.Module):
         self.compute_dtype = torch.float32
         self.lora: LoraSettings | None = None  # see lora.add_adapters
         self.frozen_head: Product | None = None
+        self.is_packed = False  # see frozen.freeze
         self.offloaded_from: torch.device | None = None
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.blocks: list[Block] = nn.ModuleList(  # type: ignore[assignment]
@@ -102,7 +103,7 @@ class Transformer(nn.Module):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, vocabulary) of hidden states (N, width)."""
         if self.frozen_head is not None:
-            logits = self.frozen_head(hidden)
+            logits = self.frozen_head(hidden).to(hidden.dtype)
         else:
             logits = F.linear(hidden, self.head_weight.to(hidden.dtype))
         cap = self.config.softcap

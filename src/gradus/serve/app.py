@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from gradus.core.errors import GradusError
+from gradus.core.errors import ConfigError, GradusError
 from gradus.core.secrets import redacted
 from gradus.engine.service import QueueFullError, ServiceClosedError
 from gradus.serve.answering import Answers, ClientGoneError, CutOffError, answers_of, while_connected
@@ -63,13 +63,22 @@ class State:
     meters: Meters
     metrics: Metrics
 
+    @property
+    def needs_key(self) -> bool:
+        """Whether who has no key is refused. Errors: ApiError while the accounts cannot be read: then all are."""
+        try:
+            return self.accounts.are_needed
+        except ConfigError as error:
+            log.error("%s", error)
+            raise unavailable("the accounts of this server cannot be read") from None
+
     def account_of(self, headers: Mapping[str, str]) -> Account:
         """Whose request it is. Errors: ApiError 401."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
+        if not self.needs_key:
+            return ANYBODY
         if scheme.lower() == "bearer" and (account := self.accounts.find(key.strip())) is not None:
             return account
-        if not self.accounts.are_needed:
-            return ANYBODY
         wrong = "that key is not known here" if key else "no key was sent"
         raise ApiError(401, f"{wrong}; send one as Authorization: Bearer KEY", code="invalid_api_key")
 
@@ -192,7 +201,8 @@ class Generation:
         except CutOffError as error:
             raise unavailable(str(error), _QUEUE_SECONDS) from None
         except GradusError as error:
-            raise from_engine(error) from None
+            # It was taken, so that it is not the request that is wrong.
+            raise ApiError(500, str(error), kind=SERVER) from None
         except Exception as error:
             # A bug of ours or the machine's trouble, met in the engine's thread: told shortly, logged whole.
             log.exception("an answer failed")
@@ -265,7 +275,7 @@ def build_app(state: State) -> Starlette:
         return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def config(request: Request) -> Response:
-        facts = {"title": state.settings.title, "needs_key": state.accounts.are_needed, "models_url": "/v1"}
+        facts = {"title": state.settings.title, "needs_key": state.needs_key, "models_url": "/v1"}
         return JSONResponse(facts, headers={"Cache-Control": "no-store"})
 
     api = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,8 +15,10 @@ from gradus.engine.continuation import Beginning
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Request
 from gradus.serve.errors import bad_request
+from gradus.serve.models import ServedModel
 from gradus.serve.settings import ServeSettings
 
+_LEAST_TEMPERATURE = 1e-4
 _MOST_STOPS, _MOST_STOP_CHARACTERS = 16, 256
 
 EngineRequest = TypeVar("EngineRequest", Request, Beginning)
@@ -26,11 +28,11 @@ class SamplingBody(Settings):
     """Parameters of every request. top_k, min_p and repetition_penalty are extensions, named as vLLM has them."""
 
     model: str
-    temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    temperature: float | None = Field(default=None, ge=0, le=1000)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
     min_p: float | None = Field(default=None, gt=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     seed: int | None = None
 
 
@@ -56,7 +58,12 @@ class Asked:
 
 
 def sampling_of(body: SamplingBody, settings: ServeSettings) -> Sampling:
-    """How tokens are chosen; a seed of its own where none is given."""
+    """How tokens are chosen; a seed of its own where none is given. Errors: ApiError."""
+    if body.temperature is not None and 0 < body.temperature < _LEAST_TEMPERATURE:
+        raise bad_request(
+            f'"temperature": expected 0, or at least {_LEAST_TEMPERATURE:g}: logits divided by less are no numbers',
+            "temperature",
+        )
     return Sampling(
         temperature=settings.temperature if body.temperature is None else body.temperature,
         top_p=body.top_p,
@@ -81,6 +88,21 @@ def bounded_tokens(asked: int | None, name: str, settings: ServeSettings) -> int
     if asked is not None and asked > settings.max_tokens:
         raise bad_request(f'"{name}": at most {settings.max_tokens:,} are given, asked for {asked:,}', name)
     return asked or settings.max_tokens
+
+
+def check_room(texts: Iterable[str], model: ServedModel) -> None:
+    """ApiError where texts cannot fit into the model's context, whatever their tokens are.
+
+    Encoding megabytes to find that out would keep a processor busy for seconds.
+    """
+    least = sum(len(text.encode()) for text in texts) // int(model.engine.tokenizer.token_bytes.max())
+    context = model.engine.model.config.context
+    if least >= context:
+        raise bad_request(
+            f"the prompt holds at least {least:,} tokens and the model's context is {context:,}; shorten it",
+            "messages",
+            "context_length_exceeded",
+        )
 
 
 def stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from gradus.core.errors import DataError
 from gradus.core.settings import SettingsType, check_settings
 from gradus.serve.errors import bad_request, unsupported
 
+_MOST_DEPTH = 64
 # Parameters that are not offered, each with the values that ask for what is done anyway.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -51,7 +52,14 @@ def read_json(data: bytes) -> dict[str, Any]:
         raise bad_request(f"the body is no JSON: {error}") from None
     if not isinstance(body, dict):
         raise bad_request("the body is no JSON object")
+    if _is_deeper(body, _MOST_DEPTH):
+        raise bad_request(f"the body is nested more than {_MOST_DEPTH} deep")
     return body
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(depth == 0 or _is_deeper(one, depth - 1) for one in inner if isinstance(one, dict | list))
 
 
 def _no_constant(name: str) -> float:

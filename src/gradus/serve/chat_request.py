@@ -24,7 +24,16 @@ from gradus.conversation.validate import schema_fault, violations
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import Settings
 from gradus.engine.turn import Request
-from gradus.serve.asked import Asked, SamplingBody, StreamOptions, bounded_tokens, drawn_apart, sampling_of, stops
+from gradus.serve.asked import (
+    Asked,
+    SamplingBody,
+    StreamOptions,
+    bounded_tokens,
+    check_room,
+    drawn_apart,
+    sampling_of,
+    stops,
+)
 from gradus.serve.errors import bad_request, unsupported
 from gradus.serve.models import ServedModel
 from gradus.serve.settings import ServeSettings
@@ -33,6 +42,7 @@ from gradus.tools.web_search import WEB_SEARCH
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"}
 # What clients send back of an answer of ours, or of another server's, where there was nothing of the kind.
 _EMPTY_KEYS = {"refusal", "audio", "annotations", "function_call", "gradus"}
+_MOST_TOOLS = 128  # as at OpenAI
 # Places where the order of messages leaves the format nothing to write; the rest is the client's own business.
 _REFUSED_VIOLATIONS = {"result_missing", "result_unknown", "duplicate_call_id"}
 
@@ -91,7 +101,9 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
     # Among tools that are run, a client's own would be taken for the server's by its name.
     if server_tools and (both := {tool.name for tool in client_tools} & set(toolbox.names)):
         raise bad_request(f'"{both.pop()}" is the name of a tool of the server; rename yours', "tools")
-    conversation = Conversation(_messages(body.messages, settings), (*client_tools, *server_tools))
+    messages = _messages(body.messages, settings)
+    check_room((text for m in messages for text in (m.content, m.reasoning_content or "")), model)
+    conversation = Conversation(messages, (*client_tools, *server_tools))
     request = Request(
         conversation,
         think=_think(body),
@@ -127,6 +139,8 @@ def _client_tools(body: ChatBody) -> tuple[ToolSchema, ...]:
         raise unsupported("tool_choice", 'only "auto" and "none" are supported: no call can be forced')
     if body.tool_choice == "none":
         return ()
+    if len(body.tools or ()) > _MOST_TOOLS:
+        raise bad_request(f"{len(body.tools or ())} tools, and at most {_MOST_TOOLS} are taken", "tools")
     for index, tool in enumerate(body.tools or ()):
         if not isinstance(tool, Mapping) or tool.get("type") != "function":
             raise bad_request('expected {"type": "function", "function": {...}}', f"tools[{index}]")
@@ -148,8 +162,10 @@ def _client_tools(body: ChatBody) -> tuple[ToolSchema, ...]:
 
 def _messages(rows: Sequence[Any], settings: ServeSettings) -> tuple[Message, ...]:
     """Messages of OpenAI's shapes as ours, results in the order of their calls. Errors: ApiError."""
-    if len(rows) > settings.max_messages:
-        raise bad_request(f"{len(rows):,} messages, and at most {settings.max_messages:,} are taken", "messages")
+    calls = [row.get("tool_calls") for row in rows if isinstance(row, Mapping)]
+    for what, number in (("messages", len(rows)), ("tool calls", sum(len(c) for c in calls if isinstance(c, list)))):
+        if number > settings.max_messages:
+            raise bad_request(f"{number:,} {what}, and at most {settings.max_messages:,} are taken", "messages")
     try:
         messages = messages_from_json([_plain(row, index) for index, row in enumerate(rows)], "messages")
     except DataError as error:

@@ -15,7 +15,16 @@ from gradus.conversation.messages import JsonObject
 from gradus.engine.continuation import Beginning, Continued
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.service import ServiceEvent
-from gradus.serve.asked import Asked, SamplingBody, StreamOptions, bounded_tokens, drawn_apart, sampling_of, stops
+from gradus.serve.asked import (
+    Asked,
+    SamplingBody,
+    StreamOptions,
+    bounded_tokens,
+    check_room,
+    drawn_apart,
+    sampling_of,
+    stops,
+)
 from gradus.serve.body import load_body
 from gradus.serve.errors import ApiError, bad_request, unsupported
 from gradus.serve.models import ServedModel
@@ -48,10 +57,14 @@ def read_completion(body: Mapping[str, Any], model: ServedModel, settings: Serve
     given = load_body(CompletionBody, body)
     if given.echo:
         raise unsupported("echo", '"echo" is not supported: log-probabilities of a prompt are not told')
-    tokenizer = model.engine.tokenizer
     number = given.n or 1
     requests: list[Beginning] = []
-    for ids in prompt_ids(given.prompt, tokenizer):
+    prompts = _prompts(given.prompt)
+    if len(prompts) * number > settings.max_choices:
+        asked = len(prompts) * number
+        raise bad_request(f"{asked} answers were asked for, and at most {settings.max_choices} are given", "n")
+    for prompt in prompts:
+        ids = _prompt_ids(prompt, model)
         beginning = Beginning(
             ids,
             sampling_of(given, settings),
@@ -61,26 +74,29 @@ def read_completion(body: Mapping[str, Any], model: ServedModel, settings: Serve
             logprobs=given.logprobs,
         )
         requests += drawn_apart(beginning, number, settings)
-    if len(requests) > settings.max_choices:
-        raise bad_request(f"{len(requests)} answers were asked for, and at most {settings.max_choices} are given", "n")
     include_usage = given.stream_options is not None and given.stream_options.include_usage
     return Asked(tuple(requests), bool(given.stream), number, include_usage)
 
 
-def prompt_ids(prompt: str | Sequence[Any], tokenizer: Tokenizer) -> list[list[int]]:
-    """Each prompt as tokens; text begins a document, so the end-of-text token stands before it. Errors: ApiError."""
+def _prompts(prompt: str | Sequence[Any]) -> list[str | Sequence[int]]:
+    """One prompt or several as a list. Errors: ApiError."""
     prompts = [prompt] if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)) else list(prompt)
-    found = []
-    for one in prompts:
-        ids = [tokenizer.special(END_OF_TEXT), *tokenizer.encode(one)] if isinstance(one, str) else list(one)
-        if not ids:
-            raise bad_request('"prompt": a list of tokens needs at least one', "prompt")
-        if (largest := max(ids)) >= tokenizer.vocab_size:
-            raise bad_request(f'"prompt": no token {largest:,}; there are {tokenizer.vocab_size:,}', "prompt")
-        found.append(ids)
-    if not found:
-        raise bad_request('"prompt": expected a text, or a list of tokens', "prompt")
-    return found
+    if not prompts:
+        raise bad_request('"prompt": expected a text, or a list of at least one token', "prompt")
+    return prompts
+
+
+def _prompt_ids(prompt: str | Sequence[int], model: ServedModel) -> list[int]:
+    """A prompt as tokens; text begins a document, so the end-of-text token stands before it. Errors: ApiError."""
+    tokenizer = model.engine.tokenizer
+    if isinstance(prompt, str):
+        check_room([prompt], model)
+        return [tokenizer.special(END_OF_TEXT), *tokenizer.encode(prompt)]
+    if not prompt:
+        raise bad_request('"prompt": a list of tokens needs at least one', "prompt")
+    if (largest := max(prompt)) >= tokenizer.vocab_size:
+        raise bad_request(f'"prompt": no token {largest:,}; there are {tokenizer.vocab_size:,}', "prompt")
+    return list(prompt)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from gradus.engine.turn import PromptTooLongError
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+_MOST_MESSAGE_CHARACTERS, _MOST_PARAM_CHARACTERS = 1000, 100
 
 
 class ApiError(GradusError):
@@ -31,8 +32,10 @@ class ApiError(GradusError):
         param: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        self.status, self.kind, self.code, self.param, self.retry_after = status, kind, code, param, retry_after
-        super().__init__(message)
+        self.status, self.kind, self.code, self.retry_after = status, kind, code, retry_after
+        # Both may quote the client, whose words can be as long as a body.
+        self.param = param and param[:_MOST_PARAM_CHARACTERS]
+        super().__init__(message[:_MOST_MESSAGE_CHARACTERS])
 
     def to_json(self) -> dict[str, Any]:
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}

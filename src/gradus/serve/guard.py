@@ -58,16 +58,17 @@ class Guard:
             }
             await Response(status_code=204, headers=permits)(scope, receive, counted)
             return
-        fault = self._fault(headers, origin, allowed)
+        try:
+            fault = None if self._state.needs_key else self._fault(headers, origin, allowed)
+        except ApiError as error:
+            fault = error
         if fault is not None:
             await error_response(fault)(scope, receive, counted)
             return
         await self._app(scope, receive, counted)
 
     def _fault(self, headers: Headers, origin: str | None, allowed: str | None) -> ApiError | None:
-        """Why the request is not looked at, None where it is."""
-        if self._state.accounts.are_needed:
-            return None
+        """Why a server without keys does not look at a request, None where it does."""
         names = (*LOOPBACK, *self._state.settings.hosts)
         host = host_name(headers.get("host", ""))
         if host not in names:

@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import secrets
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import Field
@@ -89,8 +90,7 @@ def remove_account(path: Path, name: str) -> None:
         _write(path, tuple(account for account in accounts if account.name != name))
 
 
-def _changing(path: Path):  # type: ignore[no-untyped-def]
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _changing(path: Path) -> AbstractContextManager[None]:
     return exclusive_lock(path.with_name(f".{path.name}.lock"), "process {pid} changes the accounts", lambda _: None)
 
 
@@ -99,6 +99,8 @@ def _write(path: Path, accounts: tuple[Account, ...]) -> None:
     before = os.umask(0o077)  # nobody else may read it for even a moment
     try:
         write_atomic(path, json.dumps({"accounts": rows}, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); the accounts are as they were") from None
     finally:
         os.umask(before)
 
@@ -123,24 +125,33 @@ class Accounts:
             self._own = (Account(name="environment", sha256=key_digest(key)),)
         self._stamp = self._file_stamp()
         self._kept = read_accounts(path) if path else ()
+        self._were_needed = False
 
     @property
     def are_needed(self) -> bool:
-        """Whether a request without a key is refused."""
-        return bool(self._own or self._kept)
+        """Whether a request without a key is refused; from the first key on, also when the last is gone.
+
+        Errors: ConfigError for a spoilt file.
+        """
+        self._read_again()
+        self._were_needed = self._were_needed or bool(self._own or self._kept)
+        return self._were_needed
 
     def find(self, key: str) -> Account | None:
         """The account of a key, in a time that does not depend on the key. Errors: ConfigError for a spoilt file."""
-        stamp = self._file_stamp()
-        if stamp != self._stamp and self._path is not None:
-            self._kept = read_accounts(self._path)
-            self._stamp = stamp
+        self._read_again()
         digest = key_digest(key)
         found = None
         for account in (*self._own, *self._kept):
             if hmac.compare_digest(account.sha256, digest):
                 found = account
         return found
+
+    def _read_again(self) -> None:
+        stamp = self._file_stamp()
+        if stamp != self._stamp and self._path is not None:
+            self._kept = read_accounts(self._path)
+            self._stamp = stamp
 
     def _file_stamp(self) -> tuple[int, int, int] | None:
         try:

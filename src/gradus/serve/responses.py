@@ -165,7 +165,6 @@ class ResponseWriter:
             "status": status,
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-            "instructions": None,
             "max_output_tokens": request.max_tokens,
             "model": self._model.source.name,
             "output": list(self._items),

@@ -28,6 +28,7 @@ from gradus.serve.settings import ServeSettings
 log = logging.getLogger("gradus.serve")
 
 _THREADS = 64
+_MOST_CONNECTIONS = 2048
 _SAVE_SECONDS = 5.0
 _LAST_SECONDS = 10.0  # for what a client still has to be told when its reply is cut off
 
@@ -96,6 +97,7 @@ class Server(uvicorn.Server):
             lifespan="off",
             timeout_graceful_shutdown=int(state.settings.drain_seconds + _LAST_SECONDS),
             h11_max_incomplete_event_size=64 * 2**10,
+            limit_concurrency=_MOST_CONNECTIONS,
         )
         super().__init__(config)
         self._state, self._say, self._control = state, say, control

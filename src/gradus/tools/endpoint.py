@@ -94,8 +94,7 @@ class Endpoint:
         self.traffic = Traffic()
         self.spent = answers.spent(payer).money
         self._answers, self._payer = answers, payer
-        file = expand_path(settings.key_file, folder or Path()) if settings.key_file else None
-        self._key = read_secret(settings.key_variable, file)
+        self._key = endpoint_key(settings, folder)
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._same: dict[str, asyncio.Lock] = {}
         self._paid = asyncio.Condition()
@@ -106,15 +105,7 @@ class Endpoint:
         self._jitter = random.Random()
 
     async def __aenter__(self) -> Self:
-        most = self.settings.concurrency
-        headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "gradus"}
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-        self._http = httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(self.settings.timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
-            limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
-        )
+        self._http = http_client(self.settings, self._key)
         return self
 
     async def __aexit__(
@@ -128,7 +119,7 @@ class Endpoint:
         Errors: RequestRefusedError where this request alone has none; BudgetError where it could cost more than is
         left; EndpointError where the service cannot be used.
         """
-        body = self._body(request)
+        body = request_body(self.settings, request)
         key = digest([self.settings.base_url, body, request.draw])
         # Two of the same at once are paid for once.
         try:
@@ -136,24 +127,12 @@ class Endpoint:
                 found = self._answers.find(key)
                 if found is not None:
                     self.traffic.reused += 1
-                    return _answer(found, reused=True)
+                    return answer_of(found, Usage(**found["usage"]), reused=True)
                 async with self._slots:
                     found = await self._ask(key, canonical_json(body))
         finally:
             self._same.pop(key, None)
-        return _answer(found, reused=False)
-
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        settings = self.settings
-        body: dict[str, Any] = {**settings.extra, "model": settings.model}
-        body["messages"] = [wire_message(message) for message in request.messages]
-        body[settings.limit_key] = settings.max_tokens
-        temperature = settings.temperature if request.temperature is None else request.temperature
-        if temperature is not None:
-            body["temperature"] = temperature
-        if request.tools:
-            body["tools"] = [{"type": "function", "function": tool.to_json()} for tool in request.tools]
-        return body
+        return answer_of(found, Usage(**found["usage"]))
 
     # One request: attempts
 
@@ -191,7 +170,7 @@ class Endpoint:
                 asyncio.timeout(self.settings.timeout_seconds),
                 self._http.stream("POST", url, content=content) as response,
             ):
-                reply = await _bounded(response)
+                reply = await bounded_body(response)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             raise Repeat("no_connection", is_paid=False, detail=str(error)) from None
         except (TimeoutError, httpx2.TimeoutException):
@@ -256,15 +235,7 @@ class Endpoint:
 
     async def models(self) -> list[str]:
         """Names of the service's models; empty where it does not tell."""
-        try:
-            async with (
-                asyncio.timeout(_CONNECT_SECONDS),
-                self._http.stream("GET", f"{self.settings.base_url}/models") as response,
-            ):
-                listed = json.loads(await _bounded(response))
-            return [redacted(str(entry["id"])) for entry in listed["data"]]
-        except (httpx2.HTTPError, TimeoutError, Repeat, ValueError, KeyError, TypeError, RecursionError):
-            return []
+        return await listed_models(self._http, self.settings)
 
     # Money
 
@@ -316,7 +287,51 @@ class _Payment:
     most: float
 
 
-async def _bounded(response: httpx2.Response) -> bytes:
+def endpoint_key(settings: EndpointSettings, folder: Path | None = None) -> str | None:
+    """The key of an endpoint, None where it has none. folder: where a relative key_file starts. Errors: ConfigError."""
+    file = expand_path(settings.key_file, folder or Path()) if settings.key_file else None
+    return read_secret(settings.key_variable, file)
+
+
+def http_client(settings: EndpointSettings, key: str | None) -> httpx2.AsyncClient:
+    """What requests of an endpoint are sent with; an async context manager."""
+    headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "gradus"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    return httpx2.AsyncClient(
+        headers=headers,
+        timeout=httpx2.Timeout(settings.timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
+        limits=httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency),
+    )
+
+
+def request_body(settings: EndpointSettings, request: ChatRequest) -> dict[str, Any]:
+    """A request as the API takes it."""
+    body: dict[str, Any] = {**settings.extra, "model": settings.model}
+    body["messages"] = [wire_message(message) for message in request.messages]
+    body[settings.limit_key] = settings.max_tokens
+    temperature = settings.temperature if request.temperature is None else request.temperature
+    if temperature is not None:
+        body["temperature"] = temperature
+    if request.tools:
+        body["tools"] = [{"type": "function", "function": tool.to_json()} for tool in request.tools]
+    return body
+
+
+async def listed_models(http: httpx2.AsyncClient, settings: EndpointSettings) -> list[str]:
+    """Names of the service's models; empty where it does not tell."""
+    try:
+        async with (
+            asyncio.timeout(_CONNECT_SECONDS),
+            http.stream("GET", f"{settings.base_url}/models") as response,
+        ):
+            listed = json.loads(await bounded_body(response))
+        return [redacted(str(entry["id"])) for entry in listed["data"]]
+    except (httpx2.HTTPError, TimeoutError, Repeat, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+async def bounded_body(response: httpx2.Response) -> bytes:
     """The body. Raises Repeat for one that is too large."""
     pieces, size = [], 0
     async for piece in response.aiter_bytes():
@@ -327,10 +342,10 @@ async def _bounded(response: httpx2.Response) -> bytes:
     return b"".join(pieces)
 
 
-def _answer(found: dict[str, Any], reused: bool) -> ChatAnswer:
-    """A kept answer as a message. Errors: RequestRefusedError where its calls cannot be read."""
+def answer_of(found: dict[str, Any], usage: Usage, *, reused: bool = False) -> ChatAnswer:
+    """What `read_completion` gave, as a message. Errors: RequestRefusedError where its calls cannot be read."""
     try:
         (message,) = messages_from_json([found["message"]], "answer")
     except DataError as error:
         raise RequestRefusedError(f"the answer cannot be read ({error})") from None
-    return ChatAnswer(message, found["finish_reason"], Usage(**found["usage"]), reused)
+    return ChatAnswer(message, found["finish_reason"], usage, reused)

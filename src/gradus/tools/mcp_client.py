@@ -14,11 +14,11 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -113,10 +113,10 @@ def mcp_tools(servers: Mapping[str, McpServerSettings], folder: Path) -> Iterato
             server = _Server(name, settings, loop, Future())
             opened.append((asyncio.run_coroutine_threadsafe(_serve(server, folder, stop), loop), server))
         found: dict[str, Tool] = {}
-        for _, server in opened:
-            for name, tool in server.tools.result(server.settings.start_seconds + _END_SECONDS).items():
+        for task, server in opened:
+            for name, tool in server.wait_for_tools(task).items():
                 if name in found:
-                    raise ConfigError(f'mcp: two tools are called "{name}"')
+                    raise ConfigError(f'mcp: two tools are called "{name}"; name one of the servers otherwise')
                 found[name] = tool
         yield found
     finally:
@@ -139,6 +139,14 @@ class _Server:
     tools: Future[dict[str, Tool]]
     client: Client | None = None
 
+    def wait_for_tools(self, task: Future[None]) -> dict[str, Tool]:
+        """Its tools. Errors: ConfigError; what ended the task, where that is a fault of ours."""
+        either: list[Future[Any]] = [self.tools, task]
+        wait(either, return_when=FIRST_COMPLETED)
+        if not self.tools.done():
+            task.result()
+        return self.tools.result()
+
     def wait_for_end(self, task: Future[None]) -> None:
         """Until it is closed; what goes wrong in closing concerns nobody any more."""
         try:
@@ -149,8 +157,6 @@ class _Server:
 
 async def _serve(server: _Server, folder: Path, stop: asyncio.Event) -> None:
     """Open a server, tell its tools, keep it open until it is no longer needed, and close it: all in one task."""
-    from mcp import MCPError
-
     told = False
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         try:
@@ -163,11 +169,21 @@ async def _serve(server: _Server, folder: Path, stop: asyncio.Event) -> None:
                 await stop.wait()
         except ConfigError as error:
             server.tools.set_exception(error)
-        except (MCPError, OSError, TimeoutError, ValueError, RuntimeError, ExceptionGroup) as error:
+        except _faults() as error:
             if not told:
                 server.tools.set_exception(ConfigError(_not_started(server, error, log)))
         finally:
             server.client = None
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What is raised where the other side is not there, goes away, or sends what it must not."""
+    import anyio
+    import httpx2
+    from mcp import MCPError
+
+    gone = (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
+    return (MCPError, httpx2.HTTPError, *gone, OSError, TimeoutError, ValueError, RuntimeError, ExceptionGroup)
 
 
 async def _client(settings: McpServerSettings, folder: Path, log: IO[str], stack: AsyncExitStack) -> Client:
@@ -182,7 +198,7 @@ async def _client(settings: McpServerSettings, folder: Path, log: IO[str], stack
             env={**settings.env, **given},
             cwd=expand_path(settings.folder, folder) if settings.folder else None,
         )
-        return Client(stdio_client(parameters, errlog=log))
+        return Client(stdio_client(parameters, errlog=cast("TextIO", log)))
     import httpx2
     from mcp.client.streamable_http import streamable_http_client
 
@@ -265,8 +281,7 @@ def _tool(server: _Server, name: str, schema: ToolSchema) -> Tool:
             result = _awaited(future, deadline)
         except MCPError as error:
             raise ToolError(_bounded(redacted(f"{server.name}: {error}"))) from None
-        except (OSError, RuntimeError, ValueError, ExceptionGroup) as error:
-            # What the connection raises where the other side goes away, or sends what is no result.
+        except _faults() as error:
             raise ToolError(f"the server {server.name} did not answer ({type(error).__name__})") from None
         text = _text(result.content, result.structured_content)
         if result.is_error:

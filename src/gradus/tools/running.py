@@ -83,7 +83,8 @@ class RunningCalls:
             self._finish(on_done)
 
     def _watch(self, on_done: Callable[[], None] | None) -> None:
-        for place, deadline in self._deadlines.items():
+        # The shortest limit first, so that each is looked at when it is over.
+        for place, deadline in sorted(self._deadlines.items(), key=lambda item: item[1].seconds):
             try:
                 while not self._answered[place].wait(deadline.seconds_left()):
                     pass

@@ -115,13 +115,14 @@ class ToolBox:
                 raise ToolError(f"missing argument {name!r}")
         for name, value in call.arguments.items():
             if name not in properties:
-                if parameters.get("additionalProperties"):
+                if parameters.get("additionalProperties") or "properties" not in parameters:
                     continue
                 raise ToolError(f"unknown argument {name!r}{did_you_mean(name, properties)}")
             if _is_text(properties[name]) and not isinstance(value, str):
                 raise ToolError(f"argument {name!r} must be text")
         # Our own tools take plain text, which has been checked; jsonschema takes long to import.
-        if not all(map(_is_text, properties.values())):
+        plain = not parameters.keys() - {"type", "properties", "required"} and all(map(_is_text, properties.values()))
+        if not plain:
             for _, detail in schema_faults(call.arguments, parameters):
                 raise ToolError(detail)
         return tool

@@ -54,4 +54,6 @@ document.getElementById("page").append(
   topBar(sections),
   h("main", { class: "wide" }, built("top", data.name, data.versus ? versusHead : head), sections.map(([, , node]) => node)),
   h("footer", { class: "wide foot" }, `Written ${shortTime(data.made)} UTC by gradus ${data.gradus || ""}. One file: nothing is fetched, nothing is sent.`));
+// The address may name a part, which was not there when the browser looked for it.
+if (location.hash) (document.getElementById(location.hash.slice(1)) || document.body).scrollIntoView({ behavior: "instant" });
 if (data.live) follow(PARTS);

@@ -197,7 +197,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     counted = _counted(settings, asked, stage, audited=bool(inputs.one("prompts")))
     parent = inputs.one("from").get("model")
     if parent is None:
-        return Estimate(tokens=tokens, facts={COUNTED: counted}, notes=("the model is not known yet",))
+        unknown = Estimate(tokens=tokens, facts={COUNTED: counted}, notes=("the model is not known yet",))
+        return _with_judge(unknown, settings, asked, stage)
     config = ModelConfig(**parent)
     estimate = _with_judge(decoding_estimate(config, tokens, device, {COUNTED: counted}), settings, asked, stage)
     read = float(inputs.one("tokens").get("validation_tokens", 0)) + _task_tokens(settings, stage)

@@ -1,0 +1,121 @@
+"""A remote model behind an OpenAI-compatible API as something to chat with; its calls of our tools run here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatModel
+from gradus.conversation.checks import AssistantTurn
+from gradus.conversation.formats.wire import CallReady
+from gradus.conversation.messages import Message
+from gradus.core.errors import ConfigError
+from gradus.core.settings import load_settings
+from gradus.engine.turn import Done, Reply, Request, StreamEvent, ToolResult
+from gradus.tools.endpoint import ChatAnswer, ChatRequest
+from gradus.tools.endpoint_settings import EndpointSettings
+from gradus.tools.endpoint_stream import Piece, stream_chat
+from gradus.tools.toolbox import ToolBox
+
+
+class RemoteEngine:
+    """Answers requests as an engine does: pieces as events, tools run between them."""
+
+    def __init__(self, settings: EndpointSettings, toolbox: ToolBox) -> None:
+        self.settings = settings
+        self.toolbox = toolbox
+
+    def stream(self, request: Request) -> Iterator[StreamEvent]:
+        """Answer one request as typed events, `Done` last; close it to stop.
+
+        Errors: EndpointError where there is no answer; ConfigError for what the API knows nothing of.
+        """
+        settings = self._settings_of(request)
+        messages = list(request.conversation.messages)
+        said: list[Message] = []
+        tools = self.toolbox.schemas(request.tools or ())
+        temperature = request.sampling.temperature
+        num_calls = num_tokens = num_prompt = 0
+        while True:
+            asked = ChatRequest(
+                (*messages, *said), tools, temperature=None if temperature == SERVICE_TEMPERATURE else temperature
+            )
+            answer = None
+            for piece in _pieces(settings, asked):
+                if isinstance(piece, ChatAnswer):
+                    answer = piece
+                else:
+                    yield piece
+            assert answer is not None
+            said.append(answer.message)
+            num_tokens += answer.usage.output_tokens
+            num_prompt = num_prompt or answer.usage.input_tokens
+            calls = answer.message.tool_calls
+            num_calls += len(calls)
+            for call in calls:
+                yield CallReady(call)
+            if not calls or num_calls > request.max_calls:
+                break
+            results = self.toolbox.start(calls, asked.messages).results()
+            said += results
+            for result in results:
+                yield ToolResult(result)
+        reason = "calls" if calls else {"length": "length"}.get(answer.finish_reason, "stop")
+        yield Done(Reply(AssistantTurn(tuple(said), reason), num_tokens, num_prompt))
+
+    def _settings_of(self, request: Request) -> EndpointSettings:
+        """The endpoint's settings with what this request asks for."""
+        sampling = request.sampling
+        unknown = {
+            "top_k": sampling.top_k is not None,
+            "min_p": sampling.min_p is not None,
+            "repetition_penalty": sampling.repetition_penalty != 1.0,
+            "think_budget": request.think_budget is not None,
+            "constrain": request.constrain is not None,
+        }
+        if any(unknown.values()):
+            named = ", ".join(name for name, is_asked in unknown.items() if is_asked)
+            raise ConfigError(f"{named}: not part of the API of remote models; leave it out")
+        extra: dict[str, Any] = {}
+        if sampling.top_p is not None:
+            extra["top_p"] = sampling.top_p
+        if request.stop:
+            extra["stop"] = list(request.stop)
+        if request.think is not None:
+            extra["chat_template_kwargs"] = {"enable_thinking": request.think}  # as vLLM, SGLang and llama.cpp take it
+        return self.settings.model_copy(update={"max_tokens": request.max_tokens, "extra": extra})
+
+
+def remote_loader(
+    url: str, toolbox: ToolBox, key_variable: str | None, key_file: Path | None
+) -> Callable[[str], ChatModel]:
+    """Brings models of a service by their names there. Errors: ConfigError for an address or a key that is none."""
+
+    def load(name: str) -> ChatModel:
+        table = {"base_url": url, "model": name, "key_variable": key_variable}
+        table["key_file"] = str(key_file.expanduser()) if key_file is not None else None
+        settings = load_settings(EndpointSettings, table, "--url")
+        return ChatModel(RemoteEngine(settings, toolbox), f"{name} at {settings.base_url}")
+
+    return load
+
+
+def _pieces(settings: EndpointSettings, request: ChatRequest) -> Iterator[Piece]:
+    """What the service says, as it comes, in this thread: Ctrl-C and closing end the connection."""
+    with asyncio.Runner() as runner:
+        pieces = stream_chat(settings, request)
+        try:
+            while (piece := runner.run(_following(pieces))) is not None:
+                yield piece
+        finally:
+            runner.run(_closed(pieces))
+
+
+async def _following(pieces: AsyncGenerator[Piece]) -> Piece | None:
+    return await anext(pieces, None)
+
+
+async def _closed(pieces: AsyncGenerator[Piece]) -> None:
+    await pieces.aclose()
