@@ -27,7 +27,9 @@ REPORT = StepReport(
 
 
 def followed(folder, reports):
-    place = SimpleNamespace(work=folder, progress=QuietProgress(), record=lambda **measures: None)
+    place = SimpleNamespace(
+        work=folder, progress=QuietProgress(), record=lambda **measures: None, follow=lambda *line: None
+    )
     follow(iter(reports), place, SimpleNamespace(world=World()), lambda: Evaluation({"bpb": 1.5}))
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

@@ -97,7 +97,7 @@ def mixed(folder, monkeypatch):
     """(the mixed store, its weights, the artifacts), as midtraining hands them on."""
     caught = []
 
-    def catch(stage, inputs, place, store, weights):
+    def catch(stage, inputs, place, store, weights, **others):
         caught.append(
             (store, weights, {name: inputs[name] for name in ("tokens", "from")} | {"talk": inputs.named("talk")})
         )
