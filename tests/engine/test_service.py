@@ -254,6 +254,7 @@ def test_what_fails_in_one_request_ends_that_one_and_in_the_model_all_that_are_l
     failed = bad.last()
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, ZeroDivisionError)
+    assert any(isinstance(event, CallReady) for event in bad.events)  # what was said before is told before
 
     def out_of_memory(*_: object) -> None:
         raise RuntimeError("out of memory")

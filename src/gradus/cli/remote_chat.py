@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +106,32 @@ def remote_loader(
 
 
 def _pieces(settings: EndpointSettings, request: ChatRequest) -> Iterator[Piece]:
-    """What the service says, as it comes, in this thread: Ctrl-C and closing end the connection."""
-    with asyncio.Runner() as runner:
-        pieces = stream_chat(settings, request)
-        try:
-            while (piece := runner.run(_following(pieces))) is not None:
-                yield piece
-        finally:
-            runner.run(_closed(pieces))
+    """What the service says, as it comes; closing ends the connection.
 
+    The connection is read in a thread of its own: Ctrl-C in the midst of its event loop would leave it half closed.
+    """
+    found: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
 
-async def _following(pieces: AsyncGenerator[Piece]) -> Piece | None:
-    return await anext(pieces, None)
+    async def read() -> None:
+        async with contextlib.aclosing(stream_chat(settings, request)) as pieces:
+            async for piece in pieces:
+                found.put(piece)
 
+    loop = asyncio.new_event_loop()
+    reading = loop.create_task(read())
 
-async def _closed(pieces: AsyncGenerator[Piece]) -> None:
-    await pieces.aclose()
+    def work() -> None:
+        loop.run_until_complete(asyncio.wait([reading]))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        found.put(None)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (piece := found.get()) is not None:
+            yield piece
+        reading.result()
+    finally:
+        loop.call_soon_threadsafe(reading.cancel)
+        thread.join()
+        loop.close()

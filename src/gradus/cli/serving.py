@@ -21,6 +21,7 @@ from gradus.core.home import DEPLOYED, KEYS_FILE, USAGE_FILE
 from gradus.core.settings import load_settings
 from gradus.model.precision import DecodePrecision
 from gradus.roadmap.models import resolve_model
+from gradus.roadmap.workers import set_threads
 from gradus.serve.deployments import Deployments, ModelSource
 from gradus.serve.handover import vllm_command
 from gradus.serve.keys import Accounts, add_account, read_accounts, remove_account
@@ -48,6 +49,7 @@ def start_server(
 ) -> None:
     """Serve models until told to end. tools: opens the tools that are offered."""
     need_serve()
+    set_threads(None)
     options = load_settings(ServeSettings, {k: v for k, v in settings.items() if v is not None}, "gradus serve")
     given: dict[str, str] = {}
     for text in models:

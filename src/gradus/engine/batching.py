@@ -92,8 +92,7 @@ class _Row:
 
     length: positions stored so far, behind the common beginning; next: the token to feed at that position; seen: (V,)
     bool, tokens of prompt and reply where they are penalised; unread: tokens to read before anything is sampled; keys:
-    the names of its whole chunks so far; last_chunk: the number of the
-    chunk of any row that was read for it last.
+    the names of its whole chunks so far; last_chunk: the number, among all rows' chunks, of the last one read for it.
     """
 
     stream: TokenStream

@@ -261,7 +261,9 @@ class EngineService:
 
     def _settle(self) -> None:
         """Deliver what happened; what is over leaves."""
-        for served in (*self._live, *self._waiting):
+        with self._changed:
+            taken = (*self._live, *self._waiting)
+        for served in taken:
             served.deliver_events()
         with self._changed:
             over = [served for served in (*self._live, *self._waiting) if served.finished]
@@ -288,6 +290,7 @@ class _Served:
         self.unwanted = False
         self._deliver = deliver
         self._failure: Exception | None = None
+        self._is_deaf = False
 
     @property
     def forced(self) -> deque[int]:
@@ -345,7 +348,10 @@ class _Served:
             return None
 
     def _tell(self, event: ServiceEvent) -> None:
+        if self._is_deaf:
+            return
         try:
             self._deliver(event)
-        except Exception as error:  # noqa: BLE001 (who listens no more, is told no more)
+        except Exception as error:  # noqa: BLE001 (who cannot listen is told no more)
+            self._is_deaf = True
             self._failure = self._failure or error

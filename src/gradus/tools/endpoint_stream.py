@@ -8,7 +8,8 @@ Source: OpenAI's API reference, "Chat Completions: streaming"; the event stream 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,10 @@ async def stream_chat(
                     judge_status(response.status_code, response.headers, redacted(text))
                 reply = _Reply()
                 if "text/event-stream" in response.headers.get("content-type", ""):
-                    async for event in _events(response):
-                        for piece in reply.take(event):
-                            yield piece
+                    async with aclosing(_events(response)) as events:
+                        async for event in events:
+                            for piece in reply.take(event):
+                                yield piece
                     if reply.finish_reason is None:
                         raise Repeat("truncated_stream", is_paid=True, detail="it ended before the answer did")
                     found = read_completion(reply.completion(), settings)
@@ -152,25 +154,26 @@ async def stream_chat(
             raise EndpointError(redacted(f"{settings.base_url}: no connection ({error})")) from None
 
 
-async def _events(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+async def _events(response: httpx2.Response) -> AsyncGenerator[dict[str, Any]]:
     """The objects of an event stream, up to `[DONE]`."""
     data: list[str] = []
-    async for line in _lines(response):
-        if line.startswith("data:"):
-            data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and data:
-            text, data = "\n".join(data), []
-            if text == "[DONE]":
-                return
-            try:
-                event = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise Repeat("truncated_json", is_paid=True, detail=str(error)) from None
-            if isinstance(event, dict):
-                yield event
+    async with aclosing(_lines(response)) as lines:
+        async for line in lines:
+            if line.startswith("data:"):
+                data.append(line.removeprefix("data:").removeprefix(" "))
+            elif not line and data:
+                text, data = "\n".join(data), []
+                if text == "[DONE]":
+                    return
+                try:
+                    event = json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    raise Repeat("truncated_json", is_paid=True, detail=str(error)) from None
+                if isinstance(event, dict):
+                    yield event
 
 
-async def _lines(response: httpx2.Response) -> AsyncIterator[str]:
+async def _lines(response: httpx2.Response) -> AsyncGenerator[str]:
     """Lines of a body; httpx's own also end at U+2028 and the like, which stand in JSON as they are."""
     size, rest = 0, b""
     async for piece in response.aiter_bytes():
