@@ -66,7 +66,8 @@ class SlotCache:
         self.capacity = min(_FIRST_CAPACITY, self.limit)
         self.num_slots = num_slots
 
-        # Zeros, not empty, and so kept beyond each row's length: a masked position is multiplied by weight 0, and 0 x NaN would be NaN.
+        # Zeros, not empty, and zeros again once a row has left: a masked position is multiplied by weight 0, and
+        # 0 x NaN would be NaN, of one request's numbers in another's.
         def room(window: int | None) -> Tensor:
             shape = (num_slots, num_kv_heads, self._room(window), head_dim)
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -102,7 +103,7 @@ class SlotCache:
             self.values[layer] = _grown(self.values[layer], self._room(window))
 
     def clear(self, slot: int, length: int) -> None:
-        """Forget the first `length` positions of a slot: what stays behind them may be no number, and 0 x NaN is NaN."""
+        """Forget the first `length` positions of a slot: all that it holds."""
         for stored in (*self.keys, *self.values):
             stored[slot, :, :length] = 0
 

@@ -109,10 +109,12 @@ def _is_limited(row: Sampling) -> bool:
 
 def _columns(rows: Sequence[Sampling], chosen: Sequence[int], vocab_size: int, device: torch.device) -> SampledRows:
     settings = [rows[i] for i in chosen]
+    # Of any size where it is asked for, and a column holds 64 bits.
+    top_k = [[min(s.top_k or vocab_size, vocab_size)] for s in settings]
     return SampledRows(
         rows=torch.tensor(chosen, dtype=torch.int64, device=device),
         temperature=torch.tensor([[s.temperature] for s in settings], dtype=torch.float32, device=device),
-        top_k=torch.tensor([[min(s.top_k or vocab_size, vocab_size)] for s in settings], dtype=torch.int64, device=device),
+        top_k=torch.tensor(top_k, dtype=torch.int64, device=device),
         top_p=torch.tensor([[s.top_p or 2.0] for s in settings], dtype=torch.float64, device=device),
         min_p=torch.tensor([[s.min_p or 0.0] for s in settings], dtype=torch.float64, device=device),
         seeds=np.array([s.seed for s in settings], dtype=np.uint64),

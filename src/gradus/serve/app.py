@@ -304,8 +304,7 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    # Not by request.url: that reads the Host header, which may be anything.
-    words = {404: f"there is nothing at {request.scope['path'][:200]}", 405: f"{request.method} is not possible here"}
+    words = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not possible here"}
     return error_response(ApiError(error.status_code, words.get(error.status_code, error.detail)))
 
 

@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             build_app(state),
             log_config=None,
-            # Named, as what else is installed would choose others: only h11 bounds headers, and sockets are not offered.
+            # Named, since what else is installed would choose others: only h11 bounds headers.
             http="h11",
             ws="none",
             access_log=False,
