@@ -121,6 +121,15 @@ GOOD_CALL = '{"name": "f", "arguments": {"x": 1}}'
             Message("assistant"),
             ("a tool call that is no JSON: '{nope}'",),
         ),
+        *(
+            (
+                f"<tool_call>{call}</tool_call><|im_end|>",
+                Message("assistant"),
+                (f"a tool call that is no JSON: {call!r}",),
+            )
+            # Python reads these, and no client could be sent them.
+            for call in (f'{{"name": "f", "arguments": {{"x": {value}}}}}' for value in (r'"\ud800"', "1e999", "NaN"))
+        ),
         (
             '<tool_call>["f"]</tool_call><|im_end|>',
             Message("assistant"),

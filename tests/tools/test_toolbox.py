@@ -159,6 +159,11 @@ def test_a_tool_that_breaks_leaves_nobody_waiting_and_is_not_silent(monkeypatch)
     assert told.wait(5)
 
 
+def test_halves_of_characters_in_a_result_are_no_trouble_to_whoever_encodes_it():
+    box = ToolBox({"odd": _tool("odd", lambda arguments, deadline: "a\ud800b")})
+    assert [message.content for message in box.start(_calls("odd")).results()] == ["a?b"]
+
+
 def test_a_conversation_has_a_budget_of_calls_and_of_result_text():
     box = ToolBox(budget=Budget(calls=2, characters=10))
     sums = [ToolCall(str(n), "calculator", {"expression": f"{n} + 1"}) for n in range(3)]

@@ -59,7 +59,8 @@ class RunningCalls:
     # For ToolBox
 
     def settle(self, place: int, text: str) -> None:
-        """The answer to a call; the first one counts."""
+        """The answer to a call; the first one counts. Halves of characters, which JSON can spell, become "?"."""
+        text = text.encode("utf-8", "replace").decode()
         with self._lock:
             if self._texts[place] is None:
                 self._texts[place] = text

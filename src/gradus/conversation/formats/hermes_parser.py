@@ -19,7 +19,8 @@ from gradus.conversation.formats.wire import (
     TextDelta,
     ThinkDelta,
 )
-from gradus.conversation.messages import Message, ToolCall
+from gradus.conversation.messages import Message, ToolCall, check_json_text
+from gradus.core.errors import DataError
 from gradus.tokenizer import specials
 from gradus.tokenizer.streaming import StreamDecoder
 from gradus.tokenizer.tokenizer import Tokenizer
@@ -142,7 +143,8 @@ class HermesParser:
         self._num_calls += 1
         try:
             row = json.loads(self._call_text)
-        except (ValueError, RecursionError):
+            check_json_text(row, "call")  # "\ud800", NaN and 1e999 are read, and could not be written again
+        except (ValueError, RecursionError, DataError):
             return Problem(f"a tool call that is no JSON: {_short(self._call_text)}")
         if not (
             isinstance(row, dict)
