@@ -169,7 +169,8 @@ def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load:
                              ("localhost", 200), ("[::1]:9", 200)):  # fmt: skip
             assert get("/v1/models", headers={"Host": host}).status_code == status, host
         assert get("/v1/models", headers={"Origin": "https://evil.example"}).status_code == 403
-        assert get("/v1/models", headers={"Origin": "null"}).status_code == 403
+        for odd in ("null", "http://[", "http://[::1", "http://localhost.evil.example", ""):
+            assert get("/v1/models", headers={"Origin": odd}).status_code == 403, odd
         assert get("/v1/models", headers={"Origin": found.url}).status_code == 200
         told = get("/v1/models", headers={"Origin": site})
         assert told.headers["Access-Control-Allow-Origin"] == site
@@ -179,10 +180,17 @@ def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load:
 
 
 def test_the_first_key_closes_a_running_server(load: Any, tmp_path: Path) -> None:
-    with serving(load, keys=tmp_path / "keys.json") as found:
+    with serving(load, keys=tmp_path / "keys.json", max_tokens=8) as found:
         assert found.http.get("/v1/models").status_code == 200
+        # Nor is a default more than the server gives.
+        made = found.http.post("/v1/completions", json={"model": "small", "prompt": "They", "temperature": 0}).json()
+        assert made["usage"]["completion_tokens"] <= 8
         add_account(tmp_path / "keys.json", "ada")
         assert found.http.get("/v1/models").status_code == 401
+        # Names are not looked at any more, and one that is none breaks nothing.
+        with socket.create_connection(("127.0.0.1", int(found.url.rpartition(":")[2]))) as odd:
+            odd.sendall(b"GET /nowhere HTTP/1.1\r\nHost: [\r\n\r\n")
+            assert odd.recv(100).startswith(b"HTTP/1.1 404")
 
 
 def test_a_full_queue_is_told_and_who_leaves_makes_room(memorised: Any) -> None:
