@@ -323,6 +323,7 @@ def _write_record(walking: _Walk) -> None:
     roadmap = walking.roadmap
     record = {
         "name": roadmap.name,
+        "smoke": roadmap.smoke,
         "seed": roadmap.seed,
         "path": str(roadmap.path),
         "description": roadmap.description,
