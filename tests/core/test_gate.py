@@ -5,8 +5,9 @@ import math
 import pytest
 
 from gradus.core.errors import ConfigError
-from gradus.core.gate import Gate, find_measure, judge, measure_names, reachable_bound, unreachable_bound
+from gradus.core.gate import Gate, find_measure, judge, measure_names, reachable_bound, unreachable_bound, without_items
 from gradus.core.statistics import fault_rate, mcnemar_exact, paired_difference, standard_error, wilson
+from gradus.roadmap.report_measures import plain_results
 
 MEASURES = {
     "probes": {"total": {"value": 0.97, "n": 33, "successes": 32}, "weekday": {"value": 0.5, "n": 10}},
@@ -108,6 +109,12 @@ def test_a_rating_below_its_bar_is_not_said_to_be_out_of_reach() -> None:
     rated = {"score": {"value": 5.5, "n": 80, "lower": 5.1, "upper": 5.9}}
     verdict = judge(Gate(measure="score", bound="lower", at_least=5.4), rated)
     assert (verdict.passed, verdict.text) == (False, "lower bound of score = 5.1 (n = 80) is below 5.4")
+
+
+def test_records_leave_out_what_a_measure_has_for_each_item() -> None:
+    measure = {"value": 0.5, "n": 2, "clusters": 1, "items": {"a": 1, "b": 0}, "item_clusters": {"a": 0, "b": 0}}
+    assert without_items(measure) == {"value": 0.5, "n": 2, "clusters": 1}
+    assert plain_results({"squad": {"acc": measure}}) == {"squad": {"acc": {"value": 0.5, "n": 2, "clusters": 1}}}
 
 
 def test_a_bar_that_so_many_items_cannot_reach_is_known_before() -> None:
