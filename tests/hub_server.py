@@ -245,6 +245,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             self._create(json.loads(body))
             return
+        if path == "/api/validate-yaml":  # of a README.md, before it is sent
+            self._send_json({"errors": [], "warnings": []})
+            return
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|paths-info|commit)/([^/]+)", path)
         batch = re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path)
         repository = self._readable("models", (found or batch)[1]) if found or batch else None

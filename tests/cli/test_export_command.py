@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gradus.cli.exporting import export_to_folder
+from gradus.cli.placing import push_home
 from gradus.core.artifact import open_artifact
 from gradus.core.errors import ConfigError, GradusError
 from gradus.release import export
@@ -37,6 +38,10 @@ def test_a_folder_comes_whole_with_checksums_and_is_never_written_over(model, tm
     assert made.results["checks"][0]["greedy"] == {"beginnings": 2, "equal": 2, "ties": 0}
     assert made.manifest.settings["gguf_types"] == ["f32"]
     assert os.listdir(tmp_path) == ["out"]
+    push_home(str(tmp_path / "out"), tmp_path, (tmp_path.parent / "there").as_uri(), None, False, as_json=False)
+    assert sorted(os.listdir(tmp_path.parent / "there")) == ["README.md", "manifest.json", "toy-F32.gguf"]
+    with pytest.raises(ConfigError, match="say where it goes, --to hub:OWNER/NAME"):
+        push_home(str(tmp_path / "out"), tmp_path, None, None, False, as_json=False)
     with pytest.raises(ConfigError, match="out is there already; name a new folder, or delete that one"):
         export_to_folder(model, tmp_path / "out", tmp_path, OPTIONS, as_json=False)
     assert resolve_model(model, tmp_path).label == "toy"

@@ -3,11 +3,12 @@
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from gradus.cli.chatting import ChatOptions, start_chat
+from gradus.cli.chatting import ChatOptions, local_loader, start_chat
 from gradus.cli.probing import evaluate_probes
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.core.errors import ArtifactError, ConfigError
@@ -15,6 +16,7 @@ from gradus.model.config import model_config
 from gradus.model.transformer import build_model
 from gradus.model.weights import save_model
 from gradus.tokenizer.training import train_tokenizer
+from gradus.tools.toolbox import ToolBox
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +91,26 @@ def test_a_wrong_suite_is_told_before_the_model_is_loaded(tmp_path):
         evaluate_probes(["no-model"], str(tmp_path / "nothing.jsonl"), tmp_path)
 
 
+def chat(folder, options, question=None):
+    start_chat(local_loader(Path(), ToolBox(), "fp32"), folder, options, question, history=None)
+
+
 def test_one_question_gets_one_answer(model_folder, tmp_path, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
-    start_chat(str(model_folder), tmp_path, ChatOptions(max_tokens=8), "What is 2 plus 6?")
+    chat(str(model_folder), ChatOptions(max_tokens=8), "What is 2 plus 6?")
     first = stream.getvalue()
-    start_chat(str(model_folder), tmp_path, ChatOptions(max_tokens=8), "What is 2 plus 6?")
+    chat(str(model_folder), ChatOptions(max_tokens=8), "What is 2 plus 6?")
     assert stream.getvalue() == first + first
 
 
 def test_piped_lines_are_a_conversation(model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"Hello\nAnd?\n/save {tmp_path / 'c.jsonl'}\n"))
-    start_chat(str(model_folder), tmp_path, ChatOptions(max_tokens=4, tools="off"), None)
+    chat(str(model_folder), ChatOptions(max_tokens=4, tools="off"), None)
     roles = [m["role"] for m in json.loads((tmp_path / "c.jsonl").read_text())["messages"]]
     assert roles == ["user", "assistant", "user", "assistant"]
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="this folder holds no model"):
-        start_chat(str(tmp_path), tmp_path, ChatOptions(), "hello")
+        chat(str(tmp_path), ChatOptions(), "hello")

@@ -17,6 +17,7 @@ from gradus.conversation.messages import Message, ToolCall
 from gradus.conversation.probes import Probe, load_suite, suite_path
 from gradus.data.drops import DropLog
 from gradus.data.titled_texts import titled_texts
+from gradus.roadmap.stages import eval as eval_stage
 from gradus.tools.calculator import calculate
 from gradus.tools.search_index import SearchIndex, build_index
 
@@ -182,3 +183,12 @@ def test_documents_that_are_not_there_are_told_with_their_line(tmp_path: Path, b
     file.write_text(f"{broken}\n{json.dumps(probe)}\n")
     with pytest.raises(Exception, match=r"s\.jsonl:1: .*documents"):
         load_suite(file)
+
+
+def test_a_roadmap_names_it_and_several_samples_need_a_temperature(tmp_path: Path) -> None:
+    settings = eval_stage.Settings(suites={"first": "starter"}, samples=3, temperature=0.7)
+    found = eval_stage.sources(settings, tmp_path)
+    assert list(found) == ["starter"]
+    assert found == eval_stage.sources(settings, tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="samples above 1 are all the same at temperature = 0"):
+        eval_stage.Settings(suites={"first": "starter"}, samples=3)

@@ -5,10 +5,12 @@ import threading
 import pytest
 from hub_server import hub_server
 
-from gradus.core.errors import ConfigError
+from gradus.core.artifact import commit_artifact
+from gradus.core.errors import ArtifactError, ConfigError
 from gradus.release.place import PlaceError, open_place
 from gradus.release.pull import pull
 from gradus.release.push import Push
+from gradus.release.push_bundle import push_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 ADDRESS = "hub:me/runs"
@@ -62,6 +64,20 @@ def test_a_parcel_is_one_commit_and_large_files_are_sent_once(home, hub):
     assert len(hub.asked("/commit/")) == 3
     puts = [request.path for request in hub.asked("/lfs/", "cdn") if request.method == "PUT"]
     assert len(puts) == len(set(puts))
+
+
+def test_an_exported_folder_lies_at_the_root_of_its_repository(hub, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "model.safetensors").write_bytes(b"w" * 900)
+    (work / "README.md").write_text("# card")
+    folder = commit_artifact(work, kind="export", fingerprint="ab" * 32, final=tmp_path / "out").path
+    assert push_bundle(folder, open_place(ADDRESS), lambda text: None) > 900
+    assert set(open_place(ADDRESS).listing("")) > {"model.safetensors", "README.md", "manifest.json"}
+    assert push_bundle(folder, open_place(ADDRESS), lambda text: None) == 0
+    (folder / "README.md").write_text("# damaged")
+    with pytest.raises(ArtifactError, match=r"README\.md"):
+        push_bundle(folder, open_place(ADDRESS), lambda text: None)
 
 
 def test_a_hub_that_fails_is_asked_again_and_no_key_is_told(home, hub, waits):

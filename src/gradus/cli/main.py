@@ -516,7 +516,9 @@ def watch(
 
 @app.command()
 def push(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A roadmap's name, or its folder in runs/.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A roadmap's name, its folder in runs/, or an exported folder.")
+    ],
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="PLACE", help="hub:OWNER/NAME, file:///FOLDER, s3://... [the roadmap's place]."),
@@ -528,7 +530,7 @@ def push(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Send a roadmap's artifacts, checkpoints and records to a place."""
+    """Send a roadmap's artifacts, checkpoints and records to a place, or one exported folder to its root."""
     from gradus.cli.placing import push_home
 
     push_home(name, home_folder(home), to, every, follow, json)

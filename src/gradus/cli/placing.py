@@ -23,7 +23,10 @@ from gradus.release.settings import PushSettings
 
 
 def push_home(name: str, home: Path, to: str | None, every: str | None, follow: bool, as_json: bool) -> None:
-    """Send what there is of a walked roadmap; exits with 1 where not everything is there at the end."""
+    """Send what there is of a walked roadmap, or one exported folder; exits with 1 where not everything is there."""
+    if (Path(name).expanduser() / MANIFEST).is_file():
+        _push_bundle(Path(name).expanduser(), to, every is not None or follow, as_json)
+        return
     from gradus.release.place import open_place
     from gradus.release.push import Push
 
@@ -50,6 +53,23 @@ def push_home(name: str, home: Path, to: str | None, every: str | None, follow: 
             typer.echo(f"  {parcel}: {reason}")
     if not done:
         sys.exit(1)
+
+
+def _push_bundle(folder: Path, to: str | None, follows: bool, as_json: bool) -> None:
+    """Send an exported folder to the root of a place."""
+    from gradus.release.place import open_place
+    from gradus.release.push_bundle import push_bundle
+
+    if to is None:
+        raise ConfigError(f"{folder} is an exported folder: say where it goes, --to hub:OWNER/NAME")
+    if follows:
+        raise ConfigError("--every and --follow are for roadmaps; an exported folder is sent once")
+    place = open_place(to)
+    went = push_bundle(folder, place, _say(as_json))
+    if as_json:
+        print_json({"place": place.address, "sent_bytes": went})
+    else:
+        typer.echo(f"{place.address}: everything is there ({format_bytes(went)} sent)")
 
 
 def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
