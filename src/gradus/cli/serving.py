@@ -183,8 +183,8 @@ def memory_warning(models: Sequence[ServedModel], slots: int) -> str | None:
         return None
     longest = max(model.engine.model.config.context for model in here)
     return (
-        f"{slots} replies at once of up to {longest:,} tokens can take {format_bytes(most)}, and {format_bytes(free)} are "
-        "free; fewer with --slots"
+        f"{slots} replies at once of up to {longest:,} tokens can take {format_bytes(most)}, and {format_bytes(free)} "
+        "are free; fewer with --slots"
     )
 
 
