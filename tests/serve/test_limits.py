@@ -9,12 +9,15 @@ import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+import torch
 from small_server import CHAT, body, serving, wait_until
 
-from gradus.cli.serving import need_serve
+from gradus.cli.serving import memory_warning, need_serve
 from gradus.core.errors import ConfigError, MissingPackageError
 from gradus.engine.service import EngineService
 from gradus.serve import app, keys
@@ -245,3 +248,15 @@ def test_without_the_extra_the_install_line_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r'"starlette" is needed .* pip install "gradus\[serve\]"'):
         need_serve()
+
+
+def test_slots_that_outgrow_the_memory_are_told_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = SimpleNamespace(
+        engine=SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu"), config=SimpleNamespace(context=4096))),
+        service=SimpleNamespace(stats=lambda: SimpleNamespace(most_cache_bytes=3 * 2**30)),
+    )
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * 2**30))
+    assert memory_warning([model], 8) is None
+    assert memory_warning([model, model], 8) == (
+        "8 replies at once of up to 4,096 tokens can take 6.0 GiB, and 5.0 GiB are free; fewer with --slots"
+    )
