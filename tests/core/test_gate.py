@@ -5,8 +5,9 @@ import math
 import pytest
 
 from gradus.core.errors import ConfigError
-from gradus.core.gate import Gate, find_measure, judge, measure_names, reachable_bound, unreachable_bound
-from gradus.core.statistics import mcnemar_exact, paired_difference, standard_error, wilson
+from gradus.core.gate import Gate, find_measure, judge, measure_names, reachable_bound, unreachable_bound, without_items
+from gradus.core.statistics import fault_rate, mcnemar_exact, paired_difference, standard_error, wilson
+from gradus.roadmap.report_measures import plain_results
 
 MEASURES = {
     "probes": {"total": {"value": 0.97, "n": 33, "successes": 32}, "weekday": {"value": 0.5, "n": 10}},
@@ -110,6 +111,12 @@ def test_a_rating_below_its_bar_is_not_said_to_be_out_of_reach() -> None:
     assert (verdict.passed, verdict.text) == (False, "lower bound of score = 5.1 (n = 80) is below 5.4")
 
 
+def test_records_leave_out_what_a_measure_has_for_each_item() -> None:
+    measure = {"value": 0.5, "n": 2, "clusters": 1, "items": {"a": 1, "b": 0}, "item_clusters": {"a": 0, "b": 0}}
+    assert without_items(measure) == {"value": 0.5, "n": 2, "clusters": 1}
+    assert plain_results({"squad": {"acc": measure}}) == {"squad": {"acc": {"value": 0.5, "n": 2, "clusters": 1}}}
+
+
 def test_a_bar_that_so_many_items_cannot_reach_is_known_before() -> None:
     reach = wilson(50, 50)[0]
     assert unreachable_bound(Gate(measure="a", bound="lower", at_least=reach), 50) is None
@@ -117,6 +124,9 @@ def test_a_bar_that_so_many_items_cannot_reach_is_known_before() -> None:
         'gate on "a": the lower bound of 50 items comes to 0.9286 at best, and at_least = 0.95 is asked: no result can '
         'pass; ask more items, set another bar, or write bound = "value"'
     )
-    assert unreachable_bound(Gate(measure="a", bound="upper", at_most=0.03), 100) is not None
-    assert unreachable_bound(Gate(measure="a", bound="upper", at_most=0.03), 130) is None
+    # 100 answers without a fault have the bound 3 / 100, and Wilson's of as many would be 0.037.
+    passing = Gate(measure="a", bound="upper", at_most=0.03)
+    assert judge(passing, {"a": fault_rate(0, 100)}).passed
+    assert unreachable_bound(passing, 100) is None
+    assert unreachable_bound(passing, 99) is not None
     assert unreachable_bound(Gate(measure="a", at_least=0.99), 5) is None

@@ -104,6 +104,20 @@ def test_values_are_read_from_source_text() -> None:
     assert javascript_value("someVariable", "array") == "someVariable"
 
 
+def test_what_a_model_repeats_without_end_is_judged_at_once() -> None:
+    # A table of 60 rows without its end could be parted into rows in 2^60 ways.
+    table = "[" + ",".join(["[1,2]"] * 60)
+    assert javascript_value(f"{table} x", "array") == ["[1", 2]
+    assert javascript_value(f"{table}]", "array") == [[1, 2]] * 60
+    assert javascript_value("[[1],\n[2]]", "array") == [[1], [2]]
+    digits = "7" * 5000  # more than Python reads as a number
+    assert java_value(digits, "integer") == digits
+    assert java_value(digits + "L", "long") == digits
+    fault = calls_fault([call(a=10**400)], [ADD], RIGHT, "python")
+    assert fault is not None
+    assert fault.startswith("a = 1000")
+
+
 def test_only_whether_there_is_a_call_counts_where_none_is_right() -> None:
     for item_id, faults in {
         "irrelevance_1": (None, "calls math.add, expected no call"),

@@ -1,6 +1,7 @@
 """CORE's bundle from a folder, archives and a stand-in Hub; what is refused of an archive."""
 
 import io
+import random
 import sys
 import tarfile
 import zipfile
@@ -75,6 +76,14 @@ def test_an_archive_that_is_none_or_leaves_its_place_is_refused(
     for name in ("cut.zip", "cut.tar.gz"):
         with pytest.raises(DataError, match=rf"{name} cannot be unpacked .*fetch it again"):
             bundle_folder(tmp_path / name)
+    # Damage inside, which only the sums of what is packed show.
+    noise = {"copa.jsonl": "".join(map(chr, random.Random(0).choices(range(32, 127), k=4000)))}
+    for packed in (zipped(tmp_path / "hurt.zip", noise), tarred(tmp_path / "hurt.tar.gz", noise)):
+        spoiled = bytearray(packed.read_bytes())
+        spoiled[1500] ^= 0x5A
+        packed.write_bytes(spoiled)
+        with pytest.raises(DataError, match=rf"{packed.name} cannot be unpacked .*fetch it again"):
+            bundle_folder(packed)
     (tmp_path / "bundle.rar").write_bytes(b"Rar!")
     with pytest.raises(DataError, match=r"neither a folder nor an archive \(\.zip, \.tar, \.tar\.gz, \.tgz\)"):
         bundle_folder(tmp_path / "bundle.rar")

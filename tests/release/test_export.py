@@ -17,6 +17,8 @@ from gradus.core.artifact import open_artifact
 from gradus.core.errors import ArtifactError, ConfigError, ExportError
 from gradus.model.weights import load_model
 from gradus.release import export, transformers_folder
+from gradus.release.model_card import _metadata
+from gradus.release.origin import Origin
 from gradus.release.settings import ExportSettings
 from gradus.release.transformers_model import read_transformers_model
 
@@ -142,6 +144,13 @@ def test_foreign_models_of_these_classes_can_be_taken_and_others_are_refused(tmp
     change_json(tmp_path / "mellum" / "config.json", rope_parameters=table["rope_parameters"])
     with pytest.raises(ArtifactError, match="rope_parameters differ by the type of layer"):
         read_transformers_model(tmp_path / "mellum", 300)
+
+
+def test_the_card_names_what_a_model_began_from_as_the_hub_does():
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    origin = Origin(name="toy", base_models=(f"hub:owner/small@{commit}", "folder:models/mine"))
+    head = yaml.safe_load(_metadata(ExportSettings(), origin, {}).split("---")[1])
+    assert head["base_model"] == ["owner/small"]
 
 
 def test_a_stage_exports_and_its_card_is_true(models, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from small_stages import PROSE, base_of, tokens_of, write_lines
 from gradus.cli.walking import run_roadmap
 from gradus.core.errors import GateFailedError
 from gradus.core.lock import exclusive_lock
-from gradus.roadmap.dry_run import dry_walk, sweep_dry_homes
+from gradus.roadmap import dry_run
+from gradus.roadmap.dry_run import dry_home, dry_walk, sweep_dry_homes
 from gradus.roadmap.launched import _here
 from gradus.roadmap.progress import PlainProgress, QuietProgress
 from gradus.roadmap.run import walk
@@ -56,6 +58,33 @@ def test_what_was_finished_before_is_used_and_stays_byte_for_byte(roadmap_file, 
     assert toys == ["chat"]
     assert contents(home) == before
     assert not list(home.glob(".dry-run-*"))
+
+
+def test_downloads_are_used_and_neither_added_to_nor_deleted(roadmap_file, home):
+    for name in ("keep/a.parquet", "keep/b.parquet.part", "delete/c.parquet"):
+        (home / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / "raw" / name).write_text(name)
+    before = contents(home)
+    with dry_home(load_roadmap(roadmap_file), home) as folder:
+        assert (folder / "raw" / "keep" / "a.parquet").read_text() == "keep/a.parquet"
+        # One that an interrupted walk has a part of is fetched by itself.
+        assert not (folder / "raw" / "keep" / "b.parquet.part").exists()
+        (folder / "raw" / "keep" / "new.parquet").write_text("new")
+        (folder / "raw" / "delete" / "c.parquet").unlink()
+    assert contents(home) == before
+
+
+def test_a_folder_that_its_own_run_deletes_meanwhile_is_passed_over(home, monkeypatch):
+    (home / ".dry-run-gone").mkdir(parents=True)
+
+    def deleted_first(path, refusal):
+        shutil.rmtree(path.parent)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(dry_run, "exclusive_lock", deleted_first)
+    os.utime(home / ".dry-run-gone", (1, 1))
+    sweep_dry_homes(home)
+    assert not list(home.iterdir())
 
 
 def test_a_failed_gate_an_error_and_ctrl_c_leave_nothing_either(roadmap_file, home, toys, capsys):

@@ -405,3 +405,7 @@ def test_judgements_are_part_of_the_money_of_an_evaluation(file, tmp_path):
     assert estimate.fees == pytest.approx(40 * (1500 * 2 + 250 * 8) / 1e6)
     assert "about 40 requests to j" in estimate.notes[-1]
     assert plan.costs_money
+    # Every sample of every probe that is asked is judged.
+    drawn = load_roadmap(file, ["look.temperature=0.7", "look.samples=5", "look.at_most=10"])
+    plan = plan_roadmap(drawn, choose_device("cpu", drawn.machine, tmp_path), tmp_path / "artifacts")
+    assert plan.stages[-1].estimate.fees == pytest.approx(50 * (1500 * 2 + 250 * 8) / 1e6)

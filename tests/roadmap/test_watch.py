@@ -122,6 +122,10 @@ def test_finished_and_failed_walks_are_told_apart(run):
     now = Watcher(run.folder).look()
     assert now.state == "gate failed"
     assert now.abilities["exam fresh"]["n"] == 24
+    record = json.loads((run.folder / "roadmap.json").read_text())
+    (run.folder / "roadmap.json").write_text(json.dumps(record | {"smoke": True}))
+    assert Watcher(run.folder).look().state == "finished"  # which goes on past failed gates
+    (run.folder / "roadmap.json").write_text(json.dumps(record))
     run.judge(False, override="good enough")
     assert Watcher(run.folder).look().state == "finished"
 

@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ def _handler(
             kind, make = pages[self.path]
             try:
                 body = make()
-            except GradusError as error:
+            except (GradusError, OSError, ValueError) as error:
+                # Also what the walk moves or writes while it is read; the page asks again.
                 self._send(503, "text/plain; charset=utf-8", f"{error}\n".encode(), with_body)
                 return
             self._send(200, kind, body.encode("utf-8"), with_body)
@@ -117,7 +119,9 @@ def _handler(
                 self.send_header(key, value)
             self.end_headers()
             if with_body:
-                self.wfile.write(body)
+                # The reader may close the page meanwhile.
+                with suppress(ConnectionError, TimeoutError):
+                    self.wfile.write(body)
 
         def log_message(self, format: str, *values: Any) -> None:
             """The terminal is for the user."""

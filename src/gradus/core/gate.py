@@ -15,7 +15,9 @@ from pydantic import model_validator
 from gradus.core.comparison import SIGNIFICANCE, paired_test
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.settings import Settings
-from gradus.core.statistics import wilson
+from gradus.core.statistics import rule_of_three, wilson
+
+_BY_ITEM = ("items", "item_clusters")
 
 
 class Gate(Settings):
@@ -48,8 +50,8 @@ class Verdict:
 def judge(gate: Gate, measures: Mapping[str, Any], parents: Mapping[str, Mapping[str, Any]] | None = None) -> Verdict:
     """Judge measured results; `parents` maps stage names to their results for `not_worse_than`.
 
-    A measure is a number, or {"value", "n", "successes"?, "lower"?, "upper"?, "items"?, "lower_is_better"?}; items: by
-    id 0 or 1, or a number whose mean is compared.
+    A measure is a number, or {"value", "n", "successes"?, "lower"?, "upper"?, "items"?, "item_clusters"?,
+    "lower_is_better"?}; items: by id 0 or 1, or a number whose mean is compared; item_clusters: what they share.
     Errors: ConfigError where a measure or stage is not there, or lacks what the gate asks for.
     """
     measure = find_measure(measures, gate.measure)
@@ -92,6 +94,11 @@ def _at(measures: Any, name: str) -> Any:
     return None
 
 
+def without_items(measure: Mapping[str, Any]) -> dict[str, Any]:
+    """A measure without what it has for each single item, which paired tests need and records do not."""
+    return {key: value for key, value in measure.items() if key not in _BY_ITEM}
+
+
 def measure_names(measures: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Every dotted name that a gate could state."""
     names: list[str] = []
@@ -113,7 +120,8 @@ def reachable_bound(n: int) -> float:
 
 def unreachable_bound(gate: Gate, n: int) -> str | None:
     """Why no result with n right or wrong items can pass a gate, None where one can."""
-    lowest_upper = wilson(0, n)[1]
+    # A fault of which none was seen has the rule of three for its bound, which is the lower one from four items on.
+    lowest_upper = min(wilson(0, n)[1], rule_of_three(n))
     if gate.bound == "lower" and gate.at_least is not None and reachable_bound(n) < gate.at_least:
         most, asked = reachable_bound(n), f"at_least = {gate.at_least:g}"
     elif gate.bound == "upper" and gate.at_most is not None and lowest_upper > gate.at_most:

@@ -92,7 +92,7 @@ def _is_right(argument: Any, options: Sequence[Any], declared: Mapping[str, Any]
             return False
         value: Any = (java_value if language == "java" else javascript_value)(argument, kind, item_kind)
     else:
-        value = float(argument) if kind == "float" and type(argument) is int else argument
+        value = _decimal(argument) if kind == "float" and type(argument) is int else argument
     item_wanted = _KINDS[language][item_kind] if item_kind is not None else None
     told = _type_of_first(options)
     is_declared = type(value) is wanted
@@ -104,6 +104,14 @@ def _is_right(argument: Any, options: Sequence[Any], declared: Mapping[str, Any]
     if told is not None and told is not wanted:
         return value in options
     return _is_right_of_kind(value, options, wanted, item_wanted)
+
+
+def _decimal(number: int) -> float | int:
+    """A whole number as a decimal; as it is where it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return number
 
 
 def _is_right_of_kind(value: Any, options: Sequence[Any], wanted: type, item_wanted: type | None) -> bool:

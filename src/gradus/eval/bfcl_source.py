@@ -28,8 +28,10 @@ _PUT = re.compile(r"put\(\"(.*?)\",\s*(.*?)\)")
 _EMPTY_MAP = re.compile(r"new\s+HashMap<.*?>\s*\(\)")
 _JS_FLOAT = re.compile(_DECIMAL + "$")
 _JS_BIGINT = re.compile(r"^-?\d+n$")
-_JS_ROWS = r"\[\s*\[.*?\]\s*(?:,\s*\[.*?\]\s*)*\]|\bnew\s+Array\(\s*\[.*?\]\s*(?:,\s*\[.*?\]\s*)*\)"
-_JS_TABLE = re.compile(_JS_ROWS)
+# Rows up to the first end of one that the end of all follows. Atomic, as a table without its end would else be tried
+# with every way to part it into rows, 2^rows of them.
+_JS_ROWS = r"\[(?>\]\s*,\s*\[|.)*?\]\s*"
+_JS_TABLE = re.compile(rf"\[\s*{_JS_ROWS}\]|\bnew\s+Array\(\s*{_JS_ROWS}\)")
 _JS_ROW = re.compile(r"\[(.*?)\]")
 _JS_ARRAY = re.compile(r"\[(.*?)\]|\bnew\s+Array\((.*?)\)")
 _JS_OBJECT = re.compile(r"\{(.*?)\}")
@@ -62,6 +64,14 @@ def _is_quoted(text: str, marks: str) -> bool:
     return any(text.startswith(mark) and text.endswith(mark) for mark in marks)
 
 
+def _whole(text: str) -> int | str:
+    """The number that digits are; the text where they are more than Python reads."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def _number(text: str) -> int | float | str:
     for read in (int, float):
         try:
@@ -81,7 +91,7 @@ def _java_any(text: str) -> Any:
     if _is_quoted(text, '"'):
         return text[1:-1]
     if _JAVA_LONG.match(text):
-        return int(text[:-1])
+        return _whole(text[:-1])
     return float(text[:-1]) if _JAVA_FLOAT.match(text) else _number(text)
 
 
@@ -115,10 +125,10 @@ def _java_map(text: str) -> Any:
 
 
 _JAVA: Mapping[str, Reader] = {
-    "byte": _where(_INTEGER, int),
-    "short": _where(_INTEGER, int),
-    "integer": _where(_INTEGER, int),
-    "long": _where(_JAVA_LONG, lambda text: int(text[:-1])),
+    "byte": _where(_INTEGER, _whole),
+    "short": _where(_INTEGER, _whole),
+    "integer": _where(_INTEGER, _whole),
+    "long": _where(_JAVA_LONG, lambda text: _whole(text[:-1])),
     "float": _where(_JAVA_FLOAT, lambda text: float(text[:-1])),
     "double": _where(_JAVA_DOUBLE, float),
     "boolean": _boolean,
@@ -169,9 +179,9 @@ def _javascript_object(text: str) -> Any:
 
 _JAVASCRIPT: Mapping[str, Reader] = {
     "String": lambda text: text[1:-1] if _is_quoted(text, "\"'") else text,
-    "integer": _where(_INTEGER, int),
+    "integer": _where(_INTEGER, _whole),
     "float": _where(_JS_FLOAT, float),
-    "Bigint": _where(_JS_BIGINT, lambda text: int(text[:-1])),
+    "Bigint": _where(_JS_BIGINT, lambda text: _whole(text[:-1])),
     "Boolean": _boolean,
     "dict": _javascript_object,
 }

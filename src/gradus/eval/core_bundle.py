@@ -6,11 +6,13 @@ checksum, the Hub's by its commit. Nothing but the tasks' own files is taken out
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -28,6 +30,9 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _HUB_NAME = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+))?")
 _MOST_BYTES = 1 << 32  # of an archive's files, unpacked; the published bundle holds a fortieth of it
 _PIECE = 1 << 20
+_DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError, FileExistsError,
+)  # fmt: skip
 
 
 def bundle_folder(bundle: str | Path) -> Path:
@@ -113,7 +118,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                             raise DataError(f"CORE: {archive} unpacks to over {_MOST_BYTES >> 30} GiB: no bundle")
                         out.write(piece)
                 written += 1
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, FileExistsError) as error:
+    except _DAMAGED as error:
         raise DataError(f"CORE: {archive} cannot be unpacked ({error}); fetch it again") from error
     if not written:
         raise DataError(f"CORE: {archive} holds no file of a task, such as hellaswag.jsonl")
@@ -133,6 +138,9 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
             for member in tar
             if member.isfile() and _is_wanted(member.name) and (handle := tar.extractfile(member)) is not None
         )
+        # What is packed is checked by its sum, which stands behind the archive's end.
+        while tar.fileobj is not None and tar.fileobj.read(_PIECE):
+            pass
 
 
 def _is_wanted(name: str) -> bool:

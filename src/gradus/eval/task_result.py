@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gradus.core.gate import without_items
 from gradus.core.statistics import Z95, clustered_standard_error, proportion, standard_error
 from gradus.eval.asked import Asked, Likelihood
 from gradus.eval.perplexity import exp_nats, perplexity_measures
@@ -137,10 +138,7 @@ class TaskResult:
 
 def task_record(result: Result, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The record of a task: what was asked and how, its measures, and its items, which the measures then leave out."""
-    measures = {
-        name: {k: v for k, v in m.items() if k not in ("items", "item_clusters")}
-        for name, m in result.measures().items()
-    }
+    measures = {name: without_items(measure) for name, measure in result.measures().items()}
     return {
         "task": result.task,
         "model": result.model,

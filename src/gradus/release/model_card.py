@@ -61,7 +61,8 @@ def _metadata(settings: ExportSettings, origin: Origin, results: Mapping[str, An
         table["language"] = list(settings.languages)
     if datasets:
         table["datasets"] = datasets
-    hub_bases = [name for name in origin.base_models if name.count("/") == 1 and not name.startswith((".", "/", "~"))]
+    # As the Hub names models: without the commit, which the text states.
+    hub_bases = [n.removeprefix("hub:").partition("@")[0] for n in origin.base_models if n.startswith("hub:")]
     if hub_bases:
         table["base_model"] = hub_bases
     return f"---\n{yaml.safe_dump(table, sort_keys=False, allow_unicode=True).strip()}\n---"

@@ -26,7 +26,7 @@ def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Pa
     if report is not None:
         lines += ["", f"report   {report}"]
     if any((a.path / MODEL_FOLDER).is_dir() for _, a in made):
-        lines += [f"talk     gradus chat --model {roadmap.name}"]
+        lines += [f"talk     gradus chat --model {roadmap.name}", f"page     gradus serve {roadmap.name}"]
     return "\n".join(lines)
 
 

@@ -68,10 +68,13 @@ def dry_home(roadmap: Roadmap, home: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         with exclusive_lock(folder / LOCK, "another dry run has this folder"):
-            _link(roadmap, home.resolve(), folder)
-            yield folder
+            try:
+                _link(roadmap, home.resolve(), folder)
+                yield folder
+            finally:
+                # While it is held: a dry run that begins would else delete it at the same time.
+                shutil.rmtree(folder)
     finally:
-        shutil.rmtree(folder)
         if is_fresh and not any(home.iterdir()):
             home.rmdir()
 
@@ -83,9 +86,14 @@ def _link(roadmap: Roadmap, home: Path, folder: Path) -> None:
         here = folder / ARTIFACTS / finished.name
         if finished.exists() and not here.is_symlink():
             here.symlink_to(finished, target_is_directory=True)
-    for name in (DEVICES_FILE, RAW):
-        if (home / name).exists():
-            (folder / name).symlink_to(home / name)
+    if (home / DEVICES_FILE).exists():
+        (folder / DEVICES_FILE).symlink_to(home / DEVICES_FILE)
+    # File by file, so that what is fetched now goes, and of what is there a link at most.
+    for file in (home / RAW).rglob("*"):
+        if file.is_file() and file.suffix != ".part":
+            here = folder / RAW / file.relative_to(home / RAW)
+            here.parent.mkdir(parents=True, exist_ok=True)
+            here.symlink_to(file)
     # It need not be there yet: the first answer makes it.
     (folder / ANSWERS).symlink_to(home / ANSWERS)
 
@@ -93,15 +101,15 @@ def _link(roadmap: Roadmap, home: Path, folder: Path) -> None:
 def sweep_dry_homes(home: Path) -> None:
     """Delete the folders of dry runs that were killed; one that goes on holds its lock, or is just being made."""
     for folder in home.glob(f"{DRY_HOME}*"):
-        is_new = time.time() - folder.stat().st_mtime < _BEGIN_SECONDS
-        if is_new and not (folder / LOCK).is_file():
-            continue
         try:
+            is_new = time.time() - folder.stat().st_mtime < _BEGIN_SECONDS
+            if is_new and not (folder / LOCK).is_file():
+                continue
             with exclusive_lock(folder / LOCK, "in use"):
                 # A process of the killed run may write its last file; the next sweep finds what is left then.
                 shutil.rmtree(folder, ignore_errors=True)
-        except GradusError:
-            continue
+        except (GradusError, FileNotFoundError):
+            continue  # in use, or deleted by its own run meanwhile
 
 
 def _closing(made: Mapping[str, Artifact]) -> str:

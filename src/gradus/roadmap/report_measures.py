@@ -15,6 +15,7 @@ from typing import Any
 from gradus.conversation.probes import Probe, load_suite, suite_path
 from gradus.core.comparison import paired_test
 from gradus.core.errors import GradusError
+from gradus.core.gate import without_items
 from gradus.roadmap.report_stage_measures import evaluated_stage
 from gradus.roadmap.report_stages import StageView
 from gradus.roadmap.sources import suite_digest
@@ -47,8 +48,7 @@ def plain_results(results: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, Mapping):
-            whole = "items" in value and "value" in value
-            found[key] = plain_results({k: v for k, v in value.items() if not (whole and k == "items")})
+            found[key] = plain_results(without_items(value) if "value" in value else value)
         else:
             found[key] = clip(value)
     return found

@@ -19,7 +19,7 @@ from typing import Any
 from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scratch
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.files import disk_full_error, is_disk_full, write_atomic
-from gradus.core.gate import find_measure, judge, measure_names
+from gradus.core.gate import find_measure, judge, measure_names, without_items
 from gradus.core.home import ARTIFACTS, LEDGER, LOCK, RUN_RECORD, RUNS
 from gradus.core.ledger import Ledger
 from gradus.core.lock import exclusive_lock
@@ -323,6 +323,7 @@ def _write_record(walking: _Walk) -> None:
     roadmap = walking.roadmap
     record = {
         "name": roadmap.name,
+        "smoke": roadmap.smoke,
         "seed": roadmap.seed,
         "path": str(roadmap.path),
         "description": roadmap.description,
@@ -348,7 +349,7 @@ def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
     )  # fmt: skip
     told: dict[str, Any] = {}
     for name in measure_names(artifact.results):
-        measure = {k: v for k, v in find_measure(artifact.results, name).items() if k != "items"}
+        measure = without_items(find_measure(artifact.results, name))
         # A number deep inside (a count by reason, a model's width) is a fact; the manifest has it.
         if "." in name and "n" not in measure:
             continue

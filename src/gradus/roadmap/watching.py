@@ -18,6 +18,7 @@ import psutil
 
 from gradus.core.artifact import SCRATCH
 from gradus.core.errors import ConfigError
+from gradus.core.gate import without_items
 from gradus.core.home import LEDGER, LOCK, RUN_RECORD, RUNS
 from gradus.roadmap.place import CLOCK
 from gradus.roadmap.report_measures import counting_lines
@@ -131,7 +132,9 @@ class Watcher:
         gates = _last_gates(ledger, views)
         pid = walking_process(self.folder)
         done = all(view.state == "done" for view in views)
-        failed = any(gate["passed"] is False and "override" not in gate for gate in gates)
+        # A smoke run goes on past failed gates.
+        stops = not record.get("smoke")
+        failed = stops and any(gate["passed"] is False and "override" not in gate for gate in gates)
         state: WalkState = "running" if pid else "gate failed" if failed else "finished" if done else "stopped"
         return WalkNow(
             name=str(record["name"]),
@@ -169,7 +172,7 @@ class Watcher:
         for view in views:
             if view.state == "working" and view.folder is not None:
                 files += [view.folder / "metrics.jsonl", view.folder / SCRATCH / CLOCK]
-        times = [path.stat().st_mtime for path in files if path.exists()]
+        times = [written for path in files if (written := _written_at(path)) is not None]
         return max(0.0, time.time() - max(times)) if times else None
 
 
@@ -199,7 +202,15 @@ def newest_run(home: Path) -> Path:
     found = [path.parent for path in (home / RUNS).glob(f"*/{RUN_RECORD}")]
     if not found:
         raise ConfigError(f"{home / RUNS}: nothing has been walked here yet; walk a roadmap first: gradus run FILE")
-    return max(found, key=lambda folder: max(p.stat().st_mtime for p in folder.iterdir() if not p.is_symlink()))
+    return max(found, key=lambda f: max(_written_at(p) or 0.0 for p in f.iterdir() if not p.is_symlink()))
+
+
+def _written_at(path: Path) -> float | None:
+    """When a file was written, None where there is none: one that is being written may be moved between two looks."""
+    try:
+        return path.stat().st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _stage_now(view: StageView) -> StageNow:
@@ -255,7 +266,7 @@ def _abilities(views: Sequence[StageView]) -> dict[str, Mapping[str, Any]]:
             for name, suite in measured.items() if isinstance(measured, Mapping) else ():
                 total = suite.get(key) if isinstance(suite, Mapping) else None
                 if isinstance(total, Mapping) and _is_number(total.get("value")):
-                    found[f"{view.name} {name}"] = {k: v for k, v in total.items() if k != "items"}
+                    found[f"{view.name} {name}"] = without_items(total)
     return found
 
 

@@ -264,7 +264,7 @@ def test_a_key_that_ends_is_asked_for_and_the_reply_tried_again(page, server):
     answer(page)
     assert page.locator(".item-title").all_inner_texts() == ["Hello?"]
     page.get_by_role("button", name="Model: No connection").click()
-    assert "no list of models" in page.locator("#models").inner_text()
+    page.locator("#models").get_by_text("no list of models").wait_for()
     page.wrong[:] = [text for text in page.wrong if "status of" not in text]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from gradus.conversation.constraint import Constraint
-from gradus.conversation.probes import SUITES, Suite, load_suite, suite_path
+from gradus.conversation.probes import SUITES, Probe, Suite, load_suite, suite_path
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.files import write_atomic
@@ -232,7 +232,8 @@ def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings
         return estimate
     requests = num_answers(MT_BENCH, asked) if MT_BENCH in settings.tasks else 0
     for path in settings.suites.values():
-        requests += load_suite(suite_path(path, stage.directory)).num_judgements
+        suite = _asked_probes(load_suite(suite_path(path, stage.directory)), settings.at_most)
+        requests += sum(_num_samples(probe, settings) * len(probe.judgements) for probe in suite.probes)
     shown, said = requests * _JUDGED_TOKENS, requests * _JUDGEMENT_TOKENS
     return replace(
         estimate,
@@ -244,9 +245,13 @@ def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings
 
 def _num_probes(text: str, directory: Path, settings: Settings) -> int:
     """Answers that a suite asks for."""
-    probes = load_suite(suite_path(text, directory)).probes
-    number = len(probes) if settings.at_most is None else min(len(probes), settings.at_most)
-    return number * (settings.samples or 1 if settings.temperature else 1)
+    probes = _asked_probes(load_suite(suite_path(text, directory)), settings.at_most).probes
+    return sum(_num_samples(probe, settings) for probe in probes)
+
+
+def _num_samples(probe: Probe, settings: Settings) -> int:
+    """Answers to a probe, as `run_suite` has them."""
+    return settings.samples or probe.samples if settings.temperature else 1
 
 
 def _task_tokens(settings: Settings, stage: Stage) -> float:
