@@ -12,6 +12,7 @@ import select
 import struct
 import sys
 import termios
+import threading
 import time
 
 import pytest
@@ -24,10 +25,11 @@ from gradus.cli.slash_commands import COMMANDS, completions, run_command
 from gradus.cli.word_wrap import WordWrap
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.formats.wire import CallReady, Problem, TextDelta, ThinkDelta
-from gradus.conversation.messages import Message, ToolCall
+from gradus.conversation.messages import Message, ToolCall, ToolSchema
 from gradus.core.errors import ConfigError, DataError, EndpointError
 from gradus.engine.turn import Done, Reply, ToolResult
-from gradus.tools.toolbox import ToolBox
+from gradus.tools.running import RunningCalls
+from gradus.tools.toolbox import Tool, ToolBox
 
 CALL = ToolCall("call_1", "calculator", {"expression": "2 + 3"})
 
@@ -267,11 +269,11 @@ def test_what_a_model_says_does_not_steer_the_terminal():
     stream, screen = on_terminal(60)
     call = CallReady(ToolCall("call_1", "calc\x1b[2J", {"a": "\x1b]0;title\x07"}))
     result = ToolResult(Message("tool", "\x1b[31m[bold]5", tool_call_id="call_1"))
-    events = [ThinkDelta("\x1b[1A"), call, result, Problem("\x9b31m"), TextDelta("a\x1b[2Kb[/bold]")]
+    events = [ThinkDelta("\x1b[1A"), call, result, Problem("\x9b31m\ud800"), TextDelta("a\x1b[2Kb[/bold]")]
     show((event for event in events), screen)
     screen.end()
     text = stream.getvalue()
-    assert not set(text) & {"\x1b", "\x07", "\x9b"}
+    assert not set(text) & {"\x1b", "\x07", "\x9b", "\ud800"}
     assert "[31m[bold]5" in text
     assert "b[/bold]" in text
 
@@ -346,6 +348,29 @@ def test_a_remote_model_is_asked_with_what_the_api_knows(tmp_path, monkeypatch):
         remote_loader("localhost", ToolBox(), None, None)("m")
 
 
+def test_ctrl_c_while_a_remote_model_waits_for_a_tool_ends_the_tool(monkeypatch):
+    told = threading.Event()
+
+    def look(arguments, deadline):
+        try:
+            while deadline.seconds_left():
+                time.sleep(0.01)
+        finally:
+            told.set()
+
+    def interrupt(running):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunningCalls, "results", interrupt)
+    toolbox = ToolBox({"look": Tool(ToolSchema("look", "looks", {"type": "object"}), look, timeout_seconds=600.0)})
+    call = {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    with running(lambda body: {"content": "", "tool_calls": [call]}) as server:
+        model = remote_loader(server.base_url, toolbox, None, None)(MODEL)
+        with pytest.raises(KeyboardInterrupt):
+            list(ChatSession(model.engine, ChatOptions(temperature=SERVICE_TEMPERATURE)).ask("Look."))
+    assert told.wait(30)
+
+
 def test_a_terminal_keeps_what_is_typed_and_ctrl_c_stops_a_reply(tmp_path):
     """The whole command on a pseudo-terminal of 40 columns, with a remote model that takes its time."""
     with running(lambda body: "The quick brown fox jumps on to the lazy dog. And over it. " * 200) as server:
@@ -357,8 +382,8 @@ def test_a_terminal_keeps_what_is_typed_and_ctrl_c_stops_a_reply(tmp_path):
         terminal.type("\x03", "what was said is kept")
         terminal.type("/hist\t\n", "two")
         terminal.type("/edit\n", "two")
-        time.sleep(0.5)  # readline misses a signal that comes between its drawing and its waiting
-        terminal.type("\x03", "nothing to ask")
+        # readline misses a signal that comes between its drawing and its waiting
+        assert any(terminal.came("nothing to ask", 3.0, typed="\x03") for _ in range(20))
         terminal.type("/q\t\n", "")
         assert terminal.ended() == 0
     assert server.requests[0]["messages"][-1]["content"] == "one\ntwo"
@@ -382,6 +407,7 @@ class Terminal:
             os.execve(sys.executable, [sys.executable, "-m", "gradus.cli.main", *arguments], every)
         fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self.text = ""
+        self._seen = 0  # characters up to the end of what was last expected
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def type(self, text, then):
@@ -390,16 +416,23 @@ class Terminal:
 
     def expect(self, text, seconds=60.0):
         """Read until the text stands in what came since."""
-        came, end = "", time.monotonic() + seconds
-        while text not in came:
-            assert time.monotonic() < end, f"no {text!r} in {came!r}"
+        assert self.came(text, seconds), f"no {text!r} in {self.text[self._seen :]!r}"
+
+    def came(self, text, seconds, typed=""):
+        """Whether the text comes within so many seconds after something is typed."""
+        os.write(self.file, typed.encode())
+        end = time.monotonic() + seconds
+        while (at := self.text.find(text, self._seen)) < 0:
+            if time.monotonic() > end:
+                return False
             if select.select([self.file], [], [], 0.2)[0]:
                 try:
                     piece = self._decoder.decode(os.read(self.file, 4096))
                 except OSError:
                     raise AssertionError(f"it ended before {text!r}: {self.text!r}") from None
-                piece = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", piece)
-                came, self.text = came + piece, self.text + piece
+                self.text += re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", piece)
+        self._seen = at + len(text)
+        return True
 
     def ended(self):
         with contextlib.suppress(OSError):  # the other end is closed

@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from gradus.engine.sampling import Sampling, penalise, sample, sampling_batch, uniforms
+from gradus.engine.sampling import LEAST_TEMPERATURE, Sampling, penalise, sample, sampling_batch, uniforms
 
 CPU = torch.device("cpu")
 MASK = 2**64 - 1
@@ -64,6 +64,22 @@ def test_temperature_zero_is_argmax_and_ties_fall_to_the_lower_id() -> None:
     logits = torch.tensor([[0.0, 3.0, 3.0], [9.0, -1.0, 2.0]])
     rows = [Sampling(), Sampling(temperature=0.0, top_k=3, seed=7)]
     assert sample(logits, sampling_batch(rows, 3, CPU), [0, 5]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", 1e-38), ("temperature", 1e39), ("temperature", math.inf), ("repetition_penalty", 1e-40)],
+)
+def test_what_makes_logits_infinite_is_refused(name: str, value: float) -> None:
+    # A distribution of infinite logits has no numbers, and the token drawn from it was one behind the vocabulary.
+    with pytest.raises(ValueError, match=name):
+        Sampling(**{name: value})
+
+
+def test_the_least_temperature_draws_the_likeliest() -> None:
+    rows = [Sampling(temperature=LEAST_TEMPERATURE, seed=seed, top_k=top_k) for seed in range(4) for top_k in (None, 2)]
+    logits = torch.tensor([[-2000.0, 2000.0, -math.inf, 1999.0]]).expand(len(rows), 4)
+    assert sample(logits, sampling_batch(rows, 4, CPU), [0] * len(rows)).tolist() == [1] * len(rows)
 
 
 def test_frequencies_follow_the_tempered_softmax() -> None:

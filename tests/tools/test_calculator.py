@@ -185,10 +185,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("expression", "message"), HOSTILE.items())
 def test_hostile_and_wrong_input_is_an_error_at_once(expression: str, message: str):
-    started = time.perf_counter()
+    started = time.thread_time()  # not the clock: the machine may be busy
     with pytest.raises(ToolError) as error:
         calculate(expression)
-    assert time.perf_counter() - started < 0.25
+    assert time.thread_time() - started < 0.25
     assert str(error.value) == message
 
 
@@ -222,10 +222,10 @@ def test_any_text_gives_a_number_or_a_tool_error_quickly(text: str):
     )
 )
 def test_towers_of_operations_stay_bounded(expression: str):
-    started = time.perf_counter()
+    started = time.thread_time()  # not the clock: the machine may be busy
     with contextlib.suppress(ToolError):
         calculate(expression)
-    assert time.perf_counter() - started < 0.25
+    assert time.thread_time() - started < 0.25
 
 
 _NUMBERS = st.integers(-9999, 9999) | st.decimals(-9999, 9999, places=2).map(lambda d: format(d, "f"))

@@ -85,6 +85,18 @@ def test_line_separators_inside_a_text_end_no_event() -> None:
         assert streamed(server)[0] == TextDelta("a\u2028b\x85c")
 
 
+def test_halves_of_a_character_are_joined_and_one_alone_is_replaced() -> None:
+    pieces = [r"\ud83d", r"\ude00 and \ud83d", "x"]
+    events = [
+        f'data: {{"choices": [{{"delta": {{"content": "{piece}"}}, "finish_reason": "stop"}}]}}' for piece in pieces
+    ]
+    with running() as server:
+        server.faults = [Fault(headers={"Content-Type": "text/event-stream"}, body="\n\n".join([*events, ""]))]
+        *texts, answer = streamed(server)
+    assert [piece.text for piece in texts] == ["", "😀 and ", "\ufffdx"]
+    assert answer.message.content == "😀 and \ufffdx"
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -109,5 +121,6 @@ def test_what_goes_wrong_is_told_at_once(fault: Fault, message: str) -> None:
     with running() as server:
         server.faults = [fault]
         with pytest.raises(EndpointError, match=message):
-            streamed(server, timeout_seconds=0.3)
+            # A busy machine may take a while for the others.
+            streamed(server, timeout_seconds=0.3 if fault.silent_seconds else 30.0)
         assert len(server.requests) == 1

@@ -67,7 +67,7 @@ def test_code_without_end_is_ended(runtime):
     answer = run(runtime[1], "while True: pass")
     assert answer.startswith("error: ")
     assert "TimeoutError" in answer or "took longer" in answer
-    assert time.perf_counter() - begin < 4
+    assert time.perf_counter() - begin < 30
 
 
 def test_nothing_of_one_call_is_left_for_the_next(runtime):

@@ -12,6 +12,7 @@ import pytest
 from gradus.conversation.messages import Message, ToolCall, ToolSchema
 from gradus.conversation.validate import call_faults
 from gradus.core.errors import ConfigError
+from gradus.tools import running as tool_calls
 from gradus.tools.deadline import Deadline
 from gradus.tools.running import Answer
 from gradus.tools.toolbox import TOOLS, Budget, Tool, ToolBox
@@ -137,6 +138,24 @@ def test_cancelled_calls_end_at_once_and_a_tool_that_looks_is_told():
     assert told.wait(5)
     running.cancel()
     assert done == [True]
+
+
+def test_a_call_that_is_cancelled_before_its_turn_is_never_run(monkeypatch):
+    monkeypatch.setattr(tool_calls, "_threads", slots := threading.BoundedSemaphore(1))
+    slots.acquire()
+    ran: list[bool] = []
+
+    def run(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        ran.append(True)
+        return "ran"
+
+    running = ToolBox({"t": _tool("t", run)}).start(_calls("t"))
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "tool t"]
+    running.cancel()
+    slots.release()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert ran == []
 
 
 def test_instant_tools_have_no_thread_and_are_answered_before_start_returns():

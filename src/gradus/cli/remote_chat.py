@@ -61,7 +61,11 @@ class RemoteEngine:
                 yield CallReady(call)
             if not calls or num_calls > request.max_calls:
                 break
-            results = self.toolbox.start(calls, asked.messages).results()
+            running = self.toolbox.start(calls, asked.messages)
+            try:
+                results = running.results()
+            finally:
+                running.cancel()  # of what goes on where somebody has stopped waiting
             said += results
             for result in results:
                 yield ToolResult(result)
@@ -134,4 +138,6 @@ def _pieces(settings: EndpointSettings, request: ChatRequest) -> Iterator[Piece]
     finally:
         loop.call_soon_threadsafe(reading.cancel)
         thread.join()
+        if not reading.cancelled():
+            reading.exception()  # of a turn that was closed before its end, nobody else asks
         loop.close()

@@ -77,7 +77,7 @@ class PlainScreen:
 
     def note(self, text: str) -> None:
         """One line on standard error."""
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(harmless(text) + "\n")
 
     def rows(self, rows: Sequence[tuple[str, str]]) -> None:
         """A line each, on standard error."""

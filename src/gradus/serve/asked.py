@@ -12,13 +12,12 @@ from pydantic import Field
 from gradus.conversation.messages import Message
 from gradus.core.settings import Settings
 from gradus.engine.continuation import Beginning
-from gradus.engine.sampling import Sampling
+from gradus.engine.sampling import LEAST_TEMPERATURE, Sampling
 from gradus.engine.turn import Request
 from gradus.serve.errors import bad_request
 from gradus.serve.models import ServedModel
 from gradus.serve.settings import ServeSettings
 
-_LEAST_TEMPERATURE = 1e-4
 _MOST_STOPS, _MOST_STOP_CHARACTERS = 16, 256
 
 EngineRequest = TypeVar("EngineRequest", Request, Beginning)
@@ -59,9 +58,9 @@ class Asked:
 
 def sampling_of(body: SamplingBody, settings: ServeSettings) -> Sampling:
     """How tokens are chosen; a seed of its own where none is given. Errors: ApiError."""
-    if body.temperature is not None and 0 < body.temperature < _LEAST_TEMPERATURE:
+    if body.temperature is not None and 0 < body.temperature < LEAST_TEMPERATURE:
         raise bad_request(
-            f'"temperature": expected 0, or at least {_LEAST_TEMPERATURE:g}: logits divided by less are no numbers',
+            f'"temperature": expected 0, or at least {LEAST_TEMPERATURE:g}: logits divided by less are no numbers',
             "temperature",
         )
     return Sampling(

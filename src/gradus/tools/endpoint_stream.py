@@ -24,6 +24,7 @@ from gradus.tools.endpoint import (
     MAX_BODY_BYTES,
     ChatAnswer,
     ChatRequest,
+    RequestRefusedError,
     answer_of,
     bounded_body,
     endpoint_key,
@@ -48,6 +49,7 @@ class _Reply:
     finish_reason: str | None = None
     model: str = ""
     usage: dict[str, Any] | None = None
+    halves: dict[str, str] = field(default_factory=dict)
 
     def take(self, event: dict[str, Any]) -> list[ThinkDelta | TextDelta]:
         """One event's object. Raises Repeat where the service reports an error in it."""
@@ -65,10 +67,12 @@ class _Reply:
         found: list[ThinkDelta | TextDelta] = []
         thinking = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(thinking, str):
+            thinking = self._whole("thinking", thinking)
             self.thinking = (self.thinking or "") + thinking
             found.append(ThinkDelta(without_read_secrets(thinking)))
         text = delta.get("content") or delta.get("refusal")
         if isinstance(text, str) and text:
+            text = self._whole("text", text)
             self.text += text
             found.append(TextDelta(without_read_secrets(text)))
         calls = delta.get("tool_calls")
@@ -76,6 +80,16 @@ class _Reply:
             if isinstance(part, dict):
                 self._take_call(part, place)
         return found
+
+    def _whole(self, part: str, text: str) -> str:
+        """Text without halves of characters: some services cut one beyond U+FFFF in two, as JSON writes it.
+
+        The first half waits for the other; one that stays alone becomes U+FFFD.
+        """
+        text = self.halves.pop(part, "") + text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self.halves[part] = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def _take_call(self, part: dict[str, Any], place: int) -> None:
         number = part.get("index", place)
@@ -117,13 +131,12 @@ async def stream_chat(
     """
     key = endpoint_key(settings, folder)
     body = request_body(settings, request) | {"stream": True, "stream_options": {"include_usage": True}}
+    content = canonical_json(body)
     async with http_client(settings, key) as http:
         try:
-            async with http.stream(
-                "POST", f"{settings.base_url}/chat/completions", content=canonical_json(body)
-            ) as response:
+            async with http.stream("POST", f"{settings.base_url}/chat/completions", content=content) as response:
                 if response.status_code != 200:
-                    text = (await response.aread())[:2000].decode("utf-8", "replace")
+                    text = (await bounded_body(response))[:2000].decode("utf-8", "replace")
                     judge_status(response.status_code, response.headers, redacted(text))
                 reply = _Reply()
                 if "text/event-stream" in response.headers.get("content-type", ""):
@@ -146,8 +159,10 @@ async def stream_chat(
             names = await listed_models(http, settings) if error.asks_for_models else []
             hint = did_you_mean(settings.model, names) or (f"; it has {', '.join(names[:8])}" if names else "")
             raise EndpointError(f"{settings.base_url}: {error}{hint}") from None
-        except (Repeat, Refused) as error:
+        except (Repeat, Refused, RequestRefusedError) as error:
             raise EndpointError(f"{settings.base_url}: {error}") from None
+        except httpx2.ConnectTimeout:
+            raise EndpointError(f"{settings.base_url}: no connection in time") from None
         except httpx2.TimeoutException:
             raise EndpointError(f"{settings.base_url}: silent for {settings.timeout_seconds:g} s") from None
         except (httpx2.TransportError, httpx2.DecodingError) as error:

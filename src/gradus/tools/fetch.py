@@ -174,6 +174,8 @@ def _unpacked(pieces: Iterable[bytes], encoding: str, deadline: Deadline) -> tup
             raise ToolError("the page is damaged (it cannot be unpacked)") from None
         if len(found) >= _MOST_BYTES:
             return bytes(found), True
+        if unpacker is not None and unpacker.eof:
+            break  # what follows is no part of the page, and would be kept by the unpacker
     return bytes(found), False
 
 

@@ -13,7 +13,7 @@ import json
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from gradus.conversation.messages import ToolSchema
 from gradus.conversation.validate import schema_fault
 from gradus.core.errors import ConfigError, MissingPackageError, ToolError
 from gradus.core.files import expand_path
-from gradus.core.secrets import read_secret, redacted
+from gradus.core.secrets import read_secret, redacted, without_read_secrets
 from gradus.core.settings import Settings
 from gradus.core.terminal import harmless
 from gradus.tools.deadline import Deadline
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 6000  # of a result
 _MOST_DESCRIPTION = 1000
-_MOST_TOOLS = 128  # of one server
+_MOST_TOOLS = 128  # of one server that are used
+_MOST_OFFERED = 2000  # that are looked through for those
 _MOST_NAME = 64
 _LOOK_SECONDS = 0.05  # between two looks whether a call is cancelled
 _END_SECONDS = 10.0
@@ -120,9 +121,7 @@ def mcp_tools(servers: Mapping[str, McpServerSettings], folder: Path) -> Iterato
                 found[name] = tool
         yield found
     finally:
-        loop.call_soon_threadsafe(stop.set)
-        for task, server in opened:
-            server.wait_for_end(task)
+        asyncio.run_coroutine_threadsafe(_end([server for _, server in opened], stop), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join(_END_SECONDS)
         if not thread.is_alive():
@@ -131,13 +130,14 @@ def mcp_tools(servers: Mapping[str, McpServerSettings], folder: Path) -> Iterato
 
 @dataclass
 class _Server:
-    """tools: done when the server is ready, or with what went wrong. client: while it is."""
+    """tools: done when the server is ready, or with what went wrong. client: while it is. task: what serves it."""
 
     name: str
     settings: McpServerSettings
     loop: asyncio.AbstractEventLoop
     tools: Future[dict[str, Tool]]
     client: Client | None = None
+    task: asyncio.Task[None] | None = None
 
     def wait_for_tools(self, task: Future[None]) -> dict[str, Tool]:
         """Its tools. Errors: ConfigError; what ended the task, where that is a fault of ours."""
@@ -147,17 +147,11 @@ class _Server:
             task.result()
         return self.tools.result()
 
-    def wait_for_end(self, task: Future[None]) -> None:
-        """Until it is closed; what goes wrong in closing concerns nobody any more."""
-        try:
-            task.exception(_END_SECONDS)
-        except TimeoutError:
-            task.cancel()
-
 
 async def _serve(server: _Server, folder: Path, stop: asyncio.Event) -> None:
     """Open a server, tell its tools, keep it open until it is no longer needed, and close it: all in one task."""
     told = False
+    server.task = asyncio.current_task()
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         try:
             async with AsyncExitStack() as stack:
@@ -174,6 +168,24 @@ async def _serve(server: _Server, folder: Path, stop: asyncio.Event) -> None:
                 server.tools.set_exception(ConfigError(_not_started(server, error, log)))
         finally:
             server.client = None
+
+
+async def _end(servers: Sequence[_Server], stop: asyncio.Event) -> None:
+    """Close all servers; what goes wrong in closing concerns nobody any more.
+
+    One that is not ready yet is given up at once, one that does not close after a while: a task that is cancelled ends
+    the program that it has started, a loop that is merely stopped leaves it behind.
+    """
+    stop.set()
+    open_tasks = {server.task for server in servers if server.task is not None}
+    for server in servers:
+        if server.task is not None and not server.tools.done():
+            server.task.cancel()
+    for _ in range(2):
+        if open_tasks:
+            _, open_tasks = await asyncio.wait(open_tasks, timeout=_END_SECONDS)
+        for task in open_tasks:
+            task.cancel()
 
 
 def _faults() -> tuple[type[Exception], ...]:
@@ -245,13 +257,12 @@ async def _listed(server: _Server, client: Client) -> dict[str, Tool]:
                     raise ConfigError(f'mcp server "{server.name}": two tools are called "{schema.name}"')
                 found[schema.name] = _tool(server, tool.name, schema)
         cursor = page.next_cursor
-        if not cursor or len(offered) > _MOST_TOOLS:
+        if not cursor or len(found) > _MOST_TOOLS or len(offered) > _MOST_OFFERED:
             break
     missing = [name for name in wanted or () if name not in offered]
     if missing:
-        raise ConfigError(
-            f'mcp server "{server.name}" has no tool "{missing[0]}"; it has {", ".join(offered[:20]) or "none"}'
-        )
+        known = harmless(", ".join(offered[:20])) or "none"
+        raise ConfigError(f'mcp server "{server.name}" has no tool "{missing[0]}"; it has {known}')
     if len(found) > _MOST_TOOLS:
         raise ConfigError(f'mcp server "{server.name}" has more than {_MOST_TOOLS} tools; name those to use in "tools"')
     return found
@@ -318,7 +329,8 @@ def _text(content: Any, structured: Any) -> str:
             parts.append(f"[{block.type}]")
     if not parts and structured is not None:
         parts.append(json.dumps(structured, ensure_ascii=False))
-    return harmless("\n".join(parts))
+    # A server that is given a key of ours may show it, in an error for one.
+    return without_read_secrets(harmless("\n".join(parts)))
 
 
 def _bounded(text: str) -> str:

@@ -104,7 +104,8 @@ class RunningCalls:
             self.settle(place, f"error: {MOST_THREADS} other calls are under way and none ended in time")
             return
         try:
-            self._answer(place, answer, deadline)
+            if not deadline.is_cancelled:  # while it waited for its turn
+                self._answer(place, answer, deadline)
         finally:
             _threads.release()
 

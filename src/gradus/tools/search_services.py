@@ -23,6 +23,7 @@ from gradus.core.errors import ToolError
 from gradus.core.files import expand_path
 from gradus.core.secrets import hidden_in, read_secret, redacted
 from gradus.core.settings import Settings
+from gradus.core.terminal import harmless
 from gradus.tools.deadline import Deadline
 from gradus.tools.endpoint_settings import check_key_is_safe, checked_address, checked_variable
 from gradus.tools.search_index import Hit
@@ -230,7 +231,7 @@ def _hits(results: Sequence[Mapping[str, Any]], text_key: str, *, is_markup: boo
     for number, result in enumerate(results, start=1):
         texts = [str(result.get(key) or "") for key in ("title", text_key)]
         title, text = (html.unescape(_TAG.sub("", part)) for part in texts) if is_markup else texts
-        found.append(Hit(title, str(result["url"]), text, number))
+        found.append(Hit(harmless(title), harmless(str(result["url"])), harmless(text), number))
     return found
 
 

@@ -36,7 +36,7 @@ def page(browser, server):
     """
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     opened = context.new_page()
-    opened.set_default_timeout(8000)
+    opened.set_default_timeout(30_000)  # of a busy machine
     opened.wrong = []
     opened.on(
         "console", lambda message: opened.wrong.append(message.text) if message.type in ("error", "warning") else None

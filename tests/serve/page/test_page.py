@@ -122,7 +122,7 @@ def test_stop_keeps_what_was_said_and_roles_alternate_after_it(page, server):
     answer(page, "three")
     page.keyboard.press("Escape")
     page.get_by_text("You stopped this reply.").wait_for()
-    assert server.dropped.wait(5)  # the server hears of it
+    assert server.dropped.wait(30)  # the server hears of it
     kept = shown(page)[-1]
     assert kept.startswith("One two three")
 
@@ -358,6 +358,27 @@ def test_stages_answer_side_by_side_and_one_goes_on(page, server):
     assert page.get_by_role("button", name="Model: polish").is_visible()
 
 
+def test_a_conversation_is_renamed_while_its_reply_is_written(page, server):
+    def endless(body):
+        while True:
+            yield delta(content="three ")
+            yield 0.05
+
+    server.script = endless
+    page.fill("#composer", "Count")
+    page.press("#composer", "Enter")
+    answer(page, "three three")
+    page.get_by_role("button", name="New chat").first.click()
+    page.locator(".item").hover()
+    page.get_by_role("button", name="More for Count").click()
+    page.get_by_role("menuitem", name="Rename").click()
+    page.keyboard.type("Numbers")
+    page.keyboard.press("Enter")
+    page.locator(".item-title", has_text="Numbers").wait_for()
+    page.wait_for_timeout(1500)  # past the next save of what is being written
+    assert page.locator(".item-title").all_inner_texts() == ["Numbers"]
+
+
 def test_conversations_are_found_renamed_deleted_exported_and_imported(page, server, tmp_path):
     for text in ("Apples are red", "Bananas are yellow"):
         ask(page, text)
@@ -433,6 +454,9 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
         menu("12 * 3?", "Export as training data")
     assert json.loads(got.value.path().read_text()) == rows[0]  # what came in goes out
 
+    # What was deleted and came back is kept like any other.
+    titles.filter(has_text="Fruit").click()
+    ask(page, "And pears?")
     titles.filter(has_text="Unanswered").click()
     page.get_by_role("button", name="Answer this").click()
     answer(page, "Hello.")
@@ -444,3 +468,5 @@ def test_conversations_are_found_renamed_deleted_exported_and_imported(page, ser
     titles.filter(has_text="From elsewhere").click()
     page.get_by_text("it has version 9; this page reads version 1").wait_for()
     assert titles.count() == 5
+    titles.filter(has_text="Fruit").click()
+    page.locator(".bubble", has_text="And pears?").wait_for()

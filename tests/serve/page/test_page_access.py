@@ -149,7 +149,7 @@ def test_a_conversation_is_held_by_keyboard_alone(page, server):
 def test_a_phone_shows_all_of_it_and_words_stand_out_in_both_colours(browser, server):
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     page = context.new_page()
-    page.set_default_timeout(8000)
+    page.set_default_timeout(30_000)
     page.goto(server.url)
     page.get_by_role("button", name="Which weekday").tap()
     page.locator("article.reply > .foot").wait_for()

@@ -101,7 +101,7 @@ export async function listModels(connection) {
     .filter((row) => typeof row?.id === "string")
     .map((row) => {
       const extras = row.gradus && typeof row.gradus === "object" ? row.gradus : null;
-      return { id: row.id, label: extras?.label || row.id, extras };
+      return { id: row.id, label: String(extras?.label || row.id), extras };
     });
 }
 

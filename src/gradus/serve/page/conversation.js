@@ -140,7 +140,7 @@ function numReachable(nodes) {
 
 function problemWithNode(nodes, id, node) {
   if (node?.id !== id || !Array.isArray(node.children)) return "is no node";
-  if (!node.children.every((child) => Object.hasOwn(nodes, child) && nodes[child].parent === id))
+  if (!node.children.every((child) => Object.hasOwn(nodes, child) && nodes[child]?.parent === id))
     return "has a child that is not its own";
   if (node.chosen !== null && !node.children.includes(node.chosen)) return "shows a child that it does not have";
   if (id === ROOT) return node.parent === null ? null : "has a parent";
@@ -172,6 +172,7 @@ function problemWithLanes(value) {
   if (value.lanes === null) return null;
   const fine =
     Array.isArray(value.lanes) &&
+    value.lanes.length > 1 &&
     value.lanes.every((lane) => typeof lane?.model === "string" && Object.hasOwn(value.nodes, lane.leaf));
   return fine ? null : "has comparisons that lead nowhere";
 }

@@ -14,6 +14,7 @@ import {
   on,
   openConversation,
   refreshModels,
+  rereadConversation,
   session,
   startConversation,
   stop,
@@ -104,9 +105,9 @@ function build() {
   });
   on("activity", () => history.replaceState(null, "", address()));
   on("trouble", toast);
-  onOtherTab(async (id) => {
+  onOtherTab((id) => {
     sidebar.draw();
-    if (id === session.conversation.id && !isBusy()) await openConversation(id, "stay");
+    rereadConversation(id).catch((error) => toast(error.message));
   });
   addEventListener("keydown", (event) => shortcut(event, sidebar));
   showSidebar(preferences.sidebar && !NARROW.matches, false);
@@ -138,8 +139,8 @@ function go(id) {
 
 /** Show what the address names. */
 async function follow() {
-  const id = decodeURIComponent(location.hash.slice(1));
   try {
+    const id = decodeURIComponent(location.hash.slice(1));
     if (id && (await openConversation(id))) return;
     if (id) toast("There is no such conversation in this browser.");
   } catch (error) {

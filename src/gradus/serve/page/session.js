@@ -86,16 +86,39 @@ export function startConversation() {
   tell("conversation");
 }
 
-/** Open a stored conversation; false where there is none of that id. `detail`: of the event, as above. */
-export async function openConversation(id, detail) {
-  const live = [...replies.values()].find((reply) => reply.conversation.id === id);
-  const found = live ? live.conversation : await store.load(id);
+/** The conversation that replies of this page are being written to, by its id. */
+function liveConversation(id) {
+  return [...replies.values()].find((reply) => reply.conversation.id === id)?.conversation;
+}
+
+/** A conversation by its id: as this page holds it where it does, else as it is stored; null where there is none. */
+export async function conversationOf(id) {
+  const held = () => (id === session.conversation.id ? session.conversation : liveConversation(id));
+  return held() ?? (await store.load(id));
+}
+
+/** Open a stored conversation; false where there is none of that id. */
+export async function openConversation(id) {
+  const found = liveConversation(id) ?? (await store.load(id));
   if (found === null) return false;
-  session.conversation = found;
+  show(found);
+  return true;
+}
+
+/** Another tab has saved a conversation: show it anew where it is open here, unless a reply is written to it here. */
+export async function rereadConversation(id) {
+  const before = session.conversation;
+  if (id !== before.id || isBusy(id)) return;
+  const found = await store.load(id);
+  // Meanwhile the person may have gone elsewhere, or asked something: what was read is older than that.
+  if (found !== null && session.conversation === before && !isBusy(id)) show(found, "stay");
+}
+
+function show(conversation, detail) {
+  session.conversation = conversation;
   answerAsBefore();
   tell("conversation", detail);
   tell("models");
-  return true;
 }
 
 export async function saveConversation(conversation = session.conversation) {
@@ -126,10 +149,10 @@ export async function deleteAll() {
   for (const { id } of await store.list()) await deleteConversation(id);
 }
 
-export async function undelete(stored) {
+/** Keep a conversation as it is given: one that was deleted, or one of a file, which may have been deleted as well. */
+export async function restore(stored) {
   deleted.delete(stored.id);
   await store.save(stored);
-  tell("list");
 }
 
 /** What a request asks for besides its messages. Names that no other server knows are sent to gradus alone. */

@@ -3,7 +3,7 @@
 import { listModels } from "./api.js";
 import { download, h, icon, openDialog, toast } from "./dom.js";
 import { keyFor, preferences, setKey, setPreferences } from "./preferences.js";
-import { deleteAll, refreshModels, session, tell } from "./session.js";
+import { deleteAll, refreshModels, restore, session, tell } from "./session.js";
 import * as store from "./store.js";
 import { exportText, readImport } from "./transfer.js";
 
@@ -135,7 +135,7 @@ function conversationsPart() {
     for (const one of conversations) {
       if (there.get(one.id) === JSON.stringify(one)) continue;
       if (there.has(one.id)) one.id = crypto.getRandomValues(new Uint32Array(4)).join("-");
-      await store.save(one);
+      await restore(one);
       num += 1;
     }
     file.value = "";

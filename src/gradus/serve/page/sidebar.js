@@ -1,7 +1,7 @@
 // The list of conversations: found by words, opened, renamed, exported, deleted with a way back.
 
 import { download, h, icon, iconButton, toast } from "./dom.js";
-import { deleteConversation, isBusy, on, saveConversation, session, undelete } from "./session.js";
+import { conversationOf, deleteConversation, isBusy, on, restore, saveConversation, session } from "./session.js";
 import * as store from "./store.js";
 import { exportText, trainingRow } from "./transfer.js";
 
@@ -167,7 +167,7 @@ export function sidebarView(open) {
         back();
       }
       if (event.key !== "Enter" || event.isComposing || title.value.trim() === "") return;
-      const conversation = await whole(head.id);
+      const conversation = await conversationOf(head.id);
       conversation.title = title.value.trim();
       conversation.named = true;
       await saveConversation(conversation);
@@ -179,7 +179,7 @@ export function sidebarView(open) {
   }
 
   async function exportOne(head, kind) {
-    const conversation = await whole(head.id);
+    const conversation = await conversationOf(head.id);
     const name = (head.title || "conversation").replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 50);
     if (kind === "json") download(`${name}.json`, exportText([conversation]));
     else download(`${name}.jsonl`, `${trainingRow(conversation)}\n`, "application/jsonl");
@@ -187,18 +187,17 @@ export function sidebarView(open) {
 
   async function remove(head) {
     const kept = await deleteConversation(head.id);
-    toast(`Deleted “${head.title}”.`, { label: "Undo", act: () => undelete(kept) });
+    const undo = async () => {
+      await restore(kept);
+      draw();
+    };
+    toast(`Deleted “${head.title}”.`, { label: "Undo", act: undo });
   }
 
   on("list", draw);
   on("activity", draw);
   on("conversation", draw);
   return { node, draw, focusSearch: () => field.focus() };
-}
-
-/** The open conversation, or the stored one of that id. */
-async function whole(id) {
-  return id === session.conversation.id ? session.conversation : store.load(id);
 }
 
 function age(time) {

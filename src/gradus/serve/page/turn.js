@@ -39,7 +39,8 @@ export function absorb(turn, chunk) {
 }
 
 function addText(turn, type, text) {
-  if (!text) return;
+  // Text alone is kept: a conversation with anything else in its place could not be read again.
+  if (typeof text !== "string" || text === "") return;
   turn.firstToken ??= Date.now();
   const last = turn.blocks.at(-1);
   if (last?.type === type) last.text += text;
@@ -84,7 +85,7 @@ function addEvent(turn, event) {
     addBlock(turn, {
       type: "call",
       id: event.id,
-      name: event.name,
+      name: String(event.name),
       arguments: event.arguments ?? {},
       round: numResults(turn),
       client: false,
