@@ -64,7 +64,7 @@ class JudgeModel:
         *,
         of_last: bool = False,
     ) -> list[Rating]:
-        """A rating for each prompt, in their order. on_progress: called with (judgements, all); of_last: of `rating_in`.
+        """A rating for each prompt, in order. on_progress: called with (judgements, all); of_last: as of `rating_in`.
 
         Errors: BudgetError, EndpointError where the service cannot be used; ConfigError for a key that is not there.
         """
