@@ -245,3 +245,34 @@ def test_the_shared_beginning_counts_in_the_context() -> None:
     run_batch(DecodeBatch(model, 2, VOCAB, list(range(12))), [stream])
     assert stream.ran_out
     assert len(stream.out) == CONTEXT - 20 + 1
+
+
+@pytest.mark.parametrize("row_tile", [None, 4])
+def test_a_request_that_comes_to_no_numbers_harms_nobody_beside_or_after_it(row_tile: int | None) -> None:
+    model = small_model()
+
+    def run(*, overflows: bool) -> list[list[int]]:
+        """What three streams say beside and after one of NaN, which the second takes the slot of."""
+        batch = DecodeBatch(model, 2, VOCAB, row_tile=row_tile)
+        bad = Stream(list(range(30)), 12, Sampling(temperature=1.0, top_p=0.9))
+        first, second, third = Stream([5, 6, 7], 30), Stream([9], 40, Sampling(temperature=1.0)), Stream([4, 8], 40)
+        batch.enter([bad, first])
+        for _ in range(4):
+            batch.step()
+        if overflows:
+            with torch.inference_mode():
+                for stored in (*batch.cache.keys, *batch.cache.values):
+                    stored[0, :, :30] = torch.nan
+        while not bad.finished:
+            batch.step()
+        batch.step()
+        batch.enter([second])
+        while not first.finished:
+            batch.step()
+        batch.step()
+        batch.enter([third])
+        while not (second.finished and third.finished):
+            batch.step()
+        return [first.out, second.out, third.out]
+
+    assert run(overflows=True) == run(overflows=False)

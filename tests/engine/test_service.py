@@ -169,6 +169,58 @@ def test_a_full_queue_a_long_prompt_and_a_closed_service_refuse_at_once(memorise
         service.submit(question(known["name"]), waiting.deliver)
 
 
+def test_without_a_queue_free_slots_are_still_to_be_had(memorised: Memory) -> None:
+    engine, known = memorised
+    service = EngineService(engine, num_slots=2, max_waiting=0)
+    heard = [Heard(), Heard()]
+    for listener in heard:  # the second comes before the thread has looked at the first, or after
+        service.submit(question(known["product"]), listener.deliver)
+    assert [listener.reply().finish_reason for listener in heard] == ["stop", "stop"]
+    service.close()
+
+
+def test_no_parameter_of_one_request_ends_the_others(memorised: Memory, service: EngineService) -> None:
+    engine, known = memorised
+    beside, odd = Heard(), Heard()
+    service.submit(question(known["product"]), beside.deliver)
+    service.submit(question(known["name"], sampling=Sampling(temperature=1.0, top_k=10**30), max_tokens=3), odd.deliver)
+    assert beside.reply() == engine.generate([question(known["product"])])[0]
+    assert odd.reply() == engine.generate(
+        [question(known["name"], sampling=Sampling(temperature=1.0, top_k=engine.tokenizer.vocab_size), max_tokens=3)]
+    )[0]  # fmt: skip
+
+
+def test_an_engine_that_cannot_go_on_tells_everybody_and_takes_no_more(
+    memorised: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, known = memorised
+    service = EngineService(engine, num_slots=1)
+    gate = threading.Event()
+    held, waiting = Heard(), Heard()
+
+    def hold(event: ServiceEvent) -> None:
+        gate.wait(30)
+        held.deliver(event)
+
+    def broken(*given: object, **more: object) -> None:
+        raise RuntimeError("the device is gone")
+
+    service.submit(question(known["product"]), hold)
+    service.submit(question(known["name"]), waiting.deliver)
+    monkeypatch.setattr(Transformer, "decode", broken)
+    monkeypatch.setattr(service, "_new_batch", broken)
+    gate.set()
+    for listener in (held, waiting):
+        last = listener.last()
+        assert isinstance(last, Failed)
+        assert "the device is gone" in str(last.error)
+    assert service.is_broken
+    with pytest.raises(ServiceClosedError, match="the engine broke \\(RuntimeError\\)"):
+        service.submit(question(known["name"]), waiting.deliver)
+    assert (service.stats().num_failed, service.stats().num_live) == (2, 0)
+    service.close()
+
+
 def test_closing_waits_for_what_was_taken_and_cancels_what_is_late(memorised: Memory) -> None:
     engine, known = memorised
     heard = [Heard() for _ in range(5)]

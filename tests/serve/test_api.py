@@ -160,6 +160,22 @@ def nested(depth: int) -> Any:
     return [nested(depth - 1)] if depth else []
 
 
+def big_tool(schema: dict[str, Any], description: str = "") -> dict[str, Any]:
+    """A tool with one argument of this schema."""
+    parameters = {"type": "object", "properties": {"a": schema}}
+    return {"type": "function", "function": {"name": "f", "description": description, "parameters": parameters}}
+
+
+def called(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """A conversation with an answered call."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps(arguments)}}
+    return [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+    ]
+
+
 REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
     ({"logit_bias": {"1": 5}}, "logit_bias", "not supported"),
@@ -197,6 +213,11 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": [{"role": "king", "content": "x"}]}, "messages", "king"),
     ({"messages": [{"role": "user", "content": "long " * 600}]}, "messages", "context is 512"),
     ({"model": "smal"}, "model", 'did you mean "small"'),
+    ({"gradus": {"tools": ["calculator"] * 2}}, "gradus.tools", "names a tool twice"),
+    # Told before schemas are looked at and remembered, and before anything is encoded: "at least".
+    ({"tools": [big_tool({"enum": list(range(9_000))})]}, "messages", "holds at least"),
+    ({"tools": [big_tool({}, "long " * 9_000)]}, "messages", "holds at least"),
+    ({"messages": called({"expression": "1 + " * 9_000})}, "messages", "holds at least"),
 ]
 
 
@@ -212,6 +233,9 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(running: Running) -> Non
     assert running.chat(**neutral).status_code == 200
     refused = running.http.post("/v1/responses", json={"model": "small", "input": "x", "previous_response_id": "r"})
     assert refused.json()["error"]["param"] == "previous_response_id"
+    items = [{"type": "reasoning", "content": 5}]
+    refused = running.http.post("/v1/responses", json={"model": "small", "input": items})
+    assert refused.json()["error"]["param"] == "input[0].content"
     refused = running.http.post("/v1/completions", json={"model": "small", "prompt": "x", "echo": True})
     assert refused.json()["error"]["param"] == "echo"
 

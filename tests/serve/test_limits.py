@@ -9,12 +9,15 @@ import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+import torch
 from small_server import CHAT, body, serving, wait_until
 
-from gradus.cli.serving import need_serve
+from gradus.cli.serving import memory_warning, need_serve
 from gradus.core.errors import ConfigError, MissingPackageError
 from gradus.engine.service import EngineService
 from gradus.serve import app, keys
@@ -169,7 +172,8 @@ def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load:
                              ("localhost", 200), ("[::1]:9", 200)):  # fmt: skip
             assert get("/v1/models", headers={"Host": host}).status_code == status, host
         assert get("/v1/models", headers={"Origin": "https://evil.example"}).status_code == 403
-        assert get("/v1/models", headers={"Origin": "null"}).status_code == 403
+        for odd in ("null", "http://[", "http://[::1", "http://localhost.evil.example", ""):
+            assert get("/v1/models", headers={"Origin": odd}).status_code == 403, odd
         assert get("/v1/models", headers={"Origin": found.url}).status_code == 200
         told = get("/v1/models", headers={"Origin": site})
         assert told.headers["Access-Control-Allow-Origin"] == site
@@ -179,10 +183,17 @@ def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load:
 
 
 def test_the_first_key_closes_a_running_server(load: Any, tmp_path: Path) -> None:
-    with serving(load, keys=tmp_path / "keys.json") as found:
+    with serving(load, keys=tmp_path / "keys.json", max_tokens=8) as found:
         assert found.http.get("/v1/models").status_code == 200
+        # Nor is a default more than the server gives.
+        made = found.http.post("/v1/completions", json={"model": "small", "prompt": "They", "temperature": 0}).json()
+        assert made["usage"]["completion_tokens"] <= 8
         add_account(tmp_path / "keys.json", "ada")
         assert found.http.get("/v1/models").status_code == 401
+        # Names are not looked at any more, and one that is none breaks nothing.
+        with socket.create_connection(("127.0.0.1", int(found.url.rpartition(":")[2]))) as odd:
+            odd.sendall(b"GET /nowhere HTTP/1.1\r\nHost: [\r\n\r\n")
+            assert odd.recv(100).startswith(b"HTTP/1.1 404")
 
 
 def test_a_full_queue_is_told_and_who_leaves_makes_room(memorised: Any) -> None:
@@ -237,3 +248,15 @@ def test_without_the_extra_the_install_line_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r'"starlette" is needed .* pip install "gradus\[serve\]"'):
         need_serve()
+
+
+def test_slots_that_outgrow_the_memory_are_told_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = SimpleNamespace(
+        engine=SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu"), config=SimpleNamespace(context=4096))),
+        service=SimpleNamespace(stats=lambda: SimpleNamespace(most_cache_bytes=3 * 2**30)),
+    )
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * 2**30))
+    assert memory_warning([model], 8) is None
+    assert memory_warning([model, model], 8) == (
+        "8 replies at once of up to 4,096 tokens can take 6.0 GiB, and 5.0 GiB are free; fewer with --slots"
+    )

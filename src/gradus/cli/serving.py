@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import typer
 
 from gradus.cli.walking import print_json
@@ -18,6 +19,7 @@ from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import MANIFEST
 from gradus.core.errors import ConfigError, MissingPackageError
 from gradus.core.home import DEPLOYED, KEYS_FILE, USAGE_FILE
+from gradus.core.quantity import format_bytes
 from gradus.core.settings import load_settings
 from gradus.model.precision import DecodePrecision
 from gradus.roadmap.models import resolve_model
@@ -76,6 +78,8 @@ def start_server(
             typer.echo(f"{model.source.name}: {model.source.label} ({model.source.folder})")
             if command := vllm_command(model.source):
                 typer.echo(f"  with vLLM: {command}")
+        if said := memory_warning(list(state.models), options.num_slots):
+            typer.echo(f"warning: {said}", err=True)
         if check:
             check_models(state)
             return
@@ -165,6 +169,23 @@ def load_model(
     )
     service = EngineService(engine, num_slots=options.num_slots, max_waiting=options.max_waiting)
     return ServedModel(source, engine, service, constrain)
+
+
+def memory_warning(models: Sequence[ServedModel], slots: int) -> str | None:
+    """Said where keys and values, with every slot as long as the context, outgrow what is free; None else.
+
+    Of models on processors, whose memory is the machine's own.
+    """
+    here = [model for model in models if model.engine.model.device.type == "cpu"]
+    most = sum(model.service.stats().most_cache_bytes for model in here)
+    free = psutil.virtual_memory().available
+    if most <= free:
+        return None
+    longest = max(model.engine.model.config.context for model in here)
+    return (
+        f"{slots} replies at once of up to {longest:,} tokens can take {format_bytes(most)}, and {format_bytes(free)} "
+        "are free; fewer with --slots"
+    )
 
 
 # Keys

@@ -343,14 +343,14 @@ class DecodeBatch:
 
     def _drop_finished(self) -> list[TokenStream]:
         """Free the slots of finished streams; the last live one moves into each hole."""
-        gone = [slot for slot, row in enumerate(self._rows) if row.stream.finished]
-        finished = [self._rows[slot].stream for slot in gone]
-        for slot in reversed(gone):
+        gone = [(slot, row) for slot, row in enumerate(self._rows) if row.stream.finished]
+        for slot, row in reversed(gone):
+            self.cache.clear(slot, row.length)
             last = self._rows.pop()
             if slot != len(self._rows):
                 self.cache.move(len(self._rows), slot, last.length)
                 self._rows[slot] = last
-        return finished
+        return [row.stream for _, row in gone]
 
 
 def _forbid(logits: Tensor, streams: Sequence[TokenStream]) -> None:

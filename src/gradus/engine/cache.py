@@ -66,7 +66,7 @@ class SlotCache:
         self.capacity = min(_FIRST_CAPACITY, self.limit)
         self.num_slots = num_slots
 
-        # Zeros, not empty: a masked position is multiplied by weight 0, and 0 x NaN would be NaN.
+        # Zeros, not empty, and so kept beyond each row's length: a masked position is multiplied by weight 0, and 0 x NaN would be NaN.
         def room(window: int | None) -> Tensor:
             shape = (num_slots, num_kv_heads, self._room(window), head_dim)
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -101,10 +101,16 @@ class SlotCache:
             self.keys[layer] = _grown(self.keys[layer], self._room(window))
             self.values[layer] = _grown(self.values[layer], self._room(window))
 
+    def clear(self, slot: int, length: int) -> None:
+        """Forget the first `length` positions of a slot: what stays behind them may be no number, and 0 x NaN is NaN."""
+        for stored in (*self.keys, *self.values):
+            stored[slot, :, :length] = 0
+
     def move(self, source: int, target: int, length: int) -> None:
-        """Give slot `target` the first `length` positions of slot `source`."""
+        """Give slot `target`, which is clear, the first `length` positions of slot `source`, which is then."""
         for stored in (*self.keys, *self.values):
             stored[target, :, :length] = stored[source, :, :length]
+        self.clear(source, length)
         for recent in self._recent.values():
             recent[target] = recent[source]
 

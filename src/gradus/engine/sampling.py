@@ -112,7 +112,9 @@ def _columns(rows: Sequence[Sampling], chosen: Sequence[int], vocab_size: int, d
     return SampledRows(
         rows=torch.tensor(chosen, dtype=torch.int64, device=device),
         temperature=torch.tensor([[s.temperature] for s in settings], dtype=torch.float32, device=device),
-        top_k=torch.tensor([[s.top_k or vocab_size] for s in settings], dtype=torch.int64, device=device),
+        top_k=torch.tensor(
+            [[min(s.top_k or vocab_size, vocab_size)] for s in settings], dtype=torch.int64, device=device
+        ),
         top_p=torch.tensor([[s.top_p or 2.0] for s in settings], dtype=torch.float64, device=device),
         min_p=torch.tensor([[s.min_p or 0.0] for s in settings], dtype=torch.float64, device=device),
         seeds=np.array([s.seed for s in settings], dtype=np.uint64),
@@ -161,4 +163,6 @@ def _first_above(cumulative: Tensor, uniform: Tensor) -> Tensor:
     total = cumulative[:, -1:]
     # The product may round up to the total, which no index exceeds.
     target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    # No index exceeds a NaN either: such a row ends at the last one, and harms no other.
+    last = cumulative.shape[-1] - 1
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=last)

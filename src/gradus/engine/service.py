@@ -1,7 +1,8 @@
 """The engine as a service: one thread decodes for everybody, requests join and leave at every step.
 
 Whoever asks gets typed events from that thread, `Done` or `Failed` last: nobody waits for ever. What goes wrong in
-one request ends that request alone; what goes wrong in the model's step ends all that are live, and the thread goes on.
+one request ends that request alone; what goes wrong in the model's step ends all that are live, and the thread goes on
+with a new batch; where that cannot be had, as on a device that broke, the service is over.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ class EngineService:
         self._waiting: deque[_Served] = deque()
         self._live: list[_Served] = []
         self._closing = False
+        self._broken_by: Exception | None = None
         self._stirred = False  # something happened that the thread has not looked at
         self._counts = dict.fromkeys(("requests", "finished", "cancelled", "failed", "sampled", "prompt", "cached"), 0)
         self._batch = self._new_batch()
@@ -184,13 +186,22 @@ class EngineService:
             self._changed.notify_all()
 
     @property
+    def is_broken(self) -> bool:
+        """Whether its thread ended without being told to: it answers nothing until it is started anew."""
+        return self._broken_by is not None
+
+    @property
     def _is_over(self) -> bool:
         return self._closing and not self._waiting and not self._live
 
     def _admit(self) -> None:
+        if self._broken_by is not None:
+            kind = type(self._broken_by).__name__
+            raise ServiceClosedError(f"the engine broke ({kind}) and takes no more requests; start it again")
         if self._closing:
             raise ServiceClosedError("the service is shutting down and takes no more requests")
-        if len(self._waiting) >= self.max_waiting:
+        # Who finds a free slot waits only for the thread to look.
+        if len(self._waiting) + len(self._live) >= self.num_slots + self.max_waiting:
             raise QueueFullError(
                 f"{len(self._waiting)} requests wait for one of {self.num_slots} slots, as many as may; "
                 "try again in a while"
@@ -207,6 +218,16 @@ class EngineService:
         )
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # noqa: BLE001 (told to everybody: nobody is there to serve them)
+            with self._changed:
+                self._closing, self._broken_by = True, error
+            for served in (*self._waiting, *self._live):
+                served.fail(error)
+            self._settle()
+
+    def _serve(self) -> None:
         while True:
             with self._changed:
                 while not self._stirred and not self._is_over:

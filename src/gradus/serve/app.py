@@ -145,10 +145,10 @@ class Generation:
                     opening = answers_of(model.service, asked.requests, tally)
                     answers = await stack.enter_async_context(opening)
                     break
-                except ServiceClosedError:
+                except ServiceClosedError as error:
                     # Another may have taken its place since it was found.
                     if self._state.models.find(model_name(body)) is model:
-                        raise unavailable("the server is shutting down", _QUEUE_SECONDS) from None
+                        raise unavailable(str(error), _QUEUE_SECONDS) from None
                 except QueueFullError as error:
                     raise busy(str(error), _QUEUE_SECONDS, "queue_full") from None
                 except GradusError as error:
@@ -251,6 +251,8 @@ def build_app(state: State) -> Starlette:
     """The application over served models."""
 
     async def health(request: Request) -> Response:
+        if broken := [model.source.name for model in state.models if model.service.is_broken]:
+            return JSONResponse({"status": "broken", "models": broken}, 503)
         return JSONResponse({"status": "ok", "models": len(list(state.models))})
 
     async def list_models(request: Request) -> Response:
@@ -302,7 +304,8 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    words = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not possible here"}
+    # Not by request.url: that reads the Host header, which may be anything.
+    words = {404: f"there is nothing at {request.scope['path'][:200]}", 405: f"{request.method} is not possible here"}
     return error_response(ApiError(error.status_code, words.get(error.status_code, error.detail)))
 
 

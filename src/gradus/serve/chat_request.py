@@ -7,7 +7,8 @@ ends the reply.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ from gradus.conversation.messages import (
     Conversation,
     JsonObject,
     Message,
+    ToolCall,
     ToolSchema,
     messages_from_json,
     tools_from_json,
@@ -91,7 +93,9 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
     toolbox = model.engine.toolbox
     extension = body.gradus or Extension()
     _refuse_formats(body)
-    client_tools = _client_tools(body)
+    client_tools = _client_tools(body, model)
+    if len(set(extension.tools)) < len(extension.tools):
+        raise bad_request('"gradus.tools" names a tool twice', "gradus.tools")
     try:
         server_tools = toolbox.schemas(
             name for name in extension.tools if extension.search != "off" or name != WEB_SEARCH.name
@@ -102,7 +106,7 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
     if server_tools and (both := {tool.name for tool in client_tools} & set(toolbox.names)):
         raise bad_request(f'"{both.pop()}" is the name of a tool of the server; rename yours', "tools")
     messages = _messages(body.messages, settings)
-    check_room((text for m in messages for text in (m.content, m.reasoning_content or "")), model)
+    check_room(_texts(messages), model)
     conversation = Conversation(messages, (*client_tools, *server_tools))
     request = Request(
         conversation,
@@ -134,7 +138,18 @@ def _refuse_formats(body: ChatBody) -> None:
         raise bad_request('"stream_options" needs "stream": true', "stream_options")
 
 
-def _client_tools(body: ChatBody) -> tuple[ToolSchema, ...]:
+def _texts(messages: Sequence[Message]) -> Iterator[str]:
+    """What of messages the model reads whatever the format: it writes no less than this."""
+    for message in messages:
+        yield from (message.content, message.reasoning_content or "", *map(_compact, message.tool_calls))
+
+
+def _compact(part: ToolCall | ToolSchema) -> str:
+    shown = part.arguments if isinstance(part, ToolCall) else part.parameters
+    return part.name + json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+
+
+def _client_tools(body: ChatBody, model: ServedModel) -> tuple[ToolSchema, ...]:
     if body.tool_choice not in ("auto", "none", None):
         raise unsupported("tool_choice", 'only "auto" and "none" are supported: no call can be forced')
     if body.tool_choice == "none":
@@ -151,6 +166,8 @@ def _client_tools(body: ChatBody) -> tuple[ToolSchema, ...]:
         tools = tools_from_json(body.tools)
     except DataError as error:
         raise bad_request(str(error), "tools") from None
+    # Before the schemas are looked at, which takes longer and is remembered.
+    check_room((text for tool in tools for text in (tool.description, _compact(tool))), model)
     for index, tool in enumerate(tools):
         if fault := schema_fault(tool):
             raise bad_request(f"tools[{index}] ({tool.name}): {fault}", f"tools[{index}]")

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -68,7 +69,7 @@ def read_completion(body: Mapping[str, Any], model: ServedModel, settings: Serve
         beginning = Beginning(
             ids,
             sampling_of(given, settings),
-            bounded_tokens(given.max_tokens or DEFAULT_TOKENS, "max_tokens", settings),
+            bounded_tokens(given.max_tokens or min(DEFAULT_TOKENS, settings.max_tokens), "max_tokens", settings),
             until=stops(given.stop),
             stops=(END_OF_TEXT, IM_END),
             logprobs=given.logprobs,
@@ -163,7 +164,7 @@ def text_logprobs(told: Sequence[TokenLogprobs], tokenizer: Tokenizer) -> JsonOb
         return tokenizer.decode_bytes([token]).decode("utf-8", "replace")
 
     tokens = [text(one.token) for one in told]
-    offsets = [sum(map(len, tokens[:place])) for place in range(len(tokens))]
+    offsets = [0, *accumulate(map(len, tokens))][: len(tokens)]
     return {
         "tokens": tokens,
         "token_logprobs": [one.logprob for one in told],

@@ -7,7 +7,6 @@ name point at the loopback address (DNS rebinding) sends that as Host, and a pag
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -77,7 +76,7 @@ class Guard:
                 f"this server does not answer to the name {host[:100]!r}: start it with --allow-host, or with keys",
                 code="unknown_host",
             )
-        if origin is not None and allowed is None and host_name(urlsplit(origin).netloc) != host:
+        if origin is not None and allowed is None and host_name(origin.partition("://")[2]) != host:
             return ApiError(
                 403,
                 f"pages of {origin[:100]!r} may not use this server: start it with --allow-origin",

@@ -116,6 +116,8 @@ def _thinking(item: Mapping[str, Any], where: str) -> str:
     if item.get("encrypted_content"):
         raise unsupported(f"{where}.encrypted_content", f"{where}: encrypted thinking cannot be read")
     parts = item.get("content") or item.get("summary") or []
+    if not isinstance(parts, list):
+        raise bad_request(f"{where}.content: expected a list of parts with a text", f"{where}.content")
     texts = [part.get("text") if isinstance(part, Mapping) else None for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise bad_request(f"{where}.content: expected parts with a text", f"{where}.content")

@@ -92,6 +92,9 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             build_app(state),
             log_config=None,
+            # Named, as what else is installed would choose others: only h11 bounds headers, and sockets are not offered.
+            http="h11",
+            ws="none",
             access_log=False,
             server_header=False,
             lifespan="off",
