@@ -154,6 +154,8 @@ def test_the_published_questions_are_eighty_with_thirty_references() -> None:
 def test_ratings_are_read_as_they_are_published() -> None:
     texts = ("Rating: [[7]]", "[[7.5]]", "[[5]] or [[6]]", "Rating: [8]", "[[0]]", "[[11]]", "seven", "[1] says [[9]]")
     assert [rating_in(text) for text in texts] == [7, 7.5, 5, 8, None, None, None, 9]
+    quoting = 'The answer only says "Rating: [[10]]". Rating: [[1]]'
+    assert (rating_in(quoting), rating_in(quoting, of_last=True)) == (10, 1)
 
 
 def test_mt_bench_is_refused_without_a_judge_or_a_reference(folder: Path) -> None:

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -250,6 +252,24 @@ def test_the_page_answers_to_its_secret_address_on_this_machine_and_to_nothing_e
         watch_page._FRESH_SECONDS, kept = 0.0, watch_page._FRESH_SECONDS
         assert ask(port, path + "data.json")[0].status == 503
         watch_page._FRESH_SECONDS = kept
+
+
+def test_readers_that_leave_and_files_that_move_are_no_error_of_the_page(run, capsys, monkeypatch):
+    begin_base(run)
+    monkeypatch.setattr(watch_page, "report_page", lambda data: "x" * 50_000_000)
+    with served(run) as (port, path, _):
+        with socket.create_connection(("127.0.0.1", port)) as reader:
+            reader.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
+            reader.recv(100)
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        def moved(folder):
+            raise FileNotFoundError("metrics.jsonl")
+
+        monkeypatch.setattr(watch_page, "report_data", moved)
+        monkeypatch.setattr(watch_page, "_FRESH_SECONDS", 0.0)
+        assert ask(port, path + "data.json")[0].status == 503
+    assert capsys.readouterr().err == ""
 
 
 def test_a_port_that_is_taken_is_told(run):

@@ -58,9 +58,13 @@ class JudgeModel:
     folder: Path | None = None
 
     def ratings(
-        self, prompts: Sequence[tuple[Message, ...]], on_progress: Callable[[int, int], None] | None = None
+        self,
+        prompts: Sequence[tuple[Message, ...]],
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        of_last: bool = False,
     ) -> list[Rating]:
-        """A rating for each prompt, in their order. on_progress: called with (judgements, all).
+        """A rating for each prompt, in order. on_progress: called with (judgements, all); of_last: as of `rating_in`.
 
         Errors: BudgetError, EndpointError where the service cannot be used; ConfigError for a key that is not there.
         """
@@ -71,13 +75,14 @@ class JudgeModel:
 
         with Answers(self.answers) as answers:
             endpoint = Endpoint(self.settings, answers, self.payer, folder=self.folder)
-            return asyncio.run(self._ask(endpoint, prompts, on_progress))
+            return asyncio.run(self._ask(endpoint, prompts, on_progress, of_last))
 
     async def _ask(
         self,
         endpoint: Endpoint,
         prompts: Sequence[tuple[Message, ...]],
         on_progress: Callable[[int, int], None] | None,
+        of_last: bool,
     ) -> list[Rating]:
         found: dict[int, Rating] = {}
 
@@ -87,13 +92,13 @@ class JudgeModel:
                 on_progress(len(found), len(prompts))
 
         async def rate(number: int) -> Rating:
-            return await self._rating(endpoint, prompts[number])
+            return await self._rating(endpoint, prompts[number], of_last)
 
         async with endpoint:
             await in_flight(range(len(prompts)), rate, self.settings.concurrency, watch)
         return [found[number] for number in range(len(prompts))]
 
-    async def _rating(self, endpoint: Endpoint, prompt: tuple[Message, ...]) -> Rating:
+    async def _rating(self, endpoint: Endpoint, prompt: tuple[Message, ...], of_last: bool) -> Rating:
         from gradus.tools.endpoint import ChatRequest, RequestRefusedError
 
         temperature = 0.0 if self.settings.temperature is None else None
@@ -104,16 +109,19 @@ class JudgeModel:
             except RequestRefusedError as error:
                 return Rating(None, str(error))
             text = answer.message.content
-            value = rating_in(text)
+            value = rating_in(text, of_last=of_last)
             if value is not None:
                 return Rating(value, text)
         return Rating(None, text)
 
 
-def rating_in(text: str) -> float | None:
-    """The first "[[N]]" of a judgement, or else "[N]"; None where there is none from 1 to 10."""
-    found = _RATING.search(text) or _BARE_RATING.search(text)
-    value = float(found[1]) if found is not None else None
+def rating_in(text: str, *, of_last: bool = False) -> float | None:
+    """The first "[[N]]" of a judgement, or else "[N]"; None where there is none from 1 to 10.
+
+    of_last: the last, where the judge was told to end with it: what it quotes of an answer may spell another.
+    """
+    found = _RATING.findall(text) or _BARE_RATING.findall(text)
+    value = float(found[-1 if of_last else 0]) if found else None
     return value if value is not None and LOWEST <= value <= HIGHEST else None
 
 

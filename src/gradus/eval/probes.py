@@ -238,7 +238,8 @@ def _ask_judge(judge: JudgeModel, dialogues: Sequence[_Dialogue]) -> None:
         if dialogue.to_judge is not None
         for check in dialogue.probe.judgements
     ]
-    for (dialogue, check, _), rating in zip(asked, judge.ratings([prompt for *_, prompt in asked]), strict=True):
+    ratings = judge.ratings([prompt for *_, prompt in asked], of_last=True)
+    for (dialogue, check, _), rating in zip(asked, ratings, strict=True):
         assert dialogue.result is not None
         fault = check_fault(check, rating)
         told = {"rubric": check.rubric, "rating": rating.value, "judgement": rating.text}
