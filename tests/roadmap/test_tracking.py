@@ -119,6 +119,20 @@ def test_only_finite_numbers_are_sent(tmp_path, trackers):
         track("chat", 7, figures)
 
 
+def test_a_tracker_that_fails_later_is_told_and_left_and_the_others_go_on(tmp_path, trackers, monkeypatch):
+    def broken(run, figures):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(WandbRun, "log", broken)
+    said = []
+    settings = TrackSettings(to=("wandb", "tensorboard"))
+    with tracking(settings, "toy", tmp_path, {}, said.append) as track:
+        track("base", 1, {"loss": 2.0})
+        track("base", 2, {"loss": 1.0})
+    assert said == ["  warning: wandb failed and gets no more of this walk: no route"]
+    assert Writer.events["base"][-2:] == [("loss", 1, 2.0), ("loss", 2, 1.0)]
+
+
 def test_an_unknown_tracker_is_refused_with_the_known_ones(roadmap_file, toys):
     with pytest.raises(ConfigError, match=r"tensorboard.*wandb.*trackio"):
         load_roadmap(roadmap_file, ['track.to=["comet"]'])

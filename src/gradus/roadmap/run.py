@@ -138,7 +138,9 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
     set_threads(roadmap.machine.threads)
     with (
         pushing(roadmap, walking.home, walking.progress) as pusher,
-        tracking(roadmap.track, roadmap.name, walking.run_dir, _made_with(roadmap)) as walking.track,
+        tracking(
+            roadmap.track, roadmap.name, walking.run_dir, _made_with(roadmap), walking.progress.line
+        ) as walking.track,
     ):
         try:
             for stage in chosen:

@@ -38,21 +38,31 @@ class TrackSettings(Settings):
 
 
 @contextmanager
-def tracking(settings: TrackSettings | None, name: str, run_dir: Path, config: Mapping[str, Any]) -> Iterator[Track]:
+def tracking(
+    settings: TrackSettings | None,
+    name: str,
+    run_dir: Path,
+    config: Mapping[str, Any],
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Track]:
     """One function that logs to all trackers while the block runs; to none where settings is None.
 
-    name: of the roadmap. config: what the run was made with, as JSON. Errors: MissingPackageError, GradusError where a
-    tracker refuses to begin.
+    name: of the roadmap. config: what the run was made with, as JSON. say: is told of a tracker that fails later: it gets
+    no more, and the walk goes on. Errors: MissingPackageError, GradusError where a tracker refuses to begin.
     """
     with ExitStack() as stack:
         project = settings.project or "gradus" if settings else ""
         chosen = dict.fromkeys(settings.to) if settings else {}
-        sinks = [stack.enter_context(TRACKERS[tracker](project, name, run_dir, config)) for tracker in chosen]
+        sinks = {of: stack.enter_context(TRACKERS[of](project, name, run_dir, config)) for of in chosen}
 
         def track(stage: str, step: int, figures: Mapping[str, Any]) -> None:
             numbers = {key: float(value) for key, value in figures.items() if key != "step" and _is_number(value)}
-            for sink in sinks:
-                sink(stage, step, numbers)
+            for tracker, sink in list(sinks.items()):
+                try:
+                    sink(stage, step, numbers)
+                except Exception as error:  # noqa: BLE001  (whatever it is, hours of training are not lost for it)
+                    del sinks[tracker]
+                    say(f"  warning: {tracker} failed and gets no more of this walk: {error}")
 
         yield track
 
