@@ -47,8 +47,8 @@ def tracking(
 ) -> Iterator[Track]:
     """One function that logs to all trackers while the block runs; to none where settings is None.
 
-    name: of the roadmap. config: what the run was made with, as JSON. say: is told of a tracker that fails later: it gets
-    no more, and the walk goes on. Errors: MissingPackageError, GradusError where a tracker refuses to begin.
+    name: of the roadmap. config: what the run was made with, as JSON. say: is told of a tracker that fails later, which
+    then gets no more while the walk goes on. Errors: MissingPackageError, GradusError where a tracker refuses to begin.
     """
     with ExitStack() as stack:
         project = settings.project or "gradus" if settings else ""
