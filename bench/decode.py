@@ -13,8 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from bench_record import idle_fraction, machine, write_result
 from torch import Tensor
 
 from gradus.engine.batching import DecodeBatch
-from gradus.engine.logprobs import TokenLogprobs
-from gradus.engine.sampling import GREEDY
+from gradus.engine.decoding import GreedyStream
 from gradus.model.config import model_config
 from gradus.model.cost import parameters
 from gradus.model.frozen import freeze
@@ -38,45 +36,17 @@ VOCABULARY, PROMPT = 32_768, 64
 Decode = Callable[[Tensor, int], list[list[int]]]
 
 
-class Stream:
-    """A stream that takes so many tokens."""
-
-    def __init__(self, prompt_ids: Sequence[int], length: int) -> None:
-        self.prompt_ids = prompt_ids
-        self.sampling = GREEDY
-        self.forced: deque[int] = deque()
-        self.finished = False
-        self.num_sampled = 0
-        self.num_logprobs: int | None = None
-        self.ids: list[int] = []
-        self._length = length
-
-    def waits(self) -> bool:
-        return False
-
-    def allowed(self) -> None:
-        return None
-
-    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
-        self.ids.append(token)
-        self.num_sampled += 1
-        self.finished = self.num_sampled >= self._length
-
-    def run_out(self) -> None:
-        self.finished = True
-
-
 def ours(folder: Path, dtype: torch.dtype, int8: bool = False) -> Decode:
     model = load_model(folder, dtype=dtype)
     freeze(model, int8=int8)
 
     def decode(prompts: Tensor, length: int) -> list[list[int]]:
-        streams = [Stream(prompt, length) for prompt in prompts.tolist()]
+        streams = [GreedyStream(prompt, length) for prompt in prompts.tolist()]
         batch = DecodeBatch(model, len(streams), VOCABULARY)
         batch.join(streams)
         while batch.num_live:
             batch.step()
-        return [stream.ids for stream in streams]
+        return [stream.tokens for stream in streams]
 
     return decode
 

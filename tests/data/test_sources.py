@@ -36,10 +36,10 @@ RECORDS = [{"text": "one", "title": "t"}, {"text": "zwei ü"}]
     ("name", "content"),
     [
         ("a.jsonl", lines(*RECORDS)),
-        ("a.jsonl.gz", gzip.compress(lines(*RECORDS))),
+        ("a.jsonl.gz", gzip.compress(lines(*RECORDS), mtime=0)),
         ("a.jsonl.zst", zstandard.compress(lines(RECORDS[0])) + zstandard.compress(lines(RECORDS[1]))),
         ("a.json", json.dumps(RECORDS).encode()),
-        ("a.json.gz", gzip.compress(json.dumps(RECORDS, indent=2).encode())),
+        ("a.json.gz", gzip.compress(json.dumps(RECORDS, indent=2).encode(), mtime=0)),
         ("a.json", lines(*RECORDS)),
         ("a.json", json.dumps(["one", "zwei ü"]).encode()),
         ("a.jsonl", b"\xef\xbb\xbf" + lines(*RECORDS).replace(b"\n", b"\r\n\n")),

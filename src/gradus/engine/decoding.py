@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from gradus.engine.batching import DecodeBatch, TokenStream
+from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.prefixes import prefix_groups
+from gradus.engine.sampling import GREEDY
 from gradus.model.cost import kv_bytes_per_token
 from gradus.model.transformer import Transformer
 
@@ -22,6 +25,37 @@ class BoundedStream(TokenStream, Protocol):
     def most_tokens(self) -> int:
         """About how many positions prompt and output may take together."""
         ...
+
+
+class GreedyStream:
+    """A stream of the likeliest tokens, so many of them whatever they are: what two models are compared by."""
+
+    def __init__(self, prompt_ids: Sequence[int], count: int) -> None:
+        self.prompt_ids: Sequence[int] = list(prompt_ids)
+        self.sampling = GREEDY
+        self.forced: deque[int] = deque()
+        self.num_logprobs: int | None = None
+        self.num_cached_tokens = 0
+        self.tokens: list[int] = []
+        self.most_tokens = len(prompt_ids) + count
+        self.finished = False
+
+    @property
+    def num_sampled(self) -> int:
+        return len(self.tokens)
+
+    def waits(self) -> bool:
+        return False
+
+    def allowed(self) -> None:
+        return None
+
+    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
+        self.tokens.append(token)
+        self.finished = len(self.prompt_ids) + len(self.tokens) >= self.most_tokens
+
+    def run_out(self) -> None:
+        self.finished = True
 
 
 def decode_streams(

@@ -7,7 +7,6 @@ stand closer than that a greedy choice between them is a tie; ties are counted a
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,9 +15,7 @@ import torch
 from torch import Tensor
 
 from gradus.core.errors import ExportError
-from gradus.engine.decoding import decode_streams
-from gradus.engine.logprobs import TokenLogprobs
-from gradus.engine.sampling import Sampling
+from gradus.engine.decoding import GreedyStream, decode_streams
 from gradus.model.batch import Documents
 from gradus.model.transformer import Transformer
 from gradus.release.check_text import CheckText
@@ -66,36 +63,6 @@ class Reference:
         return TOLERANCE * max(1.0, self.logits.abs().max().item())
 
 
-class _Greedy:
-    """A TokenStream that takes the likeliest tokens, whatever they are."""
-
-    def __init__(self, beginning: Sequence[int], count: int) -> None:
-        self.prompt_ids: Sequence[int] = list(beginning)
-        self.sampling = Sampling()
-        self.forced: deque[int] = deque()
-        self.num_logprobs: int | None = None
-        self.num_sampled = 0
-        self.num_cached_tokens = 0
-        self.finished = False
-        self.tokens: list[int] = []
-        self.most_tokens = len(beginning) + count
-        self._count = count
-
-    def allowed(self) -> None:
-        return None
-
-    def waits(self) -> bool:
-        return False
-
-    def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
-        self.tokens.append(token)
-        self.num_sampled += 1
-        self.finished = len(self.tokens) >= self._count
-
-    def run_out(self) -> None:
-        self.finished = True
-
-
 class OwnReader:
     """Our decoder with weights that were written and read again."""
 
@@ -127,7 +94,7 @@ def make_reference(model: Transformer, tokenizer: Tokenizer, text: CheckText) ->
 
 
 def _answers(model: Transformer, beginnings: Sequence[Sequence[int]], count: int) -> list[list[int]]:
-    streams = [_Greedy(beginning, count) for beginning in beginnings]
+    streams = [GreedyStream(beginning, count) for beginning in beginnings]
     for _ in decode_streams(model, streams, model.config.vocab_size):
         pass
     return [stream.tokens for stream in streams]

@@ -22,6 +22,7 @@ from gradus.serve.errors import ApiError
 from gradus.serve.models import ServedModel
 from gradus.serve.tally import Tally
 from gradus.serve.writing import STREAM_END, chat_logprobs, data_frame, reasoning_tokens
+from gradus.tools.running import is_error
 
 
 @dataclass
@@ -157,5 +158,5 @@ def _tool_events(message: Message) -> list[JsonObject]:
     """The typed events of a message with calls, or of a result."""
     if message.role != "tool":
         return [{"type": "tool_call"} | call.to_json() for call in message.tool_calls]
-    failed = message.content.startswith("error: ")
-    return [{"type": "tool_result", "tool_call_id": message.tool_call_id, "content": message.content, "error": failed}]
+    result = {"tool_call_id": message.tool_call_id, "content": message.content, "error": is_error(message)}
+    return [{"type": "tool_result"} | result]

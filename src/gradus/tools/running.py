@@ -17,9 +17,15 @@ from gradus.tools.deadline import Deadline
 
 MOST_THREADS = 64
 _threads = threading.BoundedSemaphore(MOST_THREADS)
-_BROKE = "error: the tool broke"
+_ERROR = "error: "
+_BROKE = f"{_ERROR}the tool broke"
 
 Answer = Callable[[Mapping[str, Any], Deadline], str]
+
+
+def is_error(result: Message) -> bool:
+    """Whether a tool message says that the call failed."""
+    return result.content.startswith(_ERROR)
 
 
 class RunningCalls:
@@ -54,7 +60,7 @@ class RunningCalls:
         """Nobody waits for the rest: calls that are not answered get "error: cancelled", at once."""
         for place, deadline in self._deadlines.items():
             deadline.cancel()
-            self.settle(place, "error: cancelled")
+            self.fail(place, "cancelled")
 
     # For ToolBox
 
@@ -65,6 +71,10 @@ class RunningCalls:
             if self._texts[place] is None:
                 self._texts[place] = text
         self._answered[place].set()
+
+    def fail(self, place: int, reason: object) -> None:
+        """A call that has no answer, and why."""
+        self.settle(place, f"{_ERROR}{reason}")
 
     def begin(self, place: int, answer: Answer, timeout_seconds: float, *, instant: bool) -> None:
         """Answer a call, in this thread where it is instant, else in one of its own."""
@@ -90,7 +100,7 @@ class RunningCalls:
                 while not self._answered[place].wait(deadline.seconds_left()):
                     pass
             except ToolError as error:
-                self.settle(place, f"error: {error}")
+                self.fail(place, error)
             deadline.cancel()
         self._finish(on_done)
 
@@ -101,7 +111,7 @@ class RunningCalls:
 
     def _answer_in_thread(self, place: int, answer: Answer, deadline: Deadline) -> None:
         if not _threads.acquire(timeout=deadline.seconds):
-            self.settle(place, f"error: {MOST_THREADS} other calls are under way and none ended in time")
+            self.fail(place, f"{MOST_THREADS} other calls are under way and none ended in time")
             return
         try:
             if not deadline.is_cancelled:  # while it waited for its turn
@@ -114,7 +124,7 @@ class RunningCalls:
         try:
             text = answer(self._calls[place].arguments, deadline)
         except ToolError as error:
-            text = f"error: {error}"
+            text = f"{_ERROR}{error}"
         finally:
             if not deadline.is_cancelled:
                 self.settle(place, text)

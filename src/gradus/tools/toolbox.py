@@ -97,7 +97,7 @@ class ToolBox:
                     raise ToolError(fault)
                 tool = self._checked(call)
             except ToolError as error:
-                running.settle(place, f"error: {error}")
+                running.fail(place, error)
                 continue
             running.begin(place, tool.answer, tool.timeout_seconds, instant=tool.instant)
         running.watch(on_done)

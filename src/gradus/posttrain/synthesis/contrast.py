@@ -23,6 +23,7 @@ from gradus.posttrain.synthesis.synthesize import RejectedTry
 from gradus.posttrain.synthesis.teacher import Brief, Rejected, Teacher
 from gradus.tools.endpoint import Endpoint
 from gradus.tools.in_flight import in_flight
+from gradus.tools.running import is_error
 from gradus.tools.toolbox import ToolBox
 
 TASK = "pair"
@@ -164,7 +165,7 @@ async def _chosen(prompt: PairPrompt, toolbox: ToolBox, teacher: Teacher) -> tup
     )
     call = ToolCall("call_1", tool.name, _arguments(first["arguments"]))
     result = toolbox.run(call)
-    if result.content.startswith("error: "):
+    if is_error(result):
         raise Rejected("tool_error", result.content, first["arguments"])
     second = await teacher.write(
         Brief(

@@ -10,6 +10,7 @@ from importlib.resources import files
 from gradus.conversation.messages import Message, ToolCall, ToolSchema
 from gradus.data.synthetic.grammar import Grammar
 from gradus.posttrain.synthesis.teacher import Rejected
+from gradus.tools.running import is_error
 from gradus.tools.search_index import Hit, SearchIndex
 from gradus.tools.toolbox import ToolBox
 from gradus.tools.web_search import WEB_SEARCH
@@ -61,7 +62,7 @@ class Material:
         """A call of one of our own tools, and its result. Errors: Rejected where the tool cannot answer."""
         call = ToolCall("call_1", name, {argument: value})
         result = self.toolbox.run(call)
-        if result.content.startswith("error: "):
+        if is_error(result):
             raise Rejected("tool_error", result.content, value)
         return call, result
 
