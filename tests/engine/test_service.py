@@ -437,3 +437,26 @@ def test_an_exact_service_that_nobody_asks_reads_its_answers_for_the_next_turn(m
         assert (ticket.num_cached_tokens >= 192) == (account == "")
     assert ends[0] == ends[1]
     service.close()
+
+
+def test_slots_that_grew_give_their_memory_back_when_nobody_asks_for_long(
+    memorised: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradus.engine.service.IDLE_SECONDS", 0.05)
+    service = EngineService(memorised[0], num_slots=2)
+    before = service.stats().cache_bytes
+    asked = Beginning([7] * 300, Sampling(), 5, stops=())
+    ends = []
+    for number_found in (0, 256):
+        heard = Heard()
+        ticket = service.submit(asked, heard.deliver)
+        while not service.stats().cache_bytes > before:
+            pass
+        ends.append(heard.last())
+        assert ticket.num_cached_tokens == number_found
+        limit = time.monotonic() + 30
+        while service.stats().cache_bytes > before and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert service.stats().cache_bytes == before
+    assert ends[0] == ends[1]
+    service.close()

@@ -31,6 +31,9 @@ from gradus.engine.turn import Reply, Request, StreamEvent, Turn
 
 PREFIX_BYTES = 2**29
 
+IDLE_SECONDS = 60.0
+"""After which slots that grew give their memory back; what is kept for the next turn stays."""
+
 T = TypeVar("T")
 
 
@@ -238,7 +241,9 @@ class EngineService:
         while True:
             with self._changed:
                 while not self._stirred and not self._is_over:
-                    self._changed.wait()
+                    idle_seconds = IDLE_SECONDS if self._batch.cache.is_grown and not self._live else None
+                    if not self._changed.wait(idle_seconds) and not self._stirred:
+                        self._batch = self._new_batch()  # the grown one's memory goes back
                 if self._is_over:
                     return
                 self._stirred = False
