@@ -46,6 +46,7 @@ NormConstants = tuple[Tensor, Tensor]
 
 
 def norm_constants(width: int, eps: float, device: torch.device) -> NormConstants:
+    """Those of a norm over so many channels."""
     return torch.tensor(1 / width, device=device), torch.tensor(eps, device=device)
 
 
