@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gradus.core.errors import GradusError
+from gradus.core.files import is_disk_full
 
 
 @contextmanager
@@ -30,8 +31,17 @@ def exclusive_lock(path: Path, refusal: str, waiting: Callable[[str], None] | No
                 raise GradusError(sentence) from None
             waiting(sentence)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+        _write_number(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _write_number(descriptor: int) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+    except OSError as error:
+        # The number is for messages; on a full disk there must be a way to delete what fills it.
+        if not is_disk_full(error):
+            raise
