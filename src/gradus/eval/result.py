@@ -36,6 +36,12 @@ class SampleResult:
     def passed(self) -> bool:
         return not self.reasons
 
+    @staticmethod
+    def from_json(found: dict[str, Any]) -> SampleResult:
+        """Of the fields, whose tuples JSON has as lists."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+        return SampleResult(**fields)
+
 
 @dataclass(frozen=True)
 class ItemResult:
