@@ -1,8 +1,8 @@
 """Claim: an eval stage on N processes writes the files of one, and takes less time.
 
-The quickstart's chat model is imported and asked, on one thread for each process: the starter suite five times over, the
-artifact audit, bits per byte of WikiText-2's validation side, GSM8K and ARC-Easy. Each number of processes asks in turn;
-a figure is the median of the stage's own seconds, start of the other processes included.
+The quickstart's chat model is imported and asked, on one thread for each process: the starter suite five times over,
+the artifact audit, bits per byte of WikiText-2's validation side, GSM8K and ARC-Easy. Each number of processes asks in
+turn; a figure is the median of the stage's own seconds, start of the other processes included.
 
     python bench/eval_ranks.py --home ../quickstart-home --data ../shared/data
 """
