@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from seeded_bundle import write_seeded_bundle
 
+from gradus.core.comparison import named_measures
 from gradus.core.errors import ConfigError, DataError
-from gradus.core.gate import find_measure, measure_names
+from gradus.core.gate import find_measure
 from gradus.engine.engine import Engine
 from gradus.engine.load import load_engine
 from gradus.eval import task_items, task_run
@@ -149,7 +150,7 @@ def test_measures_can_be_named_by_gates(engine: Engine, folder: Path) -> None:
     tasks = ["arc_easy", "lambada_openai", "wikitext2"]
     found = dict(run_tasks(engine, tasks, BenchmarkSettings(folder)))
     measures = {"tasks": gathered(found)}
-    assert measure_names(measures) == [
+    assert list(named_measures(measures)) == [
         "tasks.arc_easy.acc", "tasks.arc_easy.acc_norm", "tasks.lambada_openai.acc", "tasks.lambada_openai.perplexity",
         "tasks.wikitext2.word_perplexity", "tasks.wikitext2.byte_perplexity", "tasks.wikitext2.token_perplexity",
         "tasks.wikitext2.bits_per_byte",

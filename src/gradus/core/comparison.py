@@ -143,15 +143,18 @@ def _resolvable(paired: Paired) -> float:
     return _DETECTED * paired.standard_error
 
 
-def named_measures(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Every measure that holds a value, by its dotted name."""
-    found: dict[str, Mapping[str, Any]] = {}
+def named_measures(results: Mapping[str, Any], *, numbers: bool = False) -> dict[str, dict[str, Any]]:
+    """Every measure that holds a value, by its dotted name. numbers: bare ones too, as {"value": number}."""
+    found: dict[str, dict[str, Any]] = {}
     for key, value in results.items():
         if isinstance(value, Mapping):
             if "value" in value:
-                found[str(key)] = value
+                found[str(key)] = dict(value)
             else:
-                found |= {f"{key}.{name}": measure for name, measure in named_measures(value).items()}
+                inner = named_measures(value, numbers=numbers)
+                found |= {f"{key}.{name}": measure for name, measure in inner.items()}
+        elif numbers and isinstance(value, int | float) and not isinstance(value, bool):
+            found[str(key)] = {"value": value}
     return found
 
 
