@@ -23,6 +23,7 @@ from gradus.engine.continuation import Beginning, Continuation, Continued
 from gradus.engine.engine import Engine
 from gradus.engine.exactness import exact_row_tile
 from gradus.engine.logprobs import TokenLogprobs
+from gradus.engine.openmp import release_workers
 from gradus.engine.prefix_cache import PrefixCache
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Request, StreamEvent, Turn
@@ -60,7 +61,7 @@ class ServiceStats:
     num_requests: taken; num_finished, num_cancelled, num_failed: how they ended; num_sampled_tokens, num_prompt_tokens:
     of all that got a slot; num_cached_tokens: of those prompts, found read. cache_bytes: memory of the slots' keys and
     values, all slots being as long as the longest was; most_cache_bytes: what that may grow to; prefix_bytes: memory of
-    prompts that were read before.
+    what was read and answered before.
     """
 
     num_slots: int
@@ -106,7 +107,7 @@ class EngineService:
     ) -> None:
         """num_slots: requests decoded at once; max_waiting: requests that may wait for one.
 
-        prefix_bytes: memory for prompts that were read before, so that the next one that begins alike begins sooner; 0
+        prefix_bytes: memory for what was read and answered, so that the next prompt that begins alike begins sooner; 0
         for none. In fp32, without experts, what a request is answered depends on itself and num_slots alone.
         """
         self.engine = engine
@@ -123,22 +124,24 @@ class EngineService:
         self._stirred = False  # something happened that the thread has not looked at
         self._counts = dict.fromkeys(("requests", "finished", "cancelled", "failed", "sampled", "prompt", "cached"), 0)
         self._batch = self._new_batch()
+        release_workers()  # of who built the model and now only waits; the service's thread has its own
         self._thread = threading.Thread(target=self._run, name="gradus-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request | Beginning, deliver: Deliver) -> Ticket:
+    def submit(self, request: Request | Beginning, deliver: Deliver, account: str = "") -> Ticket:
         """Queue a request; `deliver` is called from the service's thread with its events, and is not to block.
 
-        request: a conversation to answer, or tokens to go on from. Raises what `Engine.check` raises, QueueFullError
-        and ServiceClosedError; then `deliver` is never called. It reads the prompt, which takes milliseconds where
-        that is long: not for an event loop's own thread.
+        request: a conversation to answer, or tokens to go on from. account: who asks; what was read before is found by
+        the same one alone, so that how soon an answer comes tells nobody what others asked. Raises what `Engine.check`
+        raises, QueueFullError and ServiceClosedError; then `deliver` is never called. It reads the prompt, which takes
+        milliseconds where that is long: not for an event loop's own thread.
         """
         self._admit()
         if isinstance(request, Beginning):
             context = self.engine.model.config.context
-            served = _Served(Continuation(request, self.engine.tokenizer, context), deliver)
+            served = _Served(Continuation(request, self.engine.tokenizer, context), deliver, account)
         else:
-            served = _Served(self.engine.open_turn(request, on_results=self.wake), deliver)
+            served = _Served(self.engine.open_turn(request, on_results=self.wake), deliver, account)
         with self._changed:
             self._admit()
             self._waiting.append(served)
@@ -214,7 +217,7 @@ class EngineService:
             self.num_slots,
             engine.tokenizer.vocab_size,
             row_tile=self._row_tile,
-            prefixes=self._prefixes,
+            prefixes=self._prefixes if self._prefixes.max_bytes else None,
         )
 
     def _run(self) -> None:
@@ -252,7 +255,8 @@ class EngineService:
     def _advance(self, entering: Sequence[_Served]) -> None:
         """One step of the model for everybody."""
         try:
-            self._batch.enter(entering)
+            for served in entering:
+                self._batch.enter(served, served.account)
             self._batch.step()
         except Exception as error:  # noqa: BLE001 (told to all whose step it was, and the thread goes on)
             for served in self._live:
@@ -281,8 +285,9 @@ class EngineService:
 class _Served:
     """A turn or continuation in the batch, whose own failures end it alone; a TokenStream."""
 
-    def __init__(self, turn: Turn | Continuation, deliver: Deliver) -> None:
+    def __init__(self, turn: Turn | Continuation, deliver: Deliver, account: str) -> None:
         self.turn = turn
+        self.account = account
         self.prompt_ids: Sequence[int] = turn.prompt_ids
         self.sampling: Sampling = turn.sampling
         self.num_logprobs = turn.num_logprobs

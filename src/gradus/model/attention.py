@@ -91,17 +91,23 @@ def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | Non
 def attention_continued(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """New tokens of one row against what it has stored, their own keys included.
 
-    q: (N, H, D), already scaled; keys, values: (Hk, S, D); mask: (N, S) bool, True where a token looks. Returns
-    (N, H D).
+    q: (N, H, D), already scaled; keys, values: (Hk, S, D); mask: of `continued_mask`. Returns (N, H D).
     """
     tokens, heads, width = q.shape
     kv_heads = keys.shape[0]
     shared = heads // kv_heads
     # (1, Hk, R N, D): as in `attention_cached`, the tokens of one head after those of another.
     rows = q.view(tokens, kv_heads, shared, width).permute(1, 2, 0, 3).reshape(1, kv_heads, shared * tokens, width)
-    mask = mask.repeat(shared, 1)
     out = F.scaled_dot_product_attention(rows, keys[None].to(q.dtype), values[None].to(q.dtype), mask, scale=1.0)
     return out.view(kv_heads, shared, tokens, width).permute(2, 0, 1, 3).reshape(tokens, heads * width)
+
+
+def continued_mask(seen: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
+    """What `attention_continued` adds to scores of so many query heads a key head, (R N, S): once for all layers.
+
+    seen: (N, S) bool, True where a token looks.
+    """
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf).repeat(shared, 1)
 
 
 @cache
