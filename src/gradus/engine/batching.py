@@ -190,7 +190,7 @@ class DecodeBatch:
         assert len(streams) <= self.num_free
         for group in _prefill_groups(streams, len(self.prefix_ids)):
             self._prefill(group)
-        return self._drop_finished()
+        return self.drop_finished()
 
     @torch.inference_mode()
     def enter(self, stream: TokenStream, salt: str = "") -> None:
@@ -215,7 +215,7 @@ class DecodeBatch:
 
         Those that wait are passed over. Returns the streams that finished.
         """
-        finished = self._drop_finished()
+        finished = self.drop_finished()
         ready = {row for row in self._rows if not row.unread and not row.stream.waits()}
         for row in ready:
             self._unread_forced(row)
@@ -227,7 +227,7 @@ class DecodeBatch:
             self._read_chunk(min(unread, key=lambda slot: self._rows[slot].last_chunk))
         if fed:
             self._feed(fed)
-        return finished + self._drop_finished()
+        return finished + self.drop_finished()
 
     @property
     def can_step(self) -> bool:
@@ -371,7 +371,8 @@ class DecodeBatch:
         seen[torch.tensor(stream.prompt_ids, device=self.device)] = True
         return seen
 
-    def _drop_finished(self) -> list[TokenStream]:
+    @torch.inference_mode()
+    def drop_finished(self) -> list[TokenStream]:
         """Free the slots of finished streams; the last live one moves into each hole."""
         gone = [(slot, row) for slot, row in enumerate(self._rows) if row.stream.finished]
         for slot, row in reversed(gone):

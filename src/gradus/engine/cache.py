@@ -90,6 +90,11 @@ class SlotCache:
         one = self.keys[0][:, :, :1]
         return 2 * positions * one.numel() * one.element_size()
 
+    @property
+    def is_grown(self) -> bool:
+        """Whether slots are longer than they were at first."""
+        return self.capacity > min(_FIRST_CAPACITY, self.limit)
+
     def _room(self, window: int | None) -> int:
         return _room(window, self.capacity)
 
