@@ -195,7 +195,8 @@ def boxed_fault(problem: Problem, answer: str) -> str | None:
 
 def program_fault(problem: Problem, answer: str) -> str | None:
     """The answer's program must pass the tests. Errors: SandboxError, MissingPackageError."""
-    outcome = run_program(f"{problem.before}\n{program_of(answer)}", problem.tests, _LIMITS)
+    # What stands before a function is the tests' own: they may use it, and the answer must not change it for them.
+    outcome = run_program(f"{problem.before}\n{program_of(answer)}", f"{problem.before}\n{problem.tests}", _LIMITS)
     return None if outcome.passed else f"{outcome.ending}: {outcome.errors.strip()[-_SHOWN:]}".rstrip(": ")
 
 
