@@ -10,11 +10,11 @@ import pytest
 from bfcl_stand_in import write_stand_in
 from seeded_bundle import write_seeded_bundle
 
-from gradus.conversation.checks import AssistantTurn
-from gradus.conversation.messages import Message, ToolCall
+from gradus.conversation.formats.hermes import HermesFormat
+from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.core.errors import ConfigError, DataError, MissingPackageError
 from gradus.engine.load import load_engine
-from gradus.engine.turn import PromptTooLongError, Reply
+from gradus.engine.turn import Turn
 from gradus.eval import bfcl_services
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters, num_items
 from gradus.eval.bfcl_multi_turn import MOST_ROUNDS, dialogue_of, right_call
@@ -22,6 +22,8 @@ from gradus.eval.bfcl_services import CallTooMuchError, Scenario, Services, Serv
 from gradus.eval.generative import problems_of
 from gradus.eval.generative_run import run_generative
 from gradus.eval.task_run import gathered, run_tasks
+from gradus.tokenizer.training import train_tokenizer
+from gradus.tools.toolbox import ToolBox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = Path(os.environ.get("GRADUS_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -55,6 +57,13 @@ def stand_in(tmp_path, monkeypatch):  # type: ignore[no-untyped-def]
     return tmp_path / "site"
 
 
+@pytest.fixture(scope="module")
+def form():  # type: ignore[no-untyped-def]
+    return HermesFormat(
+        train_tokenizer(["what is there? done: I have updated some more functions"] * 5, vocab_size=300)
+    )
+
+
 # Verdicts
 
 
@@ -64,18 +73,18 @@ def _compare(every: int) -> tuple[int, int]:
     seen = right = 0
     with Services() as services:
         for category in bfcl_conversations.CATEGORIES:
-            verdicts = iter(golden[category])
-            for number, found in enumerate(bfcl_conversations.conversations(DATA, category)):
-                row, sources, _ = found
+            found = bfcl_conversations.conversations(DATA, category)
+            cases = len(golden[category]) // len(found)
+            for number in range(0, len(found), every):
+                row, sources, names = found[number]
                 rights = [list(map(right_call, turn)) for turn in sources]
                 scenario = Scenario(tuple(row["involved_classes"]), row["initial_config"], category == "long_context")
-                for (kind, turns), verdict in zip(bfcl_conversations.cases(*found), verdicts, strict=False):
-                    if number % every:
-                        continue
+                verdicts = golden[category][number * cases : (number + 1) * cases]
+                played = bfcl_conversations.cases(row, sources, names)
+                for (kind, turns), verdict in zip(played, verdicts, strict=True):
                     fault = services.fault(scenario, turns, rights)
                     assert (fault is None) == (verdict == "1"), (row["id"], kind, fault)
                     seen, right = seen + 1, right + (fault is None)
-            assert next(verdicts, None) is None
     return seen, right
 
 
@@ -92,44 +101,67 @@ def test_verdicts_equal_those_of_the_official_checker_on_all_conversations() -> 
     assert _compare(every=1) == (9600, 5414)
 
 
-class Oracle:
-    """An engine that makes the right calls, one an answer, and then says that it is done."""
+class Scripted:
+    """An engine that answers by a function of the messages so far; what it says is read by the format itself."""
 
     max_batch = 3
 
-    def __init__(self, dialogues):  # type: ignore[no-untyped-def]
-        self.dialogues = {dialogue.turns[0][0].content: dialogue for dialogue in dialogues}
+    def __init__(self, answer, form, stop_after=None, context=6000):  # type: ignore[no-untyped-def]
+        self.answer, self.form, self.stop_after, self.context = answer, form, stop_after, context
         self.requests = []  # type: ignore[var-annotated]
 
-    def check(self, request) -> None: ...  # type: ignore[no-untyped-def]
+    def turn(self, request):  # type: ignore[no-untyped-def]
+        return Turn(request, self.form, ToolBox(), self.context)
+
+    def check(self, request) -> None:  # type: ignore[no-untyped-def]
+        self.turn(request)
 
     def generate(self, requests):  # type: ignore[no-untyped-def]
+        if self.stop_after is not None and len(self.requests) >= self.stop_after:
+            raise KeyboardInterrupt
         self.requests.append(requests)
-        return [Reply(AssistantTurn((self.answer(request.conversation),), "stop"), 5, 9) for request in requests]
+        return [self.reply(request) for request in requests]
 
-    def answer(self, conversation):  # type: ignore[no-untyped-def]
+    def reply(self, request):  # type: ignore[no-untyped-def]
+        """An answer that is text, or a list of calls (name, arguments)."""
+        said = self.answer(request.conversation)
+        calls = () if isinstance(said, str) else tuple(ToolCall("1", *one) for one in said)
+        message = Message("assistant", said if isinstance(said, str) else "", tool_calls=calls)
+        whole = self.form.render(Conversation((Message("user", "?"), message)))
+        turn = self.turn(request)
+        for token in whole.ids[whole.mask].tolist():
+            turn.push(token)
+        return turn.reply()
+
+
+def oracle(dialogues, form):  # type: ignore[no-untyped-def]
+    """A model that makes the right calls, one an answer, and then says that it is done."""
+    by_first = {dialogue.turns[0][0].content: dialogue for dialogue in dialogues}
+
+    def answer(conversation):  # type: ignore[no-untyped-def]
         messages = conversation.messages
-        dialogue = self.dialogues[messages[0].content]
+        dialogue = by_first[messages[0].content]
         turn = sum(message.role == "user" for message in messages) - 1
         begun = max(place for place, message in enumerate(messages) if message.role == "user")
         made = sum(len(message.tool_calls) for message in messages[begun:])
         if made == len(dialogue.rights[turn]):
-            return Message("assistant", f"done with turn {turn + 1}", reasoning_content="hm")
+            return f"done with turn {turn + 1}"
         right = dialogue.rights[turn][made]
         names = next(list(t.parameters["properties"]) for t in conversation.tools if t.name == right["name"])
-        arguments = dict(zip(names, right["values"], strict=False)) | right["arguments"]
-        return Message("assistant", "", tool_calls=(ToolCall(f"call_{len(messages)}", right["name"], arguments),))
+        return [(right["name"], dict(zip(names, right["values"], strict=False)) | right["arguments"])]
+
+    return Scripted(answer, form, context=60_000)
 
 
 @published
 @installed
-def test_a_model_that_makes_the_right_calls_has_every_conversation_right() -> None:
+def test_a_model_that_makes_the_right_calls_has_every_conversation_right(form) -> None:  # type: ignore[no-untyped-def]
     settings = BenchmarkSettings(DATA, limit=5)
     measures = {}
     for category in bfcl_conversations.CATEGORIES:
         name = f"bfcl_multi_turn.{category}"
         dialogues = [dialogue_of(problem.row) for _, problem in problems_of(name, DATA, 5)]
-        result = run_generative(Oracle(dialogues), name, settings)  # type: ignore[arg-type]
+        result = run_generative(oracle(dialogues, form), name, settings)  # type: ignore[arg-type]
         assert [item.answers[0].faults for item in result.items] == [{"acc": None}] * 5
         assert result.settings["services"].startswith("bfcl-eval 20")
         answer = result.to_json()["items"][0]["answers"][0]
@@ -210,34 +242,9 @@ def _write_set(folder: Path, rows: int = 4) -> None:
             path.write_text("".join(json.dumps(row) + "\n" for row in found))
 
 
-class Answers(Oracle):
-    """An engine that answers by a function of the messages so far; a list is of calls (name, arguments)."""
-
-    def __init__(self, answer, stop_after=None):  # type: ignore[no-untyped-def]
-        self.said, self.stop_after = answer, stop_after
-        self.requests = []
-
-    def check(self, request) -> None:  # type: ignore[no-untyped-def]
-        if len(request.conversation.messages) > 100:
-            raise PromptTooLongError("the prompt holds 9 tokens")
-
-    def generate(self, requests):  # type: ignore[no-untyped-def]
-        if self.stop_after is not None and len(self.requests) >= self.stop_after:
-            raise KeyboardInterrupt
-        return super().generate(requests)
-
-    def answer(self, conversation):  # type: ignore[no-untyped-def]
-        said = self.said(conversation.messages)
-        if isinstance(said, str):
-            return Message("assistant", said)
-        place = len(conversation.messages)
-        return Message("assistant", "", tool_calls=tuple(
-            ToolCall(f"call_{place}_{n}", name, arguments) for n, (name, arguments) in enumerate(said)
-        ))  # fmt: skip
-
-
-def _right(messages):  # type: ignore[no-untyped-def]
+def _right(conversation):  # type: ignore[no-untyped-def]
     """Right, of the conversations that `_write_set` writes."""
+    messages = conversation.messages
     if messages[-1].role == "tool":
         return "done"
     if messages[-1].content == "What is there?":
@@ -246,15 +253,15 @@ def _right(messages):  # type: ignore[no-untyped-def]
     return [("mkdir", {"name": number})]
 
 
-def _faults(folder, answer, category="base", **settings):  # type: ignore[no-untyped-def]
-    engine = Answers(answer)
-    result = run_generative(engine, f"bfcl_multi_turn.{category}", BenchmarkSettings(folder, **settings))  # type: ignore[arg-type]
+def _faults(folder, answer, form, category="base"):  # type: ignore[no-untyped-def]
+    engine = Scripted(answer, form)
+    result = run_generative(engine, f"bfcl_multi_turn.{category}", BenchmarkSettings(folder))  # type: ignore[arg-type]
     return [item.answers[0].faults["acc"] for item in result.items], engine, result
 
 
-def test_a_conversation_goes_from_calls_to_results_to_the_next_turn(tmp_path, stand_in) -> None:  # type: ignore[no-untyped-def]
+def test_a_conversation_goes_from_calls_to_results_to_the_next_turn(tmp_path, stand_in, form) -> None:  # type: ignore[no-untyped-def]
     _write_set(tmp_path)
-    faults, engine, result = _faults(tmp_path, _right)
+    faults, engine, result = _faults(tmp_path, _right, form)
     assert faults == [None] * 4
     assert result.settings["services"] == "bfcl-eval 0.stand.in"
     # Three at once; the fourth begins when one has ended.
@@ -268,20 +275,20 @@ def test_a_conversation_goes_from_calls_to_results_to_the_next_turn(tmp_path, st
     assert first.max_calls == 0
     assert len({request.sampling.seed for requests in engine.requests for request in requests}) == 16
     answer = result.items[0].answers[0]
-    assert (answer.text, answer.num_tokens) == ("done\n\ndone", 20)
+    assert answer.text == "done\n\ndone"
     assert answer.calls[0] == {"turn": 1, "name": "mkdir", "arguments": {"name": "0"}, "result": "None"}
 
 
-def test_what_a_conversation_lacks_is_told(tmp_path, stand_in) -> None:  # type: ignore[no-untyped-def]
+def test_what_a_conversation_lacks_is_told(tmp_path, stand_in, form) -> None:  # type: ignore[no-untyped-def]
     _write_set(tmp_path, rows=1)
 
     def fault(answer, category="base"):  # type: ignore[no-untyped-def]
-        return _faults(tmp_path, answer, category)[0][0]
+        return _faults(tmp_path, answer, form, category)[0][0]
 
     def with_last(*calls):  # type: ignore[no-untyped-def]
-        return lambda messages: list(calls) if messages[-1].content == "What is there?" else _right(messages)
+        return lambda told: list(calls) if told.messages[-1].content == "What is there?" else _right(told)
 
-    assert fault(lambda messages: "no") == "turn 1: no call, expected mkdir"
+    assert fault(lambda told: "no") == "turn 1: no call, expected mkdir"
     assert fault(with_last(("mkdir", {"name": "0"}))).startswith('turn 2: no call gave {"folders": ["a", "0"]}')
     assert fault(with_last(("ls", {}), ("mkdir", {"name": "b"}))) == (
         "turn 2: GorillaFileSystem.folders is ['a', '0', 'b'], expected ['a', '0']"
@@ -289,15 +296,14 @@ def test_what_a_conversation_lacks_is_told(tmp_path, stand_in) -> None:  # type:
     assert fault(with_last(("rm", {}), ("ls", {}))) is None  # more calls than are needed do no harm
     # A call in the turn that lacks the function: it is not told, yet it is there, as on the leaderboard.
     assert fault(_right, "miss_func") is None
-    late = lambda messages: "no such thing" if len(messages) == 1 else _right(messages)  # noqa: E731
+    late = lambda told: "no such thing" if len(told.messages) == 1 else _right(told)  # noqa: E731
     assert fault(late, "miss_func") is None
-    assert fault(lambda messages: [("ls", {})]) == "turn 1 does not come to an end"
-    rounds = _faults(tmp_path, lambda messages: [("ls", {})])[1].requests
+    assert fault(lambda told: [("ls", {})]) == "turn 1 does not come to an end"
+    rounds = _faults(tmp_path, lambda told: [("ls", {})], form)[1].requests
     assert len(rounds) == MOST_ROUNDS + 1
     # Cut short in the last turn it is judged all the same, as on the leaderboard.
-    assert fault(lambda messages: [("ls", {})] if len(messages) >= 5 else _right(messages)) is None
-    many = [("ls", {})] * 60
-    assert fault(lambda messages: many) == "the conversation does not fit into the context"
+    assert fault(lambda told: [("ls", {})] if len(told.messages) >= 5 else _right(told)) is None
+    assert fault(lambda told: [("say", {"text": "." * 5_000})]) == "the conversation does not fit into the context"
 
 
 def test_calls_are_names_and_values_and_never_code(tmp_path, stand_in) -> None:  # type: ignore[no-untyped-def]
@@ -325,7 +331,7 @@ def test_calls_are_names_and_values_and_never_code(tmp_path, stand_in) -> None: 
     assert not mark.exists()
 
 
-def test_a_call_that_is_too_much_ends_its_conversation_and_no_other(tmp_path, stand_in) -> None:  # type: ignore[no-untyped-def]
+def test_a_call_that_is_too_much_ends_its_conversation_and_no_other(tmp_path, stand_in, form) -> None:  # type: ignore[no-untyped-def]
     with Services(seconds=1.0) as services:
         with pytest.raises(CallTooMuchError, match=r"took longer than 1 s"):
             services.results(SCENARIO, [call("power", base=9**9, exponent=9**9)])
@@ -337,23 +343,23 @@ def test_a_call_that_is_too_much_ends_its_conversation_and_no_other(tmp_path, st
             services.results(Scenario(("Nonsense",), {}), [])
         assert services.results(SCENARIO, [call("ls")]) == ['{"folders": ["a"]}']
     _write_set(tmp_path, rows=2)
-    ending = lambda messages: [("end", {})] if messages[0].content == "Make 0." else _right(messages)  # noqa: E731
-    assert _faults(tmp_path, ending)[0] == ["the simulated services did not survive a call", None]
+    ending = lambda told: [("end", {})] if told.messages[0].content == "Make 0." else _right(told)  # noqa: E731
+    assert _faults(tmp_path, ending, form)[0] == ["the simulated services did not survive a call", None]
     (stand_in / "bfcl_eval/eval_checker/multi_turn_eval/func_source_code/ticket_api.py").write_text("1 / 0")
     with pytest.raises(ServicesError, match="do not start"):
-        _faults(tmp_path, _right)
+        _faults(tmp_path, _right, form)
 
 
-def test_conversations_that_have_ended_are_not_held_again(tmp_path, stand_in) -> None:  # type: ignore[no-untyped-def]
+def test_conversations_that_have_ended_are_not_held_again(tmp_path, stand_in, form) -> None:  # type: ignore[no-untyped-def]
     _write_set(tmp_path)
     settings = BenchmarkSettings(tmp_path)
     where = {"journals": tmp_path / "journals", "identity": "model"}
     with pytest.raises(KeyboardInterrupt):
-        run_generative(Answers(_right, stop_after=5), "bfcl_multi_turn.base", settings, **where)  # type: ignore[arg-type]
-    engine = Answers(_right)
+        run_generative(Scripted(_right, form, stop_after=5), "bfcl_multi_turn.base", settings, **where)  # type: ignore[arg-type]
+    engine = Scripted(_right, form)
     again = run_generative(engine, "bfcl_multi_turn.base", settings, **where)  # type: ignore[arg-type]
     assert {request.conversation.messages[0].content for (request,) in engine.requests} == {"Make 3."}
-    whole = run_generative(Answers(_right), "bfcl_multi_turn.base", settings)  # type: ignore[arg-type]
+    whole = run_generative(Scripted(_right, form), "bfcl_multi_turn.base", settings)  # type: ignore[arg-type]
     assert again.to_json()["items"] == whole.to_json()["items"]
 
 

@@ -195,7 +195,8 @@ def boxed_fault(problem: Problem, answer: str) -> str | None:
 
 def program_fault(problem: Problem, answer: str) -> str | None:
     """The answer's program must pass the tests. Errors: SandboxError, MissingPackageError."""
-    outcome = run_program(f"{problem.before}\n{program_of(answer)}", problem.tests, _LIMITS)
+    # What stands before a function is the tests' own: they may use it, and the answer must not change it for them.
+    outcome = run_program(f"{problem.before}\n{program_of(answer)}", f"{problem.before}\n{problem.tests}", _LIMITS)
     return None if outcome.passed else f"{outcome.ending}: {outcome.errors.strip()[-_SHOWN:]}".rstrip(": ")
 
 
@@ -263,10 +264,14 @@ GENERATIVE: dict[str, GenerativeTask] = {
 
 def check_can_run(names: Sequence[str]) -> None:
     """Errors: SandboxError or MissingPackageError where a task runs programs or services and this machine cannot."""
-    tasks = [GENERATIVE[name] for name in names if name in GENERATIVE]
-    if any(task.runs_programs for task in tasks):
+    if any(name in GENERATIVE and GENERATIVE[name].runs_programs for name in names):
         require_sandbox()
-    if any(task.dialogue is not None for task in tasks):
+    check_services(names)
+
+
+def check_services(names: Sequence[str]) -> None:
+    """Errors: MissingPackageError where a task's conversations act on services that are not installed."""
+    if any(name in GENERATIVE and GENERATIVE[name].dialogue is not None for name in names):
         services_version()
 
 

@@ -21,8 +21,17 @@ from gradus.core.fingerprint import digest, file_digest
 from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
 from gradus.data.benchmarks import benchmarks_folder
-from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters, num_items
+from gradus.eval.benchmarks import (
+    BenchmarkSettings,
+    check_tasks,
+    files_of,
+    num_answers,
+    num_characters,
+    num_items,
+    tasks_meant,
+)
 from gradus.eval.core_bundle import bundle_at
+from gradus.eval.generative import check_services
 from gradus.eval.judging import JudgeModel
 from gradus.eval.mt_bench import MT_BENCH
 from gradus.model.config import ModelConfig
@@ -146,8 +155,9 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
         for name in settings.tasks:
             try:
                 check_tasks([name], asked)
+                check_services(tasks_meant([name]))
                 found[f"task {name}"] = digest([file_digest(path) for path in files_of(name, asked)])
-            except (ConfigError, DataError) as error:
+            except (ConfigError, DataError, MissingPackageError) as error:
                 problems.append(Problem(("tasks",), str(error)))
     if problems:
         raise SourceError(problems)
