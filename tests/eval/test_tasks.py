@@ -3,14 +3,17 @@
 import json
 import math
 import random
+import re
 from pathlib import Path
 
 import pytest
 from seeded_bundle import write_seeded_bundle
 
-from gradus.core.comparison import named_measures
+from gradus.cli.evaluating import task_text
+from gradus.core.comparison import compare_measures, named_measures
 from gradus.core.errors import ConfigError, DataError
-from gradus.core.gate import find_measure
+from gradus.core.gate import Gate, find_measure, judge
+from gradus.core.statistics import wilson
 from gradus.engine.engine import Engine
 from gradus.engine.load import load_engine
 from gradus.eval import task_items, task_run
@@ -21,7 +24,7 @@ from gradus.eval.likelihood import likelihoods
 from gradus.eval.perplexity import document_windows, perplexity_measures
 from gradus.eval.task_result import TaskResult
 from gradus.eval.task_run import answers_of, gathered, run_tasks
-from gradus.eval.tasks import Subset, asked, evenly_spread
+from gradus.eval.tasks import Subset, asked, evenly_spread, evenly_spread_over
 from gradus.train.parallel import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -125,6 +128,10 @@ def test_a_limit_takes_items_from_everywhere() -> None:
     assert len({tuple(one) for one in drawn}) == 20
     assert drawn[3] == evenly_spread(1000, Subset(10, 3))
     assert evenly_spread(3, Subset(9, 1)) == [0, 1, 2]
+    # Every second one would be of one group alone, and the first half of neither of the last.
+    turns = list("abababababab") + list("ccdd")
+    assert [turns[n] for n in evenly_spread_over(turns, 8)] == list("abababcd")
+    assert evenly_spread_over(turns, None) == evenly_spread_over(turns, 99) == list(range(16))
 
 
 def test_windows_tell_every_token_once() -> None:
@@ -223,3 +230,29 @@ def test_mistakes_name_the_task_and_the_file(engine: Engine, folder: Path) -> No
     (folder / "arc/arc_easy_test.jsonl").write_text('{"id": "a", "question": "?", "choices": ["x"], "gold": 4}\n')
     with pytest.raises(DataError, match=r"arc_easy_test\.jsonl:1: not a row of \"arc_easy\" .*answer 4 of 1 choices"):
         list(run_tasks(engine, ["arc_easy"], BenchmarkSettings(folder)))
+
+
+def test_of_a_single_document_or_passage_no_certainty_is_claimed() -> None:
+    def answers(count: int) -> list[tuple[Likelihood, ...]]:
+        return [(Likelihood(-4.0 - n, n > 1, 3),) for n in range(count)]
+
+    def items(count: int, cluster: str = "") -> list[Asked]:
+        one = Continuation([1], [2])
+        return [Asked(str(n), "", ("x",), (one,), (2, 9), 0, cluster=cluster) for n in range(count)]
+
+    assert {"lower", "upper", "standard_error"} <= perplexity_measures(items(2), answers(2))["bits_per_byte"].keys()
+    lonely = TaskResult(
+        "t", "m", ("perplexity", "document_perplexity"), tuple(items(1)), tuple(answers(1)), ""
+    ).measures()
+    for measure in lonely.values():
+        assert not {"lower", "upper", "standard_error"} & measure.keys()
+    assert re.search(r"bits_per_byte +9 +0\.641\d +none", task_text("m", lonely, {}))
+    gate = Gate(measure="bits_per_byte", bound="upper", at_most=1.0)
+    with pytest.raises(ConfigError, match="has no interval: of a single document or item none is known"):
+        judge(gate, lonely)
+    (compared,) = compare_measures({"b": lonely["bits_per_byte"]}, {"b": lonely["perplexity"]})
+    assert (compared.verdict, compared.resolvable) == ("not resolved", None)
+    # Four items on one passage are one: their share may be anything.
+    acc = TaskResult("t", "m", ("acc_greedy",), tuple(items(4, "p")), tuple(answers(4)), "").measures()["acc"]
+    assert (acc["value"], acc["successes"], acc["clusters"]) == (0.5, 2, 1)
+    assert (acc["lower"], acc["upper"]) == wilson(0.5, 1)

@@ -150,7 +150,7 @@ def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Res
             name,
             f"{measure['n']:,}",
             show(measure["value"]),
-            f"[{show(measure['lower'])}, {show(measure['upper'])}]",
+            f"[{show(measure['lower'])}, {show(measure['upper'])}]" if "lower" in measure else "none",
         ]
         clean = measure.get("clean")
         rows.append([*row, *([f"{measure['contaminated']:,}", show(clean["value"])] if clean else ["", ""])])

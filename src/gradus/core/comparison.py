@@ -136,11 +136,14 @@ def _verdict(gain: float, p: float) -> Verdict:
     return "better" if gain > 0 else "worse"
 
 
-def _resolvable(paired: Paired) -> float:
-    """Where no item differs, as many may differ as the rule of three allows: 3 in n."""
+def _resolvable(paired: Paired) -> float | None:
+    """Where no item differs, as many may differ as the rule of three allows: 3 in n. None where nothing is known.
+
+    That is of one item or cluster, and where all differ alike: a standard error of 0 is no certainty.
+    """
     if paired.is_binary and not paired.won + paired.lost:
         return _DETECTED * math.sqrt(3) / paired.shared
-    return _DETECTED * paired.standard_error
+    return _DETECTED * paired.standard_error or None
 
 
 def named_measures(results: Mapping[str, Any], *, numbers: bool = False) -> dict[str, dict[str, Any]]:

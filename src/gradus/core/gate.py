@@ -154,6 +154,11 @@ def _bound_value(gate: Gate, measure: Mapping[str, Any]) -> float:
             'count; use bound = "value"'
         )
     n = int(measure["n"])
+    if "successes" not in measure and (measure.get("lower_is_better") or not 0 <= measure["value"] <= 1):
+        raise ConfigError(
+            f'the gate asks for the {gate.bound} bound of "{gate.measure}", which has no interval: of a single '
+            'document or item none is known; measure more of them, or use bound = "value"'
+        )
     successes = float(measure.get("successes", round(float(measure["value"]) * n)))
     low, high = wilson(successes, n)
     return low if gate.bound == "lower" else high

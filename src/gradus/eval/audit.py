@@ -23,6 +23,7 @@ from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
 from gradus.eval.journal import Journal, SharedWork
+from gradus.eval.tasks import evenly_spread_over
 from gradus.train.parallel import World
 
 UNCLOSED_THINK, MALFORMED, MISSING_STOP = "unclosed_think", "malformed", "missing_stop"
@@ -98,13 +99,13 @@ def _told(text: str, kinds: tuple[str, ...] = tuple(ARTIFACTS)) -> list[tuple[st
 
 
 def questions(conversations: Iterable[Conversation], at_most: int) -> list[Conversation]:
-    """Conversations up to their last user message, evenly spread over those given; rows without one are left out."""
+    """Conversations up to their last user message, of each source its share; rows without one are left out."""
     found = []
     for conversation in conversations:
         last = max((i for i, message in enumerate(conversation.messages) if message.role == "user"), default=-1)
         if last >= 0:
             found.append(replace(conversation, messages=conversation.messages[: last + 1]))
-    return found[:: max(1, len(found) // at_most)][:at_most]
+    return [found[number] for number in evenly_spread_over([one.source for one in found], at_most)]
 
 
 def audit(

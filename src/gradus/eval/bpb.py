@@ -92,15 +92,16 @@ class DocumentBits:
         )
 
     def measure(self) -> dict[str, Any]:
-        """As that of BitsPerByte, with the interval and standard error of a bootstrap over documents.
+        """As that of BitsPerByte, with the interval and standard error of a bootstrap over documents; one has neither.
 
         items: by document what its nats are in bits, scaled so that their mean is the value; left out above MOST_ITEMS.
         """
         whole = BitsPerByte(math.fsum(self.nats), sum(self.num_bytes), sum(self.num_tokens))
         bits = [nats / math.log(2) for nats in self.nats]
-        low, high, error = bootstrap_ratio(bits, self.num_bytes)
-        found: dict[str, Any] = {**whole.measure(), "lower": low, "upper": high, "standard_error": error}
-        found |= {"documents": len(bits), "lower_is_better": True}
+        found: dict[str, Any] = {**whole.measure(), "documents": len(bits), "lower_is_better": True}
+        if len(bits) > 1:
+            low, high, error = bootstrap_ratio(bits, self.num_bytes)
+            found |= {"lower": low, "upper": high, "standard_error": error}
         if len(bits) <= MOST_ITEMS:
             scale = len(bits) / whole.num_bytes
             found["items"] = {str(d): value * scale for d, value in zip(self.documents, bits, strict=True)}

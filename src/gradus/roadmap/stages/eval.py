@@ -34,6 +34,7 @@ from gradus.eval.core_bundle import bundle_at
 from gradus.eval.generative import check_services
 from gradus.eval.judging import JudgeModel
 from gradus.eval.mt_bench import MT_BENCH
+from gradus.eval.tasks import evenly_spread_over
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
 from gradus.roadmap.asking import Asking, ask_documents, ask_for_audit, ask_suite, ask_tasks, measure_bits
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from gradus.eval.probes import ProbeSettings
     from gradus.eval.results import Result
 
-VERSION = 1
+VERSION = 2
 MAKES = "eval"
 INPUTS = (
     Input("from", MODEL_KINDS),
@@ -227,11 +228,9 @@ def _counted(settings: Settings, asked: BenchmarkSettings, stage: Stage, audited
 
 
 def _asked_probes(suite: Suite, at_most: int | None) -> Suite:
-    """A suite with so many of its probes, evenly spread."""
-    if at_most is None:
-        return suite
-    step = max(1, len(suite.probes) // at_most)
-    return replace(suite, probes=suite.probes[::step][:at_most])
+    """A suite with so many of its probes, of each category its share."""
+    chosen = evenly_spread_over([probe.category for probe in suite.probes], at_most)
+    return replace(suite, probes=tuple(suite.probes[number] for number in chosen))
 
 
 def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings, stage: Stage) -> Estimate:
