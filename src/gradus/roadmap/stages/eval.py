@@ -300,7 +300,7 @@ def _paid(judge: EndpointSettings, place: Place) -> dict[str, Any]:
 def _engine(model: ModelReference, session: Session) -> Engine:
     from gradus.engine.load import load_engine
 
-    return load_engine(model.folder, tokenizer_folder=model.tokenizer, device=session.device)
+    return load_engine(model.folder, tokenizer_folder=model.tokenizer, device=session.decoding_device)
 
 
 def _ask_tasks(
