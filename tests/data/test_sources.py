@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -164,6 +165,16 @@ def test_bad_records_are_dropped_with_their_line_and_reason(tmp_path: Path) -> N
         ("invalid_json", "a.jsonl:7"),
     ]
     assert drops[4].detail == "byte 0xff at position 10 is not UTF-8"
+
+
+def test_a_file_whose_name_is_not_utf8_is_read_under_a_name_that_can_be_written(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("text")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    (found,) = read_source(FilesSource(path="*.txt"), tmp_path, seed=0)
+    assert isinstance(found, RawText)
+    assert (found.source, found.place) == ("caf\\xe9", "caf\\xe9.txt")
 
 
 def test_a_line_over_the_bound_is_dropped_and_never_held(tmp_path: Path) -> None:
