@@ -92,7 +92,8 @@ class Batch:
         """
         device = torch.device(device)
         if device.type == "xla" and not self.has_fixed_shapes:
-            return in_rows(self)._moved(lambda tensor: divided(tensor.to(device)))
+            row_length = self.documents.row_length or 0
+            return in_rows(self)._moved(lambda tensor: divided(tensor.to(device), row_length))
         return self._moved(partial(to_device, device=device))
 
     def pinned(self) -> Batch:

@@ -47,7 +47,7 @@ def open_xla() -> torch.device:
 
 @cache
 def num_devices() -> int:
-    """Chips that share the rows of a micro-batch."""
+    """Chips that this process drives, which share the rows of a micro-batch."""
     import torch_xla.runtime as runtime
 
     return int(runtime.global_runtime_device_count())
@@ -100,17 +100,15 @@ def num_compiled() -> int:
     return int(found[0]) if found else 0
 
 
-def divided(tensor: Tensor) -> Tensor:
-    """A tensor of tokens (N, ...) divided among the chips, the same number of tokens on each.
+def divided(tensor: Tensor, row_length: int) -> Tensor:
+    """A tensor of tokens (N,), row after row, divided among the chips; whole on each where that would cut a row.
 
-    Errors: TrainingError where N does not divide.
+    row_length: N is a multiple of it.
     """
-    chips = num_devices()
-    if chips == 1:
-        return tensor
-    import torch_xla.distributed.spmd as spmd
+    if num_devices() > 1 and tensor.shape[0] // row_length % num_devices() == 0:
+        import torch_xla.distributed.spmd as spmd
 
-    spmd.mark_sharding(tensor, _mesh(), ("rows", *[None] * (tensor.dim() - 1)))
+        spmd.mark_sharding(tensor, _mesh(), ("rows",))
     return tensor
 
 

@@ -33,7 +33,7 @@ class MachineSettings(Settings):
     threads: processor threads, of each process where there are several; None shares all usable cores among them.
     precision: auto uses bf16 where it is faster; fp16, with a loss scale, is for devices without bf16.
     device: auto takes a GPU where torch sees one; "xla" is a TPU through torch_xla, experimental: one process drives
-    all chips.
+    all its chips.
     encoder: auto takes gigatoken where it is installed and its ids are proved equal. processes: that share a training
     stage by its rows and an evaluation by its items. For a model of a few million parameters, processes of one thread
     each are faster than one process with many threads.

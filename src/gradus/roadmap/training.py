@@ -454,7 +454,8 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         carry_over(optimizer, parent, place)
-    made = batches if session.device.type != "cuda" else partial(_pinned, batches)
+    ready = {"cuda": _pinned, "xla": _shared_evenly}.get(session.device.type)
+    made = partial(ready, batches) if ready is not None else batches
     with nullcontext(made) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
@@ -475,6 +476,21 @@ def training_reports(
             )
         finally:
             profiler.end()
+
+
+def _shared_evenly(batches: Callable[[int], Sequence[Batch]], step: int) -> Sequence[Batch]:
+    """A step's batches, each of as many rows for every chip. Errors: TrainingError where they are not."""
+    from gradus.model.xla import num_devices
+
+    made = batches(step)
+    for batch in made:
+        rows = batch.tokens.shape[0] // (batch.documents.row_length or 1)
+        if rows % num_devices():
+            raise TrainingError(
+                f'[machine] device = "xla": a micro-batch of {rows} rows cannot be shared evenly by {num_devices()} '
+                "chips; choose micro_rows, and batch_tokens in rows, as multiples of that"
+            )
+    return made
 
 
 def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:

@@ -50,7 +50,7 @@ def stage_problems(kind: str, settings: Any) -> Iterator[tuple[KeyPath, str]]:
             yield ("optimizer", key), f'[machine] device = "xla" has no "{found}"; choose "muon" or "adamw"'
     if getattr(settings, "lora", None) is not None:
         yield ("lora",), '[machine] device = "xla" trains whole weights; leave lora out'
-    if hasattr(settings, "model"):
+    if kind == "pretrain":
         try:
             config = model_config(settings.model, _ANY_VOCABULARY, settings.context)
         except ConfigError:
