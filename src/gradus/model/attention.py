@@ -1,9 +1,10 @@
 """Causal attention inside documents: the one definition, for training and for decoding with a cache.
 
 Tokens of many documents lie end to end; a token sees itself and what stands before it in its own document.
-On CUDA with bf16 or fp16 the whole batch is one variable-length call (torch.nn.attention.varlen). Elsewhere documents
-of like length are laid side by side, filled up at their end, and go through one fused call per length: a
-causal token never sees what was filled in behind it, so the result is that of a loop over single documents.
+On CUDA with bf16 or fp16 the whole batch is one variable-length call (torch.nn.attention.varlen), on a CPU short
+documents are products of tiles (dense.py). Elsewhere documents of like length are laid side by side, filled up at their
+end, and go through one fused call per length: a causal token never sees what was filled in behind it, so the result is
+that of a loop over single documents.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ def attention(heads: Tensor, num_heads: int, documents: Documents, window: int |
         return _attention_varlen(heads, num_heads, documents, window)
     if heads.device.type == "xla":
         return _attention_in_rows(heads, num_heads, documents, window)
+    longest = max(documents.lengths)
+    is_full = window is None or window >= longest
+    if heads.device.type == "cpu" and longest <= KEPT_LENGTH and is_full:
+        return dense_causal_attention(heads, num_heads, documents)
     layout = document_layout(documents)
-    is_full = window is None or window >= layout.longest
-    if heads.device.type == "cpu" and layout.longest <= KEPT_LENGTH and is_full:
-        return dense_causal_attention(heads, num_heads, layout)
     outs = []
     for group in layout.groups:
         part = heads if group.spread is None else heads.index_select(1, group.spread)
