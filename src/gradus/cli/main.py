@@ -436,7 +436,12 @@ def data_preview(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="ROADMAP/STAGE of an eval stage, or a file of --json.")],
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="ROADMAP/STAGE of an eval stage, or a file of --json; FILE#RUN for one of its runs."
+        ),
+    ],
     second: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")],
     home: Home = None,
     json: Json = False,

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scratch
+from gradus.core.comparison import named_measures
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.files import disk_full_error, is_disk_full, write_atomic
-from gradus.core.gate import find_measure, judge, measure_names, without_items
+from gradus.core.gate import judge, without_items
 from gradus.core.home import ARTIFACTS, LEDGER, LOCK, RUN_RECORD, RUNS
 from gradus.core.ledger import Ledger
 from gradus.core.lock import exclusive_lock
@@ -360,8 +361,8 @@ def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
          "predicted_seconds": walking.planned[stage.name].estimate.seconds}
     )  # fmt: skip
     told: dict[str, Any] = {}
-    for name in measure_names(artifact.results):
-        measure = without_items(find_measure(artifact.results, name))
+    for name, found in named_measures(artifact.results, numbers=True).items():
+        measure = without_items(found)
         # A number deep inside (a count by reason, a model's width) is a fact; the manifest has it.
         if "." in name and "n" not in measure:
             continue
