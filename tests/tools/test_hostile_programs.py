@@ -278,6 +278,14 @@ def test_nothing_but_passing_passes(name):
 
 
 @works
+def test_a_program_cannot_end_a_loop_over_its_cases():
+    tests = "assert all(map(lambda case: f(case) == case + 1, [1, 2]))"
+    assert not run_program("def f(x): raise StopIteration", tests).passed
+    assert run_program("def f(x): return x + 1", tests).passed
+    assert run_program("g = iter([1])", "assert next(g) == 1\nassert next(g, None) is None").passed
+
+
+@works
 def test_what_cheats_are_held_against_can_be_passed():
     outcome = run_program("import math\ndef f(x):\n    return x + 1", TESTS)
     assert outcome.passed, outcome

@@ -138,12 +138,13 @@ def _run_program(program: str, requests: int, answers: int) -> NoReturn:
     module = types.ModuleType("program")
     sys.modules["program"] = module
     kept: list[Any] = []
+    places: dict[int, int] = {}  # in `kept`, by id
 
     def refer(value: Any) -> list[Any]:
-        place = next((place for place, other in enumerate(kept) if other is value), len(kept))
-        if place == len(kept):
+        if id(value) not in places:
+            places[id(value)] = len(kept)
             kept.append(value)
-        return ["object", place]
+        return ["object", places[id(value)]]
 
     def referred(kind: str, place: int) -> Any:
         return kept[place] if kind == "object" else partial(call_test, place)
@@ -294,7 +295,12 @@ class _StandIn:
         return iter(list(self.__ask("list")))
 
     def __next__(self) -> Any:
-        return self.__ask("next")
+        try:
+            return self.__ask("next")
+        except Exception as error:
+            if type(error).__name__ == StopIteration.__name__:
+                raise StopIteration from None
+            raise
 
     def __getitem__(self, key: Any) -> Any:
         return self.__ask("item", key)
@@ -329,9 +335,13 @@ def _refill(target: Any, content: Any) -> None:
 
 
 def _exception(name: str, text: str) -> Exception:
-    """The built-in one of that name, or one that is called so. Some cannot be made of a text alone."""
+    """The built-in one of that name, or one that is called so.
+
+    Some cannot be made of a text alone; StopIteration would end a loop over the tests' cases and leave the rest out.
+    """
     found = getattr(builtins, name, None)
-    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, UnicodeError):
+    special = UnicodeError, StopIteration
+    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, special):
         return found(text)
     return cast("Exception", type(name, (Exception,), {})(text))
 
@@ -342,14 +352,19 @@ def _run_tests(tests: str, program: _Program) -> None:
     program.answer()
     namespace: dict[str, Any] = {"__name__": "tests"}
     names, modules = _names_of(tree)
-    for name, content in program.ask({"names": names})["value"].items():
-        namespace[name] = importlib.import_module(name) if name in modules else program.decoded(content)
+    found = program.ask({"names": names})["value"]
+    for name in names:  # and no other, whatever it tells
+        if name in found:
+            namespace[name] = importlib.import_module(name) if name in modules else program.decoded(found[name])
     exec(compile(tree, "tests", "exec"), namespace)  # noqa: S102
     sys.stdout.flush()
 
 
 def _names_of(tree: ast.Module) -> tuple[list[str], set[str]]:
-    """The names that tests have from the program, and those among them that are modules of Python's library."""
+    """The names that tests have from the program, and those among them that are modules of Python's library.
+
+    A name that the tests define is theirs from there on, wherever else they use it.
+    """
     loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     read = set()
@@ -365,7 +380,8 @@ def _names_of(tree: ast.Module) -> tuple[list[str], set[str]]:
     free = loaded - bound
     modules = free & read & sys.stdlib_module_names
     own = free - modules - vars(builtins).keys()
-    return sorted(modules | (own or free)), modules
+    wanted = modules | (loaded - vars(builtins).keys()) | (set() if own else free)
+    return sorted(wanted), modules
 
 
 # Both
