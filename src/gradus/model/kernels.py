@@ -119,21 +119,21 @@ class _AttentionHeads(torch.autograd.Function):
         sin: Tensor,
         eps: float,
     ) -> Tensor:
-        tokens, all_heads, width = qkv.shape
-        kv_heads = (all_heads - num_heads) // 2
-        num_turned = num_heads + kv_heads
-        turned = qkv[:, :num_turned]
+        kv_heads = (qkv.shape[1] - num_heads) // 2
         norms = None if query_norm is None or key_norm is None else (query_norm, key_norm)
-        weight = head_factors(num_heads, kv_heads, width, norms, qkv)
+        weight = head_factors(num_heads, kv_heads, qkv.shape[2], norms, qkv)[:, None]  # (H + Hk, 1, D)
+        # One head after another from the beginning: what follows runs over contiguous memory.
+        out = qkv.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        turned = out[: len(weight)]
         y = scale = None
         if norms is not None:
             scale = _inverse_rms(turned, 1 / width, eps)
             y = turned * scale
-        out = torch.empty((all_heads, tokens, width), dtype=qkv.dtype, device=qkv.device)
-        by_token = out.transpose(0, 1)
-        by_token[:, :num_turned] = _turned((turned if y is None else y) * weight, *turning(cos, sin))
-        by_token[:, num_turned:] = qkv[:, num_turned:]
-        ctx.num_heads, ctx.num_turned = num_heads, num_turned
+        own, partner = (factor[:, 0] for factor in turning(cos, sin))  # (N, D)
+        weighted = (turned if y is None else y) * weight
+        _multiply_into(turned, weighted, own)
+        turned.addcmul_(_swapped(weighted), partner)
+        ctx.num_heads = num_heads
         ctx.save_for_backward(y, scale, weight, cos, sin)
         return out
 
@@ -141,22 +141,25 @@ class _AttentionHeads(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, scale, weight, cos, sin = ctx.saved_tensors
-        heads, num_turned, width = ctx.num_heads, ctx.num_turned, grad.shape[-1]
-        grad = grad.transpose(0, 1)  # (N, H + 2 Hk, D)
-        out = torch.empty(grad.shape, dtype=grad.dtype, device=grad.device)
-        out[:, num_turned:] = grad[:, num_turned:]
-        back = _turned(grad[:, :num_turned].contiguous(), *turning(cos, -sin))
+        heads, num_turned, width = ctx.num_heads, len(weight), grad.shape[-1]
+        grad = grad.contiguous()
+        out = torch.empty(grad.transpose(0, 1).shape, dtype=grad.dtype, device=grad.device)  # (N, H + 2 Hk, D)
+        by_head = out.transpose(0, 1)
+        by_head[num_turned:] = grad[num_turned:]
+        own, partner = (factor[:, 0] for factor in turning(cos, -sin))
+        turned = grad[:num_turned]
+        back = (turned * own).addcmul_(_swapped(turned), partner)
         if y is None:
-            _multiply_into(out[:, :num_turned], back, weight)
+            _multiply_into(by_head[:num_turned], back, weight)
             return out, None, None, None, None, None, None
-        d_weight = (back * y).sum(dim=0, dtype=torch.float32)  # (H + Hk, D)
+        d_weight = (back * y).sum(dim=1, dtype=torch.float32)  # (H + Hk, D)
         d_query_norm = d_weight[:heads].sum(0) * width**-0.5
         d_key_norm = d_weight[heads:].sum(0)
         # As in rms_norm, behind the weight.
         back *= weight
         inner = (back * y).sum(dim=-1, keepdim=True)
         back.addcmul_(y, inner, value=-1 / width)
-        _multiply_into(out[:, :num_turned], back, scale)
+        _multiply_into(by_head[:num_turned], back, scale)
         return out, d_query_norm, d_key_norm, None, None, None, None
 
 
@@ -170,10 +173,13 @@ def _multiply_into(target: Tensor, first: Tensor, second: Tensor) -> None:
 
 def _turned(x: Tensor, own: Tensor, partner: Tensor) -> Tensor:
     """x (N, H, D), its channel pairs (i, i + D/2) turned by the factors of `turning`."""
+    return (x * own).addcmul_(_swapped(x), partner)
+
+
+def _swapped(x: Tensor) -> Tensor:
+    """x (..., D) with its halves exchanged. Over whole rows of D: loops over halves take twice as long on a CPU."""
     first, second = x.chunk(2, dim=-1)
-    # Over whole rows of D: loops over halves take twice as long on a CPU.
-    swapped = torch.cat([second, first], -1)
-    return (x * own).addcmul_(swapped, partner)
+    return torch.cat([second, first], -1)
 
 
 class _FeedForward(torch.autograd.Function):
