@@ -1,9 +1,10 @@
 """Causal attention inside documents: the one definition, for training and for decoding with a cache.
 
 Tokens of many documents lie end to end; a token sees itself and what stands before it in its own document.
-On CUDA with bf16 or fp16 the whole batch is one variable-length call (torch.nn.attention.varlen). Elsewhere documents
-of like length are laid side by side, filled up at their end, and go through one fused call per length: a
-causal token never sees what was filled in behind it, so the result is that of a loop over single documents.
+On CUDA with bf16 or fp16 the whole batch is one variable-length call (torch.nn.attention.varlen), on a CPU short
+documents are products of tiles (dense.py). Elsewhere documents of like length are laid side by side, filled up at their
+end, and go through one fused call per length: a causal token never sees what was filled in behind it, so the result is
+that of a loop over single documents.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ def attention(heads: Tensor, num_heads: int, documents: Documents, window: int |
         return _attention_varlen(heads, num_heads, documents, window)
     if heads.device.type == "xla":
         return _attention_in_rows(heads, num_heads, documents, window)
+    longest = max(documents.lengths)
+    is_full = window is None or window >= longest
+    if heads.device.type == "cpu" and longest <= KEPT_LENGTH and is_full:
+        return dense_causal_attention(heads, num_heads, documents)
     layout = document_layout(documents)
-    is_full = window is None or window >= layout.longest
-    if heads.device.type == "cpu" and layout.longest <= KEPT_LENGTH and is_full:
-        return dense_causal_attention(heads, num_heads, layout)
     outs = []
     for group in layout.groups:
         part = heads if group.spread is None else heads.index_select(1, group.spread)
@@ -108,17 +110,23 @@ def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | Non
 def attention_continued(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """New tokens of one row against what it has stored, their own keys included.
 
-    q: (N, H, D), already scaled; keys, values: (Hk, S, D); mask: (N, S) bool, True where a token looks. Returns
-    (N, H D).
+    q: (N, H, D), already scaled; keys, values: (Hk, S, D); mask: of `continued_mask`. Returns (N, H D).
     """
     tokens, heads, width = q.shape
     kv_heads = keys.shape[0]
     shared = heads // kv_heads
     # (1, Hk, R N, D): as in `attention_cached`, the tokens of one head after those of another.
     rows = q.view(tokens, kv_heads, shared, width).permute(1, 2, 0, 3).reshape(1, kv_heads, shared * tokens, width)
-    mask = mask.repeat(shared, 1)
     out = F.scaled_dot_product_attention(rows, keys[None].to(q.dtype), values[None].to(q.dtype), mask, scale=1.0)
     return out.view(kv_heads, shared, tokens, width).permute(2, 0, 1, 3).reshape(tokens, heads * width)
+
+
+def continued_mask(seen: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
+    """What `attention_continued` adds to scores of so many query heads a key head, (R N, S): once for all layers.
+
+    seen: (N, S) bool, True where a token looks.
+    """
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf).repeat(shared, 1)
 
 
 @cache

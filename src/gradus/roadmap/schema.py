@@ -197,10 +197,13 @@ def _check_stage(
         # A toy run has other steps than the ones whose checkpoints are named.
         draft.references = {k: [replace(r, checkpoint=None) for r in refs] for k, refs in draft.references.items()}
     if draft.settings is not None:
+        before = walked_sources(walked.get(draft.name, {}), kind, draft.settings)
         try:
             draft.sources = dict(draft.module.sources(draft.settings, roadmap_dir))
+            if hasattr(draft.module, "pinned"):
+                draft.sources |= draft.module.pinned(draft.settings, before)
         except SourceError as error:
-            draft.sources = walked_sources(walked.get(draft.name, {}), kind, draft.settings)
+            draft.sources = before
             if draft.sources:
                 draft.absent = "; ".join(problem.text for problem in error.problems)
                 return draft

@@ -454,9 +454,8 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         carry_over(optimizer, parent, place)
-    made = {"cuda": partial(_pinned, batches), "xla": partial(_shared_evenly, batches)}.get(
-        session.device.type, batches
-    )
+    ready = {"cuda": _pinned, "xla": _shared_evenly}.get(session.device.type)
+    made = partial(ready, batches) if ready is not None else batches
     with nullcontext(made) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(

@@ -115,7 +115,7 @@ class Generation:
             model = state.models.find(model_name(body))
             gone = False
             try:
-                async with self._answers(body, tally) as (model, asked, answers):
+                async with self._answers(body, tally, account) as (model, asked, answers):
                     writer = self._api.writer(asked, model, tally)
                     if asked.stream:
                         await while_connected(receive, self._stream(answers, writer, send))
@@ -133,7 +133,7 @@ class Generation:
 
     @asynccontextmanager
     async def _answers(
-        self, body: Mapping[str, Any], tally: Tally
+        self, body: Mapping[str, Any], tally: Tally, account: Account
     ) -> AsyncIterator[tuple[ServedModel, Asked, Answers]]:
         """The answers to a body in the making. Errors: ApiError."""
         async with AsyncExitStack() as stack:
@@ -142,7 +142,8 @@ class Generation:
                 try:
                     asked = await asyncio.to_thread(self._api.read, body, model, self._state.settings)
                     tally.num_each = asked.num_each
-                    opening = answers_of(model.service, asked.requests, tally)
+                    # By its key: who gets a name that was another's finds nothing of theirs.
+                    opening = answers_of(model.service, asked.requests, tally, account.sha256)
                     answers = await stack.enter_async_context(opening)
                     break
                 except ServiceClosedError as error:

@@ -2,7 +2,7 @@
 
 Extension: "gradus": {"tools": [...], "think": true | false | null, "think_budget": n, "search": "auto" | "force"}
 asks for tools that the server runs, and for thinking; "tools" beside it are the client's own, and a call of one of them
-ends the reply.
+ends the reply. A client that knows nothing of all this gets the tools of ServeSettings.run_tools.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
     extension = body.gradus or Extension()
     _refuse_formats(body)
     client_tools = _client_tools(body, model)
+    knows_none = body.gradus is None and not body.tools and body.tool_choice != "none"
+    names = settings.run_tools if knows_none else extension.tools
     if len(set(extension.tools)) < len(extension.tools):
         raise bad_request('"gradus.tools" names a tool twice', "gradus.tools")
     try:
-        server_tools = toolbox.schemas(
-            name for name in extension.tools if extension.search != "off" or name != WEB_SEARCH.name
-        )
+        server_tools = toolbox.schemas(name for name in names if extension.search != "off" or name != WEB_SEARCH.name)
     except ConfigError as error:
         raise bad_request(str(error), "gradus.tools") from None
     # Among tools that are run, a client's own would be taken for the server's by its name.

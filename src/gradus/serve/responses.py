@@ -157,7 +157,8 @@ class ResponseWriter:
 
     def _response(self, status: str) -> JsonObject:
         request = self._request
-        tools = [{"type": "function", "strict": False} | tool.to_json() for tool in request.conversation.tools]
+        own = [tool for tool in request.conversation.tools if tool.name in self._client_tools]
+        tools = [{"type": "function", "strict": False} | tool.to_json() for tool in own]
         return {
             "id": self._id,
             "object": "response",

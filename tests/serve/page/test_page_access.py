@@ -1,6 +1,7 @@
 """The chat page for everyone: by keyboard alone, by a screen reader, on a phone, in both colours, in two tabs."""
 
 import re
+import threading
 
 import pytest
 from page_server import MODELS, delta, end, said, thought
@@ -52,6 +53,18 @@ SMALL_TARGETS = """() => [...document.querySelectorAll("button, select, summary"
 # How the focus shows itself, at the element or at the frame around it.
 RING = """() => getComputedStyle(document.activeElement.closest(".search-field, .composer, .switch")
     ?? document.activeElement).outlineStyle"""
+# What the browser keeps of its one conversation.
+STORED = """async () => {
+    const { everything } = await import("./store.js");
+    const [conversation] = await everything();
+    const nodes = Object.values(conversation.nodes);
+    const turns = nodes.filter((node) => node.turn).map((node) => node.turn);
+    return {
+        questions: nodes.filter((node) => node.role === "user").map((node) => node.text),
+        answers: turns.map((turn) => turn.blocks.map((block) => block.text).join("")),
+        statuses: turns.map((turn) => turn.status),
+    };
+}"""
 MOVING = """() => [...document.querySelectorAll("*")]
     .filter((one) => parseFloat(getComputedStyle(one).transitionDuration) > 0).length"""
 PAIRS = [(ink, ground) for ink in ("ink", "muted", "accent", "bad") for ground in ("bg", "raised", "side")]
@@ -204,3 +217,43 @@ def test_a_second_tab_hears_of_the_first_and_a_closed_page_keeps_its_reply(page,
     other.reload()
     other.locator(".reply").wait_for()
     assert other.input_value("#composer") == "Not sent yet"
+
+
+def test_two_tabs_that_ask_in_one_conversation_at_once_keep_what_both_say(page, server):
+    go_on = threading.Event()
+
+    def held(body):
+        question = body["messages"][-1]["content"]
+        yield delta(content=f"On {question}: ")
+        if question != "Begin":
+            while not go_on.wait(0.05):
+                yield delta(content=".")
+        yield from [delta(content="whole"), *end()]
+
+    server.script = held
+    page.fill("#composer", "Begin")
+    page.press("#composer", "Enter")
+    page.locator(".reply .markdown", has_text="On Begin: whole").wait_for()
+    other = page.context.new_page()
+    other.goto(server.url)
+    other.locator(".item-title", has_text="Begin").click()
+    other.locator(".reply .markdown", has_text="On Begin: whole").wait_for()
+    for tab, question in ((page, "left"), (other, "right")):
+        tab.fill("#composer", question)
+        tab.press("#composer", "Enter")
+        tab.locator(".reply .markdown", has_text=f"On {question}: ..").wait_for()
+    # The other one heard of the first question before it asked its own.
+    page.get_by_text("Another tab was writing to this conversation too.").first.wait_for()
+    go_on.set()
+    for tab, question in ((page, "left"), (other, "right")):
+        tab.locator(".reply .markdown", has_text=re.compile(rf"On {question}: \.+whole")).wait_for()
+    page.wait_for_timeout(300)  # the last words are saved
+    other.close()
+    page.reload()
+    page.locator(".reply .markdown", has_text="whole").nth(1).wait_for()
+    said_by_both = page.evaluate(STORED)
+    assert sorted(said_by_both["questions"]) == ["Begin", "left", "right"]
+    assert [re.sub(r"\.+", ".", text) for text in sorted(said_by_both["answers"])] == [
+        "On Begin: whole", "On left: .whole", "On right: .whole",
+    ]  # fmt: skip
+    assert said_by_both["statuses"] == ["done"] * 3
