@@ -23,7 +23,8 @@ from gradus.core.errors import TrainingError
 def open_xla() -> torch.device:
     """The XLA device of this process, standing for all chips that it sees.
 
-    Errors: TrainingError without torch_xla, and where there is no TPU and the processor was not asked for by name.
+    Errors: TrainingError without torch_xla, on one of several hosts, and where there is no TPU and the processor was
+    not asked for by name.
     """
     if importlib.util.find_spec("torch_xla") is None:
         raise TrainingError(
@@ -38,6 +39,11 @@ def open_xla() -> torch.device:
         raise TrainingError(
             '[machine] device = "xla": there is no TPU here (torch_xla found '
             f"{runtime.device_type()}); set PJRT_DEVICE=CPU to try the same path on the processor"
+        )
+    if runtime.process_count() > 1:
+        raise TrainingError(
+            f'[machine] device = "xla" drives the chips of one machine, and this is one of {runtime.process_count()} '
+            "processes of a pod; start it where a single host has all chips"
         )
     if num_devices() > 1 and not runtime.is_spmd():
         runtime.use_spmd()
