@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last dimension, without a weight."""
     if not torch.is_grad_enabled():
-        return x * _inverse_rms(x, eps)
+        return x * _inverse_rms(x, 1 / x.shape[-1], eps)
     return _RmsNorm.apply(x, eps)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -41,13 +41,28 @@ def head_factors(
     return weight
 
 
-def ready_heads(qkv: Tensor, weight: Tensor, is_normed: bool, turn: tuple[Tensor, Tensor], eps: float) -> Tensor:
+NormConstants = tuple[Tensor, Tensor]
+"""1 / width and eps of a norm, in fp32 without a dimension: as tensors they cost a third of what plain numbers do."""
+
+
+def norm_constants(width: int, eps: float, device: torch.device) -> NormConstants:
+    """Those of a norm over so many channels."""
+    return torch.tensor(1 / width, device=device), torch.tensor(eps, device=device)
+
+
+def ready_norm(x: Tensor, constants: NormConstants) -> Tensor:
+    """`rms_norm` where nothing is trained: the same bits."""
+    return x * _inverse_rms(x, *constants)
+
+
+def ready_heads(qkv: Tensor, weight: Tensor, norm: NormConstants | None, turn: tuple[Tensor, Tensor]) -> Tensor:
     """`attention_heads` where nothing is trained, in fewer steps and in place: the same bits.
 
-    qkv: (N, H + 2 Hk, D), overwritten; weight: of `head_factors`; turn: of `turning`. Returns (H + 2 Hk, N, D).
+    qkv: (N, H + 2 Hk, D), overwritten; weight: of `head_factors`; norm: None where heads have none; turn: of `turning`.
+    Returns (H + 2 Hk, N, D).
     """
-    turned = qkv[:, : len(weight)]
-    scaled = turned * _inverse_rms(turned, eps) if is_normed else turned
+    turned = qkv[:, : weight.shape[0]]
+    scaled = turned if norm is None else ready_norm(turned, norm)
     turned.copy_(_turned(scaled * weight, *turn))
     return qkv.transpose(0, 1)
 
@@ -65,17 +80,20 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     return _FeedForward.apply(x, gate_up, down)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _inverse_rms(x: Tensor, eps: float) -> Tensor:
-    """1 / sqrt(mean(x^2) + eps) over the last dimension, kept; worked out in fp32, in the dtype of x."""
+def _inverse_rms(x: Tensor, share: float | Tensor, eps: float | Tensor) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last dimension, kept; worked out in fp32, in the dtype of x.
+
+    share: 1 / width.
+    """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    inverse: Tensor = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
-    return inverse.to(x.dtype)
+    inverse: Tensor = norm.square_().mul_(share).add_(eps).rsqrt_()
+    return inverse if inverse.dtype == x.dtype else inverse.to(x.dtype)
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        scale = _inverse_rms(x, eps)
+        scale = _inverse_rms(x, 1 / x.shape[-1], eps)
         y = x * scale
         ctx.save_for_backward(y, scale)
         return y
@@ -109,7 +127,7 @@ class _AttentionHeads(torch.autograd.Function):
         turned = out[: len(weight)]
         y = scale = None
         if norms is not None:
-            scale = _inverse_rms(turned, eps)
+            scale = _inverse_rms(turned, 1 / turned.shape[-1], eps)
             y = turned * scale
         own, partner = (factor[:, 0] for factor in turning(cos, sin))  # (N, D)
         weighted = (turned if y is None else y) * weight
