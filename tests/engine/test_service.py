@@ -17,6 +17,7 @@ from gradus.conversation.calculator_marks import CALCULATOR
 from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import ToolError
+from gradus.engine.batching import DecodeBatch
 from gradus.engine.continuation import Beginning, Continued, continue_all
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
@@ -459,4 +460,33 @@ def test_slots_that_grew_give_their_memory_back_when_nobody_asks_for_long(
             time.sleep(0.01)
         assert service.stats().cache_bytes == before
     assert ends[0] == ends[1]
+    service.close()
+
+
+def test_nothing_is_done_over_and_over_while_calls_run_and_an_answer_waits_to_be_read_again(
+    memorised: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, known = memorised
+    gate, started = threading.Event(), threading.Event()
+
+    def answer(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        started.set()
+        gate.wait(30)
+        return calculate(arguments["expression"])
+
+    steps: list[int] = []
+    step = DecodeBatch.step
+    monkeypatch.setattr(DecodeBatch, "step", lambda batch: steps.append(1) or step(batch))
+    service = EngineService(slow_engine(engine, answer, 30.0), num_slots=2)
+    calling, other = Heard(), Heard()
+    service.submit(question(known["product"]), calling.deliver)
+    assert started.wait(30)
+    service.submit(question(known["name"]), other.deliver)
+    other.reply()
+    time.sleep(0.1)
+    before = len(steps)
+    time.sleep(0.2)
+    assert len(steps) - before < 5
+    gate.set()
+    calling.reply()
     service.close()

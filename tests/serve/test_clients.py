@@ -8,9 +8,11 @@ import subprocess
 from typing import Any
 
 import pytest
-from small_server import CHAT, Running, folded, serving
+from small_server import CHAT, Running, body, folded, serving
 
 from gradus.conversation.calculator_marks import CALCULATOR as SCHEMA
+from gradus.engine.turn import Request
+from gradus.serve.searching import read_chat
 
 CALCULATOR = {"type": "function", "function": SCHEMA.to_json()}
 
@@ -54,9 +56,9 @@ def test_open_webui_lists_streams_has_its_own_tool_called_and_asks_for_a_title(r
     assert (both["param"], "repetition_penalty" in both["message"]) == ("repeat_penalty", True)
 
 
-def sent(running: Running, body: dict[str, Any]) -> list[dict[str, Any]]:
+def sent(running: Running, given: dict[str, Any]) -> list[dict[str, Any]]:
     """The chunks of a streamed answer to Open WebUI."""
-    with running.http.stream("POST", CHAT, json=body, headers=WEBUI) as reply:
+    with running.http.stream("POST", CHAT, json=given, headers=WEBUI) as reply:
         assert reply.headers["content-type"].startswith("text/event-stream"), reply.read()
         lines = [line for line in reply.iter_lines() if line]
     return [json.loads(line[6:]) for line in lines[:-1]]
@@ -74,3 +76,55 @@ def test_the_servers_tools_are_run_for_who_knows_nothing_of_them_and_for_nobody_
         for other in ({"gradus": {"think": True}}, {"tools": [CALCULATOR]} | think, {"tool_choice": "none"} | think):
             message = found.chat("what is 12 * 3?", **other).json()["choices"][0]["message"]
             assert "36" not in (message["content"] or ""), other
+
+
+def test_strict_tools_are_held_to_their_schemas_and_a_single_call_is_one(running: Running) -> None:
+    """As openai-agents and pydantic-ai declare tools, and LangChain asks for one call."""
+    function = CALCULATOR["function"]
+    strict = {"type": "function", "function": function | {"strict": True}}
+    model = running.state.models.find("small")
+    for given, constrain in (([strict], "calls"), ([CALCULATOR], None)):
+        asked = read_chat(body("two sums", tools=given), model, running.state.settings)
+        assert [request.constrain for request in asked.requests if isinstance(request, Request)] == [constrain]
+    both = folded(running.stream("two sums", tools=[strict]))
+    assert [call["arguments"] for call in both["tool_calls"].values()] == [
+        '{"expression": "1 + 1"}', '{"expression": "2 + 2"}',
+    ]  # fmt: skip
+    one = {"tools": [strict], "parallel_tool_calls": False}
+    assert [*folded(running.stream("two sums", **one))["tool_calls"].values()] == [both["tool_calls"][0]]
+    assert len(running.chat("two sums", **one).json()["choices"][0]["message"]["tool_calls"]) == 1
+    items = {"model": "small", "input": "two sums", "temperature": 0, "parallel_tool_calls": False}
+    items |= {"tools": [{"type": "function", "strict": True} | function]}
+    told = running.http.post("/v1/responses", json=items).json()
+    assert [item["type"] for item in told["output"]] == ["message", "function_call"]
+    assert (told["parallel_tool_calls"], told["tools"][0]["strict"]) == (False, True)
+    # The AI SDK refers to what it takes to be stored, unless it is told otherwise.
+    refused = running.http.post("/v1/responses", json=items | {"input": [{"type": "item_reference", "id": "rs_1"}]})
+    assert '"store": false' in refused.json()["error"]["message"]
+
+
+def test_a_reply_of_the_servers_tools_that_is_sent_back_is_read_as_what_was_said(running: Running) -> None:
+    """As openai's client does with `messages.append(reply.choices[0].message)`, and LiteLLM with notes of its own."""
+    asked = {"gradus": {"tools": ["calculator"], "think": True}}
+    question, thanks = {"role": "user", "content": "what is 12 * 3?"}, {"role": "user", "content": "thanks"}
+    message = running.chat("what is 12 * 3?", **asked).json()["choices"][0]["message"]
+    call = {"id": "call_1", "type": "function"}
+    call |= {"function": {"name": "calculator", "arguments": '{"expression": "12 * 3"}'}}
+    said = [
+        {"role": "assistant", "reasoning_content": message["reasoning_content"], "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "36"},
+        {"role": "assistant", "content": "12 * 3 = 36."},
+    ]
+
+    def tokens(*messages: dict[str, Any]) -> Any:
+        given = {"model": "small", "messages": [question, *messages, thanks]}
+        return running.http.post("/tokenize", json=given).json()
+
+    assert tokens(message)["tokens"] == tokens(*said)["tokens"]
+    assert tokens(said[2] | {"provider_specific_fields": {"a": 1}}) == tokens(said[2])
+    # A call that nobody answered is left out; what is no reply of ours is refused.
+    unanswered = {"role": "assistant", "content": "so", "gradus": {"events": message["gradus"]["events"][:1]}}
+    assert tokens(unanswered) == tokens({"role": "assistant", "content": "so"})
+    for odd in ({"events": 5}, {"events": [5]}, [1]):
+        error = tokens({"role": "assistant", "content": "so", "gradus": odd})["error"]
+        assert (error["param"], "as a reply had it" in error["message"]) == ("messages[1].gradus", True)

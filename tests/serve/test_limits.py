@@ -177,8 +177,12 @@ def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load:
         assert get("/v1/models", headers={"Origin": found.url}).status_code == 200
         told = get("/v1/models", headers={"Origin": site})
         assert told.headers["Access-Control-Allow-Origin"] == site
-        asked = found.http.options(CHAT, headers={"Origin": site, "Access-Control-Request-Method": "POST"})
+        # As a browser asks for the package openai.
+        wanted = {"Access-Control-Request-Headers": "authorization,content-type,x-stainless-os"}
+        before = {"Origin": site, "Access-Control-Request-Method": "POST"} | wanted
+        asked = found.http.options(CHAT, headers=before)
         assert (asked.status_code, asked.headers["Access-Control-Allow-Methods"]) == (204, "GET, POST")
+        assert asked.headers["Access-Control-Allow-Headers"] == wanted["Access-Control-Request-Headers"]
         assert "Access-Control-Allow-Origin" not in get("/v1/models").headers
 
 

@@ -240,7 +240,8 @@ class SlotCache:
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store the step's keys and values (N, Hk, D) and attend with queries (N, H, D). Returns (N, H D)."""
         window, step = self._windows[layer], self._step
-        keys, values = keys[: step.num_rows], values[: step.num_rows]
+        if keys.shape[0] > step.num_rows:
+            keys, values = keys[: step.num_rows], values[: step.num_rows]
         room = self.keys[layer].shape[2]
         if step.even is None:
             self._store(layer, step.slots, step.places[window], keys, values)
@@ -258,7 +259,7 @@ class SlotCache:
             else:
                 outs.append(attention_cached(queries[chunk.rows], *stored, mask, exact=self._exact))
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
-        return _filled_up(out, len(queries))
+        return _filled_up(out, queries.shape[0])
 
     def filling(self, documents: Documents, first_slot: int) -> PrefixedFill:
         """What the model's decode needs to prefill these documents behind the beginning, from a slot on."""
@@ -396,4 +397,4 @@ def _places(room: int, start: int, stop: int) -> slice:
 
 def _filled_up(x: Tensor, rows: int) -> Tensor:
     """x (B, ...) with zeros behind it, (rows, ...)."""
-    return x if len(x) == rows else torch.cat([x, x.new_zeros((rows - len(x), *x.shape[1:]))])
+    return x if x.shape[0] == rows else torch.cat([x, x.new_zeros((rows - len(x), *x.shape[1:]))])

@@ -202,7 +202,11 @@ class EngineService:
 
     @property
     def _is_over(self) -> bool:
-        return self._closing and not self._waiting and not self._live
+        return self._closing and self._is_idle
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._waiting and not self._live
 
     def _admit(self) -> None:
         if self._broken_by is not None:
@@ -259,7 +263,8 @@ class EngineService:
                 self._counts["prompt"] += sum(len(served.prompt_ids) for served in entering)
             self._advance(entering)
             self._settle()
-            if self._batch.can_step or (self._waiting and self._batch.num_free) or self._ended:
+            can_read_again = self._ended and self._is_idle
+            if self._batch.can_step or (self._waiting and self._batch.num_free) or can_read_again:
                 self.wake()
 
     def _read_again(self) -> None:
@@ -267,9 +272,7 @@ class EngineService:
 
         In chunks, as any prompt: what was sampled was worked out in other products.
         """
-        with self._changed:
-            is_idle = not self._waiting and not self._live
-        if not is_idle:
+        if not self._is_idle:
             if self._again is not None:
                 self._again.finished = True
                 self._batch.drop_finished()

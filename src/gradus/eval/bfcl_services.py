@@ -16,6 +16,7 @@ import inspect
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ SERVICES = {
 """The module of each, which its functions are published under, too."""
 _STATELESS = ("MathAPI",)
 _SECONDS = 20.0  # of one request, which takes milliseconds
+_ORPHAN_SECONDS = 60
 _MEMORY_BYTES = 2**30
 _SHOWN = 200  # characters of what was expected
 
@@ -264,10 +266,14 @@ def serve() -> None:
     send({"answer": None})
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        signal.alarm(_ORPHAN_SECONDS)  # for a caller that is gone: some calls let no other signal through Python
         try:
             send({"answer": _answered(Scenario(**request.pop("scenario")), request)})
+        except MemoryError:
+            raise  # a call left too much behind: the caller is told by our end
         except Exception as error:  # noqa: BLE001 (told to the caller, which raises)
             send({"broke": f"{type(error).__name__}: {error}"})
+        signal.alarm(0)
 
 
 def _answered(scenario: Scenario, request: Mapping[str, Any]) -> list[str] | str | None:

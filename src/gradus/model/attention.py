@@ -103,7 +103,9 @@ def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | Non
         # Products with 1, 3, 5, 6 or 7 rows differ by the thread that works them out (torch 2.13, MKL); powers of two
         # from 2 on do not.
         grouped = F.pad(grouped, (0, 0, 0, max(2, 1 << (shared - 1).bit_length()) - shared))
-    out = F.scaled_dot_product_attention(grouped, keys.to(q.dtype), values.to(q.dtype), attn_mask=mask, scale=1.0)
+    if keys.dtype != q.dtype:
+        keys, values = keys.to(q.dtype), values.to(q.dtype)
+    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=1.0)
     return out[:, :, :shared].reshape(batch, heads * width)
 
 

@@ -23,8 +23,8 @@ from gradus.model.rope import RopeScaling
 
 WIDTH_PER_DEPTH = 64
 NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 where that divides
-# How attention runs on a CPU: in tiles of at most so many queries, and the probabilities of documents up to a length are
-# kept for the backward pass; longer ones would cost too much memory and are worked out again.
+# How attention runs on a CPU: in tiles of at most so many queries; the probabilities of documents up to a length are
+# kept for the backward pass, longer ones would cost too much memory and are worked out again.
 QUERY_TILE = 128
 KEPT_LENGTH = 1024
 # Logits that the loss has in memory at a time. A GPU wants large products, and between two of them the gradient of the

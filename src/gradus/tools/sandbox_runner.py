@@ -6,9 +6,9 @@ is split off before the second line is read, so that neither what the tests expe
 it does to its interpreter, all that it can give to the tests are answers to calls.
 
 Answers are plain data. Functions, classes and other objects of the program have stand-ins in the tests, which can be
-called, read and iterated, and are equal to nothing but themselves. The names that tests use are the program's, but for
-those that they define themselves, modules of Python's library, and built-in functions as long as the tests use any
-other name of the program (a task may well ask for a function that is called `sum`).
+called, read and iterated, and are equal to nothing but themselves; functions of the tests can be handed over. The names
+that tests use are the program's, but for those that they define themselves, modules of Python's library, and built-in
+functions as long as the tests use any other name of the program (a task may well ask for a function called `sum`).
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def _encoded(value: Any, refer: Callable[[Any], Any]) -> Any:
     for kind, (base, spell, _) in _SPELLED.items():
         if isinstance(value, base):
             return [kind, spell(value)]
-    return ["ref", refer(value)]
+    return refer(value)
 
 
-def _decoded(found: Any, referred: Callable[[Any], Any]) -> Any:
-    """What `_encoded` wrote."""
+def _decoded(found: Any, referred: Callable[[str, int], Any]) -> Any:
+    """What `_encoded` wrote. referred: what stands for an object of the other process, or is one's own."""
     if not isinstance(found, list):
         return found
     kind, content = found
@@ -106,7 +106,11 @@ def _decoded(found: Any, referred: Callable[[Any], Any]) -> Any:
         return _SEQUENCES[kind](_decoded(item, referred) for item in content)
     if kind == "dict":
         return {_decoded(key, referred): _decoded(item, referred) for key, item in content}
-    return referred(content) if kind == "ref" else _SPELLED[kind][2](content)
+    return _SPELLED[kind][2](content) if kind in _SPELLED else referred(kind, content)
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    return {"raised": [type(error).__name__, str(error)[:_SHOWN]]}
 
 
 _SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
@@ -134,18 +138,34 @@ def _run_program(program: str, requests: int, answers: int) -> NoReturn:
     module = types.ModuleType("program")
     sys.modules["program"] = module
     kept: list[Any] = []
+    places: dict[int, int] = {}  # in `kept`, by id
 
-    def refer(value: Any) -> int:
-        place = next((place for place, other in enumerate(kept) if other is value), len(kept))
-        if place == len(kept):
+    def refer(value: Any) -> list[Any]:
+        if id(value) not in places:
+            places[id(value)] = len(kept)
             kept.append(value)
-        return place
+        return ["object", places[id(value)]]
+
+    def referred(kind: str, place: int) -> Any:
+        return kept[place] if kind == "object" else partial(call_test, place)
+
+    def call_test(place: int, *values: Any, **named: Any) -> Any:
+        """A function of the tests, which they handed over."""
+        told = [_encoded(value, refer) for value in values]
+        told_named = {key: _encoded(value, refer) for key, value in named.items()}
+        _send(answers, {"test": place, "values": told, "named": told_named})
+        answer = serve()
+        if "raised" in answer:
+            raise _exception(*answer["raised"])
+        return _decoded(answer["value"], referred)
 
     def reply(work: Callable[[], dict[str, Any]]) -> None:
         try:
             answer = work()
+        except _EndedError:
+            raise
         except BaseException as error:  # noqa: BLE001, whatever a program raises is told
-            answer = {"raised": [type(error).__name__, str(error)[:_SHOWN]]}
+            answer = _raised(error)
         _send(answers, answer)
 
     def execute() -> dict[str, Any]:
@@ -157,20 +177,29 @@ def _run_program(program: str, requests: int, answers: int) -> NoReturn:
         return {"value": {name: _encoded(found[name], refer) for name in names if name in found}}
 
     def operate(kind: str, target: int, values: list[Any], named: dict[str, Any]) -> dict[str, Any]:
-        arguments = [_decoded(value, kept.__getitem__) for value in values]
+        arguments = [_decoded(value, referred) for value in values]
         if kind != "call":
             return {"value": _encoded(_OPERATIONS[kind](kept[target], *arguments), refer)}
-        found = kept[target](*arguments, **{key: _decoded(value, kept.__getitem__) for key, value in named.items()})
+        found = kept[target](*arguments, **{key: _decoded(value, referred) for key, value in named.items()})
         changed = {}
         for place, (value, argument) in enumerate(zip(values, arguments, strict=True)):
-            now = _encoded(argument, refer)
-            if now != value:
+            if isinstance(argument, list | bytearray | set | dict) and (now := _encoded(argument, refer)) != value:
                 changed[place] = now
         return {"value": _encoded(found, refer), "changed": changed}
 
+    def serve() -> dict[str, Any]:
+        """Answer requests until there is one that asks for nothing, and return it."""
+        while True:
+            request: dict[str, Any] = _receive(requests)
+            if "names" in request:
+                reply(partial(look_up, **request))
+            elif "kind" in request:
+                reply(partial(operate, **request))
+            else:
+                return request
+
     reply(execute)
-    while request := _receive(requests):
-        reply(partial(look_up if "names" in request else operate, **request))
+    serve()
     sys.stdout.flush()
     os._exit(0)
 
@@ -183,6 +212,7 @@ class _Program:
 
     def __init__(self, requests: int, answers: int) -> None:
         self._requests, self._answers = requests, answers
+        self._functions: list[Callable[..., Any]] = []  # of the tests, that the program was given
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Errors: what the program raised."""
@@ -191,20 +221,45 @@ class _Program:
 
     def answer(self) -> dict[str, Any]:
         found: dict[str, Any] = _receive(self._answers)
+        while "test" in found:
+            _send(self._requests, self._called(**found))
+            found = _receive(self._answers)
         if "raised" in found:
             raise _exception(*found["raised"])
         return found
 
     def operate(self, kind: str, target: int, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        told = [_encoded(value, _reference) for value in values]
-        told_named = {key: _encoded(value, _reference) for key, value in named.items()}
+        told = [_encoded(value, self._reference) for value in values]
+        told_named = {key: _encoded(value, self._reference) for key, value in named.items()}
         answer = self.ask({"kind": kind, "target": target, "values": told, "named": told_named})
         for place, content in answer.get("changed", {}).items():
             _refill(values[int(place)], self.decoded(content))
         return self.decoded(answer["value"])
 
     def decoded(self, content: Any) -> Any:
-        return _decoded(content, lambda place: _StandIn(self, place))
+        return _decoded(content, self._referred)
+
+    def _referred(self, kind: str, place: int) -> Any:
+        if kind != "object":
+            raise AssertionError("a result of a kind that there is not")
+        return _StandIn(self, place)
+
+    def _reference(self, value: Any) -> list[Any]:
+        if isinstance(value, _StandIn):
+            return ["object", vars(value)["_StandIn__place"]]
+        if not callable(value):
+            raise TypeError(f"a test cannot hand {type(value).__name__} to a program")
+        self._functions.append(value)
+        return ["function", len(self._functions) - 1]
+
+    def _called(self, test: int, values: list[Any], named: dict[str, Any]) -> dict[str, Any]:
+        """What a function of the tests gives to the program."""
+        try:
+            arguments = {key: self.decoded(value) for key, value in named.items()}
+            found = self._functions[test](*map(self.decoded, values), **arguments)
+            return {"value": _encoded(found, self._reference)}
+        except Exception as error:  # noqa: BLE001, the program is told
+            return _raised(error)
 
 
 class _StandIn:
@@ -240,7 +295,12 @@ class _StandIn:
         return iter(list(self.__ask("list")))
 
     def __next__(self) -> Any:
-        return self.__ask("next")
+        try:
+            return self.__ask("next")
+        except Exception as error:
+            if type(error).__name__ == StopIteration.__name__:
+                raise StopIteration from None
+            raise
 
     def __getitem__(self, key: Any) -> Any:
         return self.__ask("item", key)
@@ -265,12 +325,6 @@ class _StandIn:
     __le__ = __gt__ = __ge__ = __lt__
 
 
-def _reference(value: Any) -> int:
-    if not isinstance(value, _StandIn):
-        raise TypeError(f"a test cannot hand {type(value).__name__} to a program")
-    return int(vars(value)["_StandIn__place"])
-
-
 def _refill(target: Any, content: Any) -> None:
     """What a call made of a list, a set or an object that it was given."""
     if isinstance(target, list | bytearray):
@@ -281,9 +335,13 @@ def _refill(target: Any, content: Any) -> None:
 
 
 def _exception(name: str, text: str) -> Exception:
-    """The built-in one of that name, or one that is called so. Some cannot be made of a text alone."""
+    """The built-in one of that name, or one that is called so.
+
+    Some cannot be made of a text alone; StopIteration would end a loop over the tests' cases and leave the rest out.
+    """
     found = getattr(builtins, name, None)
-    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, UnicodeError):
+    special = UnicodeError, StopIteration
+    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, special):
         return found(text)
     return cast("Exception", type(name, (Exception,), {})(text))
 
@@ -294,14 +352,19 @@ def _run_tests(tests: str, program: _Program) -> None:
     program.answer()
     namespace: dict[str, Any] = {"__name__": "tests"}
     names, modules = _names_of(tree)
-    for name, content in program.ask({"names": names})["value"].items():
-        namespace[name] = importlib.import_module(name) if name in modules else program.decoded(content)
+    found = program.ask({"names": names})["value"]
+    for name in names:  # and no other, whatever it tells
+        if name in found:
+            namespace[name] = importlib.import_module(name) if name in modules else program.decoded(found[name])
     exec(compile(tree, "tests", "exec"), namespace)  # noqa: S102
     sys.stdout.flush()
 
 
 def _names_of(tree: ast.Module) -> tuple[list[str], set[str]]:
-    """The names that tests have from the program, and those among them that are modules of Python's library."""
+    """The names that tests have from the program, and those among them that are modules of Python's library.
+
+    A name that the tests define is theirs from there on, wherever else they use it.
+    """
     loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     read = set()
@@ -317,7 +380,8 @@ def _names_of(tree: ast.Module) -> tuple[list[str], set[str]]:
     free = loaded - bound
     modules = free & read & sys.stdlib_module_names
     own = free - modules - vars(builtins).keys()
-    return sorted(modules | (own or free)), modules
+    wanted = modules | (loaded - vars(builtins).keys()) | (set() if own else free)
+    return sorted(wanted), modules
 
 
 # Both
