@@ -127,7 +127,7 @@ class _AttentionHeads(torch.autograd.Function):
         turned = out[: len(weight)]
         y = scale = None
         if norms is not None:
-            scale = _inverse_rms(turned, 1 / width, eps)
+            scale = _inverse_rms(turned, 1 / turned.shape[-1], eps)
             y = turned * scale
         own, partner = (factor[:, 0] for factor in turning(cos, sin))  # (N, D)
         weighted = (turned if y is None else y) * weight
