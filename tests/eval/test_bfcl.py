@@ -208,7 +208,6 @@ def test_figures_are_means_as_on_the_leaderboard_and_pair_by_item() -> None:
 
 def test_what_is_not_asked_is_refused_by_name(tmp_path) -> None:  # type: ignore[no-untyped-def]
     for name, why in {
-        "bfcl.multi_turn_base": "its turns act on simulated services",
         "bfcl.memory": "its questions need a memory",
         "bfcl.web_search": "its questions need the live web",
     }.items():

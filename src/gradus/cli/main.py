@@ -557,6 +557,22 @@ def pull(
 
 
 @app.command()
+def gc(
+    roadmaps: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ROADMAP]...", help="What is needed: a file, a run's name, ROADMAP/STAGE [every run]."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """List the artifacts that nothing needs any more, with their sizes; --delete deletes them."""
+    from gradus.cli import collecting
+
+    collecting.collect(roadmaps or [], home_folder(home), delete, json)
+
+
+@app.command()
 def doctor(home: Home = None, json: Json = False) -> None:
     """Check this machine: versions, cores, memory, disk, what is missing and how to install it."""
     from gradus.cli.checkup import print_checkup

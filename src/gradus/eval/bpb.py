@@ -24,6 +24,7 @@ from gradus.data.shards import TokenStore
 from gradus.eval.journal import Journal, SharedWork
 from gradus.model.batch import IGNORE, Batch
 from gradus.model.transformer import Transformer
+from gradus.model.xla import send_work
 from gradus.train.losses import next_token_loss, token_logp
 from gradus.train.parallel import World
 
@@ -70,7 +71,9 @@ def bits_per_byte(model: Transformer, batches: Iterable[Batch], token_bytes: NDA
     for batch in batches:
         counted, sizes = _counted(batch.to(device), bytes_of)
         nats, count, _ = next_token_loss(model, counted)
-        total += BitsPerByte(float(nats), int(sizes.sum()), int(count))
+        num_bytes = sizes.sum()
+        send_work(device)
+        total += BitsPerByte(float(nats), int(num_bytes), int(count))
     return total
 
 

@@ -19,6 +19,8 @@ from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
 from gradus.eval.benchmarks import BenchmarkSettings, problems_asked
+from gradus.eval.bfcl_services import PACKAGE, services_version
+from gradus.eval.dialogue_run import ask_dialogues, random_seed
 from gradus.eval.generative import GENERATIVE, GenerativeTask, Problem
 from gradus.eval.generative_result import NO_ROOM, Answer, Answered, GenerativeResult
 from gradus.eval.journal import Journal, SharedWork
@@ -53,8 +55,13 @@ def run_generative(
         work.keep({number: astuple(answer) for number, answer in found.items()})
 
     task = GENERATIVE[name]
-    asked = [_request(task, *units[number], settings) for number in work.todo]
-    _ask(engine, task, [units[number][1] for number in work.todo], asked, work.todo, keep)
+    if task.dialogue is not None:
+        how |= {"services": f"{PACKAGE} {services_version()}"}
+        dialogues = [((settings.seed, key, sample), task.dialogue(problem.row)) for key, problem, sample in units]
+        ask_dialogues(engine, {n: dialogues[n] for n in work.todo}, settings, keep)
+    else:
+        asked = [_request(task, *units[number], settings) for number in work.todo]
+        _ask(engine, task, [units[number][1] for number in work.todo], asked, work.todo, keep)
     answers = [Answer(*found) for found in work.everything()]
     items = tuple(
         Answered(key, problem, tuple(answers[place * settings.samples + n] for n in range(settings.samples)))
@@ -64,12 +71,11 @@ def run_generative(
 
 
 def _request(task: GenerativeTask, key: str, problem: Problem, sample: int, settings: BenchmarkSettings) -> Request:
-    stream = int(digest([settings.seed, key, sample])[:16], 16)
     return Request(
         Conversation((*problem.earlier, Message("user", problem.prompt)), problem.tools),
         think=settings.think,
         tools=settings.tools if settings.tools and not task.declares_tools else None,
-        sampling=Sampling(temperature=settings.temperature, seed=stream),
+        sampling=Sampling(temperature=settings.temperature, seed=random_seed(settings.seed, key, sample)),
         max_tokens=settings.max_tokens,
     )
 

@@ -16,7 +16,7 @@ from gradus.engine.engine import Engine
 from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import CORE, GROUPS, BenchmarkSettings, asked_of, check_tasks, group_measures, tasks_meant
 from gradus.eval.core_metric import core_measures
-from gradus.eval.generative import GENERATIVE, check_programs_run
+from gradus.eval.generative import GENERATIVE, check_can_run
 from gradus.eval.generative_run import run_generative
 from gradus.eval.journal import Journal, SharedWork
 from gradus.eval.letters import LETTER_TASKS
@@ -91,11 +91,11 @@ def run_tasks(
 
     label: of the model, for records. journals: a folder in which what is done survives an interruption; identity:
     that of the model, so that another's is not taken for it. on_progress: called with (task, items done, items).
-    Errors: ConfigError for an unknown name, DataError for files that are missing or wrong, SandboxError where a task
-    runs programs and this machine cannot.
+    Errors: ConfigError for an unknown name, DataError for files that are missing or wrong, SandboxError or
+    MissingPackageError where a task runs programs or services and this machine cannot.
     """
     check_tasks(names, settings)
-    check_programs_run(tasks_meant(names))
+    check_can_run(tasks_meant(names))
     for name in tasks_meant(names):
         if name in GENERATIVE or name == MT_BENCH:
             ask = run_mt_bench if name == MT_BENCH else partial(run_generative, name=name)

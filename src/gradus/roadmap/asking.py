@@ -47,7 +47,7 @@ class Asking:
         """A model of a stage's artifact on this process's device."""
         from gradus.engine.load import load_engine
 
-        engine = load_engine(model.folder, tokenizer_folder=model.tokenizer, device=session.device)
+        engine = load_engine(model.folder, tokenizer_folder=model.tokenizer, device=session.decoding_device)
         return Asking(engine, model.label, f"{stage.fingerprint} {model.label}", place, session.world)
 
     def journals(self, name: str) -> Path:

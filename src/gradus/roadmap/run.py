@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,17 @@ def walk(
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
-        with exclusive_lock(run_dir / LOCK, refusal):
-            device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
-            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
-            walking = _Walk(
-                roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps
-            )
+        with ExitStack() as held:
+            # What is found there is held by the record once that is written: till then nothing may be deleted.
+            waits = "waiting for process {pid}, which looks through artifacts/ too"
+            with exclusive_lock(home / ARTIFACTS / LOCK, waits, progress.line):
+                held.enter_context(exclusive_lock(run_dir / LOCK, refusal))
+                device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
+                planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
+                walking = _Walk(
+                    roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps
+                )
+                _begin(walking, chosen)
             return _walk(walking, chosen, finish=only is None)
     except OSError as error:
         if is_disk_full(error):
@@ -123,7 +128,8 @@ def walk(
         raise
 
 
-def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
+def _begin(walking: _Walk, chosen: list[Stage]) -> None:
+    """Find what is made already, say what will run and why, and write the record."""
     roadmap = walking.roadmap
     statuses = {s.name: stage_status(roadmap, s, walking.artifacts_dir, walking.run_dir) for s in roadmap.stages}
     walking.artifacts = {name: s.artifact for name, s in statuses.items() if s.artifact is not None}
@@ -132,6 +138,10 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
     if absent:
         raise ConfigError(absent)
     _write_record(walking)
+
+
+def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
+    roadmap = walking.roadmap
     walking.ledger.append(
         {"event": "walk", "time": now(), "roadmap": roadmap.name, "stages": [s.name for s in chosen],
          "machine": machine_facts(), "software": software_versions()}

@@ -20,9 +20,19 @@ from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
+from gradus.core.temperature import Temperature
 from gradus.data.benchmarks import benchmarks_folder
-from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters, num_items
+from gradus.eval.benchmarks import (
+    BenchmarkSettings,
+    check_tasks,
+    files_of,
+    num_answers,
+    num_characters,
+    num_items,
+    tasks_meant,
+)
 from gradus.eval.core_bundle import bundle_at
+from gradus.eval.generative import check_services
 from gradus.eval.judging import JudgeModel
 from gradus.eval.mt_bench import MT_BENCH
 from gradus.eval.tasks import evenly_spread_over
@@ -93,7 +103,7 @@ class Settings(StageSettings):
     core_bundle: str | None = None
     bos: bool = False
     task_samples: int = Field(default=1, ge=1)
-    task_temperature: float = Field(default=0.0, ge=0.0)
+    task_temperature: Temperature = 0.0
     task_tokens: int = Field(default=512, ge=1)
     task_tools: tuple[str, ...] = ()
     task_think: bool | None = None
@@ -104,11 +114,11 @@ class Settings(StageSettings):
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
     subset_seed: int | None = Field(default=None, ge=0)
-    temperature: float = Field(default=0.0, ge=0.0)
+    temperature: Temperature = 0.0
     samples: int | None = Field(default=None, ge=1)
     constrain: Constraint | None = None
     audit_samples: int = Field(default=100, ge=1)
-    audit_temperature: float = Field(default=0.7, ge=0.0)
+    audit_temperature: Temperature = 0.7
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
@@ -147,8 +157,9 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
         for name in settings.tasks:
             try:
                 check_tasks([name], asked)
+                check_services(tasks_meant([name]))
                 found[f"task {name}"] = digest([file_digest(path) for path in files_of(name, asked)])
-            except (ConfigError, DataError) as error:
+            except (ConfigError, DataError, MissingPackageError) as error:
                 problems.append(Problem(("tasks",), str(error)))
     if problems:
         raise SourceError(problems)
