@@ -218,6 +218,24 @@ def test_a_full_queue_is_told_and_who_leaves_makes_room(memorised: Any) -> None:
         assert found.chat().status_code == 200
 
 
+def test_what_was_read_for_an_account_is_found_for_no_other(load: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    keys = {name: add_account(file, name) for name in ("ada", "bob")}
+    with serving(load, keys=file) as found:
+        service = found.state.models.find("small").service
+
+        def num_found(name: str) -> int:
+            """Of this prompt, how many tokens were found when this account asked."""
+            before = service.stats().num_cached_tokens
+            asked = body("the same long question, " * 20, max_tokens=3)
+            reply = found.http.post(CHAT, json=asked, headers={"Authorization": f"Bearer {keys[name]}"})
+            assert reply.status_code == 200
+            return service.stats().num_cached_tokens - before
+
+        assert [num_found("ada"), num_found("bob")] == [0, 0]
+        assert num_found("ada") == num_found("bob") > 0
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "_BODY_SECONDS", 0.2)
     with serving(load) as found, socket.create_connection(("127.0.0.1", int(found.url.rpartition(":")[2]))) as slow:

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from gradus.conversation.messages import Message
 from gradus.core.settings import Settings
+from gradus.core.temperature import LEAST_TEMPERATURE
 from gradus.engine.continuation import Beginning
-from gradus.engine.sampling import LEAST_TEMPERATURE, Sampling
+from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Request
 from gradus.serve.errors import bad_request
 from gradus.serve.models import ServedModel

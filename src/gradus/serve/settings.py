@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from gradus.core.settings import Settings
+from gradus.core.temperature import Temperature
 
 
 class ServeSettings(Settings):
@@ -30,6 +31,6 @@ class ServeSettings(Settings):
     max_choices: int = Field(default=8, ge=1)
     max_calls: int = Field(default=8, ge=1)
     run_tools: tuple[str, ...] = ()
-    temperature: float = Field(default=0.7, ge=0)
+    temperature: Temperature = 0.7
     keep_alive_seconds: float = Field(default=15.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)
