@@ -30,7 +30,7 @@ from gradus.model.transformer import build_model
 from gradus.model.weights import load_model, save_model
 
 HERE = Path(__file__).resolve().parent
-SHAPE = {"depth": 12, "width": 640, "num_heads": 10, "num_kv_heads": 10, "head_dim": 64, "mlp_width": 2424}
+SHAPE = {"depth": 12, "width": 640, "num_heads": 10, "num_kv_heads": 10, "head_dim": 64, "mlp_width": 2432}
 VOCABULARY, PROMPT = 32_768, 64
 
 Decode = Callable[[Tensor, int], list[list[int]]]

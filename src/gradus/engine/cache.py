@@ -135,10 +135,11 @@ class SlotCache:
         for key, values in recent.items():
             self._recent_of(key, values)[first_slot : first_slot + len(values)] = values
 
-    def clear_recent(self, slot: int) -> None:
-        """Nothing stands before what a slot reads next."""
+    def open(self, slot: int, prompt: Sequence[int]) -> int:
+        """Give a slot to a new stream; how many tokens of its prompt it holds already: none."""
         for stored in self._recent.values():
             stored[slot] = 0
+        return 0
 
     def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
         """The last values under a key of the step's slots, (N, reach, d); then x (N, d) is stored behind them."""

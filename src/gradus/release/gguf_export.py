@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.machine import package_version
+from gradus.engine.llamacpp_library import has_llamacpp
 from gradus.model.portable import portable_form
 from gradus.model.transformer import Transformer
 from gradus.release.gguf_file import read_gguf, require_gguf, split_name, write_gguf
-from gradus.release.llamacpp_reader import has_llamacpp, llamacpp_reader
+from gradus.release.llamacpp_reader import llamacpp_reader
 from gradus.release.parity import OwnReader, Reader, Reference, loss_text, measure_loss, prove_equal
 from gradus.release.settings import MOST_NATS, GgufType
 from gradus.tokenizer.tokenizer import Tokenizer
@@ -47,7 +48,7 @@ def export_gguf(
         checks = [_proof(work / _PROOF_FILE, portable, tokenizer, name, reference, longest, say)]
     else:
         checks = []
-        say("llama.cpp is not installed here, so it was not asked: pip install llama-cpp-python, and export again")
+        say('llama.cpp is not installed here, so it was not asked: pip install "gradus[llamacpp]", and export again')
     files = []
     for kind in kinds:
         path = work / gguf_name(name, kind)
