@@ -52,7 +52,9 @@ def open_engine(
         if backend == "torch":
             raise ConfigError(f"--backend torch: {model.label} is a file for llama.cpp; name the model it was made of")
         if precision not in (None, "auto"):
-            raise ConfigError(f"--dtype {precision}: {model.label} has the weights that it was exported with; leave --dtype out")
+            raise ConfigError(
+                f"--dtype {precision}: {model.label} has the weights that it was exported with; leave --dtype out"
+            )
     if device != "cpu" and (backend == "llamacpp" or is_gguf(model.folder)):
         raise ConfigError(f"--device {device}: llama.cpp computes on the processor here; use the backend torch")
     if is_gguf(model.folder):

@@ -65,7 +65,8 @@ class LlamaCppModel:
             raise GenerationError(f"llama.cpp answers at most {self.config.max_slots} at once, found {number} slots")
         if self._idle and self._idle[-1].context.num_sequences == number:
             return self._idle.pop()
-        return _Sequences(LlamaCppContext(self.file, number, _FIRST_ROOM), [[] for _ in range(number)])
+        context = LlamaCppContext(self.file, number, _FIRST_ROOM, exact=self.file.is_fp32)
+        return _Sequences(context, [[] for _ in range(number)])
 
     def give_back(self, sequences: _Sequences, *, empty: bool) -> None:
         """Keep sequences for the next batch, with what they hold or empty."""

@@ -85,15 +85,15 @@ class LlamaCppFile:
 
 
 class LlamaCppContext:
-    """Sequences of tokens that were read, with their keys and values in one store of `room` tokens.
+    """Sequences of tokens that were read, with their keys and values in one store of `room` tokens."""
 
-    Of a file in fp32 they are in fp32 too, and attention is computed step by step, as in the model itself; of others
-    they are in fp16, as llama.cpp has it.
-    """
+    def __init__(self, file: LlamaCppFile, num_sequences: int, room: int, *, exact: bool) -> None:
+        """exact: keys and values are in fp32 and attention is computed step by step, as in the model itself.
 
-    def __init__(self, file: LlamaCppFile, num_sequences: int, room: int) -> None:
-        """Errors: GenerationError where there is no memory for it."""
+        Else they are in fp16, as llama.cpp has it. Errors: GenerationError where there is no memory for it.
+        """
         self.file = file
+        self.is_exact = exact
         self.num_sequences = num_sequences
         self.room = -(-room // _CELLS) * _CELLS
         api = file.api
@@ -102,7 +102,7 @@ class LlamaCppContext:
         settings.n_batch, settings.n_ubatch = _BATCH, _MICRO_BATCH
         settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
         settings.swa_full = True  # what lies before a window stays, to be gone on from
-        if file.is_fp32:
+        if exact:
             settings.type_k = settings.type_v = api.GGML_TYPE_F32
             settings.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._handle = api.llama_init_from_model(file.handle, settings)
@@ -161,7 +161,7 @@ class LlamaCppContext:
         content = (ctypes.c_uint8 * size)()
         written = api.llama_state_get_data(self._handle, content, size)
         self.close()
-        larger = LlamaCppContext(self.file, self.num_sequences, room)
+        larger = LlamaCppContext(self.file, self.num_sequences, room, exact=self.is_exact)
         if written == 0 or api.llama_state_set_data(larger._handle, content, written) != written:
             raise GenerationError(f"{self.file.name} could not move what it had read: {last_words()}")
         return larger

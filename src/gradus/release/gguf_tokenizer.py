@@ -21,6 +21,7 @@ def gguf_tokenizer(file: Path) -> Tokenizer:
     """
     require_gguf()
     import gguf
+    from tokenizers import Tokenizer as Backend
 
     try:
         fields = gguf.GGUFReader(file).fields
@@ -62,4 +63,5 @@ def gguf_tokenizer(file: Path) -> Tokenizer:
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {"type": "BPE", "vocab": vocabulary, "merges": [merge.split(" ") for merge in facts["merges"]]},
     }
-    return Tokenizer(json.dumps(data, ensure_ascii=False))
+    # As the package writes it, so that the tokenizer has the digest of the one that was exported.
+    return Tokenizer(Backend.from_str(json.dumps(data, ensure_ascii=False)).to_str())

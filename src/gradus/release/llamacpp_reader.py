@@ -1,7 +1,7 @@
 """An exported GGUF file in llama.cpp itself: logits, greedy text, ids of text.
 
-Of a file in fp32 the cache is in fp32 too, where it is in fp16 by default, so that what is compared is the model and
-not their rounding.
+Its cache is fp32 here, where it is fp16 by default, and it computes attention step by step, so that what is compared is
+the model and not their rounding.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LlamaCppReader:
         """longest: tokens of the longest row. Errors: GenerationError where llama.cpp does not load the file."""
         self._file = LlamaCppFile(path)
         self.name = self._file.name
-        self._context = LlamaCppContext(self._file, 1, longest + 64)
+        self._context = LlamaCppContext(self._file, 1, longest + 64, exact=True)
 
     def close(self) -> None:
         """Give back its memory."""
