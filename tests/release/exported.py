@@ -51,12 +51,12 @@ def save_random(folder, tokenizer=None, **changes):
     return folder
 
 
-def exported(model, work, **settings):
+def exported(model, work, say=lambda text: None, **settings):
     """The results of an export into a new folder."""
     work.mkdir(parents=True)
     options = ExportSettings(**({"prompts": 6} | settings))
     origin = Origin(name="toy", documents=tuple(own_text()), text="LICENSE")
-    return export_model(model, model, options, origin, work, lambda text: None)
+    return export_model(model, model, options, origin, work, say)
 
 
 def own_text():

@@ -475,7 +475,7 @@ def export(
     ] = None,
     gguf_types: Annotated[
         list[str] | None,
-        typer.Option("--gguf-type", help="f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0; a file for each [f16]."),
+        typer.Option("--gguf-type", help="f32, f16, bf16, q8_0, q5_1 to q4_0, q6_k to q2_k; a file for each [f16]."),
     ] = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Of transformers' weights: float32, bfloat16, float16.")

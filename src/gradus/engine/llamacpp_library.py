@@ -43,8 +43,7 @@ class LlamaCppFile:
 
     def __init__(self, path: Path) -> None:
         """Errors: MissingPackageError; GenerationError where llama.cpp does not load the file."""
-        require_llamacpp()
-        self.api = api = _library()
+        self.api = api = library()
         self.name = f"llama.cpp (llama-cpp-python {package_version('llama-cpp-python') or 'of another build'})"
         settings = api.llama_model_default_params()
         settings.n_gpu_layers = 0
@@ -100,7 +99,7 @@ class LlamaCppContext:
         settings = api.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max, settings.kv_unified = self.room, num_sequences, True
         settings.n_batch, settings.n_ubatch = _BATCH, _MICRO_BATCH
-        settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
+        settings.n_threads = settings.n_threads_batch = num_threads()
         settings.swa_full = True  # what lies before a window stays, to be gone on from
         if exact:
             settings.type_k = settings.type_v = api.GGML_TYPE_F32
@@ -182,9 +181,19 @@ def _note(level: int, text: bytes, data: object) -> None:
     del _said[:-_KEPT_LOG]
 
 
+def library() -> Any:
+    """The package's C interface, started, its log kept. Errors: MissingPackageError."""
+    require_llamacpp()
+    return _started()
+
+
+def num_threads() -> int:
+    """That llama.cpp is to compute with: as many as torch does."""
+    return torch.get_num_threads()
+
+
 @functools.cache
-def _library() -> Any:
-    """The package's C interface, started, its log kept."""
+def _started() -> Any:
     from llama_cpp import llama_cpp
 
     llama_cpp.llama_log_set(_log_callback(), ctypes.c_void_p(0))

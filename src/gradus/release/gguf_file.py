@@ -1,7 +1,7 @@
 """A model as a GGUF file, for llama.cpp and what is built on it; and the weights of such a file as a model of ours.
 
 Names, keys and layouts are those of llama.cpp's own conversion. Norms and routers are in fp32 in every file; below 8
-bits the embedding and the head have 8. K-quants are not here: the gguf package reads them and does not write them.
+bits the embedding and the head have 8. K-quants are made by llama.cpp (k_quants.py): the gguf package only reads them.
 """
 
 from __future__ import annotations
