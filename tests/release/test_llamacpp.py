@@ -12,6 +12,9 @@ import pytest
 from exported import KINDS, exported, gguf_digest, llamacpp_text, save_random
 
 from gradus.core.errors import ExportError
+from gradus.engine.batching import DecodeBatch
+from gradus.engine.decoding import GreedyStream, decode_streams
+from gradus.engine.llamacpp import LlamaCppModel
 from gradus.model.portable import portable_form
 from gradus.model.weights import load_model
 from gradus.release.gguf_file import write_gguf
@@ -39,6 +42,26 @@ def test_llamacpp_computes_every_kind_of_model(tmp_path, kind):
     assert proof["largest_difference"] < 1e-4 * proof["largest_logit"]
     assert proof["greedy"] == {"beginnings": 6, "equal": 6, "ties": 0}
     assert results["checks"][2]["kl_nats"] < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "mellum"])
+def test_sequences_that_are_used_again_hold_what_a_model_with_or_without_windows_may_see(tmp_path, kind):
+    folder = save_random(tmp_path / "model", **KINDS[kind])
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    write_gguf(tmp_path / "a.gguf", portable_form(model), tokenizer, "f32", "toy")
+    draw = random.Random(1)
+    prompts = [[draw.randrange(400) for _ in range(draw.randint(1, 70))] for _ in range(12)]
+    prompts += [prompts[0] + [draw.randrange(400) for _ in range(3)] for _ in range(6)]
+    ours, theirs = ([GreedyStream(prompt, 20) for prompt in prompts] for _ in range(2))
+    for _ in decode_streams(model, ours, 400):
+        pass
+    batch, waiting = DecodeBatch(LlamaCppModel(tmp_path / "a.gguf"), 3, 400), list(theirs)
+    while waiting or batch.num_live:
+        if waiting and batch.num_free:
+            batch.enter([waiting.pop()])
+        batch.step()
+    assert [stream.tokens for stream in theirs] == [stream.tokens for stream in ours]
+    assert (sum(stream.num_cached_tokens for stream in theirs) > 0) == (kind == "qwen3")
 
 
 def test_k_quants_are_packed_by_llamacpp_and_refused_where_they_cost_too_much(tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ class LlamaCppSlots:
         found = 0
         if go_on and not self._prefix:
             free = range(slot, len(self._sequence))
-            held = [_common(self._held.tokens[self._sequence[place]], prompt) for place in free]
+            held = [self._usable(self._held.tokens[self._sequence[place]], prompt) for place in free]
             longest = max(held)
             # The emptiest of those that hold as much, so that what others kept stays.
             fitting = [place for place, count in zip(free, held, strict=True) if count == longest]
@@ -142,6 +142,12 @@ class LlamaCppSlots:
         if self._prefix:
             self._held.context.share(len(self._sequence), sequence)
         return found
+
+    def _usable(self, held: Sequence[int], prompt: Sequence[int]) -> int:
+        """How many tokens of a sequence a prompt may go on from."""
+        found = _common(held, prompt)
+        # What a window has passed may be gone, and would be seen again after a step back.
+        return 0 if self._model.file.has_windows and found < len(held) else found
 
     def clear(self, slot: int, length: int) -> None:
         """The stream of a slot has left; its tokens stay until their room is needed."""

@@ -56,6 +56,7 @@ class LlamaCppFile:
         self.num_parameters = int(api.llama_model_n_params(self.handle))
         self.trained_context = int(api.llama_model_n_ctx_train(self.handle))
         self.max_sequences = int(api.llama_max_parallel_sequences())
+        self.has_windows = int(api.llama_model_n_swa(self.handle)) > 0
         self.is_fp32 = self.fact("general.file_type") == _ALL_FP32
 
     def fact(self, key: str) -> str:
