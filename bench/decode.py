@@ -103,8 +103,12 @@ def main() -> None:
     args = parser.parse_args()
     config = model_config(SHAPE, vocab_size=VOCABULARY, context=1024)
     generator = torch.Generator().manual_seed(0)
-    rows = {1: torch.randint(VOCABULARY, (1, PROMPT), generator=generator)}
-    rows[8] = torch.randint(VOCABULARY, (8, PROMPT), generator=generator)
+
+    def drawn() -> dict[int, Tensor]:
+        """Prompts by their number; new ones in every round, for what was read before may be found again."""
+        return {number: torch.randint(VOCABULARY, (number, PROMPT), generator=generator) for number in (1, 8)}
+
+    rows = drawn()
     with tempfile.TemporaryDirectory() as work:
         save_model(Path(work), build_model(config, torch.Generator().manual_seed(0)))
         sides = {
@@ -121,7 +125,7 @@ def main() -> None:
     idle = idle_fraction()
     seconds: dict[str, dict[str, list[float]]] = {}
     for _ in range(args.rounds):
-        for number, prompts in rows.items():
+        for number, prompts in drawn().items():
             for name, decode in sides.items():
                 began, began_cpu = time.perf_counter(), time.process_time()
                 decode(prompts, args.generate)

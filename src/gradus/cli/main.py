@@ -52,10 +52,7 @@ Judge = Annotated[
     Path | None,
     typer.Option("--judge", metavar="FILE", help="TOML with base_url, model, key_variable of a model that rates."),
 ]
-WeightsIn = Annotated[
-    DecodePrecision | None,
-    typer.Option("--dtype", help="Of the weights: fp32, bf16, fp16, int8 (processors), or auto: what is fastest here."),
-]
+_DTYPES = "Of the weights: fp32, bf16, fp16, int8 (processors), or auto, what is fastest here"
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
 
 
@@ -157,7 +154,7 @@ def chat(
     tools_file: ToolsFile = None,
     index: IndexFile = None,
     constrain: Constrain = None,
-    dtype: WeightsIn = None,
+    dtype: Annotated[DecodePrecision | None, typer.Option("--dtype", help=f"{_DTYPES} [auto].")] = None,
     backend: BackendName = None,
     url: Annotated[
         str | None, typer.Option("--url", help="An OpenAI-compatible API; --model is then a name it knows.")
@@ -249,7 +246,7 @@ def eval_probes(
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     constrain: Constrain = None,
-    dtype: WeightsIn = None,
+    dtype: Annotated[DecodePrecision | None, typer.Option("--dtype", help=f"{_DTYPES} [fp32].")] = None,
     backend: BackendName = None,
     judge: Judge = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
