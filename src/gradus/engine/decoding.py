@@ -92,7 +92,7 @@ def _most_slots(model: Decoder, streams: Sequence[BoundedStream], shared: int, m
     """How many slots keep to max_batch and cache_bytes, if every slot grew to the longest stream; at least 1."""
     longest = min(model.config.context, max(stream.most_tokens for stream in streams)) - shared
     if isinstance(model, LlamaCppModel):
-        token_bytes, max_batch = model.config.bytes_per_token, min(max_batch, model.config.max_slots)
+        token_bytes, max_batch = model.config.bytes_per_token, min(max_batch, model.config.num_at_once)
     else:
         token_bytes = kv_bytes_per_token(model.config, model.compute_dtype.itemsize)
     return max(1, min(max_batch, cache_bytes // (longest * token_bytes)))

@@ -18,6 +18,9 @@ from torch import Tensor
 from gradus.core.errors import GenerationError
 from gradus.engine.llamacpp_library import LlamaCppContext, LlamaCppFile
 
+_AT_ONCE, _AT_ONCE_EXACT = 16, 4
+"""Streams that are worth decoding together: all share one store, which each looks through (EXPERIMENTS.md)."""
+
 _FIRST_ROOM = 256
 _LEAST_FOUND = 16
 """Tokens of a common beginning below which reading them again is as good."""
@@ -25,13 +28,17 @@ _LEAST_FOUND = 16
 
 @dataclass(frozen=True)
 class LlamaCppConfig:
-    """What the engine asks of a model's shape. bytes_per_token: of keys and values; max_slots: of one batch."""
+    """What the engine asks of a model's shape. bytes_per_token: of keys and values; max_slots: of one batch.
+
+    num_at_once: how many streams are worth decoding together.
+    """
 
     context: int
     vocab_size: int
     bytes_per_token: int
     num_parameters: int
     max_slots: int
+    num_at_once: int
     attends_to_all_alone: bool = True
 
 
@@ -47,6 +54,7 @@ class LlamaCppModel:
             bytes_per_token=self.file.values_per_token * (4 if self.file.is_fp32 else 2),
             num_parameters=self.file.num_parameters,
             max_slots=self.file.max_sequences - 1,  # one is for a common beginning
+            num_at_once=_AT_ONCE_EXACT if self.file.is_fp32 else _AT_ONCE,
         )
         self.device = torch.device("cpu")
         self._idle: list[_Sequences] = []  # at most one

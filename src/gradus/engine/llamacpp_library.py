@@ -90,7 +90,8 @@ class LlamaCppContext:
     def __init__(self, file: LlamaCppFile, num_sequences: int, room: int, *, exact: bool) -> None:
         """exact: keys and values are in fp32 and attention is computed step by step, as in the model itself.
 
-        Else they are in fp16, as llama.cpp has it. Errors: GenerationError where there is no memory for it.
+        Else they are in fp16 and attention is computed in one pass, which rounds more, and skips what a sequence does
+        not see of the common store. Errors: GenerationError where there is no memory for it.
         """
         self.file = file
         self.is_exact = exact
@@ -102,6 +103,7 @@ class LlamaCppContext:
         settings.n_batch, settings.n_ubatch = _BATCH, _MICRO_BATCH
         settings.n_threads = settings.n_threads_batch = num_threads()
         settings.swa_full = True  # what lies before a window stays, to be gone on from
+        settings.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
         if exact:
             settings.type_k = settings.type_v = api.GGML_TYPE_F32
             settings.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED
