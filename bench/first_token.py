@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 from bench_record import idle_fraction, machine, write_result
-from decode import Stream
 
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.engine.batching import DecodeBatch
 from gradus.engine.continuation import Beginning, Continued
+from gradus.engine.decoding import GreedyStream
 from gradus.engine.engine import Engine
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import GREEDY
@@ -74,12 +74,11 @@ def first_token(served: EngineService, ids: list[int]) -> tuple[Times, int]:
     return (clock - began[0], processor - began[1]), ticket.num_cached_tokens
 
 
-class Timed(Stream):
+class Timed(GreedyStream):
     """A stream that notes when each token came."""
 
     def __init__(self, prompt_ids: list[int], length: int) -> None:
         super().__init__(prompt_ids, length)
-        self.num_cached_tokens = 0
         self.times: list[Times] = []
 
     def push(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
@@ -92,11 +91,11 @@ def token_gaps(served: EngineService, ids: list[int]) -> tuple[Times, Times, Tim
     engine = served.engine
     batch = DecodeBatch(engine.model, 2, engine.tokenizer.vocab_size)
     first, second = Timed(ids[:8], 64), Timed(ids, 1)
-    batch.enter([first])
+    batch.enter(first)
     while not second.finished:
         batch.step()
         if first.num_sampled == 21:
-            batch.enter([second])
+            batch.enter(second)
     gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(first.times, first.times[1:], strict=False)]
     alone, beside = gaps[5:20], gaps[20:]
     return _each(statistics.median, alone), _each(statistics.median, beside), _each(max, beside)
@@ -137,8 +136,8 @@ def main() -> None:
                 seconds, cached = first_token(served, random_ids(PREFIX + args.question))
                 assert cached == 0
                 anew.append(seconds)
-        alone, usual, longest = token_gaps(served, random_ids(PREFIX))
         served.close()
+        alone, usual, longest = token_gaps(served, random_ids(PREFIX))
         figures = {
             "found": _each(statistics.median, again),
             "read anew": _each(statistics.median, anew),

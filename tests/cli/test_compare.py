@@ -9,6 +9,7 @@ import pytest
 from gradus.cli.comparing import compare
 from gradus.core.errors import ArtifactError, DataError
 from gradus.core.statistics import proportion
+from gradus.eval.result import ItemResult, SampleResult, SuiteResult
 
 
 def write_tasks(path: Path, right: list[int], **more: object) -> str:
@@ -45,6 +46,59 @@ def test_suites_are_compared_by_question(tmp_path: Path, capsys: pytest.CaptureF
         ("probes.fresh.total", "not resolved", "1 won, 0 lost of 4 shared items"),
         ("probes.fresh.sums", "not resolved", "0 won, 0 lost of 2 shared items"),
     ]
+
+
+def written_runs(path: Path, passed: dict[tuple[str, str], int]) -> str:
+    """Runs by (model, variant) of a suite of ten probes, three samples each, of which the first so many pass."""
+
+    def sampled(good: int) -> tuple[SampleResult, ...]:
+        return tuple(SampleResult((() if n < good else ("no",)), "", "", (), "stop", 1) for n in range(3))
+
+    runs = [
+        SuiteResult("fresh", model, tuple(ItemResult(f"p{n}", "a", sampled(good)) for n in range(10)), variant=variant)
+        for (model, variant), good in passed.items()
+    ]
+    path.write_text(json.dumps({"suite": "fresh", "runs": [run.to_json() for run in runs]}))
+    return str(path)
+
+
+def test_files_of_several_runs_are_compared_run_by_run_and_samples_by_their_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = written_runs(tmp_path / "a.json", {("mine/base", ""): 0, ("mine/chat", ""): 2})
+    others = written_runs(tmp_path / "b#.json", {("other/base", ""): 1, ("other/extra", ""): 2})
+    compare(stages, others, tmp_path, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    told = {m["measure"]: (m["verdict"], m["text"]) for m in found["measures"]}
+    assert told == {
+        # A third of the samples passes, which is the majority of none: only the pass rate shows it.
+        "probes.fresh.base.total": ("not resolved", "0 won, 0 lost of 10 shared items"),
+        "probes.fresh.base.a": ("not resolved", "0 won, 0 lost of 10 shared items"),
+        "probes.fresh.base.pass_rate.total": ("better", "10 won, 0 lost of 10 shared items"),
+        "probes.fresh.base.pass_rate.a": ("better", "10 won, 0 lost of 10 shared items"),
+        "probes.fresh.base.loops.replies": ("not resolved", "no shared items and no standard errors"),
+    }
+    assert "probes.fresh.chat.total" in found["only_first"]
+    for first, second in (("base", "chat"), ("1", "2")):
+        compare(f"{stages}#{first}", f"{stages}#{second}", tmp_path, as_json=True)
+        (total, *_) = json.loads(capsys.readouterr().out)["measures"]
+        assert (total["measure"], total["verdict"]) == ("probes.fresh.total", "better")
+    variants = written_runs(tmp_path / "c.json", {("m", "as written"): 3, ("m", "without tools"): 1})
+    compare(variants, variants, tmp_path, as_json=False)
+    assert "probes.fresh.without tools.pass_rate.total" in capsys.readouterr().out
+    both = written_runs(tmp_path / "d.json", {("r/s", "as written"): 3, ("r/t", "as written"): 1})
+    compare(f"{both}#t, as written", both + "#1", tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["measures"][0]["verdict"] == "better"
+    for name, message in {
+        f"{stages}#bsae": r'no run "bsae"; did you mean "base"\?; there are 1 \(base\), 2 \(chat\)',
+        f"{stages}#3": 'no run "3"; there are 1',
+        write_suite(tmp_path / "s.json", [1]) + "#1": 'holds one run; leave "#1" out',
+        write_tasks(tmp_path / "t.json", [1]) + "#1": "holds no runs of a probe suite",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            compare(name, stages, tmp_path, as_json=False)
+    with pytest.raises(DataError, match="of a file with several runs name one, as in FILE#RUN"):
+        compare(str(tmp_path / "s.json"), stages, tmp_path, as_json=False)
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:

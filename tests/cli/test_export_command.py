@@ -12,6 +12,7 @@ from gradus.cli.exporting import export_to_folder
 from gradus.cli.placing import push_home
 from gradus.core.artifact import open_artifact
 from gradus.core.errors import ConfigError, GradusError
+from gradus.core.lock import exclusive_lock
 from gradus.release import export
 from gradus.roadmap.models import resolve_model
 
@@ -45,6 +46,30 @@ def test_a_folder_comes_whole_with_checksums_and_is_never_written_over(model, tm
     with pytest.raises(ConfigError, match="out is there already; name a new folder, or delete that one"):
         export_to_folder(model, tmp_path / "out", tmp_path, OPTIONS, as_json=False)
     assert resolve_model(model, tmp_path).label == "toy"
+
+
+def test_a_link_where_the_work_or_its_lock_will_be_is_refused_and_what_it_leads_to_stays(model, tmp_path):
+    """As somebody else would lay it into a folder that both write to."""
+    (tmp_path / "mine").mkdir()
+    precious = tmp_path / "mine" / "letter"
+    precious.write_text("dear")
+    work = tmp_path / ".out.export"
+    work.symlink_to(tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"\.out\.export is a link, or another user's; move it away"):
+        export_to_folder(model, tmp_path / "out", tmp_path, OPTIONS, as_json=False)
+    work.unlink()
+    (work / "scratch").mkdir(parents=True)
+    (work / "scratch" / ".lock").symlink_to(precious)
+    with pytest.raises(GradusError, match="expected the file of a lock, found a link"):
+        export_to_folder(model, tmp_path / "out", tmp_path, OPTIONS, as_json=False)
+    assert precious.read_text() == "dear"
+    (work / "scratch" / ".lock").unlink()
+    with (
+        exclusive_lock(work / "scratch" / ".lock", "held"),
+        pytest.raises(GradusError, match=f"out: process {os.getpid()} is exporting there"),
+    ):
+        export_to_folder(model, tmp_path / "out", tmp_path, OPTIONS, as_json=False)
+    assert work.is_dir()
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "no space"), KeyboardInterrupt(), GradusError("refused")])

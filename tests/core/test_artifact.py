@@ -6,7 +6,8 @@ import pytest
 
 import gradus.core.artifact as artifact_module
 from gradus.core.artifact import begin_work, commit_artifact, open_artifact
-from gradus.core.errors import ArtifactError
+from gradus.core.errors import ArtifactError, GradusError
+from gradus.core.files import write_atomic
 
 FINGERPRINT = "ab" * 32
 
@@ -39,6 +40,18 @@ def test_a_work_folder_keeps_its_content_across_a_kill(tmp_path):
     assert (work / "scratch" / "state").read_text() == "half way"
     with pytest.raises(ArtifactError, match="its stage has not finished; run the roadmap again"):
         open_artifact(work)
+
+
+def test_half_a_character_is_refused_before_anything_is_written(tmp_path):
+    work = begin_work(tmp_path, "corpus", FINGERPRINT)
+    for field, value in (("name", "a\ud800"), ("results", {"by_source": {"caf\udce9": 1}})):
+        words = f"{field}: the text to be written holds half a character .U\\+D[8C]"
+        with pytest.raises(GradusError, match=words):
+            commit_artifact(work, kind="corpus", fingerprint=FINGERPRINT, **{field: value})
+        assert list(work.iterdir()) == []
+    with pytest.raises(GradusError, match=r'kept: the text .* after "x", which no file can hold; mend the text'):
+        write_atomic(tmp_path / "kept", "x\udc80")
+    assert [path.name for path in tmp_path.iterdir()] == [work.name]
 
 
 def test_a_changed_byte_is_refused_with_both_checksums(tmp_path):

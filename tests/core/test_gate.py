@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from gradus.core.comparison import named_measures
 from gradus.core.errors import ConfigError
-from gradus.core.gate import Gate, find_measure, judge, measure_names, reachable_bound, unreachable_bound, without_items
+from gradus.core.gate import Gate, find_measure, judge, reachable_bound, unreachable_bound, without_items
 from gradus.core.statistics import fault_rate, mcnemar_exact, paired_difference, standard_error, wilson
 from gradus.roadmap.report_measures import plain_results
 
@@ -87,7 +88,7 @@ def test_an_unpaired_loss_may_not_rise():
 
 
 def test_measures_are_named_by_dots_and_slips_are_answered():
-    assert measure_names(MEASURES) == ["probes.total", "probes.weekday", "bpb"]
+    assert list(named_measures(MEASURES, numbers=True)) == ["probes.total", "probes.weekday", "bpb"]
     assert find_measure(MEASURES, "bpb") == {"value": 1.9}
     with pytest.raises(ConfigError, match=r'no measure "probes\.totl" in the results; did you mean "probes\.total"'):
         find_measure(MEASURES, "probes.totl")
@@ -97,7 +98,8 @@ def test_measures_are_named_by_dots_and_slips_are_answered():
 
 def test_a_part_of_a_name_may_hold_dots():
     measures = {"rows": {"a.jsonl": 3, "a": {"b": 4}}}
-    assert [find_measure(measures, name)["value"] for name in measure_names(measures)] == [3, 4]
+    named = named_measures(measures, numbers=True)
+    assert [find_measure(measures, name) for name in named] == list(named.values()) == [{"value": 3}, {"value": 4}]
 
 
 def test_a_gate_without_a_condition_is_refused():

@@ -107,3 +107,20 @@ def test_nearest_finds_slips_and_rejects_strangers():
     assert nearest("vocab", ["vocab_size", "pattern"]) == "vocab_size"
     assert nearest("zzz", ["epochs", "seed"]) is None
     assert did_you_mean("zzz", ["epochs"]) == ""
+
+
+def test_a_temperature_that_makes_logits_infinite_is_refused_by_every_setting_of_it() -> None:
+    from gradus.roadmap.stages import distill_pairs, eval, grpo, pairs
+    from gradus.serve.settings import ServeSettings
+
+    for settings, names in (
+        (ServeSettings, ["temperature"]),
+        (eval.Settings, ["temperature", "task_temperature", "audit_temperature"]),
+        (pairs.Settings, ["temperature"]),
+        (grpo.Settings, ["temperature"]),
+        (distill_pairs.Settings, ["temperature"]),
+    ):
+        for name in names:
+            for value in (1e-50, 1e9, -1.0, float("nan")):
+                _, problems = check_settings(settings, {name: value})
+                assert any(problem.path == (name,) for problem in problems), (settings, name, value)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,14 @@ import pytest
 import zstandard
 from pydantic import TypeAdapter
 
+from gradus.core import compression
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import load_settings
+from gradus.data.benchmarks import json_rows
 from gradus.data.drops import Dropped
+from gradus.data.file_formats import LocalFile
 from gradus.data.files import FilesSource
+from gradus.data.record_rows import read_rows
 from gradus.data.shard_tasks import RawText
 from gradus.data.sources import Source, SyntheticSource, read_source, source_digest, source_files
 
@@ -162,6 +167,16 @@ def test_bad_records_are_dropped_with_their_line_and_reason(tmp_path: Path) -> N
     assert drops[4].detail == "byte 0xff at position 10 is not UTF-8"
 
 
+def test_a_file_whose_name_is_not_utf8_is_read_under_a_name_that_can_be_written(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("text")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    (found,) = read_source(FilesSource(path="*.txt"), tmp_path, seed=0)
+    assert isinstance(found, RawText)
+    assert (found.source, found.place) == ("caf\\xe9", "caf\\xe9.txt")
+
+
 def test_a_line_over_the_bound_is_dropped_and_never_held(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines({"text": "x" * 5000}, {"text": "short"}))
     texts, drops = read(tmp_path, path="a.jsonl", max_line_bytes=100)
@@ -176,6 +191,37 @@ def test_a_text_file_over_the_bound_is_refused_with_the_fix(tmp_path: Path) -> N
     (tmp_path / "a.txt").write_bytes(b"x" * 200)
     with pytest.raises(DataError, match='more than 100 B as one document; set split = "paragraphs"'):
         read(tmp_path, path="a.txt", max_line_bytes=100)
+
+
+def test_a_small_file_that_becomes_a_large_one_is_refused_unless_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "x" * 3_000_000
+    line = lines({"text": text})
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line, mtime=0))
+    (tmp_path / "b.jsonl.zst").write_bytes(zstandard.compress(line))
+    pq.write_table(pa.table({"text": [text] * 30}), tmp_path / "c.parquet")  # one entry of a dictionary
+    (tmp_path / "d.jsonl.gz").write_bytes(
+        gzip.compress(b"".join(lines({"text": str(i)}) for i in range(9999)), mtime=0)
+    )
+    small = [len(read(tmp_path, path=name)[0]) for name in ("a.jsonl.gz", "b.jsonl.zst", "c.parquet")]
+    assert small == [1, 1, 30], "up to 256 MiB no ratio is too much"
+    monkeypatch.setattr(compression, "_FREE_BYTES", 100_000)
+    for name in ("a.jsonl.gz", "b.jsonl.zst", "c.parquet"):
+        with pytest.raises(DataError, match=rf"{name}: .* more than 100 times as much, .*set GRADUS_MAX_EXPANSION"):
+            read(tmp_path, path=name, damaged="keep")
+    with pytest.raises(DataError, match="more than 100 times"):
+        list(json_rows(tmp_path / "a.jsonl.gz"))
+    with pytest.raises(DataError, match="more than 100 times"):
+        list(read_rows(LocalFile(tmp_path / "c.parquet"), "parquet", {}))
+    assert len(read(tmp_path, path="d.jsonl.gz")[0]) == 9999, "ordinary text may be of any size"
+    monkeypatch.setenv("GRADUS_MAX_EXPANSION", "100000")
+    assert read(tmp_path, path="b.jsonl.zst")[0] == [text]
+    monkeypatch.setenv("GRADUS_MAX_EXPANSION", "lots")
+    with pytest.raises(
+        ConfigError, match='GRADUS_MAX_EXPANSION: expected a number of times of at least 1, found "lots"'
+    ):
+        read(tmp_path, path="b.jsonl.zst")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.txt.gz"])

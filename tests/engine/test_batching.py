@@ -256,7 +256,8 @@ def test_a_request_that_comes_to_no_numbers_harms_nobody_beside_or_after_it(row_
         batch = DecodeBatch(model, 2, VOCAB, row_tile=row_tile)
         bad = Stream(list(range(30)), 12, Sampling(temperature=1.0, top_p=0.9))
         first, second, third = Stream([5, 6, 7], 30), Stream([9], 40, Sampling(temperature=1.0)), Stream([4, 8], 40)
-        batch.enter([bad, first])
+        for stream in (bad, first):
+            batch.enter(stream)
         for _ in range(4):
             batch.step()
         if overflows:
@@ -266,11 +267,11 @@ def test_a_request_that_comes_to_no_numbers_harms_nobody_beside_or_after_it(row_
         while not bad.finished:
             batch.step()
         batch.step()
-        batch.enter([second])
+        batch.enter(second)
         while not first.finished:
             batch.step()
         batch.step()
-        batch.enter([third])
+        batch.enter(third)
         while not (second.finished and third.finished):
             batch.step()
         return [first.out, second.out, third.out]

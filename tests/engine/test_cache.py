@@ -78,7 +78,7 @@ def test_every_row_attends_to_the_beginning_and_its_own_past(
 def test_a_moved_row_goes_on_in_its_new_slot() -> None:
     rows = Rows([7, 1, 4], 2)
     rows.step()
-    rows.cache.move(source=2, target=0, length=5)
+    rows.cache.move(source=2, target=0)
     for layer in range(2):
         rows.rows[layer] = [rows.rows[layer][2], rows.rows[layer][1]]
     rows.step()
@@ -168,7 +168,7 @@ def test_chunks_and_steps_in_any_slots_see_what_their_window_says_and_hold_no_mo
                     check(layer, slot, lengths[slot], out[row])
             for slot in slots:
                 lengths[slot] += 1
-    cache.move(3, 0, lengths[3])
+    cache.move(3, 0)
     lines[0], lengths[0] = lines[3], lengths[3]
     cache.begin_step([0], [lengths[0]])
     q, k, v = (part[lengths[0]][None] for part in lines[0])

@@ -119,6 +119,8 @@ def test_requests_join_and_leave_in_company_and_the_next_turn_is_not_read_again(
     batch = llamacpp.LlamaCppSlots(theirs.decoder, 1)
     _, found = batch.prefill(0, [turn.prompt_ids])
     assert found[0] > len(reply.prompt_ids)  # what it answered is found too
+    batch.leave(0)
+    assert batch.open(0, turn.prompt_ids, "another account") == 0
     del batch
     assert streamed(theirs, again)[0].ids == streamed(ours, again)[0].ids
 

@@ -16,7 +16,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from gradus.engine.sampling import LEAST_TEMPERATURE, Sampling, penalise, sample, sampling_batch, uniforms
+from gradus.core.temperature import LEAST_TEMPERATURE
+from gradus.engine.sampling import Sampling, penalise, sample, sampling_batch, uniforms
 
 CPU = torch.device("cpu")
 MASK = 2**64 - 1

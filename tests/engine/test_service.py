@@ -11,17 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from gradus.conversation.calculator_marks import CALCULATOR
 from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import ToolError
+from gradus.engine.batching import DecodeBatch
 from gradus.engine.continuation import Beginning, Continued, continue_all
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.service import EngineService, Failed, QueueFullError, ServiceClosedError, ServiceEvent
 from gradus.engine.turn import Done, PromptTooLongError, Reply, Request, ToolResult
-from gradus.model.transformer import Transformer
+from gradus.model.frozen import freeze
+from gradus.model.transformer import Transformer, build_model
 from gradus.tools.calculator import calculate
 from gradus.tools.deadline import Deadline
 from gradus.tools.toolbox import Tool, ToolBox
@@ -66,6 +69,14 @@ def service(memorised: Memory) -> Iterator[EngineService]:
     service = EngineService(memorised[0], num_slots=3, max_waiting=40)
     yield service
     service.close()
+
+
+def load_copy(model: Transformer, compute_dtype: torch.dtype) -> Transformer:
+    """The same weights, made ready to decode in another dtype."""
+    copy = build_model(model.config, torch.Generator(), compute_dtype=compute_dtype)
+    copy.load_state_dict(model.state_dict())
+    freeze(copy)
+    return copy
 
 
 def test_every_request_is_answered_as_alone_while_more_wait_than_there_are_slots(
@@ -373,4 +384,109 @@ def test_clients_that_come_go_call_and_leave_at_random_hear_what_they_would_hear
     stats = service.stats()
     assert (stats.num_live, stats.num_waiting, stats.num_failed) == (0, 0, 0)
     assert stats.num_cached_tokens > 500
+    service.close()
+
+
+@pytest.mark.parametrize("compute_dtype", [torch.float32, torch.bfloat16])
+def test_the_next_turn_of_a_conversation_finds_what_was_read_and_in_narrow_sums_what_was_answered(
+    memorised: Memory, compute_dtype: torch.dtype
+) -> None:
+    engine = memorised[0]
+    model = load_copy(engine.model, compute_dtype)
+    service = EngineService(Engine(model, engine.tokenizer, engine.form, engine.toolbox), num_slots=2)
+    rule = Sampling(temperature=9.0, seed=1)
+
+    def answered(prompt: list[int], **options: str) -> tuple[list[int], int]:
+        """The tokens of an answer, and how many of the prompt were found."""
+        heard = Heard()
+        ticket = service.submit(Beginning(prompt, rule, 150, stops=(), logprobs=0), heard.deliver, **options)
+        end = heard.last()
+        assert isinstance(end, Continued)
+        return [one.token for one in end.logprobs], ticket.num_cached_tokens
+
+    first = [7] * 100
+    reply, found = answered(first)
+    assert (len(reply), found) == (150, 0)
+    second = [*first, *reply, *[9] * 70]
+    # 250 tokens were there, of which the last one sampled was never read; 64 of the prompt were read at once.
+    assert answered(second)[1] == (64 if compute_dtype == torch.float32 else 192)
+    assert answered(second)[1] == 256
+    assert answered(second, account="another")[1] == 0
+    # In another slot, where blocks are copied, as in the one that kept them.
+    alone, found = answered(second, account="another")
+    ticket = service.submit(Beginning([3], rule, 400, stops=()), Heard().deliver)
+    assert (answered(second, account="another"), found) == ((alone, 256), 256)
+    ticket.cancel()
+    service.close()
+
+
+def test_an_exact_service_that_nobody_asks_reads_its_answers_for_the_next_turn(memorised: Memory) -> None:
+    service = EngineService(memorised[0], num_slots=2)
+    hot = Sampling(temperature=9.0, seed=1)
+    heard = Heard()
+    service.submit(Request(Conversation((Message("user", "hello"),)), sampling=hot, max_tokens=200), heard.deliver)
+    reply = heard.reply()
+    asked = Beginning([*reply.prompt_ids, *reply.ids, *[9] * 70], hot, 10, stops=(), logprobs=1)
+    assert len(reply.prompt_ids) < 64 < 192 < len(asked.ids) - 70
+    limit = time.monotonic() + 30
+    while service.stats().prefix_bytes < 3 * 64 * 2 * 2 * 32 * 4 and time.monotonic() < limit:
+        time.sleep(0.01)
+    ends = []
+    for account in ("", "another"):  # the latter finds nothing
+        ticket = service.submit(asked, heard.deliver, account)
+        ends.append(heard.last())
+        assert (ticket.num_cached_tokens >= 192) == (account == "")
+    assert ends[0] == ends[1]
+    service.close()
+
+
+def test_slots_that_grew_give_their_memory_back_when_nobody_asks_for_long(
+    memorised: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradus.engine.service.IDLE_SECONDS", 0.05)
+    service = EngineService(memorised[0], num_slots=2)
+    before = service.stats().cache_bytes
+    asked = Beginning([7] * 300, Sampling(), 5, stops=())
+    ends = []
+    for number_found in (0, 256):
+        heard = Heard()
+        ticket = service.submit(asked, heard.deliver)
+        while not service.stats().cache_bytes > before:
+            pass
+        ends.append(heard.last())
+        assert ticket.num_cached_tokens == number_found
+        limit = time.monotonic() + 30
+        while service.stats().cache_bytes > before and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert service.stats().cache_bytes == before
+    assert ends[0] == ends[1]
+    service.close()
+
+
+def test_nothing_is_done_over_and_over_while_calls_run_and_an_answer_waits_to_be_read_again(
+    memorised: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, known = memorised
+    gate, started = threading.Event(), threading.Event()
+
+    def answer(arguments: Mapping[str, Any], deadline: Deadline) -> str:
+        started.set()
+        gate.wait(30)
+        return calculate(arguments["expression"])
+
+    steps: list[int] = []
+    step = DecodeBatch.step
+    monkeypatch.setattr(DecodeBatch, "step", lambda batch: steps.append(1) or step(batch))
+    service = EngineService(slow_engine(engine, answer, 30.0), num_slots=2)
+    calling, other = Heard(), Heard()
+    service.submit(question(known["product"]), calling.deliver)
+    assert started.wait(30)
+    service.submit(question(known["name"]), other.deliver)
+    other.reply()
+    time.sleep(0.1)
+    before = len(steps)
+    time.sleep(0.2)
+    assert len(steps) - before < 5
+    gate.set()
+    calling.reply()
     service.close()

@@ -11,9 +11,9 @@ from seeded_bundle import write_seeded_bundle
 
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Message, ToolCall
-from gradus.core.comparison import paired_test
+from gradus.core.comparison import compare_measures, paired_test
 from gradus.core.errors import ConfigError, DataError
-from gradus.core.statistics import proportion
+from gradus.core.statistics import clustered_proportion, proportion
 from gradus.engine.load import load_engine
 from gradus.eval import bfcl
 from gradus.eval.aggregate import Part, weighted_sum
@@ -208,7 +208,6 @@ def test_figures_are_means_as_on_the_leaderboard_and_pair_by_item() -> None:
 
 def test_what_is_not_asked_is_refused_by_name(tmp_path) -> None:  # type: ignore[no-untyped-def]
     for name, why in {
-        "bfcl.multi_turn_base": "its turns act on simulated services",
         "bfcl.memory": "its questions need a memory",
         "bfcl.web_search": "its questions need the live web",
     }.items():
@@ -222,3 +221,28 @@ def test_what_is_not_asked_is_refused_by_name(tmp_path) -> None:  # type: ignore
     )
     with pytest.raises(DataError, match=r"BFCL_v4_parallel\.json:1: not a row of \"bfcl\""):
         problems_of("bfcl.parallel", tmp_path)
+
+
+def test_items_that_are_alike_in_a_task_are_so_in_its_group() -> None:
+    """Ten passages of five questions each, all right or all wrong: the group resolves as little as the task."""
+    draw = random.Random(3)
+    right = [[draw.random() < 0.5 for _ in range(10)] for _ in range(2)]
+    clusters = {str(n): n // 5 for n in range(50)}
+    found = []
+    for passages in right:
+        items = {key: int(passages[cluster]) for key, cluster in clusters.items()}
+        acc = clustered_proportion(list(items.values()), list(clusters.values()))
+        found.append({"squad": acc | {"items": items, "item_clusters": clusters}})
+    group = [weighted_sum({"squad": Part(2.0, 0.25)}, one) for one in found]
+    for one, measures in zip(group, found, strict=True):
+        assert one["value"] == pytest.approx(2 * (measures["squad"]["value"] - 0.25))
+        assert one["standard_error"] == pytest.approx(2 * measures["squad"]["standard_error"])
+        assert one["upper"] - one["value"] == pytest.approx(
+            2 * (measures["squad"]["upper"] - measures["squad"]["value"])
+        )
+    (alone,) = compare_measures({"a": found[0]["squad"]}, {"a": found[1]["squad"]})
+    (grouped,) = compare_measures({"a": group[0]}, {"a": group[1]})
+    assert grouped.resolvable == pytest.approx(2 * alone.resolvable)  # type: ignore[operator]
+    group[0].pop("item_clusters")
+    (apart,) = compare_measures({"a": group[0]}, {"a": group[1]})
+    assert apart.resolvable < 0.6 * grouped.resolvable  # type: ignore[operator]

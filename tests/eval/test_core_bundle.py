@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gradus.core import compression
 from gradus.core.errors import DataError
 from gradus.data import hub as hub_module
 from gradus.data import transfer
@@ -89,9 +90,10 @@ def test_an_archive_that_is_none_or_leaves_its_place_is_refused(
         bundle_folder(tmp_path / "bundle.rar")
     with pytest.raises(DataError, match="is no folder; give the folder of the evaluation bundle, or an archive of it"):
         bundle_folder(tmp_path / "absent")
-    monkeypatch.setattr(core_bundle, "_MOST_BYTES", 100)
-    with pytest.raises(DataError, match="unpacks to over 0 GiB"):
-        bundle_folder(zipped(tmp_path / "bomb.zip", {"copa.jsonl": "{}" * 100}))
+    monkeypatch.setattr(compression, "_FREE_BYTES", 1000)
+    bomb = tarred(tmp_path / "bomb.tar.gz", {"copa.jsonl": "{}" * 1_000_000})
+    with pytest.raises(DataError, match=r"bomb\.tar\.gz: .* of it become over .*set GRADUS_MAX_EXPANSION"):
+        bundle_folder(bomb)
     # Nothing is left of what failed.
     assert [p.name for p in (tmp_path / "cache/core").iterdir() if not p.name.startswith("sha")] == []
 

@@ -1,4 +1,4 @@
-"""Benchmarks as a stage of a roadmap: measures, gates, items in a corpus; with two processes; from the command line."""
+"""Benchmarks as a stage of a roadmap: measures, gates, items in a corpus; from the command line."""
 
 import json
 import math
@@ -24,12 +24,11 @@ name = "small"
 
 [machine]
 threads = 1
-processes = {processes}
 
 [[stage]]
 name = "prose"
 kind = "corpus"
-sources = [{{ kind = "files", path = "text.txt", split = "line" }}]
+sources = [{ kind = "files", path = "text.txt", split = "line" }]
 decontaminate = []
 validation_fraction = 0.1
 
@@ -73,12 +72,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(folder: Path, processes: int = 1, more: str = ""):  # type: ignore[no-untyped-def]
-    (folder / "small.toml").write_text(ROADMAP.format(processes=processes) + more)
+def load(folder: Path, more: str = ""):  # type: ignore[no-untyped-def]
+    (folder / "small.toml").write_text(ROADMAP + more)
     return load_roadmap(folder / "small.toml")
 
 
-def test_scores_stand_beside_what_is_in_the_corpus_and_do_not_depend_on_the_processes(folder: Path) -> None:
+def test_scores_stand_beside_what_is_in_the_corpus(folder: Path) -> None:
     one = walk(load(folder), folder / "one", QuietProgress()).artifacts["look"]
     acc = find_measure(one.results, "tasks.arc_easy.acc")
     assert (acc["n"], acc["contaminated"], acc["clean"]["n"]) == (8, 2, 6)
@@ -86,11 +85,6 @@ def test_scores_stand_beside_what_is_in_the_corpus_and_do_not_depend_on_the_proc
     written = json.loads((one.path / "tasks/arc_easy.json").read_text())
     assert [item["id"] for item in written["items"] if item["contaminated"]] == ["q2", "q5"]
     assert find_measure(one.results, "tasks.lambada_openai.perplexity")["n"] == 5
-    two = walk(load(folder, processes=2), folder / "two", QuietProgress()).artifacts["look"]
-    assert two.fingerprint == one.fingerprint
-    again = json.loads((two.path / "tasks/arc_easy.json").read_text())
-    for item, other in zip(written["items"], again["items"], strict=True):
-        assert item["logp"] == pytest.approx(other["logp"], rel=1e-5)
     lines = [json.loads(line) for line in (folder / "one/runs/small/ledger.jsonl").read_text().splitlines()]
     (line,) = [line for line in lines if line.get("measure") == "tasks.arc_easy.acc"]
     assert "items" not in line
@@ -139,7 +133,7 @@ def test_a_gate_can_be_on_a_task(folder: Path) -> None:
         walk(load(folder, more=gate), folder / "home", QuietProgress())
 
 
-def test_written_answers_do_not_depend_on_the_processes_and_are_shown_compared_and_gated(folder: Path) -> None:
+def test_written_answers_are_shown_compared_and_gated(folder: Path) -> None:
     questions = [" ".join(f"{letter}{n}" for n in range(12)) for letter in "abcdefgh"]
     questions[2] = QUESTION.format("ccc")
     file = folder / "sets/gsm8k/test.jsonl"
@@ -168,14 +162,12 @@ at_least = 0.0
     written = json.loads((one.path / "tasks/gsm8k.json").read_text())["items"]
     assert [len(item["answers"]) for item in written] == [2] * 8
     assert any(item["answers"][0]["answer"] != item["answers"][1]["answer"] for item in written)
-    two = walk(load(folder, 2, stage), folder / "two", QuietProgress()).artifacts["write"]
-    assert json.loads((two.path / "tasks/gsm8k.json").read_text())["items"] == written
     suites = [suite for entry in report_data(result.run_dir)["abilities"] for suite in entry["suites"]]
     (item, *_) = next(suite["items"] for suite in suites if suite["name"] == "gsm8k")
     assert item["messages"][0]["content"].startswith(f"{questions[0]}\n\nWork it out step by step.")
     assert item["answer"] == written[0]["answers"][0]["answer"]
     assert item["reasons"] == written[0]["answers"][0]["reasons"]
-    compared = compare_measures(*(named_measures(artifact.results["tasks"]) for artifact in (one, two)))
+    compared = compare_measures(*(named_measures(one.results["tasks"]) for _ in range(2)))
     assert [(found.measure, found.verdict) for found in compared] == [
         ("gsm8k.acc", "not resolved"), ("gsm8k.acc_last", "not resolved")
     ]  # fmt: skip
@@ -203,7 +195,7 @@ def test_the_command_writes_its_result_and_goes_on_after_an_interruption(
     plain, calls = task_run.likelihoods, []
 
     def second_fails(*arguments, **options):  # type: ignore[no-untyped-def]
-        calls.append(len(arguments[1]))
+        calls.append(len(arguments[1]) - len(options["done"]))
         if len(calls) == 2:
             raise KeyboardInterrupt
         return plain(*arguments, **options)

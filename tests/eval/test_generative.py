@@ -10,8 +10,9 @@ from seeded_bundle import write_seeded_bundle
 
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Message
+from gradus.core.comparison import named_measures
 from gradus.core.errors import ConfigError, DataError, GradusError
-from gradus.core.gate import Gate, find_measure, judge, measure_names
+from gradus.core.gate import Gate, find_measure, judge
 from gradus.engine.engine import Engine
 from gradus.engine.load import load_engine
 from gradus.engine.turn import PromptTooLongError, Reply
@@ -174,7 +175,7 @@ def test_the_published_solutions_of_mathematics_are_right() -> None:
 def test_answers_are_judged_and_thinking_is_not(folder: Path) -> None:
     found = run_generative(Scripted(added), "gsm8k", BenchmarkSettings(folder))
     measures = {"tasks": gathered({"gsm8k": found})}
-    assert measure_names(measures) == ["tasks.gsm8k.acc", "tasks.gsm8k.acc_last"]
+    assert list(named_measures(measures)) == ["tasks.gsm8k.acc", "tasks.gsm8k.acc_last"]
     acc = find_measure(measures, "tasks.gsm8k.acc")
     assert (acc["successes"], acc["n"]) == (36, 40)
     assert [key for key, value in acc["items"].items() if not value] == ["4", "14", "24", "34"]

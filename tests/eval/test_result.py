@@ -8,7 +8,7 @@ import pytest
 
 from gradus.core.gate import Gate, judge
 from gradus.core.statistics import wilson
-from gradus.eval.result import ItemResult, SampleResult, SuiteResult, failure_counts, passed_measure
+from gradus.eval.result import ItemResult, SampleResult, SuiteResult, failure_counts, passed_measure, suite_measures
 
 
 def sample(*reasons: str, answer: str = "x") -> SampleResult:
@@ -112,3 +112,14 @@ def test_measures_carry_items_for_the_paired_test_of_a_gate() -> None:
 def test_failures_are_counted_by_the_kind_of_check() -> None:
     several = ItemResult("i", "c", (sample("calls: did not call a", "calls: nor b", "stops: no"),))
     assert failure_counts([several, *items("a", [True, False])]) == {"calls": 2, "stops": 1}
+
+
+def test_a_file_is_read_back_as_the_measures_that_it_was_written_from() -> None:
+    for samples in (1, 3):
+        passes = [sample() if n % 3 else sample("no") for n in range(4 * samples)]
+        found = tuple(
+            ItemResult(f"i{n}", "ab"[n % 2], tuple(passes[n * samples : (n + 1) * samples])) for n in range(4)
+        )
+        mixed = (*found, ItemResult("once", "b", (sample(),)))
+        result = SuiteResult("s", "m", mixed)
+        assert suite_measures(json.loads(json.dumps(result.to_json()))) == result.measures()

@@ -3,23 +3,28 @@
 import json
 import math
 import random
+import re
 from pathlib import Path
 
 import pytest
 from seeded_bundle import write_seeded_bundle
 
+from gradus.cli.evaluating import task_text
+from gradus.core.comparison import compare_measures, named_measures
 from gradus.core.errors import ConfigError, DataError
-from gradus.core.gate import find_measure, measure_names
+from gradus.core.gate import Gate, find_measure, judge
+from gradus.core.statistics import wilson
 from gradus.engine.engine import Engine
 from gradus.engine.load import load_engine
 from gradus.eval import task_items, task_run
 from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import BenchmarkSettings, asked_of, files_of
 from gradus.eval.journal import Journal
+from gradus.eval.likelihood import likelihoods
 from gradus.eval.perplexity import document_windows, perplexity_measures
 from gradus.eval.task_result import TaskResult
 from gradus.eval.task_run import answers_of, gathered, run_tasks
-from gradus.eval.tasks import Subset, asked, evenly_spread
+from gradus.eval.tasks import Subset, asked, evenly_spread, evenly_spread_over
 from gradus.train.parallel import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -123,6 +128,10 @@ def test_a_limit_takes_items_from_everywhere() -> None:
     assert len({tuple(one) for one in drawn}) == 20
     assert drawn[3] == evenly_spread(1000, Subset(10, 3))
     assert evenly_spread(3, Subset(9, 1)) == [0, 1, 2]
+    # Every second one would be of one group alone, and the first half of neither of the last.
+    turns = list("abababababab") + list("ccdd")
+    assert [turns[n] for n in evenly_spread_over(turns, 8)] == list("abababcd")
+    assert evenly_spread_over(turns, None) == evenly_spread_over(turns, 99) == list(range(16))
 
 
 def test_windows_tell_every_token_once() -> None:
@@ -148,7 +157,7 @@ def test_measures_can_be_named_by_gates(engine: Engine, folder: Path) -> None:
     tasks = ["arc_easy", "lambada_openai", "wikitext2"]
     found = dict(run_tasks(engine, tasks, BenchmarkSettings(folder)))
     measures = {"tasks": gathered(found)}
-    assert measure_names(measures) == [
+    assert list(named_measures(measures)) == [
         "tasks.arc_easy.acc", "tasks.arc_easy.acc_norm", "tasks.lambada_openai.acc", "tasks.lambada_openai.perplexity",
         "tasks.wikitext2.word_perplexity", "tasks.wikitext2.byte_perplexity", "tasks.wikitext2.token_perplexity",
         "tasks.wikitext2.bits_per_byte",
@@ -164,43 +173,45 @@ def test_what_was_scored_before_an_interruption_is_not_scored_again(
     engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ((_, _, items),) = asked_of("arc_easy", engine.form, BenchmarkSettings(folder), 512)
-    whole = answers_of(engine.model, items)
-    read: list[int] = []
+    whole = answers_of(engine.model, items, tokens_per_batch=64)
     plain = task_run.likelihoods
+    read: list[int] = []
 
-    def stopping(model, questions, **options):  # type: ignore[no-untyped-def]
-        for number, found in enumerate(plain(model, questions, **options)):
-            if len(read) < 2 and number == 17:
+    def stopping(*arguments, **options):  # type: ignore[no-untyped-def]
+        for number, found in plain(*arguments, **options):
+            if len(read) == 17:
                 raise KeyboardInterrupt
-            yield found
-        read.append(len(questions))
+            read.append(number)
+            yield number, found
 
     monkeypatch.setattr(task_run, "likelihoods", stopping)
     journal = folder / "journal"
     with pytest.raises(KeyboardInterrupt):
-        answers_of(engine.model, items, journal=Journal(journal, "one"))
+        answers_of(engine.model, items, journal=Journal(journal, "one"), tokens_per_batch=64)
     file = journal / "0.jsonl"
     file.write_text(file.read_text() + "[99, [[1.0, tr")  # a line torn by a kill
-    resumed = answers_of(engine.model, items, journal=Journal(journal, "one"))
-    assert read == [4]
-    assert [[a.logp for a in item] for item in resumed] == [pytest.approx([a.logp for a in item]) for item in whole]
+    kept = set(Journal(journal, "one").read())
+    assert kept == set(read[:16])
+    read.clear()
+    # The same batches are read as without an interruption, so that nothing differs; the one that was cut off, again.
+    assert answers_of(engine.model, items, journal=Journal(journal, "one"), tokens_per_batch=64) == whole
+    assert len(items) - 16 <= len(read) < len(items)
     # Of another model nothing is taken.
-    assert Journal(journal, "two").begin() == {}
+    assert Journal(journal, "two").read() == {}
 
 
-def test_processes_share_the_items(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of three worlds in turn; what they would sum is added up by hand."""
+def test_processes_share_the_items_to_the_last_bit(engine: Engine, folder: Path) -> None:
     ((_, _, items),) = asked_of("arc_easy", engine.form, BenchmarkSettings(folder), 512)
-    whole = answers_of(engine.model, items)
-    tables = []
-    monkeypatch.setattr(World, "sum_", lambda self, found: tables.append(found[0].clone()))
-    monkeypatch.setattr(World, "all_agree", lambda self, ok: ok)
-    for rank in range(3):
-        answers_of(engine.model, items, world=World(rank, 3))
-    rows = iter(sum(tables[1:], tables[0]).tolist())
-    assert [[next(rows)[0] for _ in item] for item in whole] == [
-        pytest.approx([a.logp for a in item]) for item in whole
+    questions = [item.question for item in items]
+    whole = dict(likelihoods(engine.model, questions, tokens_per_batch=64))
+    shares = [
+        dict(likelihoods(engine.model, questions, tokens_per_batch=64, world=World(rank, 3))) for rank in range(3)
     ]
+    assert sum(map(len, shares)) == len(items)
+    assert all(4 < len(share) < 10 for share in shares)
+    assert shares[0] | shares[1] | shares[2] == whole
+    alone = likelihoods(engine.model, questions[:1], world=World(2, 3))
+    assert list(alone) == []
 
 
 def test_mistakes_name_the_task_and_the_file(engine: Engine, folder: Path) -> None:
@@ -219,3 +230,29 @@ def test_mistakes_name_the_task_and_the_file(engine: Engine, folder: Path) -> No
     (folder / "arc/arc_easy_test.jsonl").write_text('{"id": "a", "question": "?", "choices": ["x"], "gold": 4}\n')
     with pytest.raises(DataError, match=r"arc_easy_test\.jsonl:1: not a row of \"arc_easy\" .*answer 4 of 1 choices"):
         list(run_tasks(engine, ["arc_easy"], BenchmarkSettings(folder)))
+
+
+def test_of_a_single_document_or_passage_no_certainty_is_claimed() -> None:
+    def answers(count: int) -> list[tuple[Likelihood, ...]]:
+        return [(Likelihood(-4.0 - n, n > 1, 3),) for n in range(count)]
+
+    def items(count: int, cluster: str = "") -> list[Asked]:
+        one = Continuation([1], [2])
+        return [Asked(str(n), "", ("x",), (one,), (2, 9), 0, cluster=cluster) for n in range(count)]
+
+    assert {"lower", "upper", "standard_error"} <= perplexity_measures(items(2), answers(2))["bits_per_byte"].keys()
+    lonely = TaskResult(
+        "t", "m", ("perplexity", "document_perplexity"), tuple(items(1)), tuple(answers(1)), ""
+    ).measures()
+    for measure in lonely.values():
+        assert not {"lower", "upper", "standard_error"} & measure.keys()
+    assert re.search(r"bits_per_byte +9 +0\.641\d +none", task_text("m", lonely, {}))
+    gate = Gate(measure="bits_per_byte", bound="upper", at_most=1.0)
+    with pytest.raises(ConfigError, match="has no interval: of a single document or item none is known"):
+        judge(gate, lonely)
+    (compared,) = compare_measures({"b": lonely["bits_per_byte"]}, {"b": lonely["perplexity"]})
+    assert (compared.verdict, compared.resolvable) == ("not resolved", None)
+    # Four items on one passage are one: their share may be anything.
+    acc = TaskResult("t", "m", ("acc_greedy",), tuple(items(4, "p")), tuple(answers(4)), "").measures()["acc"]
+    assert (acc["value"], acc["successes"], acc["clusters"]) == (0.5, 2, 1)
+    assert (acc["lower"], acc["upper"]) == wilson(0.5, 1)

@@ -13,6 +13,7 @@ from gradus.core.errors import ArtifactError
 from gradus.model.attention import attention, attention_cached
 from gradus.model.batch import Documents
 from gradus.model.layout import document_layout
+from gradus.model.tiles import document_tiles
 from gradus.model.transformer import Transformer, build_model
 from gradus.model.weights import load_model, save_model, to_stored
 
@@ -107,7 +108,7 @@ def test_wrong_folders_are_refused_with_the_reason(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("lengths", [[64], [16, 16, 16], [1, 30, 7, 33, 8, 1, 40], [5] * 7 + [90]])
+@pytest.mark.parametrize("lengths", [[64], [16, 16, 16], [1, 30, 7, 33, 8, 1, 40], [5] * 7 + [90], [130, 5, 300]])
 @pytest.mark.parametrize("window", [None, 1, 9])
 def test_attention_by_document_equals_a_dense_mask(lengths: list[int], window: int | None) -> None:
     generator = torch.Generator().manual_seed(3)
@@ -137,6 +138,22 @@ def test_the_layout_holds_every_token_once_and_fills_up_little() -> None:
     assert torch.equal(spread[layout.gather], torch.arange(sum(lengths)))
     assert len(spread) < 1.13 * sum(lengths)
     assert len(layout.groups) < 32
+
+
+def test_tiles_hold_every_token_once_at_its_place_in_its_document() -> None:
+    documents = Documents.of_lengths([20, 300, 64, 65, 1, 130])
+    tiles = document_tiles(documents, query_width=4096)
+    assert tiles.spread is not None
+    assert tiles.gather is not None
+    assert tiles.filled is not None
+    assert torch.equal(tiles.spread[tiles.gather], torch.arange(580))
+    assert len(tiles.filled) == len(tiles.spread) - 580
+    assert tiles.counts == sorted(tiles.counts, reverse=True)
+    level_of_place = torch.arange(len(tiles.counts)).repeat_interleave(torch.tensor(tiles.counts) * tiles.length)
+    assert torch.equal(level_of_place[tiles.gather], documents.positions // tiles.length)
+    # Each level is a few products more: a narrow model has fewer levels and more pairs that nobody needs.
+    assert document_tiles(Documents.of_lengths([300, 200]), 8192).length < 128
+    assert document_tiles(Documents.of_lengths([300, 200]), 64).length == 128
 
 
 def test_changing_a_token_changes_nothing_before_it_nor_in_other_documents() -> None:

@@ -122,5 +122,5 @@ def test_bad_settings_are_told_at_once(tmp_path):
     (tmp_path / "theirs").mkdir()
     with pytest.raises(ConfigError, match="no model there"):
         walked(tmp_path, STAGE)
-    with pytest.raises(ConfigError, match=r'expected "folder:PATH" or "hub:owner/name@commit" \(40 digits\)'):
-        walked(tmp_path, STAGE.replace("folder:theirs", "hub:a/b@main"))
+    with pytest.raises(ConfigError, match='expected "folder:PATH" or "hub:owner/name@revision"'):
+        walked(tmp_path, STAGE.replace("folder:theirs", "hub:b@main"))

@@ -58,7 +58,7 @@ def test_sequences_that_are_used_again_hold_what_a_model_with_or_without_windows
     batch, waiting = DecodeBatch(LlamaCppModel(tmp_path / "a.gguf"), 3, 400), list(theirs)
     while waiting or batch.num_live:
         if waiting and batch.num_free:
-            batch.enter([waiting.pop()])
+            batch.enter(waiting.pop())
         batch.step()
     assert [stream.tokens for stream in theirs] == [stream.tokens for stream in ours]
     assert (sum(stream.num_cached_tokens for stream in theirs) > 0) == (kind == "qwen3")

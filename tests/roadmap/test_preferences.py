@@ -175,10 +175,12 @@ def test_an_artifact_anywhere_in_the_chosen_turn_counts_and_none_in_what_tools_g
     assert (marked.kind, clean) == ("artifact_html_tag", rows[1])
 
 
-def test_a_collapse_of_the_chosen_answers_is_said_once():
+def test_a_collapse_of_the_chosen_answers_is_said_once(tmp_path):
     said = []
 
     class Place:
+        work = tmp_path
+
         class progress:
             line = said.append
 
@@ -198,6 +200,12 @@ def test_a_collapse_of_the_chosen_answers_is_said_once():
     said.clear()
     list(stage._watched((report(i, chosen_logp=-20.0 + i, chosen_tokens=10.0) for i in range(1, 6)), Place))
     assert said == []
+    # A resumed walk begins with a later report, and still holds it against the first.
+    lines = StepLines(tmp_path / "metrics.jsonl")
+    for step in (1, 2):
+        lines.append(event="train", step=step, chosen_logp=-20.0 - 3 * step, chosen_tokens=10.0)
+    list(stage._watched((report(i, chosen_logp=-20.0 - 3 * i, chosen_tokens=10.0) for i in range(3, 6)), Place))
+    assert [text.split(":")[1] for text in said] == [" step 3"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from gradus.core.errors import ArtifactError, DataError
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.statistics import mcnemar_exact, wilson
 from gradus.roadmap import report_measures
+from gradus.roadmap.provenance import origin_of
 from gradus.roadmap.report import report_page, script_json, write_comparison, write_report
 from gradus.roadmap.report_data import report_data
 from gradus.roadmap.report_stage_measures import across_stages
@@ -466,3 +467,31 @@ def test_a_browser_shows_two_runs(tmp_path):
     assert seen["wrong"] == []
     assert seen["sections"] == ["measures", "changes", "training", "questions"]
     assert seen["canvases"] == 3
+
+
+def test_neither_page_nor_card_names_a_folder_or_a_service_of_its_author(run):
+    secret, teacher = "/home/someone/private", {"model": "large", "base_url": "http://10.1.2.3:8000/inside/v1"}
+    run.record()
+    file = run.folder / "roadmap.json"
+    record = json.loads(file.read_text())
+    record["path"] = f"{secret}/toy.toml"
+    record["stages"][1]["settings"] |= {"teacher": teacher, "take": f"folder:{secret}/qwen"}
+    file.write_text(json.dumps(record))
+    page = write_report(run.finish().folder).read_text()
+    assert secret not in page
+    assert "10.1.2.3:8000" not in page
+    assert embedded(page)["path"] == "toy.toml"
+    assert embedded(page)["stages"][1]["settings"]["teacher"]["base_url"] == "10.1.2.3"
+
+    work = begin_work(run.home / "artifacts", "import", "9" * 64)
+    settings = {"take": "hub:owner/small", "teacher": teacher, "documents": f"{secret}/notes.jsonl",
+                "sources": [{"kind": "files", "path": [f"{secret}/*.txt", "books/a.txt"]}]}  # fmt: skip
+    made = commit_artifact(
+        work, kind="import", fingerprint="9" * 64, settings=settings, sources={"hub:owner/small": "c0ffee"}
+    )
+    origin = origin_of(made, run.home, "toy")
+    assert origin.base_models == ("hub:owner/small@c0ffee",)
+    assert [source.name for source in origin.sources] == [
+        "*.txt, books/a.txt", "large (a teacher model at 10.1.2.3)", "notes.jsonl", "hub:owner/small@c0ffee",
+    ]  # fmt: skip
+    assert not any(source.reference for source in origin.sources)

@@ -21,7 +21,15 @@ from gradus.cli.watching import braille, screen, telemetry_text, watch, watched_
 from gradus.core.artifact import SCRATCH, begin_work
 from gradus.core.errors import ConfigError
 from gradus.core.lock import exclusive_lock
-from gradus.roadmap.watching import FollowedLines, Watcher, newest_run, walking_process
+from gradus.roadmap import watching
+from gradus.roadmap.watching import (
+    FollowedLines,
+    Watcher,
+    keep_newest_step,
+    keep_thinned,
+    newest_run,
+    walking_process,
+)
 
 HOSTILE = "\x1b]0;pwned\x07\x1b[31m[bold]<b>red\r"
 
@@ -89,6 +97,34 @@ def test_a_file_that_a_resumed_stage_cut_back_or_replaced_is_read_again(tmp_path
     file.unlink()
     assert followed.read()
     assert followed.lines == []
+
+
+def test_of_a_long_run_so_much_is_held_as_is_shown(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    with file.open("w") as out:
+        for step in range(1, 30_001):
+            out.write(json.dumps({"event": "train", "step": step, "loss": 1 / step, "mfu": 0.25}) + "\n")
+            if step == 900:
+                out.write('{"event": "evaluate", "step": 900, "bpb": 1.5}\n')
+    followed = FollowedLines(file, keep_thinned)
+    followed.read()
+    assert len(followed.lines) < 9000
+    assert {"event": "evaluate", "step": 900, "bpb": 1.5} in followed.lines
+    assert [line["step"] for line in followed.lines[-200:]] == list(range(29_801, 30_001))
+    with file.open("a") as out:
+        out.write('{"event": "rollback", "step": 30000, "returned_to": 29990, "data_steps": [1, 2]}\n')
+    followed.read()
+    assert followed.lines[-1]["step"] == 29_990
+    trained = [line for line in followed.lines if line["event"] == "train"]
+    curve = watching._losses(trained)
+    assert len(curve) == 1024
+    # At even steps, so that the middle of the curve is the middle of the run.
+    assert curve[512] == pytest.approx(2 / 30_000, rel=0.01)
+    assert (curve[0], curve[-1]) == (1.0, 1 / 29_990)
+    samples = FollowedLines(tmp_path / "samples.jsonl", keep_newest_step)
+    samples.path.write_text("".join(f'{{"step": {n // 2}}}\n' for n in range(10)))
+    samples.read()
+    assert samples.lines == [{"step": 4}] * 2
 
 
 # What a look says

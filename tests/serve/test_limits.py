@@ -177,8 +177,12 @@ def test_without_keys_other_names_and_pages_of_other_sites_are_turned_away(load:
         assert get("/v1/models", headers={"Origin": found.url}).status_code == 200
         told = get("/v1/models", headers={"Origin": site})
         assert told.headers["Access-Control-Allow-Origin"] == site
-        asked = found.http.options(CHAT, headers={"Origin": site, "Access-Control-Request-Method": "POST"})
+        # As a browser asks for the package openai.
+        wanted = {"Access-Control-Request-Headers": "authorization,content-type,x-stainless-os"}
+        before = {"Origin": site, "Access-Control-Request-Method": "POST"} | wanted
+        asked = found.http.options(CHAT, headers=before)
         assert (asked.status_code, asked.headers["Access-Control-Allow-Methods"]) == (204, "GET, POST")
+        assert asked.headers["Access-Control-Allow-Headers"] == wanted["Access-Control-Request-Headers"]
         assert "Access-Control-Allow-Origin" not in get("/v1/models").headers
 
 
@@ -212,6 +216,24 @@ def test_a_full_queue_is_told_and_who_leaves_makes_room(memorised: Any) -> None:
         wait_until(lambda: service.stats().num_live == service.stats().num_waiting == 0)
         assert service.stats().num_cancelled >= 1
         assert found.chat().status_code == 200
+
+
+def test_what_was_read_for_an_account_is_found_for_no_other(load: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    keys = {name: add_account(file, name) for name in ("ada", "bob")}
+    with serving(load, keys=file) as found:
+        service = found.state.models.find("small").service
+
+        def num_found(name: str) -> int:
+            """Of this prompt, how many tokens were found when this account asked."""
+            before = service.stats().num_cached_tokens
+            asked = body("the same long question, " * 20, max_tokens=3)
+            reply = found.http.post(CHAT, json=asked, headers={"Authorization": f"Bearer {keys[name]}"})
+            assert reply.status_code == 200
+            return service.stats().num_cached_tokens - before
+
+        assert [num_found("ada"), num_found("bob")] == [0, 0]
+        assert num_found("ada") == num_found("bob") > 0
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from gradus.core.errors import ToolError
 from gradus.engine.engine import Engine
 from gradus.engine.service import EngineService
 from gradus.serve.models import ModelSource, ServedModel
+from gradus.serve.searching import MOST_SEARCHES
 from gradus.tools.deadline import Deadline
 from gradus.tools.search_index import Hit
 from gradus.tools.web_search import search_toolbox
@@ -61,3 +64,29 @@ def test_rules_decide_whether_is_searched_first_and_force_overrules_them(memoris
         asked = body(weather, **extension("force", "web_search"))
         assert found.http.post("/tokenize", json=asked).json()["count"] > 10
         assert queries == []
+
+
+def test_searches_that_do_not_end_hold_up_nobody_who_does_not_search(memorised: Any) -> None:
+    engine, goes_on, asking = memorised[0], threading.Event(), threading.Semaphore(0)
+
+    def search(query: str, limit: int, deadline: Deadline) -> Sequence[Hit]:
+        asking.release()
+        goes_on.wait(60)
+        return []
+
+    whole = Engine(engine.model, engine.tokenizer, engine.form, search_toolbox(search), max_batch=4)
+
+    def load(found: ModelSource) -> ServedModel:
+        return ServedModel(found, whole, EngineService(whole, num_slots=4, max_waiting=100))
+
+    extension = {"gradus": {"tools": ["web_search"], "search": "force"}, "max_tokens": 2}
+    with serving(load) as found, ThreadPoolExecutor(MOST_SEARCHES + 40) as clients:
+        replies = [clients.submit(found.chat, "weather?", **extension) for _ in range(MOST_SEARCHES + 40)]
+        assert all(asking.acquire(timeout=30) for _ in range(MOST_SEARCHES))
+        try:
+            # More ask for a search than the server has threads for anything else.
+            assert found.chat("coffee?").status_code == 200
+            assert not any(reply.done() for reply in replies)
+        finally:
+            goes_on.set()
+        assert {reply.result(60).status_code for reply in replies} == {200}

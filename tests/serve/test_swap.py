@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -94,6 +95,35 @@ def test_at_the_end_replies_are_finished_and_those_that_take_too_long_are_told(l
         assert last in lines[-2], seconds
 
 
+def test_an_end_in_the_middle_of_a_swap_waits_for_replies_and_not_for_the_new_model(load: Any) -> None:
+    goes_on, late, told = threading.Event(), [], []
+
+    def load_slowly(found: ModelSource) -> ServedModel:
+        if found.label == "slow":
+            assert goes_on.wait(60)
+            late.append(load(found))
+            return late[0]
+        return load(found)
+
+    def deploy_it(found: Running) -> None:
+        with pytest.raises(GradusError, match="the server is ending; nothing was deployed"):
+            swap(found, source("small", "slow"))
+        told.append(time.monotonic())
+
+    with serving(load_slowly, drain_seconds=5) as found:
+        thread = threading.Thread(target=deploy_it, args=(found,))
+        thread.start()
+        wait_until(lambda: any(one.name == "gradus-load" for one in threading.enumerate()))
+        assert found.chat("coffee?").status_code == 200
+        began = time.monotonic()
+    thread.join(10)
+    assert told[0] - began < 5
+    assert found.state.models.find("small").source.label == "made/up"
+    goes_on.set()
+    wait_until(lambda: not any(one.name == "gradus-load" for one in threading.enumerate()))
+    late[0].service.close()
+
+
 @pytest.fixture
 def home(tmp_path: Path, memorised: Any) -> Path:
     """A home with a walked roadmap: stage `one` without gates, `two` with an exam that gates it."""
@@ -155,6 +185,7 @@ def test_deploy_repoints_a_running_server_and_a_restart_remembers(
         control = Control(found.state.models, {"chat": "road/one"}, deployments, resolve, home, 1)
         asyncio.run_coroutine_threadsafe(control.start(), loop).result(10)
         assert (home / ".servers").stat().st_mode & 0o777 == 0o700
+        (home / ".servers" / "of another program.sock").touch()
         (path,) = running_servers(home).values()
         with pytest.raises(GateFailedError, match=r'has not been judged.*--override "reason"'):
             deploying("road/two", home)

@@ -1,4 +1,4 @@
-"""What programs in the sandbox can and cannot do: some want out, and some want to pass for nothing."""
+"""What programs in the sandbox can do, what their tests know of them, and where there is no sandbox."""
 
 import gzip
 import json
@@ -16,7 +16,6 @@ from gradus.tools import sandbox
 from gradus.tools.sandbox import Limits, SandboxError, run_program
 
 DATA = Path(os.environ.get("GRADUS_DATA", Path(__file__).parents[3] / "shared" / "data"))
-SHORT = Limits(seconds=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -28,109 +27,6 @@ def _sandbox():
 
 
 works = pytest.mark.usefixtures("_sandbox")
-
-# Each ends its program with an exception unless the sandbox holds. `assert False` at the end: it must not be reached.
-ESCAPES = {
-    "fork": "import os; os.fork()",
-    "fork bomb": "import os\nwhile True: os.fork()",
-    "multiprocessing": "import multiprocessing as m\np = m.Process(target=print)\np.start()",
-    "subprocess": "import subprocess; subprocess.run(['/bin/ls'])",
-    "the own python again": "import os, sys; os.execv(sys.executable, [sys.executable])",
-    "exec of a library": "import os; os.execv('/lib64/ld-linux-x86-64.so.2', ['x'])",
-    "posix_spawn": "import os, sys; os.posix_spawn(sys.executable, [sys.executable], {})",
-    "shell": "import os\nassert os.system('true') == 0",
-    "tcp socket": "import socket; socket.socket()",
-    "unix socket": "import socket; socket.socket(socket.AF_UNIX)",
-    "raw socket": "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
-    "socketpair": "import socket; socket.socketpair()",
-    "web": "import urllib.request; urllib.request.urlopen('http://127.0.0.1:80', timeout=1)",
-    "name lookup": "import socket; socket.create_connection(('localhost', 22), timeout=1)",
-    "passwords": "open('/etc/passwd')",
-    "home": "import os\nassert os.listdir('/home') + os.listdir('/root/.ssh')",
-    "processes": "open('/proc/self/environ')",
-    "other processes": "open('/proc/1/mem')",
-    "devices": "open('/dev/mem')",
-    "terminal": "open('/dev/tty')",
-    "kernel settings": "open('/sys/kernel/mm/transparent_hugepage/enabled')",
-    "write here": "open('x.txt', 'w')",
-    "write to tmp": "open('/tmp/x.txt', 'w')",
-    "append to the library": "import os; open(os.__file__, 'a')",
-    "open for both": "import os; os.open(os.__file__, os.O_RDWR)",
-    "temporary file": "import tempfile; tempfile.NamedTemporaryFile()",
-    "make a folder": "import os; os.mkdir('/lib/x')",
-    "remove": "import os; os.remove(os.__file__)",
-    "link": "import os; os.symlink('/etc', '/x')",
-    "change the root": "import os; os.chroot('/lib')",
-    "change the owner": "import os; os.chown('/', 0, 0)",
-    "signal the first process": "import os; os.kill(1, 9)",
-    "signal everything": "import os; os.kill(-1, 9)",
-    "more memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
-    "more files": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (10**6, 10**6))",
-    "become root": "import os; os.setuid(0)",
-    "priority": "import os; os.nice(-5)",
-    "shared memory": "from multiprocessing import shared_memory as s; s.SharedMemory(create=True, size=4096)",
-    "memory file": "import os; os.memfd_create('x')",
-    "pseudo terminal": "import os; os.openpty()",
-    "ctypes fork": "import ctypes\nassert ctypes.CDLL(None).fork() >= 0",
-    "ctypes vfork": "import ctypes\nassert ctypes.CDLL(None).syscall(58) >= 0",
-    "ctypes clone3": "import ctypes\nassert ctypes.CDLL(None).syscall(435, 0, 0) >= 0",
-    "ctypes socket": "import ctypes\nassert ctypes.CDLL(None).socket(2, 1, 0) >= 0",
-    "ctypes ptrace": "import ctypes\nassert ctypes.CDLL(None).ptrace(0, 0, 0, 0) >= 0",
-    "ctypes unshare": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
-    "ctypes mount": "import ctypes\nassert ctypes.CDLL(None).mount(b'x', b'/', b'tmpfs', 0, 0) == 0",
-    "ctypes io_uring": "import ctypes\nassert ctypes.CDLL(None).syscall(425, 8, 0) >= 0",
-    "ctypes bpf": "import ctypes\nassert ctypes.CDLL(None).syscall(321, 0, 0, 0) >= 0",
-    "ctypes keys": "import ctypes\nassert ctypes.CDLL(None).syscall(250, 0, 0, 0) >= 0",
-    "a looser filter": "import ctypes\nassert ctypes.CDLL(None).prctl(22, 0, 0, 0, 0) == 0",
-    "all of the memory": "x = bytearray(10**9)",
-    "memory bit by bit": "x = []\nwhile True: x.append(bytearray(2**20))",
-    "a large number": "x = 1 << 2**33",
-    "endless recursion": "def f(): f()\nf()",
-    "a null pointer": "import ctypes; ctypes.string_at(0)",
-    "abort": "import os; os.abort()",
-    "kill itself": "import signal; signal.raise_signal(9)",
-    "many files": "import os\nx = [open(os.__file__) for _ in range(100)]",
-    "many threads": "import threading as t, time\nwhile True: t.Thread(target=time.sleep, args=(60,)).start()",
-    "standard input": "assert input()",
-}  # fmt: skip
-
-
-@works
-@pytest.mark.parametrize("name", ESCAPES)
-def test_the_sandbox_holds(name):
-    outcome = run_program(ESCAPES[name], "print('unharmed')", SHORT)
-    assert outcome.ending in {"failed", "timeout"}, outcome
-    assert "unharmed" not in outcome.output
-
-
-# Each would pass a check that looked at exit codes, at output, or at how results compare.
-CHEATS = {
-    "exit": "import sys; sys.exit(0)",
-    "os._exit": "import os; os._exit(0)",
-    "exit when asked": "def f(x):\n    import os\n    os._exit(0)",
-    "exit at the end": "import atexit, os\natexit.register(os._exit, 0)\ndef f(x): return 0",
-    "a guessed nonce": "import os, secrets\nos.write(1, b'\\n' + secrets.token_hex(16).encode() + b'\\n')\nos._exit(0)",
-    "a printed verdict": "print('passed')\nraise SystemExit",
-    "equal to everything": "class X:\n    def __eq__(self, other): return True\ndef f(x): return X()",
-    "equal inside a list": "class X:\n    def __eq__(self, other): return True\ndef f(x): return [X()]",
-    "a number equal to everything": "class X(int):\n    def __eq__(self, other): return True\ndef f(x): return X()",
-    "not unequal": "class X:\n    __eq__ = lambda *a: True\n    __hash__ = None\ndef f(x): return X()",
-    "its own module": "class X:\n    def __eq__(self, other): return True\nf = lambda x: X()",
-    "silence": "f = lambda x: None",
-    "an endless answer": "def f(x):\n    while True: pass",
-    "a long answer": "def f(x):\n    print('x' * 10**6)\n    return 0",
-    "reading the tests": "import sys\nraise SystemExit(sys.argv)",
-    "a syntax error": "def f(x:",
-    "a null byte": "f = 1\0",
-    "no program": "",
-}  # fmt: skip
-
-
-@works
-@pytest.mark.parametrize("name", CHEATS)
-def test_nothing_but_passing_passes(name):
-    outcome = run_program(CHEATS[name], "assert f(1) == [2] or f(1) == 2", Limits(seconds=1.0))
-    assert not outcome.passed
 
 
 @works
@@ -160,6 +56,84 @@ def test_every_ending_has_its_name(program, tests, ending):
 @works
 def test_the_last_exception_is_told():
     assert run_program("f = 1", "assert f == 2, 'one is not two'").errors == "AssertionError: one is not two"
+
+
+PROGRAM = """
+import collections, functools
+class Node:
+    def __init__(self, v): self.v = v; self.next = None
+    def double(self): return self.v * 2
+class Err(ValueError): pass
+def apply(g, xs): return [g(x) for x in xs]
+def sort(xs): xs.sort(); return None
+def put(d): d["k"] = (1, {2}); return d
+def twice(g): return lambda x: g(g(x))
+def add(x, y=1): return x + y
+def bad(n):
+    if n < 0: raise ValueError("negative")
+    if n == 0: raise Err("zero")
+    return {}[n]
+def gen(n):
+    yield from range(n)
+def count(s): return collections.Counter(s)
+def big(n): return 10**n
+def chain(g): return add(g(2))
+limit = 7
+"""
+CALLS = r"""
+assert apply(lambda x: x + 1, [1, 2]) == [2, 3]
+assert apply(str.upper, ("a",)) == ["A"]
+xs = [3, 1]; sort(xs); assert xs == [1, 3]
+d = {}; put(d); assert d == {"k": (1, {2})}
+assert twice(lambda x: x * 3)(2) == 18
+assert twice(add)(2) == 4
+assert add(1, y=5) == 6
+for n, kind, text in ((-1, ValueError, "negative"), (5, KeyError, "5")):
+    try: bad(n)
+    except kind as e: assert text in str(e)
+    else: assert False
+try: bad(0)
+except Exception as e: assert type(e).__name__ == "Err"
+assert list(gen(3)) == [0, 1, 2]
+assert next(gen(3)) == 0
+assert count("aab") == {"a": 2, "b": 1}
+assert big(5000) == 10**5000
+n = Node(4); n.next = Node(5)
+assert n.next.v == 5 and n.double() == 8 and n.next.next is None
+assert n == n and not n == n.next
+assert chain(lambda x: add(x, add(1))) == 5
+assert limit == 7
+assert float("nan") != add(float("nan")) and add(1.5, float("inf")) == float("inf")
+assert add("é\ud800", "x") == "é\ud800x"
+assert apply(lambda x: [x], [b"a", 1j, None, True]) == [[b"a"], [1j], [None], [True]]
+def check(candidate):
+    assert candidate(2) == 3
+check(add)
+try: apply(lambda x: 1 / 0, [1])
+except ZeroDivisionError: pass
+else: assert False
+"""
+
+
+@works
+def test_tests_call_a_program_in_another_process_as_if_it_were_their_own():
+    outcome = run_program(PROGRAM, CALLS)
+    assert outcome.passed, outcome
+
+
+@works
+def test_what_stands_in_for_an_object_is_equal_to_nothing_else():
+    for tests in ("assert Node(1) == 1", "assert Node(1) in [1]", "assert Node(1) < 2", "assert not Node(1) != 1"):
+        assert run_program(PROGRAM, tests).errors == "AssertionError: a result that is no plain value"
+    assert run_program(PROGRAM, "import io\nadd(io.StringIO())").errors == (
+        "TypeError: a test cannot hand StringIO to a program"
+    )
+
+
+@works
+def test_a_built_in_name_is_the_programs_only_where_the_tests_are_about_it():
+    assert run_program("sum = lambda a, b: a * b", "assert sum(2, 5) == 10").passed
+    assert not run_program("sum = lambda a: 7\nf = list", "assert sum(f([1, 2])) == 7").passed
 
 
 @works

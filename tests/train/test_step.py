@@ -10,7 +10,7 @@ from gradus.model.transformer import Transformer
 from gradus.train.config import GuardSettings, OptimizerSettings
 from gradus.train.guard import Guard
 from gradus.train.losses import next_token_loss
-from gradus.train.optimizers import Optimizer, build_optimizer
+from gradus.train.optimizers import AdamGroup, Optimizer, build_optimizer
 from gradus.train.parallel import World
 from gradus.train.step import StepResult, train_step
 
@@ -108,6 +108,28 @@ def test_parameters_outside_the_matrices_follow_torch_adamw() -> None:
     for name, role in roles.items():
         if role != "matrix":
             assert torch.allclose(model.get_parameter(name), reference.get_parameter(name), rtol=1e-3, atol=1e-5), name
+
+
+def test_adamw_in_plain_operations_moves_as_torchs_kernel() -> None:
+    def run(step_name: str) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        parameters = {
+            f"p{n}": torch.nn.Parameter(torch.randn(shape, generator=generator))
+            for n, shape in enumerate([(4, 3), (5,)])
+        }
+        group = AdamGroup(parameters, 0.1, 0.3, World(), OptimizerSettings())
+        for step in range(4):
+            for parameter in parameters.values():
+                parameter.grad = torch.randn(parameter.shape, generator=generator) * 10.0**-step
+            if step == 2:
+                parameters["p0"].grad[0] = torch.nan  # type: ignore[index]
+            skip = torch.tensor(float(step == 2))
+            with torch.no_grad():
+                getattr(group, step_name)(torch.tensor(step + 1.0 - (step > 2)), 0.5, skip, torch.tensor(7.0))
+        return [*parameters.values(), *group.mean.values(), *group.square.values()]
+
+    for found, expected in zip(run("_step_unfused"), run("step"), strict=True):
+        torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-7)
 
 
 def test_adafactor_follows_torch_adafactor() -> None:

@@ -38,6 +38,7 @@ def checkup(home: Path) -> dict[str, Any]:
     return {
         "machine": machine,
         "software": software,
+        "torch_xla": package_version("torch_xla"),
         "extras": {extra: _missing(extra) for extra in _extras()},
         "home": {"path": str(home.resolve()), "free_bytes": disk.free, "runs": _runs(home)},
         "problems": problems,
@@ -93,6 +94,7 @@ def checkup_text(found: dict[str, Any]) -> str:
         f"runs       {', '.join(found['home']['runs']) or 'none yet'}",
         "",
         *(f"{name:<16} {version or 'missing'}" for name, version in software.items()),
+        f"{'torch_xla':<16} {found['torch_xla'] or 'not installed (only for TPU: docs/tpu.md)'}",
         "",
     ]
     for extra, missing in found["extras"].items():

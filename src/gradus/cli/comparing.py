@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import typer
 
 from gradus.core.comparison import SIGNIFICANCE, Compared, compare_measures, named_measures, unshared
-from gradus.core.errors import DataError
+from gradus.core.errors import DataError, did_you_mean
+from gradus.eval.result import suite_measures
 from gradus.roadmap.models import resolve_stage
 from gradus.roadmap.table import text_table
 
@@ -25,7 +26,8 @@ def compare(first: str, second: str, home: Path, as_json: bool) -> None:
     if not compared:
         raise DataError(
             f"{first} and {second} share no measure: {', '.join(only[0][:6]) or 'none'} against "
-            f"{', '.join(only[1][:6]) or 'none'}; evaluate both on the same tasks or suites"
+            f"{', '.join(only[1][:6]) or 'none'}; evaluate both on the same tasks or "
+            "suites; of a file with several runs name one, as in FILE#RUN"
         )
     if as_json:
         record = {"first": first, "second": second, "measures": [asdict(one) for one in compared]}
@@ -55,27 +57,63 @@ def comparison_text(first: str, second: str, compared: list[Compared], only: tup
 
 
 def _results(name: str, home: Path) -> Mapping[str, Any]:
-    """The results of an eval stage, or what `gradus eval ... --json` wrote."""
-    path = Path(name).expanduser()
+    """The results of an eval stage, or what `gradus eval ... --json` wrote, of FILE#RUN one of its runs."""
+    path, run = Path(name).expanduser(), ""
+    if not path.is_file() and "#" in name:
+        before, _, run = name.rpartition("#")
+        path = Path(before).expanduser()
     if not path.is_file():
         return resolve_stage(name, home, "eval").results
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); give what gradus eval wrote with --json") from error
-    if isinstance(record, dict) and isinstance(record.get("measures"), dict):
-        return {"tasks": record["measures"]}
-    if isinstance(record, dict) and isinstance(record.get("items"), list) and isinstance(record.get("suite"), str):
+    if isinstance(record, dict) and isinstance(record.get("suite"), str):
         try:
-            return {"probes": {record["suite"]: _suite_measures(record)}}
+            return {"probes": {record["suite"]: _of_suite(path, record, run)}}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{path}: not as gradus eval probes --json writes it ({type(error).__name__}: {error})"
             ) from error
+    if run:
+        raise DataError(f'{path}: holds no runs of a probe suite; leave "#{run}" out')
+    if isinstance(record, dict) and isinstance(record.get("measures"), dict):
+        return {"tasks": record["measures"]}
     raise DataError(f"{path}: no evaluation; give a file that gradus eval wrote with --json, or ROADMAP/STAGE")
 
 
-def _sound(name: str, measures: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def _of_suite(path: Path, record: Mapping[str, Any], run: str) -> dict[str, Any]:
+    """Measures of a suite; of several runs by the name of each, or of the one that is chosen by name or number."""
+    if "runs" not in record:
+        if run:
+            raise DataError(f'{path}: holds one run; leave "#{run}" out')
+        return suite_measures(record)
+    runs = dict(zip(_run_names(record["runs"]), record["runs"], strict=True))
+    if not run:
+        return {name: suite_measures(one) for name, one in runs.items()}
+    numbered = dict(enumerate(runs.values(), start=1))
+    chosen = runs.get(run) or (numbered.get(int(run)) if run.isdecimal() else None)
+    if chosen is None:
+        known = ", ".join(f"{number} ({name})" for number, name in enumerate(runs, start=1))
+        raise DataError(f'{path}: no run "{run}"{did_you_mean(run, runs)}; there are {known}')
+    return suite_measures(chosen)
+
+
+def _run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells the runs of a file apart, by which those of another file find theirs.
+
+    The stage, where all are of one roadmap, the model otherwise; the variant alone, where all are of one model.
+    """
+    models = [str(run["model"]) for run in runs]
+    variants = [str(run.get("variant", "")) for run in runs]
+    if len(set(models)) == 1 and len(set(variants)) == len(runs):
+        return variants
+    if len({model.partition("/")[0] for model in models}) == 1 and all("/" in model for model in models):
+        models = [model.partition("/")[2] for model in models]
+    return [model + (f", {variant}" if variant else "") for model, variant in zip(models, variants, strict=True)]
+
+
+def _sound(name: str, measures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The measures. Errors: DataError for a value that is no number."""
     for key, measure in measures.items():
         items = measure.get("items")
@@ -83,12 +121,3 @@ def _sound(name: str, measures: dict[str, Mapping[str, Any]]) -> dict[str, Mappi
             if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
                 raise DataError(f'{name}: "{key}" holds {value!r}, expected a number; evaluate again')
     return measures
-
-
-def _suite_measures(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A suite's measures with their items, as an eval stage has them."""
-    found = {}
-    for name, measure in {"total": record["total"], **record["categories"]}.items():
-        chosen = [item for item in record["items"] if name in ("total", item["category"])]
-        found[name] = dict(measure) | {"items": {item["id"]: int(item["passed"]) for item in chosen}}
-    return found

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gradus.cli.walking import stopping
+from gradus.core.comparison import named_measures
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
-from gradus.core.gate import find_measure, measure_names
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of
@@ -143,15 +143,14 @@ def _model_identity(found: ModelReference) -> str:
 def task_text(model: str, measures: Mapping[str, Any], results: Mapping[str, Result]) -> str:
     """Every measure with its interval, a line each; where a corpus was looked through, also without what is in it."""
     rows = []
-    for name in measure_names(measures):
-        measure = find_measure(measures, name)
+    for name, measure in named_measures(measures).items():
         is_share = "successes" in measure or name.rpartition(".")[2].startswith(("acc", "pass@"))
         show = _percent if is_share else _plain
         row = [
             name,
             f"{measure['n']:,}",
             show(measure["value"]),
-            f"[{show(measure['lower'])}, {show(measure['upper'])}]",
+            f"[{show(measure['lower'])}, {show(measure['upper'])}]" if "lower" in measure else "none",
         ]
         clean = measure.get("clean")
         rows.append([*row, *([f"{measure['contaminated']:,}", show(clean["value"])] if clean else ["", ""])])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+import stat
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 import typer
 
 from gradus.cli.walking import print_json
-from gradus.core.artifact import MANIFEST, commit_artifact, open_artifact
+from gradus.core.artifact import MANIFEST, SCRATCH, commit_artifact, open_artifact
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.files import is_disk_full
 from gradus.core.fingerprint import digest, file_digest
+from gradus.core.home import LOCK
 from gradus.core.lock import exclusive_lock
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_bytes
@@ -34,19 +36,17 @@ def export_to_folder(name: str, folder: Path, home: Path, options: dict[str, Any
     if settings is None:
         raise ConfigError([problem.text for problem in problems])
     folder = folder.expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there already; name a new folder, or delete that one")
+    _refuse_to_write_over(folder)
     if not folder.parent.is_dir():
         raise ConfigError(f"{folder}: there is no folder {folder.parent}")
     model = resolve_model(name, home)
     origin = _origin(model, home)
-    work = folder.with_name(f".{folder.name}.export")
-    lock = Path(tempfile.gettempdir()) / f"gradus-export-{os.getuid()}-{digest(str(folder))[:16]}.lock"
+    work = _own_folder(folder.with_name(f".{folder.name}.export"))
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with exclusive_lock(lock, f"{folder}: process {{pid}} is exporting there"):
+    with exclusive_lock(work / SCRATCH / LOCK, f"{folder}: process {{pid}} is exporting there"):
         try:
-            shutil.rmtree(work, ignore_errors=True)  # what a kill left
-            work.mkdir()
+            _refuse_to_write_over(folder)
+            (work / MANIFEST).unlink(missing_ok=True)  # what a kill left; the rest is swept by the export
             results = _export(model, settings, origin, work, as_json)
             if folder.exists():
                 folder.rmdir()
@@ -75,6 +75,24 @@ def export_to_folder(name: str, folder: Path, home: Path, options: dict[str, Any
         print_json({"folder": str(folder), "files": {n: e.bytes for n, e in files.items()}, **results})
         return
     typer.echo(f"{folder}: {len(files)} files, {format_bytes(sum(entry.bytes for entry in files.values()))}")
+
+
+def _refuse_to_write_over(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already; name a new folder, or delete that one")
+
+
+def _own_folder(work: Path) -> Path:
+    """Make the folder that becomes the export, or find what a kill left of it. Errors: ConfigError.
+
+    Its name can be guessed, so in a folder that others write to it may be a link to what is not to be touched.
+    """
+    with suppress(FileExistsError):
+        work.mkdir()
+    facts = work.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
+        raise ConfigError(f"{work} is a link, or another user's; move it away, or export to a folder of your own")
+    return work
 
 
 def _export(

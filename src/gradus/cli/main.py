@@ -435,7 +435,12 @@ def data_preview(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="ROADMAP/STAGE of an eval stage, or a file of --json.")],
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="ROADMAP/STAGE of an eval stage, or a file of --json; FILE#RUN for one of its runs."
+        ),
+    ],
     second: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")],
     home: Home = None,
     json: Json = False,
@@ -548,6 +553,22 @@ def pull(
     from gradus.cli.placing import pull_home
 
     pull_home(place, home_folder(into), roadmap, json)
+
+
+@app.command()
+def gc(
+    roadmaps: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ROADMAP]...", help="What is needed: a file, a run's name, ROADMAP/STAGE [every run]."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """List the artifacts that nothing needs any more, with their sizes; --delete deletes them."""
+    from gradus.cli import collecting
+
+    collecting.collect(roadmaps or [], home_folder(home), delete, json)
 
 
 @app.command()

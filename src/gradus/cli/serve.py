@@ -54,6 +54,10 @@ def start(
     tools: Tools = "all",
     tools_file: ToolsFile = None,
     index: IndexFile = None,
+    run_tools: Annotated[
+        str | None,
+        typer.Option("--run-tools", help="Of these, with commas: run for clients that do not ask for any [none]."),
+    ] = None,
     constrain: Constrain = None,
     slots: Annotated[
         int | None, typer.Option("--slots", min=1, help="Replies in the making at once, a model [8].")
@@ -97,6 +101,7 @@ def start(
             "max_waiting": max_waiting,
             "max_tokens": max_tokens,
             "temperature": temperature,
+            "run_tools": None if run_tools is None else list(dict.fromkeys(map(str.strip, run_tools.split(",")))),
             "title": title,
             "hosts": allow_host,
             "origins": allow_origin,

@@ -75,6 +75,7 @@ def start_server(
 
     # The address first: it is refused in no time, and models take theirs.
     with bind(host, 0 if check else port, accounts) as listening, tools() as toolbox:
+        toolbox.schemas(options.run_tools)  # a name that there is not is told now, not to the first who asks
         state = open_state(sources, load, options, accounts, home / USAGE_FILE)
         for model in state.models:
             typer.echo(f"{model.source.name}: {model.source.label} ({model.source.folder})")

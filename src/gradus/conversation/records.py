@@ -20,6 +20,7 @@ from gradus.conversation.record_shapes import convert_row
 from gradus.conversation.record_values import RowError
 from gradus.core.compression import COMPRESSION_DAMAGE, decompressed
 from gradus.core.errors import DataError
+from gradus.core.files import readable_name
 
 # A row of a JSON list that is longer than this is taken for a list that is not one.
 _MOST_ROW_CHARACTERS = 1 << 26
@@ -59,7 +60,7 @@ def import_records(
         raise DataError(f"{path}: no such file")
     golden = _GoldenAnswers(path)
     rows = ((line, row if isinstance(row, str | RowError) else golden.joined(row)) for line, row in _rows(path))
-    return imported_rows(rows, str(path), source or path.name, run_tool, shape)
+    return imported_rows(rows, readable_name(path), source or readable_name(path.name), run_tool, shape)
 
 
 def imported_rows(

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from gradus.core.errors import ArtifactError, ConfigError
-from gradus.core.files import fsync_file, fsync_folder, write_atomic
+from gradus.core.files import fsync_file, fsync_folder, utf8, write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.settings import Settings, load_settings
 
@@ -115,6 +115,9 @@ def commit_artifact(work: Path, *, kind: str, fingerprint: str, final: Path | No
     Manifest (stage_version, name, settings, seed, parents, sources, software, machine, started, seconds, results).
     Where the same fingerprint was committed meanwhile, that one stays.
     """
+    for key, value in fields.items():
+        # Through ASCII, since the other way fails without saying where.
+        utf8(json.dumps(value, ensure_ascii=False, default=str), f"{work}: {key}")
     _sweep_halves(work)
     files: dict[str, FileEntry] = {}
     for path in sorted(_content(work)):

@@ -136,22 +136,28 @@ def _verdict(gain: float, p: float) -> Verdict:
     return "better" if gain > 0 else "worse"
 
 
-def _resolvable(paired: Paired) -> float:
-    """Where no item differs, as many may differ as the rule of three allows: 3 in n."""
+def _resolvable(paired: Paired) -> float | None:
+    """Where no item differs, as many may differ as the rule of three allows: 3 in n. None where nothing is known.
+
+    That is of one item or cluster, and where all differ alike: a standard error of 0 is no certainty.
+    """
     if paired.is_binary and not paired.won + paired.lost:
         return _DETECTED * math.sqrt(3) / paired.shared
-    return _DETECTED * paired.standard_error
+    return _DETECTED * paired.standard_error or None
 
 
-def named_measures(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Every measure that holds a value, by its dotted name."""
-    found: dict[str, Mapping[str, Any]] = {}
+def named_measures(results: Mapping[str, Any], *, numbers: bool = False) -> dict[str, dict[str, Any]]:
+    """Every measure that holds a value, by its dotted name. numbers: bare ones too, as {"value": number}."""
+    found: dict[str, dict[str, Any]] = {}
     for key, value in results.items():
         if isinstance(value, Mapping):
             if "value" in value:
-                found[str(key)] = value
+                found[str(key)] = dict(value)
             else:
-                found |= {f"{key}.{name}": measure for name, measure in named_measures(value).items()}
+                inner = named_measures(value, numbers=numbers)
+                found |= {f"{key}.{name}": measure for name, measure in inner.items()}
+        elif numbers and isinstance(value, int | float) and not isinstance(value, bool):
+            found[str(key)] = {"value": value}
     return found
 
 

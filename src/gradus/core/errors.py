@@ -74,13 +74,13 @@ class MissingPackageError(GradusError):
     """An optional package is needed and absent.
 
     package: the import or distribution name; extra: the optional-dependency group that brings it, or None
-    when it is installed by its own name.
+    when it is installed by its own name; options: of pip, where that needs any.
     """
 
-    def __init__(self, package: str, extra: str | None = None) -> None:
+    def __init__(self, package: str, extra: str | None = None, options: str = "") -> None:
         self.package = package
         self.extra = extra
-        install = f'pip install "gradus[{extra}]"' if extra else f"pip install {package}"
+        install = f'pip install "gradus[{extra}]"' if extra else " ".join(f"pip install {options} {package}".split())
         super().__init__(f'the package "{package}" is needed and not installed; run: {install}')
 
 

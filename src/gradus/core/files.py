@@ -33,8 +33,11 @@ def fsync_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content`, durable when this returns; the folder must exist."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    """Replace `path` by `content`, durable when this returns; the folder must exist.
+
+    Errors: GradusError, before anything is written, for text that holds half a character.
+    """
+    data = utf8(content, str(path)) if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
     try:
         with open(temporary, "wb") as handle:
@@ -47,6 +50,23 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             temporary.unlink()
         raise
     fsync_folder(path.parent)
+
+
+def utf8(text: str, place: str) -> bytes:
+    """The bytes of a text. Errors: GradusError for a lone surrogate, as JSON escapes and odd file names bring them."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        before = " ".join(text[max(0, error.start - 40) : error.start].split())
+        raise GradusError(
+            f'{place}: the text to be written holds half a character (U+{ord(text[error.start]):04X}) after "{before}"'
+            ", which no file can hold; mend the text, or the name of the file or folder, that it comes from"
+        ) from None
+
+
+def readable_name(path: Path | str) -> str:
+    """A path or file name as text that can be written; older systems' names need not be UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def inherit_files(earlier: Path, out: Path, names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from gradus.core.comparison import SIGNIFICANCE, paired_test
+from gradus.core.comparison import SIGNIFICANCE, named_measures, paired_test
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.settings import Settings
 from gradus.core.statistics import rule_of_three, wilson
@@ -68,7 +68,7 @@ def find_measure(measures: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The measure at a dotted name; a bare number becomes {"value": number}. Errors: ConfigError."""
     at = _at(measures, name)
     if at is None:
-        options = measure_names(measures)
+        options = list(named_measures(measures, numbers=True))
         hint = did_you_mean(name, options)
         listing = f"; measured are {', '.join(options[:12])}" if options and not hint else ""
         raise ConfigError(f'no measure "{name}" in the results{hint}{listing}')
@@ -76,7 +76,7 @@ def find_measure(measures: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise ConfigError(f'"{name}" is no number in the results')
     if isinstance(at, Mapping):
         if "value" not in at:
-            inner = [f"{name}.{n}" for n in measure_names(at)]
+            inner = [f"{name}.{n}" for n in named_measures(at, numbers=True)]
             raise ConfigError(f'"{name}" holds several measures; name one of {", ".join(inner[:12])}')
         return dict(at)
     return {"value": at}
@@ -97,20 +97,6 @@ def _at(measures: Any, name: str) -> Any:
 def without_items(measure: Mapping[str, Any]) -> dict[str, Any]:
     """A measure without what it has for each single item, which paired tests need and records do not."""
     return {key: value for key, value in measure.items() if key not in _BY_ITEM}
-
-
-def measure_names(measures: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Every dotted name that a gate could state."""
-    names: list[str] = []
-    for key, value in measures.items():
-        if isinstance(value, Mapping):
-            if "value" in value:
-                names.append(prefix + key)
-            else:
-                names += measure_names(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            names.append(prefix + key)
-    return names
 
 
 def reachable_bound(n: int) -> float:
@@ -168,6 +154,11 @@ def _bound_value(gate: Gate, measure: Mapping[str, Any]) -> float:
             'count; use bound = "value"'
         )
     n = int(measure["n"])
+    if "successes" not in measure and (measure.get("lower_is_better") or not 0 <= measure["value"] <= 1):
+        raise ConfigError(
+            f'the gate asks for the {gate.bound} bound of "{gate.measure}", which has no interval: of a single '
+            'document or item none is known; measure more of them, or use bound = "value"'
+        )
     successes = float(measure.get("successes", round(float(measure["value"]) * n)))
     low, high = wilson(successes, n)
     return low if gate.bound == "lower" else high

@@ -10,14 +10,16 @@ DRY_HOME = ".dry-run-"  # how the folders of dry runs begin
 RUN_RECORD = "roadmap.json"
 LEDGER = "ledger.jsonl"
 REPORT = "report.html"
-LOCK = ".lock"  # held while a process walks, with its number
+LOCK = ".lock"  # held while a process walks, with its number; in artifacts/ while a walk begins or garbage is deleted
 # In an artifact, and in the work folder that becomes one
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
+PROTECTED_FILE = "protected"  # in a checkpoint that is never deleted
 WORK_SUFFIX = ".work"
 RAW = "raw"  # shards of datasets that are kept
 # Of a server, in a home
 KEYS_FILE = "keys.json"
 USAGE_FILE = ".usage.json"
 DEPLOYED = "deployed.json"
+SOCKETS = ".servers"  # of the servers that run

@@ -89,12 +89,13 @@ def clustered_proportion(values: Sequence[float], clusters: Sequence[Hashable]) 
     """`{"value", "n", "clusters", "lower", "upper", "standard_error"}` of outcomes that are alike within a cluster.
 
     lower, upper: the Wilson interval at the effective sample size p (1 - p) / se^2 of the clustered standard error;
-    where all outcomes are the same, at the number of clusters. Source: Korn and Graubard 1998, with Wilson's interval.
+    where all outcomes are the same, or all of one cluster, at the number of clusters. Source: Korn and Graubard 1998,
+    with Wilson's interval.
     """
     n, distinct = len(values), len(set(clusters))
     value = sum(values) / n if n else 0.0
     error = clustered_standard_error(values, clusters)
-    if 0 < value < 1:
+    if 0 < value < 1 and distinct > 1:
         size = min(float(n), value * (1 - value) / error**2) if error else float(n)
     else:
         size = float(distinct)

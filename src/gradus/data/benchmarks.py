@@ -11,7 +11,6 @@ A set can also be a file of the user's: a probe suite (.jsonl or .toml), or JSON
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 
 from gradus.conversation.checks import AnswerContains, AnswerNumber, ExactlyOneOf
 from gradus.conversation.probes import Probe, load_suite
+from gradus.core.compression import COMPRESSION_DAMAGE, decompressed
 from gradus.core.errors import DataError, did_you_mean
 from gradus.data import benchmark_rows as rows
 
@@ -317,11 +317,11 @@ def _objects(found: list[Any], path: Path, line: int) -> list[rows.Row]:
 
 def _text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+        with path.open("rb") as raw, decompressed(raw, path.name) as stream:
+            return stream.read().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; name one that exists") from error
-    except (OSError, EOFError) as error:
+    except (OSError, *COMPRESSION_DAMAGE) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error

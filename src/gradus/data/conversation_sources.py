@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from gradus.core.errors import did_you_mean
+from gradus.core.files import readable_name
 from gradus.core.settings import Settings
 from gradus.data.hub import HubSource
 from gradus.data.remote_settings import as_tuple
@@ -174,7 +175,7 @@ def _file_rows(path: Path, source: PoolFiles, run_tool: RunTool | None) -> Itera
     """Rows under the source's name; without one, under what a row calls its own source, else the file's name."""
     from gradus.conversation.records import import_records, imported_rows
 
-    label = source.name or path.name
+    label = source.name or readable_name(path.name)
     if path.suffix.lower() != ".parquet":
         found = import_records(path, label, run_tool, source.shape)
     else:
@@ -182,7 +183,7 @@ def _file_rows(path: Path, source: PoolFiles, run_tool: RunTool | None) -> Itera
         from gradus.data.record_rows import read_rows
 
         rows = read_rows(LocalFile(path), "parquet", {})
-        found = imported_rows(rows, str(path), label, run_tool, source.shape)
+        found = imported_rows(rows, readable_name(path), label, run_tool, source.shape)
     for row in found:
         yield replace(row, source=source.name) if source.name else row
 

@@ -8,13 +8,13 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from gradus.core.errors import DataError, did_you_mean
-from gradus.core.files import write_atomic
+from gradus.core.files import readable_name, write_atomic
 from gradus.core.quantity import Quantity
 from gradus.core.settings import Settings
 from gradus.data.file_formats import COMPRESSIONS, SUFFIXES, FileFormat, TextSplit, file_format, is_readable_name
@@ -81,7 +81,8 @@ def expand_files(source: FilesSource, roadmap_dir: Path) -> list[SourceFile]:
     for pattern in patterns:
         root, paths = _expand(pattern, roadmap_dir)
         for path in paths:
-            found.setdefault(path, path.relative_to(root).as_posix() if path != root else path.name)
+            name = path.relative_to(root).as_posix() if path != root else path.name
+            found.setdefault(path, readable_name(name))
     labels = _labels(source, found)
     return [SourceFile(path, name, labels[path], source.format or file_format(path)) for path, name in found.items()]
 
@@ -89,7 +90,7 @@ def expand_files(source: FilesSource, roadmap_dir: Path) -> list[SourceFile]:
 def _labels(source: FilesSource, found: dict[Path, str]) -> dict[Path, str]:
     """The source's name; without one the files' names, or the folder's where there are many files."""
     if source.name is None and len(found) <= _MOST_FILE_LABELS:
-        stems = {path: path.name.split(".")[0] for path in found}
+        stems = {path: PurePosixPath(name).name.split(".")[0] for path, name in found.items()}
         if len(set(stems.values())) == len(stems):
             return stems
         # Files of one name in different folders.

@@ -42,7 +42,7 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MOST_CARD_BYTES = 1 << 23
 # A plan should not wait minutes to say that there is no network.
-_LISTING_FAILURES = 3
+LISTING_FAILURES = 3
 
 
 class HubSource(RemoteSettings):
@@ -122,7 +122,7 @@ def listed_files(
         return _resolved[key]
     memory = cache_folder() / "hub" / f"{key}.json"
     known = _remembered(memory)
-    if known is None or _COMMIT.fullmatch(revision) is None:
+    if known is None or not is_commit(revision):
         known = _asked(repo, revision, config, split, patterns, known)
         # A cache that cannot be written is only slower.
         with contextlib.suppress(OSError):
@@ -147,12 +147,12 @@ def _asked(
     from gradus.data.transfer import StatusError, UnreachableError
 
     where = f"Hub dataset {repo}" + ("" if revision == "main" else f"@{revision}")
-    if _is_offline():
+    if is_offline():
         if known is not None:
             return known
         raise DataError(f"{where}: HF_HUB_OFFLINE is set and its list of files is not known yet; connect once")
     try:
-        with hub_connection(0 if known is not None else _LISTING_FAILURES) as connection:
+        with hub_connection(0 if known is not None else LISTING_FAILURES) as connection:
             return _Repository(connection, repo, revision, where).listing(config, split, patterns)
     except UnreachableError as error:
         if known is not None:
@@ -183,14 +183,7 @@ class _Repository:
         return HubListing(self._repo, self._revision, commit, tuple(sorted(files, key=lambda f: f.path)))
 
     def _commit(self, revision: str) -> str:
-        if _COMMIT.fullmatch(revision):
-            return revision
-        url = f"{self._api}/revision/{quote(revision, safe='')}?expand=sha"
-        answer, _ = self._connection.fetch_json(url, self._where)
-        commit = str(answer.get("sha", "")) if isinstance(answer, dict) else ""
-        if _COMMIT.fullmatch(commit) is None:
-            raise DataError(f"{self._where}: {hub_endpoint()} names no commit for it; is it a Hub?")
-        return commit
+        return resolved_commit(self._connection, self._api, revision, self._where)
 
     def _card(self, commit: str) -> str:
         from gradus.data.transfer import StatusError
@@ -299,6 +292,22 @@ class _Repository:
         return entries
 
 
+def resolved_commit(connection: Connection, api: str, revision: str, where: str) -> str:
+    """The commit of a revision; api: of the repository. Errors: DataError, StatusError, UnreachableError."""
+    if is_commit(revision):
+        return revision
+    answer, _ = connection.fetch_json(f"{api}/revision/{quote(revision, safe='')}?expand=sha", where)
+    commit = str(answer.get("sha", "")) if isinstance(answer, dict) else ""
+    if not is_commit(commit):
+        raise DataError(f"{where}: {hub_endpoint()} names no commit for it; is it a Hub?")
+    return commit
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a commit's whole number, which always means the same."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
 def _hub_file(entry: dict[str, Any]) -> HubFile:
     lfs = entry.get("lfs")
     known = f"sha256:{lfs['oid']}" if lfs else f"git:{entry['oid']}"
@@ -341,9 +350,9 @@ def hub_token() -> str | None:
     return get_token()
 
 
-def hub_refusal(error: Any, repo: str, where: str) -> DataError:
+def hub_refusal(error: Any, repo: str, where: str, kind: Literal["dataset", "model"] = "dataset") -> DataError:
     """A StatusError of the Hub in words that say what to do."""
-    page = f"{hub_endpoint()}/datasets/{repo}"
+    page = f"{hub_endpoint()}/{'datasets/' if kind == 'dataset' else ''}{repo}"
     has_token = hub_token() is not None
     if error.code == "GatedRepo":
         action = "ask for access there" if has_token else "accept its terms there, then set HF_TOKEN"
@@ -354,13 +363,14 @@ def hub_refusal(error: Any, repo: str, where: str) -> DataError:
         return DataError(f"{where}: the file is not there any more; see {page}")
     if error.code == "RepoNotFound" or error.status in {401, 404}:
         private = "or the token may not see it" if has_token else "or it is private: set HF_TOKEN"
-        return DataError(f"{where}: no such dataset, {private} ({page})")
+        return DataError(f"{where}: no such {kind}, {private} ({page})")
     if error.status == 403:
         return DataError(f"{where}: access is refused ({page})")
     return DataError(f"{where}: {error}")
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether the user has said that the Hub is not to be asked."""
     return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
 
 

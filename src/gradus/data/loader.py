@@ -146,7 +146,7 @@ class TextLoader:
         found = []
         for part in self._order.shared(places):
             pieces, lengths = self.rows.read(part)
-            found.append(_batch(pieces, lengths, len(part) * self.rows.row_length))
+            found.append(_batch(pieces, lengths, len(part) * self.rows.row_length, row_length=self.rows.row_length))
         return found
 
     def bookmark(self, step: int) -> Bookmark:
@@ -233,10 +233,10 @@ def batch_of_rows(store: TokenStore, plan: PackPlan | ShardPlans, rows: NDArray[
     size = len(rows) * plan.row_length
     if isinstance(plan, ShardPlans):
         spans = plan.spans(rows)
-        return _batch(store.read(spans), spans.length, size)
+        return _batch(store.read(spans), spans.length, size, row_length=plan.row_length)
     pieces = _pieces_of_rows(plan, rows)
     document, offset, length = plan.document[pieces], plan.offset[pieces], plan.length[pieces]
-    return _batch(store.pieces(document, offset, length), length, size)
+    return _batch(store.pieces(document, offset, length), length, size, row_length=plan.row_length)
 
 
 def batch_of_documents(
@@ -271,6 +271,7 @@ def _batch(
     length: NDArray[np.int64],
     size: int,
     extra: dict[str, Tensor] | None = None,
+    row_length: int | None = None,
 ) -> Batch:
     """The pieces as documents of a batch of `size` tokens; what is left over is one more document, of padding."""
     used = len(pieces.tokens)
@@ -284,5 +285,5 @@ def _batch(
     # numpy than in torch's thread pool.
     positions = np.arange(size, dtype=np.int32)
     positions -= np.repeat((ends - lengths).astype(np.int32), lengths)
-    documents = Documents([0, *ends.tolist()], torch.from_numpy(positions.astype(np.int64)))
+    documents = Documents([0, *ends.tolist()], torch.from_numpy(positions.astype(np.int64)), row_length)
     return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), documents, extra or {}, padding)

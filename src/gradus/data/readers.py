@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gradus.core.compression import COMPRESSION_DAMAGE, decompressed
+from gradus.core.compression import COMPRESSION_DAMAGE, check_expansion, decompressed
 from gradus.core.errors import DataError
 from gradus.core.files import is_disk_full
 from gradus.core.quantity import format_bytes
@@ -31,6 +31,7 @@ from gradus.data.records import missing_column, not_selected, texts_of_records
 # A column without one value has no type.
 _TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 PARQUET_BUFFER_BYTES = 1 << 20
+_BATCH_ROWS = 256
 
 
 def read_file(
@@ -182,12 +183,36 @@ def _read_parquet(
             passed.rows += parquet.metadata.row_group(groups.pop(0)).num_rows
         if not groups:
             return
-        for batch in parquet.iter_batches(batch_size=256, row_groups=groups, columns=columns):
+        for _, batch in bounded_batches(file, parquet, groups, columns):
             first = passed.rows
             for found in texts_of_records(file, selected_rows(file, batch, first, options), options):
                 passed.rows += 1
                 if passed.rows > start_row:
                     yield found
+
+
+def bounded_batches(
+    file: ReadableFile, parquet: pq.ParquetFile, groups: list[int], columns: list[str] | None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(row group, some of its rows) of row groups in their order.
+
+    Errors: DataError where the file becomes more than text does. Asked before, of what the row groups say, and after
+    each batch, since one text may stand for many rows.
+    """
+    packed, num_bytes = file.size(), 0
+    wanted = list(range(parquet.metadata.num_columns))
+    if columns is not None:
+        wanted = [i for i in wanted if parquet.schema.column(i).path.split(".")[0] in columns]
+    for group in groups:
+        facts = parquet.metadata.row_group(group)
+        num_bytes += sum(facts.column(i).total_uncompressed_size for i in wanted)
+    check_expansion(file, packed, num_bytes)
+    num_bytes = 0
+    for group in groups:
+        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns):
+            num_bytes += batch.nbytes
+            check_expansion(file, packed, num_bytes)
+            yield group, batch
 
 
 @contextmanager

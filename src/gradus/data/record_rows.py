@@ -14,11 +14,8 @@ from gradus.core.compression import COMPRESSION_DAMAGE
 from gradus.core.fingerprint import digest
 from gradus.data.drops import Dropped
 from gradus.data.file_formats import FileFormat, ReadableFile, ReadOptions
-from gradus.data.readers import PARQUET_BUFFER_BYTES, open_bytes, opened_parts, selected_rows
+from gradus.data.readers import PARQUET_BUFFER_BYTES, bounded_batches, open_bytes, opened_parts, selected_rows
 from gradus.data.records import missing_column
-
-_BATCH_ROWS = 256
-
 
 NOT_SELECTED = "not_selected"
 
@@ -71,9 +68,8 @@ def _parquet_rows(
         groups = list(range(len(sizes)))
         if group_order is not None:
             groups.sort(key=lambda group: digest(["row groups", group_order, group]))
-        for group in groups:
-            number = sum(sizes[:group])
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=read):
-                for line, row in selected_rows(file, batch, number, options):
-                    yield line, RowError(row.reason, row.detail) if isinstance(row, Dropped) else row
-                number += batch.num_rows
+        numbers = [sum(sizes[:group]) for group in range(len(sizes))]
+        for group, batch in bounded_batches(file, parquet, groups, read):
+            for line, row in selected_rows(file, batch, numbers[group], options):
+                yield line, RowError(row.reason, row.detail) if isinstance(row, Dropped) else row
+            numbers[group] += batch.num_rows

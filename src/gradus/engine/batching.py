@@ -5,9 +5,12 @@ the machinery: prompts packed end to end for the prefill (`join`) or read chunk 
 (`enter`), one decode step for all live streams, forced tokens fed in place of sampled ones, a finished stream's slot
 handed to the last one. A stream that waits for something keeps its slot and is passed over.
 
+What a stream that entered read and sampled is kept in whole chunks for who begins alike, also of the next turn.
+
 An exact batch makes each stream's tokens a function of that stream alone, to the last bit: chunks end at fixed
 positions, whether they are worked out or found, and the products of a step have so many rows that the bits of one row
-do not go by the others (exactness.py).
+do not go by the others (exactness.py). Of such a stream only chunks that were read at once are kept: what was
+sampled was worked out in other products, and would round what follows differently.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from torch import Tensor
 from gradus.engine.cache import SlotCache
 from gradus.engine.llamacpp import LlamaCppModel, LlamaCppSlots
 from gradus.engine.logprobs import TokenLogprobs, token_logprobs
-from gradus.engine.prefix_cache import PrefixCache, block_key
+from gradus.engine.prefix_cache import PrefixCache, beginning_key, block_key
 from gradus.engine.sampling import Sampling, SamplingBatch, penalise, sample, sampling_batch
 from gradus.model.batch import Documents
 from gradus.model.transformer import Transformer
@@ -96,7 +99,8 @@ class _Row:
 
     length: positions stored so far, behind the common beginning; next: the token to feed at that position; seen: (V,)
     bool, tokens of prompt and reply where they are penalised; unread: tokens to read before anything is sampled; keys:
-    the names of its whole chunks so far; last_chunk: the number, among all rows' chunks, of the last one read for it.
+    the names of its beginning and whole chunks so far; tail: the tokens stored behind them, None once they are not to
+    be kept; last_chunk: the number, among all rows' chunks, of the last one read for it.
     """
 
     stream: TokenStream
@@ -105,7 +109,22 @@ class _Row:
     seen: Tensor | None
     unread: deque[int] = field(default_factory=deque)
     keys: list[bytes] = field(default_factory=list)
+    tail: list[int] | None = None
     last_chunk: int = 0
+
+    def next_key(self) -> bytes | None:
+        """The name of the whole chunk that is read next; None where there is none, or where it is the last."""
+        if self.tail != [] or len(self.unread) <= CHUNK_TOKENS:
+            return None
+        return block_key(self.keys[-1], [self.unread[place] for place in range(CHUNK_TOKENS)])
+
+    def take_chunk(self, key: bytes) -> None:
+        """What is read next was found, by this name."""
+        self.keys.append(key)
+        self.length += CHUNK_TOKENS
+        self.stream.num_cached_tokens += CHUNK_TOKENS
+        for _ in range(CHUNK_TOKENS):
+            self.unread.popleft()
 
 
 class DecodeBatch:
@@ -142,8 +161,9 @@ class DecodeBatch:
             self.cache = LlamaCppSlots(model, num_slots, prefix_ids)
         else:
             self.cache = _slot_cache(model, num_slots, prefix_ids, exact=row_tile is not None)
-            self._prefixes = prefixes if model.config.attends_to_all_alone and not prefix_ids else None
+            self._prefixes = None if prefix_ids else prefixes
         self._rows: list[_Row] = []  # by slot
+        self._kept: list[set[bytes]] = [set() for _ in range(num_slots)]  # names of the chunks that a free slot holds
         self._num_chunks = 0
         self._sampling: tuple[list[_Row], SamplingBatch] | None = None  # of the rows that last took a step together
 
@@ -164,18 +184,30 @@ class DecodeBatch:
         assert len(streams) <= self.num_free
         for group in _prefill_groups(streams, len(self.prefix_ids)):
             self._prefill(group)
-        return self._drop_finished()
+        return self.drop_finished()
 
     @torch.inference_mode()
-    def enter(self, streams: Sequence[TokenStream]) -> None:
-        """Take these streams in, at most `num_free`; the next steps read their prompts, a chunk each."""
-        assert len(streams) <= self.num_free
-        for stream in streams:
-            prompt = stream.prompt_ids[len(self.prefix_ids) :]
-            found = self.cache.open(len(self._rows), prompt)
-            if found:
-                stream.num_cached_tokens += found
-            self._rows.append(_Row(stream, found, 0, self._prompt_tokens(stream), deque(prompt[found:])))
+    def enter(self, stream: TokenStream, salt: str = "") -> None:
+        """Take this stream in, where a slot is free; the next steps read its prompt, a chunk each.
+
+        salt: it finds what streams with the same one left.
+        """
+        assert self.num_free
+        slot, unread = len(self._rows), deque(stream.prompt_ids[len(self.prefix_ids) :])
+        if isinstance(self.cache, LlamaCppSlots):
+            found = self.cache.open(slot, list(unread), salt)
+            stream.num_cached_tokens += found
+            unread = deque(list(unread)[found:])
+            self._rows.append(_Row(stream, found, 0, self._prompt_tokens(stream), unread))
+            return
+        row = _Row(stream, 0, 0, self._prompt_tokens(stream), unread)
+        if self._prefixes is not None:
+            row.keys, row.tail = [beginning_key(salt)], []
+        self._rows.append(row)
+        while (key := row.next_key()) is not None and key in self._kept[slot]:
+            row.take_chunk(key)
+        self._kept[slot] = set()
+        self.cache.enter(slot, row.length)
 
     @torch.inference_mode()
     def step(self) -> list[TokenStream]:
@@ -183,7 +215,7 @@ class DecodeBatch:
 
         Those that wait are passed over. Returns the streams that finished.
         """
-        finished = self._drop_finished()
+        finished = self.drop_finished()
         ready = {row for row in self._rows if not row.unread and not row.stream.waits()}
         for row in ready:
             self._unread_forced(row)
@@ -195,7 +227,7 @@ class DecodeBatch:
             self._read_chunk(min(unread, key=lambda slot: self._rows[slot].last_chunk))
         if fed:
             self._feed(fed)
-        return finished + self._drop_finished()
+        return finished + self.drop_finished()
 
     @property
     def can_step(self) -> bool:
@@ -223,6 +255,8 @@ class DecodeBatch:
         tokens = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)
         documents = Documents.of_lengths(lengths, self.device)
         self.cache.reserve(max(lengths))
+        for slot in range(first, first + len(prompts)):
+            self.cache.enter(slot, 0)
         if self.prefix_ids:
             filling = self.cache.filling(documents, first)
             hidden = self.model.decode(tokens, documents.positions + len(self.prefix_ids), filling)
@@ -258,12 +292,9 @@ class DecodeBatch:
         tokens = torch.tensor(chunk, device=self.device)
         positions = torch.arange(start, start + count, device=self.device) + len(self.prefix_ids)
         hidden = self.model.decode(tokens, positions, self.cache.reading(slot, start, count))
-        row.length += count
         self._num_chunks += 1
         row.last_chunk = self._num_chunks
-        if self._prefixes is not None and count == CHUNK_TOKENS and len(row.keys) * CHUNK_TOKENS == start:
-            row.keys.append(block_key(row.keys[-1] if row.keys else b"", chunk))
-            self._prefixes.put(row.keys, self.cache.block(slot, start, row.length))
+        self._store(slot, chunk)
         if not row.unread:
             columns = sampling_batch([row.stream.sampling], self.vocab_size, self.device)
             self._advance([row], hidden[-1:], columns)
@@ -273,21 +304,24 @@ class DecodeBatch:
         row = self._rows[slot]
         if self._prefixes is None:
             return
-        found = row.length
-        while len(row.keys) * CHUNK_TOKENS == row.length and len(row.unread) > CHUNK_TOKENS:
-            chunk = [row.unread[place] for place in range(CHUNK_TOKENS)]
-            key = block_key(row.keys[-1] if row.keys else b"", chunk)
-            block = self._prefixes.get(key)
-            if block is None:
-                break
-            self.cache.put_block(slot, row.length, block)
-            row.keys.append(key)
-            row.length += CHUNK_TOKENS
-            for _ in chunk:
-                row.unread.popleft()
-        if row.length > found:
-            self._prefixes.used(row.keys)
-            row.stream.num_cached_tokens += row.length - found
+        while (key := row.next_key()) is not None and (block := self._prefixes.get(key)) is not None:
+            self.cache.put_block(slot, row.length, row.length + CHUNK_TOKENS, block)
+            row.take_chunk(key)
+        self._prefixes.used(row.keys)
+
+    def _store(self, slot: int, tokens: Sequence[int]) -> None:
+        """Count tokens that a row's slot holds now; a whole chunk of them is kept for who begins alike."""
+        row = self._rows[slot]
+        row.length += len(tokens)
+        if row.tail is None or self._prefixes is None:
+            return
+        row.tail += tokens
+        if len(row.tail) == CHUNK_TOKENS and (self._row_tile is None or len(tokens) == CHUNK_TOKENS):
+            row.keys.append(block_key(row.keys[-1], row.tail))
+            self._prefixes.put(row.keys, self.cache.block(slot, row.length - CHUNK_TOKENS, row.length))
+            row.tail = []
+        elif self._row_tile is not None:
+            row.tail = None
 
     def _feed(self, slots: Sequence[int]) -> None:
         """Feed one token to the streams in these slots, in rising order, and take the next."""
@@ -298,8 +332,8 @@ class DecodeBatch:
         positions = torch.tensor(lengths + filling, device=self.device) + len(self.prefix_ids)
         self.cache.begin_step(slots, lengths)
         hidden = self.model.decode(tokens, positions, self.cache)
-        for row in rows:
-            row.length += 1
+        for slot, row in zip(slots, rows, strict=True):
+            self._store(slot, [row.next])
         if self._sampling is None or self._sampling[0] != rows:
             rules = [row.stream.sampling for row in rows]
             self._sampling = rows, sampling_batch(rules, self.vocab_size, self.device)
@@ -348,15 +382,19 @@ class DecodeBatch:
         seen[torch.tensor(stream.prompt_ids, device=self.device)] = True
         return seen
 
-    def _drop_finished(self) -> list[TokenStream]:
+    @torch.inference_mode()
+    def drop_finished(self) -> list[TokenStream]:
         """Free the slots of finished streams; the last live one moves into each hole."""
         gone = [(slot, row) for slot, row in enumerate(self._rows) if row.stream.finished]
         for slot, row in reversed(gone):
-            self.cache.clear(slot, row.length)
+            if isinstance(self.cache, LlamaCppSlots):
+                self.cache.leave(slot)
             last = self._rows.pop()
             if slot != len(self._rows):
-                self.cache.move(len(self._rows), slot, last.length)
+                self.cache.move(len(self._rows), slot)
                 self._rows[slot] = last
+            elif self.model.config.attends_to_all_alone:
+                self._kept[slot] = set(row.keys)
         return [row.stream for _, row in gone]
 
 

@@ -6,6 +6,10 @@ order of length and all rows grow alike, so neighbours stay about equally long: 
 cut at its own longest. Prompts that begin alike share that beginning, which is stored once for all slots. The length
 of a slot grows by doubling up to the model's context; in a layer with a window it is a ring that ends at the window.
 What a model reads of the last few tokens besides keys and values (model/past.py) lies beside them, by key.
+
+A slot that is left keeps its numbers, so that who comes next can go on from them. What lies beyond a row's own length
+is set to zero shortly before it is looked at: a masked position is multiplied by weight 0, and 0 x NaN would be NaN, of
+one request's numbers in another's. So memory that no row reached is never touched.
 """
 
 from __future__ import annotations
@@ -14,19 +18,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gradus.model.attention import attention_cached, attention_continued
+from gradus.engine.prefix_cache import Block, KeysValues
+from gradus.model.attention import attention_cached, attention_continued, continued_mask
 from gradus.model.batch import Documents
 from gradus.model.prefix import attention_after, attention_cached_after
 
 _FIRST_CAPACITY = 64
 _CHUNK_ROWS = 32
+_WIPED_AT_ONCE = 256
 _LENGTH_STEP = 64
 """In an exact cache rows are attended to in whole multiples of this: the bits of a row then go by its own length."""
-
-KeysValues = tuple[Tensor, Tensor]
 
 
 class SlotCache:
@@ -65,12 +68,11 @@ class SlotCache:
         self.limit = context - self.prefix_length
         self.capacity = min(_FIRST_CAPACITY, self.limit)
         self.num_slots = num_slots
+        self._held = [0] * num_slots  # positions of each slot that hold a row's numbers
+        self._wiped = [0] * num_slots  # up to where there are zeros behind what the row holds
 
-        # Zeros, not empty, and zeros again once a row has left: a masked position is multiplied by weight 0, and
-        # 0 x NaN would be NaN, of one request's numbers in another's.
         def room(window: int | None) -> Tensor:
-            shape = (num_slots, num_kv_heads, self._room(window), head_dim)
-            return torch.zeros(shape, dtype=dtype, device=device)
+            return torch.empty((num_slots, num_kv_heads, self._room(window), head_dim), dtype=dtype, device=device)
 
         self.keys = [room(window) for window in self._windows]
         self.values = [room(window) for window in self._windows]
@@ -88,6 +90,11 @@ class SlotCache:
         one = self.keys[0][:, :, :1]
         return 2 * positions * one.numel() * one.element_size()
 
+    @property
+    def is_grown(self) -> bool:
+        """Whether slots are longer than they were at first."""
+        return self.capacity > min(_FIRST_CAPACITY, self.limit)
+
     def _room(self, window: int | None) -> int:
         return _room(window, self.capacity)
 
@@ -99,24 +106,50 @@ class SlotCache:
         while self.capacity < length:
             self.capacity = min(2 * self.capacity, self.limit)
         for layer, window in enumerate(self._windows):
-            self.keys[layer] = _grown(self.keys[layer], self._room(window))
-            self.values[layer] = _grown(self.values[layer], self._room(window))
+            for stored in (self.keys, self.values):
+                stored[layer] = self._grown(stored[layer], self._room(window))
+        self._wiped = [0] * self.num_slots
 
-    def clear(self, slot: int, length: int) -> None:
-        """Forget the first `length` positions of a slot: all that it holds."""
-        for stored in (*self.keys, *self.values):
-            stored[slot, :, :length] = 0
+    def _grown(self, stored: Tensor, room: int) -> Tensor:
+        """What the slots hold, with room for so many positions."""
+        if stored.shape[2] == room:
+            return stored
+        grown = stored.new_empty((*stored.shape[:2], room, stored.shape[3]))
+        for slot, held in enumerate(self._held):
+            grown[slot, :, :held] = stored[slot, :, :held]
+        return grown
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Give slot `target`, which is clear, the first `length` positions of slot `source`, which is then."""
+    def enter(self, slot: int, kept: int) -> None:
+        """A new row takes a slot and goes on from the first `kept` positions that the slot's last row left there."""
+        self._held[slot], self._wiped[slot] = kept, 0
+        for stored in self._recent.values():
+            stored[slot] = 0
+
+    def move(self, source: int, target: int) -> None:
+        """Give slot `target`, whose row is gone, all that slot `source` holds."""
+        length = self._held[source]
         for stored in (*self.keys, *self.values):
             stored[target, :, :length] = stored[source, :, :length]
-        self.clear(source, length)
         for recent in self._recent.values():
             recent[target] = recent[source]
+        self._held[source], self._held[target], self._wiped[target] = 0, length, 0
+
+    def _hold(self, slot: int, length: int) -> None:
+        self._held[slot] = max(self._held[slot], length)
+
+    def _wipe(self, slot: int, length: int, end: int) -> None:
+        """Have zeros in a slot from `length`, the end of what its row holds, to `end`."""
+        if max(length, self._wiped[slot]) >= end:
+            return
+        end = min(-(-end // _WIPED_AT_ONCE) * _WIPED_AT_ONCE, self.capacity)
+        for stored in (*self.keys, *self.values):
+            stored[slot, :, max(length, self._wiped[slot]) : end] = 0
+        self._wiped[slot] = end
 
     def fill(self, layer: int, documents: Documents, first_slot: int, keys: Tensor, values: Tensor) -> None:
         """Store a prefill, document i in slot first_slot + i. keys, values: (N, kv heads, head dim)."""
+        for slot, length in enumerate(documents.lengths, start=first_slot):
+            self._hold(slot, length)
         slots, positions = documents.index + first_slot, documents.positions
         room = self.keys[layer].shape[2]
         if max(documents.lengths) > room:  # a ring holds the end of a long document
@@ -134,12 +167,6 @@ class SlotCache:
         """Store the last tokens of a prefill's documents, (documents, reach, d) by key, from a slot on."""
         for key, values in recent.items():
             self._recent_of(key, values)[first_slot : first_slot + len(values)] = values
-
-    def open(self, slot: int, prompt: Sequence[int]) -> int:
-        """Give a slot to a new stream; how many tokens of its prompt it holds already: none."""
-        for stored in self._recent.values():
-            stored[slot] = 0
-        return 0
 
     def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
         """The last values under a key of the step's slots, (N, reach, d); then x (N, d) is stored behind them."""
@@ -182,6 +209,9 @@ class SlotCache:
             longest = self._seen(max(lengths[rows]))
             cut = {window: None if mask is None else mask[rows, ..., :longest] for window, mask in masks.items()}
             first = slots[rows.start]
+            for row in range(rows.start, rows.stop):
+                self._hold(slots[row], lengths[row] + 1)
+                self._wipe(slots[row], lengths[row] + 1, longest)
             chunks.append(_Chunk(rows, slice(first, first + rows.stop - rows.start), longest, cut))
         even = (slice(slots[0], slots[-1] + 1), lengths[0]) if is_even else None
         self._step = _Step(torch.tensor(slots, device=device), places, even, chunks, len(slots))
@@ -210,7 +240,8 @@ class SlotCache:
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store the step's keys and values (N, Hk, D) and attend with queries (N, H, D). Returns (N, H D)."""
         window, step = self._windows[layer], self._step
-        keys, values = keys[: step.num_rows], values[: step.num_rows]
+        if keys.shape[0] > step.num_rows:
+            keys, values = keys[: step.num_rows], values[: step.num_rows]
         room = self.keys[layer].shape[2]
         if step.even is None:
             self._store(layer, step.slots, step.places[window], keys, values)
@@ -228,7 +259,7 @@ class SlotCache:
             else:
                 outs.append(attention_cached(queries[chunk.rows], *stored, mask, exact=self._exact))
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
-        return _filled_up(out, len(queries))
+        return _filled_up(out, queries.shape[0])
 
     def filling(self, documents: Documents, first_slot: int) -> PrefixedFill:
         """What the model's decode needs to prefill these documents behind the beginning, from a slot on."""
@@ -237,21 +268,27 @@ class SlotCache:
     def reading(self, slot: int, start: int, count: int) -> SlotReading:
         """What the model's decode needs to read `count` tokens into a slot that holds `start` positions."""
         self.reserve(start + count)
+        self._hold(slot, start + count)
         return SlotReading(self, self._prefix, slot, start, count)
 
-    def block(self, slot: int, start: int, stop: int) -> list[KeysValues]:
-        """A copy of keys and values (kv heads, positions, head dim) of a slot, by layer; without windows."""
-        assert not any(self._windows)
-        place = (slot, slice(None), slice(start, stop))
-        return [(k[place].clone(), v[place].clone()) for k, v in zip(self.keys, self.values, strict=True)]
+    def block(self, slot: int, start: int, stop: int) -> Block:
+        """A copy of the last positions that a slot holds; start is a multiple of `stop - start`, as is a ring."""
+        kept = []
+        for keys, values in zip(self.keys, self.values, strict=True):
+            places = _places(keys.shape[2], start, stop)
+            kept.append((keys[slot, :, places].clone(), values[slot, :, places].clone()))
+        return Block(kept, {key: stored[slot].clone() for key, stored in self._recent.items()})
 
-    def put_block(self, slot: int, start: int, block: Sequence[KeysValues]) -> None:
-        """Store such a copy in a slot from a position on."""
-        stop = start + block[0][0].shape[1]
+    def put_block(self, slot: int, start: int, stop: int, block: Block) -> None:
+        """Store such a copy behind the `start` positions that a slot holds."""
         self.reserve(stop)
-        for layer, (keys, values) in enumerate(block):
-            self.keys[layer][slot, :, start:stop] = keys
-            self.values[layer][slot, :, start:stop] = values
+        self._hold(slot, stop)
+        for layer, (keys, values) in enumerate(block.keys_values):
+            places = _places(self.keys[layer].shape[2], start, stop)
+            self.keys[layer][slot, :, places] = keys
+            self.values[layer][slot, :, places] = values
+        for key, recent in block.recent.items():
+            self._recent_of(key, recent[None])[slot] = recent
 
 
 @dataclass(frozen=True)
@@ -319,7 +356,8 @@ class SlotReading:
         if self._prefix:
             whole = [torch.cat([first, part], dim=1) for first, part in zip(self._prefix[layer], whole, strict=True)]
         if window not in self._masks:
-            self._masks[window] = self._mask(window, whole[0].shape[1], queries.device)
+            seen = self._seen(window, whole[0].shape[1], queries.device)
+            self._masks[window] = continued_mask(seen, queries.shape[1] // keys.shape[1], queries.dtype)
         return attention_continued(queries, whole[0], whole[1], self._masks[window])
 
     def _whole(self, stored: KeysValues, new: Sequence[Tensor]) -> list[Tensor]:
@@ -340,7 +378,7 @@ class SlotReading:
             part[:, places] = added[:, self._count - kept :]
         return seen
 
-    def _mask(self, window: int | None, length: int, device: torch.device) -> Tensor:
+    def _seen(self, window: int | None, length: int, device: torch.device) -> Tensor:
         """(N, S) bool: the new tokens are the last of S, all that lie before them within the window are seen."""
         places = torch.arange(length, device=device)
         age = places[length - self._count :, None] - places
@@ -352,11 +390,11 @@ def _room(window: int | None, capacity: int) -> int:
     return capacity if window is None else min(capacity, -(-window // _LENGTH_STEP) * _LENGTH_STEP)
 
 
-def _grown(stored: Tensor, room: int) -> Tensor:
-    """The same contents with room for so many positions."""
-    return stored if stored.shape[2] == room else F.pad(stored, (0, 0, 0, room - stored.shape[2]))
+def _places(room: int, start: int, stop: int) -> slice:
+    """Where positions lie in a layer with so much room, of which they fill a whole part."""
+    return slice(start % room, start % room + stop - start)
 
 
 def _filled_up(x: Tensor, rows: int) -> Tensor:
     """x (B, ...) with zeros behind it, (rows, ...)."""
-    return x if len(x) == rows else torch.cat([x, x.new_zeros((rows - len(x), *x.shape[1:]))])
+    return x if x.shape[0] == rows else torch.cat([x, x.new_zeros((rows - len(x), *x.shape[1:]))])

@@ -74,7 +74,7 @@ class LlamaCppModel:
         if self._idle and self._idle[-1].context.num_sequences == number:
             return self._idle.pop()
         context = LlamaCppContext(self.file, number, _FIRST_ROOM, exact=self.file.is_fp32)
-        return _Sequences(context, [[] for _ in range(number)])
+        return _Sequences(context, [[] for _ in range(number)], [""] * number)
 
     def give_back(self, sequences: _Sequences, *, empty: bool) -> None:
         """Keep sequences for the next batch, with what they hold or empty."""
@@ -89,10 +89,14 @@ class LlamaCppModel:
 
 @dataclass(eq=False)
 class _Sequences:
-    """A context and the tokens that each of its sequences holds. is_broken: a read failed half way."""
+    """A context and the tokens that each of its sequences holds, with the salt of whoever left them.
+
+    is_broken: a read failed half way.
+    """
 
     context: LlamaCppContext
     tokens: list[list[int]]
+    salts: list[str]
     is_broken: bool = False
 
 
@@ -125,19 +129,25 @@ class LlamaCppSlots:
         return self._held.context.room * self._model.config.bytes_per_token
 
     @property
+    def is_grown(self) -> bool:
+        """Never to be made small again: what sequences hold would be lost."""
+        return False
+
+    @property
     def most_bytes(self) -> int:
         """Bytes that they may come to."""
         return self._most_live * self._model.config.bytes_per_token
 
-    def open(self, slot: int, prompt: Sequence[int], *, go_on: bool = True) -> int:
+    def open(self, slot: int, prompt: Sequence[int], salt: str = "", *, go_on: bool = True) -> int:
         """Give a slot to a new stream; how many tokens of its prompt it holds already, never all.
 
-        prompt: without the common beginning. go_on: whether what a sequence kept may be used.
+        prompt: without the common beginning. salt: it finds what streams with the same one left. go_on: whether what a
+        sequence kept may be used.
         """
         found = 0
         if go_on and not self._prefix:
             free = range(slot, len(self._sequence))
-            held = [self._usable(self._held.tokens[self._sequence[place]], prompt) for place in free]
+            held = [self._usable(self._sequence[place], prompt, salt) for place in free]
             longest = max(held)
             # The emptiest of those that hold as much, so that what others kept stays.
             fitting = [place for place, count in zip(free, held, strict=True) if count == longest]
@@ -146,22 +156,25 @@ class LlamaCppSlots:
             found = longest if longest >= _LEAST_FOUND else 0
         sequence = self._sequence[slot]
         self._live.add(sequence)
+        self._held.salts[sequence] = salt
         self._forget(sequence, found)
         if self._prefix:
             self._held.context.share(len(self._sequence), sequence)
         return found
 
-    def _usable(self, held: Sequence[int], prompt: Sequence[int]) -> int:
+    def _usable(self, sequence: int, prompt: Sequence[int], salt: str) -> int:
         """How many tokens of a sequence a prompt may go on from."""
+        held = self._held.tokens[sequence]
         found = _common(held, prompt)
         # What a window has passed may be gone, and would be seen again after a step back.
-        return 0 if self._model.file.has_windows and found < len(held) else found
+        is_seen_again = self._model.file.has_windows and found < len(held)
+        return 0 if is_seen_again or self._held.salts[sequence] != salt else found
 
-    def clear(self, slot: int, length: int) -> None:
+    def leave(self, slot: int) -> None:
         """The stream of a slot has left; its tokens stay until their room is needed."""
         self._live.discard(self._sequence[slot])
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def move(self, source: int, target: int) -> None:
         """Give slot `target`, whose stream has left, what slot `source` holds."""
         self._swap(source, target)
 

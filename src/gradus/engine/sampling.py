@@ -14,20 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from gradus.core.settings import Settings
+from gradus.core.temperature import Temperature
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-LEAST_TEMPERATURE = 1e-4
 """Above 0. Logits over much less are infinite in float32, and a distribution over them has no numbers."""
 
 
 class Sampling(Settings):
     """How one request chooses its tokens. Temperature 0 is argmax, whatever top-k, top-p and min-p say."""
 
-    temperature: float = Field(default=0.0, ge=0.0, le=1000.0)
+    temperature: Temperature = 0.0
     top_k: int | None = Field(default=None, ge=1)
     """Only the k most likely tokens; None: all."""
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
@@ -38,13 +38,6 @@ class Sampling(Settings):
     """Divides positive logits of tokens in prompt and reply, and multiplies negative ones. Source: CTRL, Keskar et al.
     2019, section 4.1."""
     seed: int = Field(default=0, ge=0, lt=2**64)
-
-    @field_validator("temperature")
-    @classmethod
-    def _divides_logits(cls, temperature: float) -> float:
-        if 0 < temperature < LEAST_TEMPERATURE:
-            raise ValueError(f"expected 0, or at least {LEAST_TEMPERATURE:g}: logits divided by less are no numbers")
-        return temperature
 
 
 GREEDY = Sampling()

@@ -18,16 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradus.core.errors import GenerationError
-from gradus.engine.batching import DecodeBatch
+from gradus.engine.batching import CHUNK_TOKENS, DecodeBatch
 from gradus.engine.continuation import Beginning, Continuation, Continued
+from gradus.engine.decoding import GreedyStream
 from gradus.engine.engine import Engine
 from gradus.engine.exactness import exact_row_tile
 from gradus.engine.logprobs import TokenLogprobs
+from gradus.engine.openmp import release_workers
 from gradus.engine.prefix_cache import PrefixCache
 from gradus.engine.sampling import Sampling
-from gradus.engine.turn import Request, StreamEvent, Turn
+from gradus.engine.turn import Reply, Request, StreamEvent, Turn
 
 PREFIX_BYTES = 2**29
+
+IDLE_SECONDS = 60.0
+"""After which slots that grew give their memory back; what is kept for the next turn stays."""
 
 T = TypeVar("T")
 
@@ -60,7 +65,7 @@ class ServiceStats:
     num_requests: taken; num_finished, num_cancelled, num_failed: how they ended; num_sampled_tokens, num_prompt_tokens:
     of all that got a slot; num_cached_tokens: of those prompts, found read. cache_bytes: memory of the slots' keys and
     values, all slots being as long as the longest was; most_cache_bytes: what that may grow to; prefix_bytes: memory of
-    prompts that were read before.
+    what was read and answered before.
     """
 
     num_slots: int
@@ -106,7 +111,7 @@ class EngineService:
     ) -> None:
         """num_slots: requests decoded at once; max_waiting: requests that may wait for one.
 
-        prefix_bytes: memory for prompts that were read before, so that the next one that begins alike begins sooner; 0
+        prefix_bytes: memory for what was read and answered, so that the next prompt that begins alike begins sooner; 0
         for none. In fp32, without experts, what a request is answered depends on itself and num_slots alone.
         """
         self.engine = engine
@@ -122,22 +127,28 @@ class EngineService:
         self._broken_by: Exception | None = None
         self._stirred = False  # something happened that the thread has not looked at
         self._counts = dict.fromkeys(("requests", "finished", "cancelled", "failed", "sampled", "prompt", "cached"), 0)
+        # Of the thread alone: conversations that ended, and the one that it reads again.
+        self._ended: deque[tuple[Reply, str]] = deque(maxlen=num_slots)
+        self._again: GreedyStream | None = None
         self._batch = self._new_batch()
+        release_workers()  # of who built the model and now only waits; the service's thread has its own
         self._thread = threading.Thread(target=self._run, name="gradus-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request | Beginning, deliver: Deliver) -> Ticket:
+    def submit(self, request: Request | Beginning, deliver: Deliver, account: str = "") -> Ticket:
         """Queue a request; `deliver` is called from the service's thread with its events, and is not to block.
 
-        request: a conversation to answer, or tokens to go on from. Raises what `Engine.check` raises, QueueFullError
-        and ServiceClosedError; then `deliver` is never called. It reads the prompt, which takes milliseconds where
-        that is long: not for an event loop's own thread.
+        request: a conversation to answer, or tokens to go on from. account: who asks; what was read before is found by
+        the same one alone, so that how soon an answer comes tells nobody what others asked. Raises what `Engine.check`
+        raises, QueueFullError and ServiceClosedError; then `deliver` is never called. It reads the prompt, which takes
+        milliseconds where that is long: not for an event loop's own thread.
         """
         self._admit()
         if isinstance(request, Beginning):
-            served = _Served(Continuation(request, self.engine.tokenizer, self.engine.context), deliver)
+            context = self.engine.context
+            served = _Served(Continuation(request, self.engine.tokenizer, context), deliver, account)
         else:
-            served = _Served(self.engine.open_turn(request, on_results=self.wake), deliver)
+            served = _Served(self.engine.open_turn(request, on_results=self.wake), deliver, account)
         with self._changed:
             self._admit()
             self._waiting.append(served)
@@ -191,7 +202,11 @@ class EngineService:
 
     @property
     def _is_over(self) -> bool:
-        return self._closing and not self._waiting and not self._live
+        return self._closing and self._is_idle
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._waiting and not self._live
 
     def _admit(self) -> None:
         if self._broken_by is not None:
@@ -213,7 +228,7 @@ class EngineService:
             self.num_slots,
             engine.tokenizer.vocab_size,
             row_tile=self._row_tile,
-            prefixes=self._prefixes,
+            prefixes=self._prefixes if self._prefixes.max_bytes else None,
         )
 
     def _run(self) -> None:
@@ -230,7 +245,9 @@ class EngineService:
         while True:
             with self._changed:
                 while not self._stirred and not self._is_over:
-                    self._changed.wait()
+                    idle_seconds = IDLE_SECONDS if self._batch.cache.is_grown and not self._live else None
+                    if not self._changed.wait(idle_seconds) and not self._stirred:
+                        self._batch = self._new_batch()  # the grown one's memory goes back
                 if self._is_over:
                     return
                 self._stirred = False
@@ -239,24 +256,45 @@ class EngineService:
                 if served.unwanted:
                     served.cancel()
             self._settle()
+            self._read_again()
             with self._changed:
                 entering = [self._waiting.popleft() for _ in range(min(self._batch.num_free, len(self._waiting)))]
                 self._live += entering
                 self._counts["prompt"] += sum(len(served.prompt_ids) for served in entering)
             self._advance(entering)
             self._settle()
-            if self._batch.can_step or (self._waiting and self._batch.num_free):
+            can_read_again = self._ended and self._is_idle
+            if self._batch.can_step or (self._waiting and self._batch.num_free) or can_read_again:
                 self.wake()
+
+    def _read_again(self) -> None:
+        """While nobody asks, have an exact batch read what it answered, so that the next turn finds that too.
+
+        In chunks, as any prompt: what was sampled was worked out in other products.
+        """
+        if not self._is_idle:
+            if self._again is not None:
+                self._again.finished = True
+                self._batch.drop_finished()
+                self._again = None
+        elif self._ended and not self._batch.num_live:
+            reply, account = self._ended.pop()
+            ids = (*reply.prompt_ids, *reply.ids[:-1])  # nothing was read of the last one
+            whole = len(ids) - len(ids) % CHUNK_TOKENS
+            if whole > len(reply.prompt_ids) - len(reply.prompt_ids) % CHUNK_TOKENS:
+                self._again = GreedyStream(ids[:whole], 1)
+                self._batch.enter(self._again, account)
 
     def _advance(self, entering: Sequence[_Served]) -> None:
         """One step of the model for everybody."""
         try:
-            self._batch.enter(entering)
+            for served in entering:
+                self._batch.enter(served, served.account)
             self._batch.step()
         except Exception as error:  # noqa: BLE001 (told to all whose step it was, and the thread goes on)
             for served in self._live:
                 served.fail(error)
-            self._batch = self._new_batch()
+            self._batch, self._again = self._new_batch(), None
 
     def _settle(self) -> None:
         """Deliver what happened; what is over leaves."""
@@ -271,6 +309,8 @@ class EngineService:
             self._live = [served for served in self._live if not served.finished]
             self._waiting = deque(served for served in self._waiting if not served.finished)
             for served in over:
+                if served.ending == "finished" and isinstance(served.turn, Turn) and self._row_tile is not None:
+                    self._ended.append((served.turn.reply(), served.account))
                 self._counts[served.ending] += 1
                 self._counts["sampled"] += served.num_sampled
                 self._counts["cached"] += served.num_cached_tokens
@@ -280,8 +320,9 @@ class EngineService:
 class _Served:
     """A turn or continuation in the batch, whose own failures end it alone; a TokenStream."""
 
-    def __init__(self, turn: Turn | Continuation, deliver: Deliver) -> None:
+    def __init__(self, turn: Turn | Continuation, deliver: Deliver, account: str) -> None:
         self.turn = turn
+        self.account = account
         self.prompt_ids: Sequence[int] = turn.prompt_ids
         self.sampling: Sampling = turn.sampling
         self.num_logprobs = turn.num_logprobs

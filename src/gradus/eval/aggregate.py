@@ -1,7 +1,8 @@
 """One figure of several tasks: a weighted sum of their accuracies, each counted from what guessing scores.
 
 Two models are compared on it by all items together: an item's value is its share of the sum times the number of items,
-so that the mean over all items is the figure.
+so that the mean over all items is the figure. Items that are alike in a task, such as questions on one passage, are so
+in the figure.
 """
 
 from __future__ import annotations
@@ -40,4 +41,10 @@ def weighted_sum(parts: Mapping[str, Part], measures: Mapping[str, Mapping[str, 
         for bound in ("lower", "upper")
     )
     bounds = {"lower": value - below, "upper": value + above}
-    return {"value": value, "n": n, "standard_error": error, **bounds, "items": items}
+    found = {"value": value, "n": n, "standard_error": error, **bounds, "items": items}
+    clusters = {
+        f"{name}/{key}": f"{name}/{cluster}"
+        for name in parts
+        for key, cluster in measures[name].get("item_clusters", {}).items()
+    }
+    return found | ({"item_clusters": clusters} if clusters else {})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gradus.conversation.artifacts import ARTIFACTS, find_artifacts, find_loops
@@ -20,7 +21,10 @@ from gradus.core.fingerprint import digest
 from gradus.core.statistics import fault_rate, wilson
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
-from gradus.engine.turn import PromptTooLongError, Request
+from gradus.engine.turn import PromptTooLongError, Reply, Request
+from gradus.eval.journal import Journal, SharedWork
+from gradus.eval.tasks import evenly_spread_over
+from gradus.train.parallel import World
 
 UNCLOSED_THINK, MALFORMED, MISSING_STOP = "unclosed_think", "malformed", "missing_stop"
 LOOP = "loop"
@@ -95,13 +99,13 @@ def _told(text: str, kinds: tuple[str, ...] = tuple(ARTIFACTS)) -> list[tuple[st
 
 
 def questions(conversations: Iterable[Conversation], at_most: int) -> list[Conversation]:
-    """Conversations up to their last user message, evenly spread over those given; rows without one are left out."""
+    """Conversations up to their last user message, of each source its share; rows without one are left out."""
     found = []
     for conversation in conversations:
         last = max((i for i, message in enumerate(conversation.messages) if message.role == "user"), default=-1)
         if last >= 0:
             found.append(replace(conversation, messages=conversation.messages[: last + 1]))
-    return found[:: max(1, len(found) // at_most)][:at_most]
+    return [found[number] for number in evenly_spread_over([one.source for one in found], at_most)]
 
 
 def audit(
@@ -112,12 +116,16 @@ def audit(
     *,
     model: str = "",
     max_tokens: int = 256,
+    identity: str = "",
+    journals: Path | None = None,
+    world: World | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AuditResult:
     """Draw `num_samples` answers, the prompts in turn, and look through them.
 
     prompts: conversations that end with a user message. sampling: its seed starts the stream of each sample. Prompts
-    longer than the model's context are passed over. Errors: DataError where none is left.
+    longer than the model's context are passed over. identity, journals, world: as of `run_tasks`. Errors: DataError
+    where none is left.
     """
     if not prompts:
         raise DataError("there is nothing to ask: no conversation with a user message was found; name other prompts")
@@ -136,19 +144,19 @@ def audit(
             asked.append((f"{prompt.id}#{number}", request))
     if not asked:
         raise DataError(f"none of {len(prompts)} prompts can be asked: each is as long as the model's context")
-    done = 0
+    decoding = sampling.model_dump() | {"max_tokens": max_tokens}
+    prompted = [[name, request.conversation.to_json()] for name, request in asked]
+    journal = None if journals is None else Journal(journals, digest([identity, prompted, decoding]))
+    work = SharedWork(len(asked), journal, world, on_progress)
 
-    def count(*_: object) -> None:
-        nonlocal done
-        done += 1
-        if on_progress is not None:
-            on_progress(done, len(asked))
-
-    replies = engine.generate([request for _, request in asked], count)
-    samples = []
-    for (name, _), reply in zip(asked, replies, strict=True):
+    def take(index: int, reply: Reply) -> None:
         found = turn_artifacts(reply.turn)
         kinds = tuple(dict.fromkeys(kind for kind, _ in found))
-        samples.append(AuditedSample(name, kinds, reply.turn.answer, found[0][1] if found else ""))
-    decoding = sampling.model_dump() | {"max_tokens": max_tokens}
-    return AuditResult(model, tuple(samples), time.perf_counter() - begin, decoding)
+        work.keep({work.todo[index]: [kinds, reply.turn.answer, found[0][1] if found else ""]})
+
+    engine.generate([asked[number][1] for number in work.todo], take)
+    samples = tuple(
+        AuditedSample(name, tuple(kinds), answer, excerpt)
+        for (name, _), (kinds, answer, excerpt) in zip(asked, work.everything(), strict=True)
+    )
+    return AuditResult(model, samples, time.perf_counter() - begin, decoding)

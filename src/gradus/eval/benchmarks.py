@@ -13,9 +13,11 @@ from gradus.data.benchmarks import benchmark_rows, json_rows, row_files
 from gradus.eval import bfcl
 from gradus.eval.aggregate import Part, weighted_sum
 from gradus.eval.asked import Asked
+from gradus.eval.bfcl_multi_turn import BFCL_MULTI_TURN, function_files, multi_turn_parts
+from gradus.eval.bfcl_multi_turn import CATEGORIES as MULTI_TURN_CATEGORIES
 from gradus.eval.core_bundle import bundle_folder
 from gradus.eval.core_metric import CORE_TASKS, core_asked, core_file
-from gradus.eval.generative import GENERATIVE, Problem, problems_of
+from gradus.eval.generative import GENERATIVE, Problem, num_turns, problems_of
 from gradus.eval.judging import JudgeModel
 from gradus.eval.letters import LETTER_TASKS, asked_letters, letter_choices
 from gradus.eval.mt_bench import MT_BENCH, TURNS, mt_bench_files, mt_bench_questions
@@ -31,7 +33,9 @@ WIKITEXT = "wikitext2"
 CHATCORE = "chatcore"
 # Source: nanochat, whose ChatCORE this is; each with the accuracy of guessing.
 CHATCORE_BASELINES = {"arc_easy": 0.25, "arc_challenge": 0.25, "mmlu": 0.25, "gsm8k": 0.0, "humaneval": 0.0}
-GROUPS: dict[str, tuple[str, ...]] = {bfcl.BFCL: bfcl.CATEGORIES, CHATCORE: tuple(CHATCORE_BASELINES)}
+GROUPS: dict[str, tuple[str, ...]] = {
+    bfcl.BFCL: bfcl.CATEGORIES, BFCL_MULTI_TURN: MULTI_TURN_CATEGORIES, CHATCORE: tuple(CHATCORE_BASELINES)
+}  # fmt: skip
 """Tasks that go by GROUP.MEMBER, together or each by itself."""
 KNOWN = (*(name for name in (*TASKS, *GENERATIVE) if "." not in name), CORE, MT_BENCH, WIKITEXT, *GROUPS)
 
@@ -115,7 +119,8 @@ def _unknown(name: str) -> str:
         for beginning, why in bfcl.REFUSED.items():
             if member.startswith(beginning):
                 return f'task "{name}" is not asked here: {why} (asked are {", ".join(bfcl.CATEGORIES)})'
-    known = [*KNOWN, *(tasks_meant([group]) if group in GROUPS else ())]
+    near = [name for name in GROUPS if name.startswith(group)]
+    known = [*KNOWN, *tasks_meant(near)]
     return f'unknown task "{name}"{did_you_mean(name, known)} (known: {", ".join(known)})'
 
 
@@ -136,6 +141,8 @@ def group_measures(group: str, measures: Mapping[str, Mapping[str, Any]]) -> dic
     if group == CHATCORE:
         weights = {m: 1 / len(CHATCORE_BASELINES) / (1 - guessed) for m, guessed in CHATCORE_BASELINES.items()}
         parts = {"centred": {m: Part(weights[m], guessed) for m, guessed in CHATCORE_BASELINES.items()}}
+    elif group == BFCL_MULTI_TURN:
+        parts = multi_turn_parts()
     else:
         parts = bfcl.bfcl_parts({member: measures[member]["n"] for member in GROUPS[group]})
     return {name: weighted_sum(found, measures) for name, found in parts.items()}
@@ -154,6 +161,8 @@ def files_of(name: str, settings: BenchmarkSettings) -> list[Path]:
         if task.set is None:
             return []
         files = row_files(task.set, settings.folder, task.file)
+        if name in GENERATIVE and GENERATIVE[name].dialogue is not None:
+            files += function_files(settings.folder)
         return files + (row_files(task.set, settings.folder, task.examples) if settings.shots else [])
     if name != CORE:
         return task_files(name, settings.folder)
@@ -237,7 +246,8 @@ def num_answers(name: str, settings: BenchmarkSettings) -> int:
     if name == MT_BENCH:
         return TURNS * len(mt_bench_questions(settings.folder, settings.subset))
     tasks = [task for task in tasks_meant([name]) if task in GENERATIVE]
-    return sum(len(problems_asked(task, settings)) for task in tasks) * settings.samples
+    turns = [num_turns(GENERATIVE[task], problem) for task in tasks for _, problem in problems_asked(task, settings)]
+    return sum(turns) * settings.samples
 
 
 def num_characters(name: str, settings: BenchmarkSettings) -> float:

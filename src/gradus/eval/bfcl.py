@@ -1,8 +1,9 @@
 """BFCL, the Berkeley Function Calling Leaderboard: its questions with tools, the single turns of version 4.
 
 A question declares tools, of which none is run, and the calls of the first turn are judged: that they are the right
-ones (bfcl_check.py), that there is one at all, or that there is none. What needs several turns, a memory or the
-web is refused by name. Tools are told as the benchmark tells models with function calling, but that names keep dots.
+ones (bfcl_check.py), that there is one at all, or that there is none. Several turns are in bfcl_multi_turn.py; what
+needs a memory or the web is refused by name. Tools are told as the benchmark tells models with function calling, but
+that names keep dots.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ _RIGHT_CALLS = ("simple_python", "simple_java", "simple_javascript", "multiple",
 LIVE = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
 CATEGORIES = (*_RIGHT_CALLS, "irrelevance", *LIVE, "live_irrelevance", "live_relevance")
 REFUSED = {
-    "multi_turn": "its turns act on simulated services",
     "memory": "its questions need a memory over conversations",
     "web_search": "its questions need the live web",
     "format_sensitivity": "it repeats questions in other prompt formats",
@@ -44,7 +44,7 @@ def question(row: Row) -> Conversation:
     (turn,) = row["question"]
     language = _language(row["id"])
     return Conversation(
-        messages_from_json(turn, "question"), tuple(_tool(function, language) for function in row["function"])
+        messages_from_json(turn, "question"), tuple(declared_tool(function, language) for function in row["function"])
     )
 
 
@@ -80,6 +80,22 @@ def bfcl_parts(counts: Mapping[str, int]) -> dict[str, dict[str, Part]]:
     }
 
 
+def declared_tool(function: Mapping[str, Any], language: Language | None) -> ToolSchema:
+    """A function as a model is told of it. language: of its arguments, remarked on; None is Python without a remark."""
+    parameters = dict(function["parameters"])
+    title = None if language is None else _TITLES.get(language)
+    properties = {
+        name: _json_schema(told) if title is None else _as_source(told, title)
+        for name, told in parameters["properties"].items()
+    }
+    description = function["description"]
+    if language is not None:
+        description += f" Note that the provided function is in {_HINTS[language]} syntax."
+    if "response" in function:
+        description += f" The response field has the following schema: {json.dumps(function['response'])}"
+    return ToolSchema(function["name"], description, parameters | {"type": "object", "properties": properties})
+
+
 def _any_call_decides(item_id: str) -> bool:
     return "relevance" in item_id
 
@@ -88,14 +104,6 @@ def _language(item_id: str) -> Language:
     if item_id.startswith("simple_javascript"):
         return "javascript"
     return "java" if item_id.startswith("simple_java") else "python"
-
-
-def _tool(function: Mapping[str, Any], language: Language) -> ToolSchema:
-    parameters = dict(function["parameters"])
-    tell = _json_schema if language == "python" else lambda declared: _as_source(declared, language)
-    properties = {name: tell(declared) for name, declared in parameters["properties"].items()}
-    description = f"{function['description']} Note that the provided function is in {_HINTS[language]} syntax."
-    return ToolSchema(function["name"], description, parameters | {"type": "object", "properties": properties})
 
 
 def _json_schema(declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,9 +119,9 @@ def _json_schema(declared: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _as_source(declared: Mapping[str, Any], language: Language) -> dict[str, Any]:
-    """A parameter that is written as source text."""
-    kind, title = declared["type"], _TITLES[language]
+def _as_source(declared: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """A parameter that is written as source text. title: of the language."""
+    kind = declared["type"]
     if kind == "any":
         told = f" This parameter can be of any type of {title} object in string representation."
     else:

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from gradus.core.errors import DataError
 from gradus.core.statistics import bootstrap_ratio
-from gradus.data.loader import rows_in_order
+from gradus.data.loader import batch_of_rows, rows_in_order
 from gradus.data.pack import pack_plan
 from gradus.data.shards import TokenStore
+from gradus.eval.journal import Journal, SharedWork
 from gradus.model.batch import IGNORE, Batch
 from gradus.model.transformer import Transformer
+from gradus.model.xla import send_work
 from gradus.train.losses import next_token_loss, token_logp
 from gradus.train.parallel import World
 
@@ -69,7 +71,9 @@ def bits_per_byte(model: Transformer, batches: Iterable[Batch], token_bytes: NDA
     for batch in batches:
         counted, sizes = _counted(batch.to(device), bytes_of)
         nats, count, _ = next_token_loss(model, counted)
-        total += BitsPerByte(float(nats), int(sizes.sum()), int(count))
+        num_bytes = sizes.sum()
+        send_work(device)
+        total += BitsPerByte(float(nats), int(num_bytes), int(count))
     return total
 
 
@@ -91,15 +95,16 @@ class DocumentBits:
         )
 
     def measure(self) -> dict[str, Any]:
-        """As that of BitsPerByte, with the interval and standard error of a bootstrap over documents.
+        """As that of BitsPerByte, with the interval and standard error of a bootstrap over documents; one has neither.
 
         items: by document what its nats are in bits, scaled so that their mean is the value; left out above MOST_ITEMS.
         """
         whole = BitsPerByte(math.fsum(self.nats), sum(self.num_bytes), sum(self.num_tokens))
         bits = [nats / math.log(2) for nats in self.nats]
-        low, high, error = bootstrap_ratio(bits, self.num_bytes)
-        found: dict[str, Any] = {**whole.measure(), "lower": low, "upper": high, "standard_error": error}
-        found |= {"documents": len(bits), "lower_is_better": True}
+        found: dict[str, Any] = {**whole.measure(), "documents": len(bits), "lower_is_better": True}
+        if len(bits) > 1:
+            low, high, error = bootstrap_ratio(bits, self.num_bytes)
+            found |= {"lower": low, "upper": high, "standard_error": error}
         if len(bits) <= MOST_ITEMS:
             scale = len(bits) / whole.num_bytes
             found["items"] = {str(d): value * scale for d, value in zip(self.documents, bits, strict=True)}
@@ -108,38 +113,56 @@ class DocumentBits:
 
 @torch.no_grad()
 def bits_by_document(
-    model: Transformer, store: TokenStore, token_bytes: NDArray[np.int64], tokens_per_batch: int = 8192
+    model: Transformer,
+    store: TokenStore,
+    token_bytes: NDArray[np.int64],
+    tokens_per_batch: int = 8192,
+    *,
+    journal: Journal | None = None,
+    world: World | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, DocumentBits]:
     """Every document of a side of a token store by itself, by source; a document without counted bytes is left out.
 
-    A document longer than the model's context is cut into pieces of it, as in `bits_per_byte_by_source`.
+    A document longer than the model's context is cut into pieces of it, as in `bits_per_byte_by_source`. world:
+    processes that share the batches; each returns the whole, to the last bit that of one. on_progress: called with
+    (batches done, batches in all).
     """
     _check_tokens(store, token_bytes)
-    device = model.device
-    bytes_of = torch.from_numpy(np.ascontiguousarray(token_bytes)).to(device)
-    sums = torch.zeros(3, len(store.lengths), dtype=torch.float64)  # nats, bytes, tokens
+    bytes_of = torch.from_numpy(np.ascontiguousarray(token_bytes)).to(model.device)
     plan = pack_plan(store.lengths, model.config.context)
     rows_per_batch = max(1, tokens_per_batch // plan.row_length)
-    for number, batch in enumerate(rows_in_order(store, plan, rows_per_batch)):
-        first = number * rows_per_batch
-        last = min(first + rows_per_batch, plan.num_rows)
-        pieces = slice(int(plan.row_starts[first]), int(plan.row_starts[last]))
-        counted, sizes = _counted(batch.to(device), bytes_of)
-        places = counted.supervised
-        piece = counted.documents.index[places].cpu()
-        document = torch.from_numpy(plan.document[pieces].astype(np.int64))[piece]
-        sums[0].index_add_(0, document, -token_logp(model, counted).double().cpu())
-        sums[1].index_add_(0, document, sizes[places].double().cpu())
-        sums[2].index_add_(0, document, torch.ones(len(document), dtype=torch.float64))
+    work = SharedWork(-(-plan.num_rows // rows_per_batch), journal, world, on_progress)
+    for number in work.todo:
+        rows = np.arange(number * rows_per_batch, min((number + 1) * rows_per_batch, plan.num_rows))
+        num_pieces = int(plan.row_starts[rows[-1] + 1] - plan.row_starts[rows[0]])
+        batch = batch_of_rows(store, plan, rows).to(model.device)
+        work.keep({number: _bits_by_piece(model, batch, num_pieces, bytes_of).tolist()})
+    sums = torch.zeros(3, len(store.lengths), dtype=torch.float64)  # nats, bytes, tokens
+    pieces = [torch.tensor(part, dtype=torch.float64) for part in work.everything()]
+    if pieces:
+        sums.index_add_(1, torch.from_numpy(plan.document.astype(np.int64)), torch.cat(pieces, dim=1))
     found = {}
     for index, name in enumerate(store.sources):
         chosen = np.flatnonzero((store.source_index == index) & (sums[1].numpy() > 0))
         if len(chosen):
-            nats, sizes_, tokens = sums[:, torch.from_numpy(chosen)].tolist()
+            nats, sizes, tokens = sums[:, torch.from_numpy(chosen)].tolist()
             found[name] = DocumentBits(
-                tuple(chosen.tolist()), tuple(nats), tuple(map(int, sizes_)), tuple(map(int, tokens))
+                tuple(chosen.tolist()), tuple(nats), tuple(map(int, sizes)), tuple(map(int, tokens))
             )
     return found
+
+
+def _bits_by_piece(model: Transformer, batch: Batch, num_pieces: int, bytes_of: Tensor) -> Tensor:
+    """Of each document of a batch, which may be a piece of one, nats, bytes and counted tokens: (3, pieces) fp64."""
+    counted, sizes = _counted(batch, bytes_of)
+    places = counted.supervised
+    piece = counted.documents.index[places].cpu()
+    sums = torch.zeros(3, num_pieces, dtype=torch.float64)
+    sums[0].index_add_(0, piece, -token_logp(model, counted).double().cpu())
+    sums[1].index_add_(0, piece, sizes[places].double().cpu())
+    sums[2].index_add_(0, piece, torch.ones(len(piece), dtype=torch.float64))
+    return sums
 
 
 def _counted(batch: Batch, bytes_of: Tensor) -> tuple[Batch, Tensor]:

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from gradus.core.compression import check_expansion
 from gradus.core.errors import DataError
 from gradus.core.files import expand_path
 from gradus.core.fingerprint import file_digest
@@ -28,7 +29,6 @@ from gradus.eval.core_metric import CORE_TASKS
 _HUB = "hub:"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _HUB_NAME = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+))?")
-_MOST_BYTES = 1 << 32  # of an archive's files, unpacked; the published bundle holds a fortieth of it
 _PIECE = 1 << 20
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError, FileExistsError,
@@ -102,7 +102,7 @@ def _unpacked(archive: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    left, written = _MOST_BYTES, 0
+    packed, num_bytes, written = archive.stat().st_size, 0, 0
     try:
         with _members(archive) as members:
             for name, handle in members:
@@ -113,9 +113,8 @@ def _unpack(archive: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as out:
                     while piece := handle.read(_PIECE):
-                        left -= len(piece)
-                        if left < 0:
-                            raise DataError(f"CORE: {archive} unpacks to over {_MOST_BYTES >> 30} GiB: no bundle")
+                        num_bytes += len(piece)
+                        check_expansion(f"CORE: {archive}", packed, num_bytes)
                         out.write(piece)
                 written += 1
     except _DAMAGED as error:

@@ -20,6 +20,9 @@ from gradus.data import benchmark_rows as rows
 from gradus.data.benchmark_rows import Row
 from gradus.data.benchmarks import BenchmarkRow, Read, benchmark_rows, read_row
 from gradus.eval import bfcl
+from gradus.eval.bfcl_multi_turn import BFCL_MULTI_TURN, Dialogue, dialogue_of, with_functions
+from gradus.eval.bfcl_multi_turn import CATEGORIES as MULTI_TURN_CATEGORIES
+from gradus.eval.bfcl_services import services_version
 from gradus.eval.letters import with_examples
 from gradus.eval.spelling import count_items, is_spelled, spelling_items
 from gradus.eval.tasks import Limit, evenly_spread
@@ -61,7 +64,8 @@ class GenerativeTask:
     judges: by measure. runs_programs: answers are programs, judged in the sandbox (tools/sandbox.py); pass@k is worked
     out of "passes". examples: a file of rows for worked examples, and worked, such a row's answer as it should be
     written. declares_tools: its questions come with tools, and no others are declared. made: of a task without a
-    set (id, question, reference) of each item.
+    set (id, question, reference) of each item. dialogue: of conversations of several turns that act on simulated
+    services, judged by what these come to; its one measure is `ACC`.
     """
 
     set: str | None
@@ -73,8 +77,10 @@ class GenerativeTask:
     worked: Callable[[Row], str] | None = None
     declares_tools: bool = False
     made: Callable[[], list[tuple[str, str, str]]] | None = None
+    dialogue: Callable[[Row], Dialogue] | None = None
 
 
+ACC = "acc"
 PASSES = "passes"
 """What programs are judged by; pass@k is worked out of it."""
 _LIMITS = Limits(seconds=10.0)  # a program that is right takes far less; a slow machine must not decide
@@ -148,6 +154,13 @@ def bfcl_question(row: Row) -> Problem:
     return Problem(last.content, bfcl.right_calls(row), earlier=tuple(earlier), tools=asked.tools, row=row)
 
 
+def bfcl_conversation(row: Row) -> Problem:
+    """A conversation of several turns: all that the user says, the tools that it begins with, and the right calls."""
+    dialogue = dialogue_of(row)
+    said = "\n\n".join(message.content for turn in dialogue.turns for message in turn)
+    return Problem(said, bfcl.right_calls(row), tools=dialogue.tools[0], row=row)
+
+
 def calls_fault(problem: Problem, turn: AssistantTurn) -> str | None:
     """The calls must be the right ones."""
     return bfcl.fault(problem.row, turn)
@@ -182,7 +195,8 @@ def boxed_fault(problem: Problem, answer: str) -> str | None:
 
 def program_fault(problem: Problem, answer: str) -> str | None:
     """The answer's program must pass the tests. Errors: SandboxError, MissingPackageError."""
-    outcome = run_program(f"{problem.before}\n{program_of(answer)}", problem.tests, _LIMITS)
+    # What stands before a function is the tests' own: they may use it, and the answer must not change it for them.
+    outcome = run_program(f"{problem.before}\n{program_of(answer)}", f"{problem.before}\n{problem.tests}", _LIMITS)
     return None if outcome.passed else f"{outcome.ending}: {outcome.errors.strip()[-_SHOWN:]}".rstrip(": ")
 
 
@@ -215,8 +229,13 @@ def _by_answer(**faults: Callable[[Problem, str], str | None]) -> dict[str, Judg
 
 def _bfcl(category: str) -> GenerativeTask:
     return GenerativeTask(
-        bfcl.BFCL, bfcl_question, {"acc": calls_fault}, f"bfcl/BFCL_v4_{category}.json", declares_tools=True
+        bfcl.BFCL, bfcl_question, {ACC: calls_fault}, f"bfcl/BFCL_v4_{category}.json", declares_tools=True
     )
+
+
+def _bfcl_multi_turn(category: str) -> GenerativeTask:
+    file = f"bfcl/BFCL_v4_multi_turn_{category}.json"
+    return GenerativeTask(bfcl.BFCL, bfcl_conversation, {}, file, declares_tools=True, dialogue=dialogue_of)
 
 
 _GSM8K = GenerativeTask(
@@ -239,13 +258,21 @@ GENERATIVE: dict[str, GenerativeTask] = {
     "chatcore.gsm8k": _GSM8K,
     "chatcore.humaneval": _HUMANEVAL,
     **{f"{bfcl.BFCL}.{category}": _bfcl(category) for category in bfcl.CATEGORIES},
+    **{f"{BFCL_MULTI_TURN}.{category}": _bfcl_multi_turn(category) for category in MULTI_TURN_CATEGORIES},
 }
 
 
-def check_programs_run(names: Sequence[str]) -> None:
-    """Errors: SandboxError or MissingPackageError where a task runs programs and this machine cannot."""
+def check_can_run(names: Sequence[str]) -> None:
+    """Errors: SandboxError or MissingPackageError where a task runs programs or services and this machine cannot."""
     if any(name in GENERATIVE and GENERATIVE[name].runs_programs for name in names):
         require_sandbox()
+    check_services(names)
+
+
+def check_services(names: Sequence[str]) -> None:
+    """Errors: MissingPackageError where a task's conversations act on services that are not installed."""
+    if any(name in GENERATIVE and GENERATIVE[name].dialogue is not None for name in names):
+        services_version()
 
 
 def problems_of(
@@ -276,9 +303,15 @@ def problems_of(
     return behind
 
 
+def num_turns(task: GenerativeTask, problem: Problem) -> int:
+    """How many answers a problem asks for, at least."""
+    return 1 if task.dialogue is None else len(task.dialogue(problem.row).turns)
+
+
 def _rows(task: GenerativeTask, folder: Path | None, file: str | None) -> list[BenchmarkRow]:
     if task.set is not None:
-        return list(benchmark_rows(task.set, folder, file))
+        found = list(benchmark_rows(task.set, folder, file))
+        return found if task.dialogue is None else with_functions(found, folder)
     assert task.made is not None
     made = [(key, {"question": asked, "reference": reference}) for key, asked, reference in task.made()]
     return [BenchmarkRow(key, key, row) for key, row in made]

@@ -19,9 +19,11 @@ from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
 from gradus.eval.benchmarks import BenchmarkSettings, problems_asked
+from gradus.eval.bfcl_services import PACKAGE, services_version
+from gradus.eval.dialogue_run import ask_dialogues, random_seed
 from gradus.eval.generative import GENERATIVE, GenerativeTask, Problem
 from gradus.eval.generative_result import NO_ROOM, Answer, Answered, GenerativeResult
-from gradus.eval.journal import Journal, begin_together, of_all_processes
+from gradus.eval.journal import Journal, SharedWork
 from gradus.train.parallel import World
 
 _JOURNAL_EVERY = 16  # answers
@@ -42,29 +44,25 @@ def run_generative(
 ) -> GenerativeResult:
     """One task; arguments and errors as of `run_tasks`. journals: the folder of this task's own."""
     began = time.monotonic()
-    world = world or World()
     problems = problems_asked(name, settings)
     how = settings.chosen() | settings.decoding()
     questions = digest([[[key, asdict(problem)] for key, problem in problems], settings.decoding()])
-    journal = Journal(journals, digest([identity, questions]), world.rank) if journals is not None else None
-    done: dict[int, Answer] = {number: Answer(*found) for number, found in begin_together(journal, world).items()}
+    journal = Journal(journals, digest([identity, questions])) if journals is not None else None
     units = [(key, problem, sample) for key, problem in problems for sample in range(settings.samples)]
-    todo = [number for number in range(len(units)) if number not in done][world.rank :: world.size]
-    own: dict[int, Answer] = {}
+    work = SharedWork(len(units), journal, world, on_progress, len(problems))
 
     def keep(found: dict[int, Answer]) -> None:
-        own.update(found)
-        if journal is not None:
-            journal.append({number: astuple(answer) for number, answer in found.items()})
-        if on_progress is not None:
-            share = min(1.0, (len(done) + len(own) * world.size) / len(units))
-            on_progress(round(share * len(problems)), len(problems))
+        work.keep({number: astuple(answer) for number, answer in found.items()})
 
     task = GENERATIVE[name]
-    asked = [_request(task, *units[number], settings) for number in todo]
-    _ask(engine, task, [units[number][1] for number in todo], asked, todo, keep)
-    everyones = of_all_processes({number: astuple(answer) for number, answer in own.items()}, world)
-    answers = done | {number: Answer(*found) for number, found in everyones.items()}
+    if task.dialogue is not None:
+        how |= {"services": f"{PACKAGE} {services_version()}"}
+        dialogues = [((settings.seed, key, sample), task.dialogue(problem.row)) for key, problem, sample in units]
+        ask_dialogues(engine, {n: dialogues[n] for n in work.todo}, settings, keep)
+    else:
+        asked = [_request(task, *units[number], settings) for number in work.todo]
+        _ask(engine, task, [units[number][1] for number in work.todo], asked, work.todo, keep)
+    answers = [Answer(*found) for found in work.everything()]
     items = tuple(
         Answered(key, problem, tuple(answers[place * settings.samples + n] for n in range(settings.samples)))
         for place, (key, problem) in enumerate(problems)
@@ -73,12 +71,11 @@ def run_generative(
 
 
 def _request(task: GenerativeTask, key: str, problem: Problem, sample: int, settings: BenchmarkSettings) -> Request:
-    stream = int(digest([settings.seed, key, sample])[:16], 16)
     return Request(
         Conversation((*problem.earlier, Message("user", problem.prompt)), problem.tools),
         think=settings.think,
         tools=settings.tools if settings.tools and not task.declares_tools else None,
-        sampling=Sampling(temperature=settings.temperature, seed=stream),
+        sampling=Sampling(temperature=settings.temperature, seed=random_seed(settings.seed, key, sample)),
         max_tokens=settings.max_tokens,
     )
 

@@ -1,4 +1,4 @@
-"""What has been worked out of a task's items, kept over interruptions, and shared between processes.
+"""What has been worked out of a list of questions: divided among processes, and kept over interruptions.
 
 A journal is lines in a folder, a file for each process. It says which questions and which model it belongs to; one of
 other questions is begun anew.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,21 @@ from gradus.train.parallel import World
 class Journal:
     """What was found, as JSON, by the number of what was asked. identity: of questions and model together."""
 
-    def __init__(self, folder: Path, identity: str, rank: int = 0) -> None:
+    def __init__(self, folder: Path, identity: str) -> None:
         self._folder, self._identity = folder, identity
-        self._path = folder / f"{rank}.jsonl"
+        self._path = folder
 
-    def begin(self) -> dict[int, Any]:
-        """What earlier runs of any number of processes have; lines from now on go behind it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def read(self) -> dict[int, Any]:
+        """What earlier runs of any number of processes have."""
         found: dict[int, Any] = {}
         for path in sorted(self._folder.glob("*.jsonl")):
-            found |= self._read(path)
+            found |= self._lines(path)
         return found
 
-    def open_own(self) -> None:
-        """Begin this process's file unless it goes on with the same questions."""
+    def open(self, rank: int) -> None:
+        """Begin a process's file, unless it goes on with the same questions: lines go behind what it holds."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / f"{rank}.jsonl"
         if not self._path.exists() or self._header(self._path) != self._identity:
             self._path.write_text(json.dumps({"identity": self._identity}) + "\n", encoding="utf-8")
             return
@@ -41,11 +43,11 @@ class Journal:
             # A line torn by a kill must not swallow the next one. Cut, not written anew: that could be torn again.
             os.truncate(self._path, written.rfind(b"\n") + 1)
 
-    def append(self, found: dict[int, Any]) -> None:
-        """Add what one batch gave."""
-        with self._path.open("a", encoding="utf-8") as file:
-            for entry in found.items():
-                file.write(json.dumps(entry) + "\n")
+    def append(self, found: Mapping[int, Any]) -> None:
+        """Add what one batch gave to the file that is open."""
+        with self._path.open("ab") as file:
+            # In one call of the system, so that no two processes' lines ever mix.
+            file.write("".join(json.dumps(entry) + "\n" for entry in found.items()).encode())
 
     def _header(self, path: Path) -> str | None:
         with path.open(encoding="utf-8") as file:
@@ -54,23 +56,56 @@ class Journal:
             except (ValueError, KeyError, TypeError):
                 return None
 
-    def _read(self, path: Path) -> dict[int, Any]:
+    def _lines(self, path: Path) -> dict[int, Any]:
         if self._header(path) != self._identity:
             return {}
         return dict(json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[1:-1])
 
 
-def begin_together(journal: Journal | None, world: World) -> dict[int, Any]:
-    """What the journal holds, on every process, each of which may write from now on."""
-    done = journal.begin() if journal is not None else {}
-    # Nobody may write while another still reads what there is.
-    world.all_agree(True)
-    if journal is not None:
-        journal.open_own()
-    return done
+class SharedWork:
+    """Questions, numbered from 0, divided among processes; what each of them finds is kept over interruptions.
+
+    kept: what earlier runs have; todo: the numbers that this process is to work out, all processes' together every one
+    that is missing. on_progress: called with (questions done, all), of `shown` questions where that many are told. What
+    is found is what JSON holds.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        journal: Journal | None = None,
+        world: World | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        shown: int | None = None,
+    ) -> None:
+        self._count, self._shown = count, count if shown is None else shown
+        self._journal, self._world, self._on_progress = journal, world or World(), on_progress
+        self._own: dict[int, Any] = {}
+        self.kept: dict[int, Any] = {}
+        if journal is not None:
+            # One process reads the files: others may see a network file system as it was a moment ago. None writes
+            # before it has read.
+            self.kept = _of_all_processes(journal.read() if self._world.is_main else {}, self._world)
+            journal.open(self._world.rank)
+        missing = [number for number in range(count) if number not in self.kept]
+        self.todo = missing[self._world.rank :: self._world.size]
+
+    def keep(self, found: Mapping[int, Any]) -> None:
+        """Take what was found, by number."""
+        self._own.update(found)
+        if self._journal is not None and found:
+            self._journal.append(found)
+        if self._on_progress is not None:
+            share = min(1.0, (len(self.kept) + len(self._own) * self._world.size) / max(1, self._count))
+            self._on_progress(round(share * self._shown), self._shown)
+
+    def everything(self) -> list[Any]:
+        """What all processes have found, in order, on each of them. They call it together."""
+        found = self.kept | _of_all_processes(self._own, self._world)
+        return [found[number] for number in range(self._count)]
 
 
-def of_all_processes(own: dict[int, Any], world: World) -> dict[int, Any]:
+def _of_all_processes(own: dict[int, Any], world: World) -> dict[int, Any]:
     """What each process has, as JSON, together on every one."""
     if world.size == 1:
         return own

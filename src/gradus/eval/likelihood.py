@@ -9,8 +9,9 @@ every sequence by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from gradus.eval.asked import Continuation, Likelihood
 from gradus.model.batch import Documents
 from gradus.model.branches import BranchedDocuments
 from gradus.model.transformer import Transformer
+from gradus.train.parallel import World
 
 TOKENS_PER_BATCH = 4096
 _BLOCK_ELEMENTS = 2**23  # logits held at a time
@@ -31,11 +33,18 @@ Question = Sequence[Continuation]
 
 @torch.inference_mode()
 def likelihoods(
-    model: Transformer, questions: Sequence[Question], *, tokens_per_batch: int = TOKENS_PER_BATCH
+    model: Transformer,
+    questions: Sequence[Question],
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    done: Collection[int] = (),
+    world: World | None = None,
 ) -> Iterator[tuple[int, list[Likelihood]]]:
     """(number of a question, the likelihood of each of its continuations), in the order they are worked out.
 
-    Sequences longer than the model's context lose tokens at their beginning.
+    Sequences longer than the model's context lose tokens at their beginning. done: numbers that are not asked for;
+    world: processes each of which hands out its share. Which questions share a batch goes by neither, so that the
+    likelihoods do not either, to the last bit.
     """
     branched = model.config.attends_to_all_alone
     items = [_item(number, question, model.config.context, branched) for number, question in enumerate(questions)]
@@ -43,17 +52,23 @@ def likelihoods(
     groups: Sequence[tuple[int, Sequence[int]]] = [(0, range(len(items)))]
     if branched:
         groups = prefix_groups([item.trunk[: item.first + 1] for item in items], _MIN_SHARED_TOKENS)
-    for shared, members in groups:
-        beginning = None
-        if shared:
-            tokens = torch.tensor(items[members[0]].trunk[:shared], device=model.device)
-            beginning = model.prefill(tokens, Documents.of_lengths([shared], tokens.device))[1].keys_values
-        for batch in _batches([items[index] for index in members], shared, tokens_per_batch):
-            if branched:
-                hidden, starts = _read_branched(model, batch, shared, beginning)
-            else:
-                hidden, starts = _read_apart(model, batch)
-            yield from _told(model, hidden, batch, starts)
+    batches = [
+        _Batch(group, shared, batch)
+        for group, (shared, members) in enumerate(groups)
+        for batch in _batches([items[index] for index in members], shared, tokens_per_batch)
+    ]
+    missing = [batch for batch in batches if any(item.number not in done for item in batch.items)]
+    read, beginning = -1, None
+    for batch in _share(missing, world or World()):
+        if batch.shared and batch.group != read:
+            tokens = torch.tensor(batch.items[0].trunk[: batch.shared], device=model.device)
+            beginning = model.prefill(tokens, Documents.of_lengths([batch.shared], tokens.device))[1].keys_values
+            read = batch.group
+        if branched:
+            hidden, starts = _read_branched(model, batch.items, batch.shared, beginning if batch.shared else None)
+        else:
+            hidden, starts = _read_apart(model, batch.items)
+        yield from _told(model, hidden, batch.items, starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,30 @@ def _item(number: int, question: Question, context: int, branched: bool) -> _Ite
     for sequence in sequences[1:]:
         common = next((i for i in range(common) if sequence[i] != sequences[0][i]), common)
     return _Item(number, tuple(sequences), tuple(targets), sequences[0][:common])
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Items that are read at once. group: of those that begin with the same `shared` tokens."""
+
+    group: int
+    shared: int
+    items: list[_Item]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are read behind the beginning."""
+        return sum(item.num_tokens - self.shared for item in self.items)
+
+
+def _share(batches: Sequence[_Batch], world: World) -> list[_Batch]:
+    """This process's batches: a run of about as many tokens as every other's, so that few beginnings are read twice."""
+    ends = list(accumulate(batch.num_tokens for batch in batches))
+    return [
+        batch
+        for batch, end in zip(batches, ends, strict=True)
+        if (2 * end - batch.num_tokens) * world.size // (2 * ends[-1]) == world.rank
+    ]
 
 
 def _batches(items: Sequence[_Item], shared: int, tokens_per_batch: int) -> Iterator[list[_Item]]:

@@ -18,7 +18,7 @@ from gradus.engine.turn import Request
 from gradus.eval.benchmarks import BenchmarkSettings
 from gradus.eval.generative_result import NO_ROOM
 from gradus.eval.generative_run import fits
-from gradus.eval.journal import Journal, begin_together, of_all_processes
+from gradus.eval.journal import Journal, SharedWork
 from gradus.eval.judging import LOWEST, JudgeModel, Rating
 from gradus.eval.mt_bench import MT_BENCH, TEMPERATURES, TURNS, MtQuestion, judge_prompts, mt_bench_questions
 from gradus.eval.mt_bench_result import MtAnswer, MtBenchResult, MtItem
@@ -40,24 +40,21 @@ def run_mt_bench(
     """Arguments as of `run_tasks`; the settings name a judge. Errors: as of `run_tasks` and of `JudgeModel.ratings`."""
     assert settings.judge is not None
     began = time.monotonic()
-    world = world or World()
     questions = mt_bench_questions(settings.folder, settings.subset)
     asked = digest([[asdict(question) for question in questions], settings.decoding()])
-    journal = Journal(journals, digest([identity, asked]), world.rank) if journals is not None else None
-    kept = begin_together(journal, world)
-    share = range(len(questions))[world.rank :: world.size]
-    answers = {n: tuple(MtAnswer(*answer) for answer in kept[n]) for n in share if n in kept}
-    missing = [n for n in share if n not in kept]
-    for begin in range(0, len(missing), _LOT):
-        found = _answered(engine, {n: questions[n] for n in missing[begin : begin + _LOT]}, settings)
-        answers |= found
-        if journal is not None:
-            journal.append({n: [astuple(answer) for answer in both] for n, both in found.items()})
-    rated = _rated({n: questions[n] for n in share}, answers, settings.judge, on_progress)
-    everyones = of_all_processes({n: [astuple(answer) for answer in both] for n, both in rated.items()}, world)
+    journal = Journal(journals, digest([identity, asked])) if journals is not None else None
+    writing = SharedWork(len(questions), journal, world)
+    for begin in range(0, len(writing.todo), _LOT):
+        found = _answered(engine, {n: questions[n] for n in writing.todo[begin : begin + _LOT]}, settings)
+        writing.keep({n: [astuple(answer) for answer in both] for n, both in found.items()})
+    answers = [tuple(MtAnswer(*answer) for answer in both) for both in writing.everything()]
+    # Judgements are kept by what was asked, in a file of their own.
+    rating = SharedWork(len(questions), world=world)
+    rated = _rated({n: questions[n] for n in rating.todo}, answers, settings.judge, on_progress)
+    rating.keep({n: [astuple(answer) for answer in both] for n, both in rated.items()})
     items = tuple(
-        MtItem(question, tuple(MtAnswer(*answer) for answer in everyones[number]))
-        for number, question in enumerate(questions)
+        MtItem(question, tuple(MtAnswer(*answer) for answer in both))
+        for question, both in zip(questions, rating.everything(), strict=True)
     )
     how = settings.chosen() | {"judge": settings.judge.settings.model} | settings.decoding()
     return MtBenchResult(MT_BENCH, label, items, asked, round(time.monotonic() - began, 3), how)
@@ -98,7 +95,7 @@ def _request(question: MtQuestion, turn: int, conversation: Conversation, settin
 
 def _rated(
     questions: Mapping[int, MtQuestion],
-    answers: Mapping[int, Sequence[MtAnswer]],
+    answers: Sequence[Sequence[MtAnswer]],
     judge: JudgeModel,
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[int, tuple[MtAnswer, ...]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradus.core.statistics import Z95
@@ -54,7 +54,7 @@ def asked_documents(documents: Sequence[tuple[str, str, str]], tokenizer: Tokeni
 def perplexity_measures(items: Sequence[Asked], answers: Sequence[Sequence[Likelihood]]) -> dict[str, Any]:
     """ "word_perplexity", "byte_perplexity", "token_perplexity" and "bits_per_byte" of documents together.
 
-    n counts words, bytes or tokens. The interval is that of a ratio of sums over documents, 0 wide for one document.
+    n counts words, bytes or tokens. The interval is that of a ratio of sums over documents; one document has none.
     """
     nats = [-sum(answer.logp for answer in found) for found in answers]
     units = {
@@ -80,20 +80,17 @@ def exp_nats(nats: float) -> float:
     return math.exp(min(nats, 709.0))
 
 
-def _ratio(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """sum(sums) / sum(counts) and its standard error, documents being independent."""
+def _ratio(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float | None]:
+    """sum(sums) / sum(counts) and its standard error, documents being independent; of one it is not known."""
     total = sum(counts)
     mean = sum(sums) / total
     residuals = sum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True))
-    return mean, math.sqrt(residuals * len(sums) / (len(sums) - 1)) / total if len(sums) > 1 else 0.0
+    return mean, math.sqrt(residuals * len(sums) / (len(sums) - 1)) / total if len(sums) > 1 else None
 
 
-def _measure(mean: float, error: float, n: int, shown: Any, slope: float) -> dict[str, Any]:
-    return {
-        "value": shown(mean),
-        "n": n,
-        "lower": shown(mean - Z95 * error),
-        "upper": shown(mean + Z95 * error),
-        "standard_error": min(slope * error, sys.float_info.max),
-        "lower_is_better": True,
-    }
+def _measure(mean: float, error: float | None, n: int, shown: Callable[[float], float], slope: float) -> dict[str, Any]:
+    found: dict[str, Any] = {"value": shown(mean), "n": n, "lower_is_better": True}
+    if error is None:
+        return found
+    bounds = {"lower": shown(mean - Z95 * error), "upper": shown(mean + Z95 * error)}
+    return found | bounds | {"standard_error": min(slope * error, sys.float_info.max)}

@@ -10,22 +10,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gradus.conversation.artifacts import find_loops
 from gradus.conversation.checks import AssistantTurn, Calls, Citation, run_checks
 from gradus.conversation.constraint import Constraint
-from gradus.conversation.messages import Conversation, Message
+from gradus.conversation.messages import Conversation, Message, messages_from_json
 from gradus.conversation.probes import Probe, Suite
 from gradus.core.errors import DataError
 from gradus.core.fingerprint import digest
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import GREEDY, Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
-from gradus.eval.judging import JudgeModel, check_fault, check_judge, check_prompt
+from gradus.eval.journal import Journal, SharedWork
+from gradus.eval.judging import JudgeModel, Rating, check_fault, check_judge, check_prompt
 from gradus.eval.result import ItemResult, SampleResult, SuiteResult
+from gradus.train.parallel import World
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class _Dialogue:
         self.later = list(probe.later_turns)
         self.num_tokens = 0
         self.result: SampleResult | None = None
-        self.to_judge: tuple[tuple[Message, ...], str] | None = None  # what was asked, and the answer
+        self.to_judge: list[tuple[Message, ...]] = []  # what the judge is shown, by its checks
 
     def request(self) -> Request:
         """What to ask next. Each turn draws from a stream of its own."""
@@ -114,7 +116,8 @@ class _Dialogue:
         self.num_tokens += reply.num_tokens
         if not self.later:
             self.result = _judged(self.probe, reply.turn, self.num_tokens)
-            self.to_judge = self.conversation.messages, reply.turn.answer
+            asked, answer = self.conversation.messages, reply.turn.answer
+            self.to_judge = [check_prompt(check, asked, answer) for check in self.probe.judgements]
             return
         question = Message("user", self.later.pop(0))
         messages = (*self.conversation.messages, *reply.turn.messages, question)
@@ -131,18 +134,52 @@ def run_suite(
     *,
     model: str = "",
     variant: str = "",
+    identity: str = "",
+    journals: Path | None = None,
+    world: World | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SuiteResult:
     """Ask every probe and judge the answers.
 
-    model: its name in the results. variant: a key of VARIANTS; "" asks the suite as it is written. on_progress: called
-    with (samples judged, all samples). Errors: DataError where the suite's documents cannot be read; ConfigError for a
-    tool that is not known, and where a check needs a judge and none is set; of a judge as of `JudgeModel.ratings`.
+    model: its name in the results. variant: a key of VARIANTS; "" asks the suite as it is written. identity, journals,
+    world: as of `run_tasks`. on_progress: called with (samples judged, all samples). Errors: DataError where the
+    suite's documents cannot be read; ConfigError for a tool that is not known, and where a check needs a judge and none
+    is set; of a judge as of `JudgeModel.ratings`.
     """
+    begin = time.perf_counter()
+    settings = settings or ProbeSettings()
+    check_judge(suite, settings.judge)
+    if variant:
+        suite = varied(suite, VARIANTS[variant])
+    units = [(probe, sample) for probe in suite.probes for sample in range(_num_samples(probe, settings))]
+    journal = None if journals is None else Journal(journals, _identity(identity, suite, settings))
+    work = SharedWork(len(units), journal, world, on_progress)
     with _with_documents(engine, suite.documents) as searching:
-        return _run(
-            searching, varied(suite, VARIANTS[variant]) if variant else suite, settings, model, variant, on_progress
-        )
+        _ask(searching, {number: _Dialogue(*units[number], settings) for number in work.todo}, work)
+    answered = work.everything()
+    samples = [SampleResult.from_json(found["result"]) for found in answered]
+    if settings.judge is not None:
+        shown = [[messages_from_json(prompt, "prompt") for prompt in found["shown"]] for found in answered]
+        samples = _rated(settings.judge, [probe for probe, _ in units], samples, shown, world)
+    by_probe: dict[str, list[SampleResult]] = {}
+    for (probe, _), sample in zip(units, samples, strict=True):
+        by_probe.setdefault(probe.id, []).append(sample)
+    return SuiteResult(
+        suite=suite.name,
+        model=model,
+        items=tuple(ItemResult(probe.id, probe.category, tuple(by_probe[probe.id])) for probe in suite.probes),
+        seconds=time.perf_counter() - begin,
+        num_tokens=sum(sample.num_tokens for sample in samples),
+        decoding=settings.sampling.model_dump() | {"max_tokens": settings.max_tokens, "constrain": settings.constrain},
+        variant=variant,
+    )
+
+
+def _identity(model: str, suite: Suite, settings: ProbeSettings) -> str:
+    """Of what is asked of which model, and how; judgements are kept elsewhere."""
+    probes = [probe.model_dump(mode="json") for probe in suite.probes]
+    how = asdict(replace(settings, judge=None, sampling=GREEDY)) | {"sampling": settings.sampling.model_dump()}
+    return digest([model, suite.digest, probes, how])
 
 
 @contextmanager
@@ -172,97 +209,72 @@ def _with_documents(engine: Engine, documents: Path | None) -> Iterator[Engine]:
             )
 
 
-def _run(
-    engine: Engine,
-    suite: Suite,
-    settings: ProbeSettings | None,
-    model: str,
-    variant: str,
-    on_progress: Callable[[int, int], None] | None,
-) -> SuiteResult:
-    settings = settings or ProbeSettings()
-    check_judge(suite, settings.judge)
-    begin = time.perf_counter()
-    dialogues = [
-        _Dialogue(probe, sample, settings) for probe in suite.probes for sample in range(_num_samples(probe, settings))
-    ]
-    judged = 0
+def _ask(engine: Engine, dialogues: dict[int, _Dialogue], work: SharedWork) -> None:
+    """Answer dialogues, by their numbers, turn by turn, all at once; each is kept when it ends."""
 
-    def progress() -> None:
-        nonlocal judged
-        judged += 1
-        if on_progress is not None:
-            on_progress(judged, len(dialogues))
+    def end(number: int, dialogue: _Dialogue) -> None:
+        assert dialogue.result is not None
+        shown = [[message.to_json() for message in prompt] for prompt in dialogue.to_judge]
+        work.keep({number: {"result": asdict(dialogue.result), "shown": shown}})
 
-    open_dialogues = dialogues
-    while open_dialogues:
-        asked: list[_Dialogue] = []
-        requests: list[Request] = []
-        for dialogue in open_dialogues:
+    while dialogues:
+        requests: dict[int, Request] = {}
+        for number, dialogue in dialogues.items():
             request = dialogue.request()
             if dialogue.conversation.messages != dialogue.probe.first_prompt().messages:
                 try:
                     engine.check(request)
                 except PromptTooLongError as error:
                     dialogue.fail(f"context: {error}")
-                    progress()
+                    end(number, dialogue)
                     continue
-            asked.append(dialogue)
-            requests.append(request)
+            requests[number] = request
+        numbers = list(requests)
 
-        def take(index: int, reply: Reply, asked: Sequence[_Dialogue] = asked) -> None:
-            asked[index].take(reply)
-            if asked[index].result is not None:
-                progress()
+        def take(
+            index: int, reply: Reply, numbers: list[int] = numbers, asked: dict[int, _Dialogue] = dialogues
+        ) -> None:
+            dialogue = asked[numbers[index]]
+            dialogue.take(reply)
+            if dialogue.result is not None:
+                end(numbers[index], dialogue)
 
-        engine.generate(requests, take)
-        open_dialogues = [dialogue for dialogue in asked if dialogue.result is None]
-    if settings.judge is not None:
-        _ask_judge(settings.judge, dialogues)
-    return SuiteResult(
-        suite=suite.name,
-        model=model,
-        items=_items(suite, dialogues),
-        seconds=time.perf_counter() - begin,
-        num_tokens=sum(dialogue.num_tokens for dialogue in dialogues),
-        decoding=settings.sampling.model_dump() | {"max_tokens": settings.max_tokens, "constrain": settings.constrain},
-        variant=variant,
-    )
+        engine.generate(list(requests.values()), take)
+        dialogues = {number: dialogues[number] for number in numbers if dialogues[number].result is None}
 
 
-def _ask_judge(judge: JudgeModel, dialogues: Sequence[_Dialogue]) -> None:
-    """Have the answers rated whose probes ask for it, all at once; a rating below its threshold is a reason."""
-    asked = [
-        (dialogue, check, check_prompt(check, *dialogue.to_judge))
-        for dialogue in dialogues
-        if dialogue.to_judge is not None
-        for check in dialogue.probe.judgements
-    ]
-    ratings = judge.ratings([prompt for *_, prompt in asked], of_last=True)
-    for (dialogue, check, _), rating in zip(asked, ratings, strict=True):
-        assert dialogue.result is not None
-        fault = check_fault(check, rating)
-        told = {"rubric": check.rubric, "rating": rating.value, "judgement": rating.text}
-        dialogue.result = replace(
-            dialogue.result,
-            reasons=dialogue.result.reasons + ((fault,) if fault else ()),
-            ratings=(*dialogue.result.ratings, told),
-        )
+def _rated(
+    judge: JudgeModel,
+    probes: Sequence[Probe],
+    samples: Sequence[SampleResult],
+    shown: Sequence[Sequence[tuple[Message, ...]]],
+    world: World | None,
+) -> list[SampleResult]:
+    """The samples of these probes, those rated whose probes ask for it: a rating below its threshold is a reason.
+
+    shown: to the judge, by sample.
+    """
+    prompts = [prompt for of_sample in shown for prompt in of_sample]
+    work = SharedWork(len(prompts), world=world)
+    ratings = judge.ratings([prompts[number] for number in work.todo], of_last=True)
+    work.keep({number: astuple(rating) for number, rating in zip(work.todo, ratings, strict=True)})
+    rated = iter(Rating(*found) for found in work.everything())
+    found = []
+    for probe, sample, of_sample in zip(probes, samples, shown, strict=True):
+        # One that outgrew the context has failed already and is not shown.
+        for check, rating in zip(probe.judgements[: len(of_sample)], rated, strict=False):
+            fault = check_fault(check, rating)
+            told = {"rubric": check.rubric, "rating": rating.value, "judgement": rating.text}
+            reasons = sample.reasons + ((fault,) if fault else ())
+            sample = replace(sample, reasons=reasons, ratings=(*sample.ratings, told))
+        found.append(sample)
+    return found
 
 
 def _num_samples(probe: Probe, settings: ProbeSettings) -> int:
     if settings.sampling.temperature == 0:
         return 1
     return settings.samples or probe.samples
-
-
-def _items(suite: Suite, dialogues: Sequence[_Dialogue]) -> tuple[ItemResult, ...]:
-    """Samples gathered by probe, in the suite's order."""
-    samples: dict[str, list[SampleResult]] = {}
-    for dialogue in dialogues:
-        assert dialogue.result is not None
-        samples.setdefault(dialogue.probe.id, []).append(dialogue.result)
-    return tuple(ItemResult(p.id, p.category, tuple(samples[p.id])) for p in suite.probes)
 
 
 def _judged(probe: Probe, turn: AssistantTurn, num_tokens: int) -> SampleResult:

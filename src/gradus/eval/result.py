@@ -7,7 +7,7 @@ share of samples that pass stands beside it as "pass_rate", its interval cluster
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,12 @@ class SampleResult:
     @property
     def passed(self) -> bool:
         return not self.reasons
+
+    @staticmethod
+    def from_json(found: dict[str, Any]) -> SampleResult:
+        """Of the fields, whose tuples JSON has as lists."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+        return SampleResult(**fields)
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,34 @@ class SuiteResult:
 
     def _looping(self) -> list[bool]:
         return [bool(sample.loop) for item in self.items for sample in item.samples]
+
+
+def suite_measures(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What `SuiteResult.measures` has, of a record that `to_json` wrote.
+
+    Errors: KeyError, TypeError, ValueError or AttributeError for a record of another form.
+    """
+    chosen = {TOTAL: record["items"]}
+    for name in record["categories"]:
+        chosen[name] = [item for item in record["items"] if item["category"] == name]
+    passed = {TOTAL: record[TOTAL], **record["categories"]}
+    found: dict[str, Any] = {
+        name: dict(measure) | {"items": {item["id"]: int(item["passed"]) for item in chosen[name]}}
+        for name, measure in passed.items()
+    }
+    if PASS_RATE in record:
+        found[PASS_RATE] = {
+            name: dict(measure) | {"items": {item["id"]: _pass_rate(item) for item in chosen[name]}}
+            for name, measure in record[PASS_RATE].items()
+        }
+    if LOOPS in record:
+        found[LOOPS] = {"replies": dict(record[LOOPS]) | {"lower_is_better": True}}
+    return found
+
+
+def _pass_rate(item: Mapping[str, Any]) -> float:
+    """The share of an item's samples that passed; of one sample nothing but its verdict is written."""
+    return float(item["samples_passed"]) / int(item["samples"]) if "samples" in item else float(item["passed"])
 
 
 def passed_measure(items: Sequence[ItemResult]) -> dict[str, float | int]:

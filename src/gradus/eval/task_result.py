@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gradus.core.gate import without_items
-from gradus.core.statistics import Z95, clustered_standard_error, proportion, standard_error
+from gradus.core.statistics import Z95, clustered_proportion, proportion, standard_error
 from gradus.eval.asked import Asked, Likelihood
 from gradus.eval.perplexity import exp_nats, perplexity_measures
 from gradus.eval.tasks import Measure
@@ -78,21 +78,16 @@ class TaskResult:
     def measures(self) -> dict[str, Any]:
         """What a gate can name: "acc", "acc_norm" with 0 or 1 by item id for paired tests, "perplexity" with nats."""
         found: dict[str, Any] = {}
+        clusters = {item.id: item.cluster or item.id for item in self.items}
         for name, right in self.verdicts().items():
-            measure: dict[str, Any] = proportion(sum(right.values()), len(right))
-            clusters = [item.cluster or item.id for item in self.items]
-            if len(set(clusters)) < len(clusters):
-                measure["standard_error"] = clustered_standard_error(list(right.values()), clusters)
-                numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
-                measure["clusters"] = len(numbers)
-                measure["item_clusters"] = {item.id: numbers[c] for item, c in zip(self.items, clusters, strict=True)}
-                spread = Z95 * measure["standard_error"]
-                measure["lower"] = max(0.0, measure["value"] - spread)
-                measure["upper"] = min(1.0, measure["value"] + spread)
+            measure = _share(right, clusters)
+            if len(set(clusters.values())) < len(clusters):
+                numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters.values()))}
+                measure["item_clusters"] = {key: numbers[cluster] for key, cluster in clusters.items()}
             if self.contaminated is not None:
-                clean = [value for key, value in right.items() if key not in self.contaminated]
+                clean = {key: value for key, value in right.items() if key not in self.contaminated}
                 measure["contaminated"] = len(right) - len(clean)
-                measure["clean"] = proportion(sum(clean), len(clean))
+                measure["clean"] = _share(clean, clusters)
             found[name] = measure | {"items": right}
         if "perplexity" in self.wanted:
             found["perplexity"] = self._perplexity()
@@ -101,20 +96,16 @@ class TaskResult:
         return found
 
     def _perplexity(self) -> dict[str, Any]:
-        """exp of the mean nats of an item, as lm-eval has it; the interval is that of the mean."""
+        """exp of the mean nats of an item, as lm-eval has it; the interval is that of the mean, one item has none."""
         nats = [-answers[0].logp for answers in self.answers]
         items = {item.id: value for item, value in zip(self.items, nats, strict=True)}
         mean, error = sum(nats) / len(nats), standard_error(nats)
         value = exp_nats(mean)
-        return {
-            "value": value,
-            "n": len(nats),
-            "lower": exp_nats(mean - Z95 * error),
-            "upper": exp_nats(mean + Z95 * error),
-            "standard_error": min(value * error, sys.float_info.max),
-            "lower_is_better": True,
-            "items": items,
-        }
+        found: dict[str, Any] = {"value": value, "n": len(nats), "lower_is_better": True, "items": items}
+        if len(nats) > 1:
+            found |= {"lower": exp_nats(mean - Z95 * error), "upper": exp_nats(mean + Z95 * error)}
+            found["standard_error"] = min(value * error, sys.float_info.max)
+        return found
 
     def notes(self) -> list[str]:
         """What a reader of the scores should know: nothing beside them."""
@@ -134,6 +125,13 @@ class TaskResult:
                 entry["contaminated"] = item.id in self.contaminated
             items.append(entry | {name: right[item.id] for name, right in verdicts.items()})
         return task_record(self, items)
+
+
+def _share(right: Mapping[str, int], clusters: Mapping[str, str]) -> dict[str, Any]:
+    """The share of right items, by id; where some are of one cluster, with an interval that takes them together."""
+    values, of = list(right.values()), [clusters[key] for key in right]
+    share: dict[str, Any] = proportion(sum(values), len(values))
+    return share | clustered_proportion(values, of) if len(set(of)) < len(of) else share
 
 
 def task_record(result: Result, items: Sequence[dict[str, Any]]) -> dict[str, Any]:

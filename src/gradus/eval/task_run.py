@@ -11,16 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gradus.core.fingerprint import digest
 from gradus.engine.engine import Engine
 from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import CORE, GROUPS, BenchmarkSettings, asked_of, check_tasks, group_measures, tasks_meant
 from gradus.eval.core_metric import core_measures
-from gradus.eval.generative import GENERATIVE, check_programs_run
+from gradus.eval.generative import GENERATIVE, check_can_run
 from gradus.eval.generative_run import run_generative
-from gradus.eval.journal import Journal, begin_together
+from gradus.eval.journal import Journal, SharedWork
 from gradus.eval.letters import LETTER_TASKS
 from gradus.eval.likelihood import TOKENS_PER_BATCH, likelihoods
 from gradus.eval.mt_bench import MT_BENCH
@@ -48,32 +46,25 @@ def answers_of(
     on_progress: Callable[[int, int], None] | None = None,
     tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> list[Answers]:
-    """The likelihoods of every item's continuations, in the items' order.
+    """The likelihoods of every item's continuations, in the items' order, to the last bit the same for any `world`.
 
     world: processes that share the items; each returns all. on_progress: called with (items done, items in all).
     """
-    world = world or World()
     units = _units(items)
-    kept = begin_together(journal, world)
-    done: dict[int, Answers] = {number: tuple(Likelihood(*a) for a in answers) for number, answers in kept.items()}
-    todo = [number for number in range(len(units)) if number not in done][world.rank :: world.size]
-    own: dict[int, Answers] = {}
-    fresh: dict[int, Answers] = {}
+    work = SharedWork(len(units), journal, world, on_progress, len(items))
+    fresh: dict[int, list[tuple[float, bool, int]]] = {}
 
-    def note() -> None:
-        if journal is not None:
-            journal.append({n: [[a.logp, a.is_greedy, a.num_tokens] for a in found] for n, found in fresh.items()})
+    def keep() -> None:
+        work.keep(fresh)
         fresh.clear()
-        if on_progress is not None:
-            share = min(1.0, (len(done) + len(own) * world.size) / max(1, len(units)))
-            on_progress(round(share * len(items)), len(items))
 
-    for place, answers in likelihoods(model, [units[number] for number in todo], tokens_per_batch=tokens_per_batch):
-        fresh[todo[place]] = own[todo[place]] = tuple(answers)
+    found_here = likelihoods(model, units, tokens_per_batch=tokens_per_batch, done=work.kept.keys(), world=world)
+    for number, answers in found_here:
+        fresh[number] = [(answer.logp, answer.is_greedy, answer.num_tokens) for answer in answers]
         if len(fresh) >= _JOURNAL_EVERY:
-            note()
-    note()
-    found = iter(_all(units, own | (done if world.is_main else {}), world))
+            keep()
+    keep()
+    found = (tuple(Likelihood(*answer) for answer in answers) for answers in work.everything())
     return [tuple(next(found)[0] for _ in item.question) if item.is_document else next(found) for item in items]
 
 
@@ -83,24 +74,6 @@ def _units(items: Sequence[Asked]) -> list[Sequence[Continuation]]:
     for item in items:
         units += [(window,) for window in item.question] if item.is_document else [item.question]
     return units
-
-
-def _all(units: Sequence[Sequence[Continuation]], own: dict[int, Answers], world: World) -> list[Answers]:
-    """Every process's answers on all of them."""
-    if world.size == 1:
-        return [own[number] for number in range(len(units))]
-    table = torch.zeros(sum(map(len, units)), 3, dtype=torch.float64)
-    row = 0
-    for number, unit in enumerate(units):
-        for place, answer in enumerate(own.get(number, ())):
-            table[row + place] = torch.tensor([answer.logp, answer.is_greedy, answer.num_tokens], dtype=torch.float64)
-        row += len(unit)
-    world.sum_([table])
-    rows = iter(table.tolist())
-    return [
-        tuple(Likelihood(logp, bool(greedy), int(tokens)) for logp, greedy, tokens in (next(rows) for _ in unit))
-        for unit in units
-    ]
 
 
 def run_tasks(
@@ -118,12 +91,11 @@ def run_tasks(
 
     label: of the model, for records. journals: a folder in which what is done survives an interruption; identity:
     that of the model, so that another's is not taken for it. on_progress: called with (task, items done, items).
-    Errors: ConfigError for an unknown name, DataError for files that are missing or wrong, SandboxError where a task
-    runs programs and this machine cannot.
+    Errors: ConfigError for an unknown name, DataError for files that are missing or wrong, SandboxError or
+    MissingPackageError where a task runs programs or services and this machine cannot.
     """
     check_tasks(names, settings)
-    check_programs_run(tasks_meant(names))
-    world = world or World()
+    check_can_run(tasks_meant(names))
     for name in tasks_meant(names):
         if name in GENERATIVE or name == MT_BENCH:
             ask = run_mt_bench if name == MT_BENCH else partial(run_generative, name=name)
@@ -139,7 +111,7 @@ def run_tasks(
             questions = questions_digest(items)
             journal = None
             if journals is not None:
-                journal = Journal(journals / key, digest([identity, questions]), world.rank)
+                journal = Journal(journals / key, digest([identity, questions]))
             show = None if on_progress is None else partial(on_progress, key)
             answers = answers_of(engine.model, items, journal=journal, world=world, on_progress=show)
             seconds = round(time.monotonic() - began, 3)

@@ -8,7 +8,7 @@ highest, by `acc_norm` when that divided by its number of characters is; the fir
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -84,6 +84,13 @@ def evenly_spread(count: int, limit: Limit) -> list[int]:
         return begins[:-1]
     draw = random.Random(f"{limit.seed} of {count}")
     return [draw.randrange(begin, end) for begin, end in pairwise(begins)]
+
+
+def evenly_spread_over(groups: Sequence[Hashable], at_most: int | None) -> list[int]:
+    """Numbers of the items that are asked, in order: of each group its share, wherever its items stand."""
+    rank = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    by_group = sorted(range(len(groups)), key=lambda number: rank[groups[number]])
+    return sorted(by_group[place] for place in evenly_spread(len(groups), at_most))
 
 
 def task_items_of(name: str, folder: Path | None, limit: Limit = None) -> list[tuple[str, TextItem]]:

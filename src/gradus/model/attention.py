@@ -1,9 +1,10 @@
 """Causal attention inside documents: the one definition, for training and for decoding with a cache.
 
 Tokens of many documents lie end to end; a token sees itself and what stands before it in its own document.
-On CUDA with bf16 or fp16 the whole batch is one variable-length call (torch.nn.attention.varlen). Elsewhere documents
-of like length are laid side by side, filled up at their end, and go through one fused call per length: a
-causal token never sees what was filled in behind it, so the result is that of a loop over single documents.
+On CUDA with bf16 or fp16 the whole batch is one variable-length call (torch.nn.attention.varlen), on a CPU short
+documents are products of tiles (dense.py). Elsewhere documents of like length are laid side by side, filled up at their
+end, and go through one fused call per length: a causal token never sees what was filled in behind it, so the result is
+that of a loop over single documents.
 """
 
 from __future__ import annotations
@@ -31,26 +32,44 @@ def attention(heads: Tensor, num_heads: int, documents: Documents, window: int |
     """
     if heads.is_cuda and heads.dtype in (torch.bfloat16, torch.float16) and has_varlen(heads.device):
         return _attention_varlen(heads, num_heads, documents, window)
+    if heads.device.type == "xla":
+        return _attention_in_rows(heads, num_heads, documents, window)
+    longest = max(documents.lengths)
+    is_full = window is None or window >= longest
+    if heads.device.type == "cpu" and longest <= KEPT_LENGTH and is_full:
+        return dense_causal_attention(heads, num_heads, documents)
     layout = document_layout(documents)
-    is_full = window is None or window >= layout.longest
-    if heads.device.type == "cpu" and layout.longest <= KEPT_LENGTH and is_full:
-        return dense_causal_attention(heads, num_heads, layout)
     outs = []
     for group in layout.groups:
         part = heads if group.spread is None else heads.index_select(1, group.spread)
-        outs.append(_attention_fused(part, num_heads, group.length, window))
+        mask = None if window is None or window >= group.length else _band(group.length, window, heads.device)
+        outs.append(_attention_fused(part, num_heads, group.length, mask))
     out = outs[0] if len(outs) == 1 else torch.cat(outs)
     return out if layout.gather is None else out.index_select(0, layout.gather)
 
 
-def _attention_fused(heads: Tensor, num_heads: int, length: int, window: int | None) -> Tensor:
-    """Documents of equal length through torch's fused kernel. heads: (H + 2 Hk, B T, D). Returns (B T, H D)."""
+def _attention_in_rows(heads: Tensor, num_heads: int, documents: Documents, window: int | None) -> Tensor:
+    """Rows of one length with a mask of which tokens are of one document: shapes that no batch changes."""
+    length = documents.row_length
+    assert length is not None, "a batch for XLA is made of whole rows"
+    mask: Tensor | None = documents.cache.get(f"mask {window}")
+    if mask is None:
+        owner = documents.index.view(-1, length)
+        band = _band(length, window or length, heads.device)
+        mask = documents.cache[f"mask {window}"] = ((owner[:, :, None] == owner[:, None, :]) & band)[:, None]
+    return _attention_fused(heads, num_heads, length, mask)
+
+
+def _attention_fused(heads: Tensor, num_heads: int, length: int, mask: Tensor | None) -> Tensor:
+    """Documents or rows of equal length through torch's fused kernel. heads: (H + 2 Hk, B T, D). Returns (B T, H D).
+
+    mask: (T, T) or (B, 1, T, T) bool, where a token looks; None for all that stand before it.
+    """
     _, tokens, width = heads.shape
     # (B, H, T, D) each
     q, k, v = (part.view(len(part), -1, length, width).transpose(0, 1) for part in _parts(heads, num_heads))
     if k.shape[1] != num_heads:
         k, v = (part.repeat_interleave(num_heads // part.shape[1], dim=1) for part in (k, v))
-    mask = None if window is None or window >= length else _band(length, window, heads.device)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
     return out.transpose(1, 2).reshape(tokens, num_heads * width)
 
@@ -84,24 +103,32 @@ def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | Non
         # Products with 1, 3, 5, 6 or 7 rows differ by the thread that works them out (torch 2.13, MKL); powers of two
         # from 2 on do not.
         grouped = F.pad(grouped, (0, 0, 0, max(2, 1 << (shared - 1).bit_length()) - shared))
-    out = F.scaled_dot_product_attention(grouped, keys.to(q.dtype), values.to(q.dtype), attn_mask=mask, scale=1.0)
+    if keys.dtype != q.dtype:
+        keys, values = keys.to(q.dtype), values.to(q.dtype)
+    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=1.0)
     return out[:, :, :shared].reshape(batch, heads * width)
 
 
 def attention_continued(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """New tokens of one row against what it has stored, their own keys included.
 
-    q: (N, H, D), already scaled; keys, values: (Hk, S, D); mask: (N, S) bool, True where a token looks. Returns
-    (N, H D).
+    q: (N, H, D), already scaled; keys, values: (Hk, S, D); mask: of `continued_mask`. Returns (N, H D).
     """
     tokens, heads, width = q.shape
     kv_heads = keys.shape[0]
     shared = heads // kv_heads
     # (1, Hk, R N, D): as in `attention_cached`, the tokens of one head after those of another.
     rows = q.view(tokens, kv_heads, shared, width).permute(1, 2, 0, 3).reshape(1, kv_heads, shared * tokens, width)
-    mask = mask.repeat(shared, 1)
     out = F.scaled_dot_product_attention(rows, keys[None].to(q.dtype), values[None].to(q.dtype), mask, scale=1.0)
     return out.view(kv_heads, shared, tokens, width).permute(2, 0, 1, 3).reshape(tokens, heads * width)
+
+
+def continued_mask(seen: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
+    """What `attention_continued` adds to scores of so many query heads a key head, (R N, S): once for all layers.
+
+    seen: (N, S) bool, True where a token looks.
+    """
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf).repeat(shared, 1)
 
 
 @cache

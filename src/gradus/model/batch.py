@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradus.model.xla import divided
+
 IGNORE = -100  # a target that no loss counts
 
 
@@ -23,11 +25,13 @@ class Documents:
 
     bounds: on the host, [0, end of document 0, ..., N], strictly increasing.
     positions: (N,) int64, each token's place in its own document.
-    cache: what attention derives from the bounds, worked out once and used by every layer.
+    row_length: N is a multiple of it, and documents fill rows of so many tokens in turn, none of them cut; None where
+    they are not from rows. cache: what attention derives from the bounds, worked out once and used by every layer.
     """
 
     bounds: list[int]
     positions: Tensor
+    row_length: int | None = None
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -56,8 +60,8 @@ class Documents:
 class Batch:
     """tokens, targets: (N,) int64, targets IGNORE where nothing is learned.
 
-    extra: what a loss needs besides, by name. padding: how many of the N, at the end and a document of their own,
-    only fill the batch up to a usual size.
+    extra: what a loss needs besides, by name. padding: how many of the N, documents of their own, only fill the batch
+    up to a usual size; they stand at the end, or each row's at the end of it (`in_rows`).
     """
 
     tokens: Tensor
@@ -71,26 +75,71 @@ class Batch:
         """Tokens of documents, padding left out."""
         return self.tokens.shape[0] - self.padding
 
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether nothing may have a shape that depends on what is in the batch: XLA compiles for every shape anew."""
+        return self.tokens.device.type == "xla"
+
     @cached_property
     def supervised(self) -> Tensor:
         """(M,) int64, the places whose target counts."""
         return (self.targets != IGNORE).nonzero()[:, 0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; bounds stay on the host, which does not wait for a GPU."""
-        return self._moved(partial(to_device, device=torch.device(device)))
+        """The same batch on another device; bounds stay on the host, which does not wait for a GPU.
+
+        On XLA every row begins at a multiple of the row length (`in_rows`).
+        """
+        device = torch.device(device)
+        if device.type == "xla" and not self.has_fixed_shapes:
+            row_length = self.documents.row_length or 0
+            return in_rows(self)._moved(lambda tensor: divided(tensor.to(device), row_length))
+        return self._moved(partial(to_device, device=device))
 
     def pinned(self) -> Batch:
         """The same batch in page-locked memory, from where a GPU takes it while the host goes on."""
         return self._moved(Tensor.pin_memory)
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        documents = Documents(self.documents.bounds, move(self.documents.positions))
+        documents = Documents(self.documents.bounds, move(self.documents.positions), self.documents.row_length)
         extra = {name: move(value) for name, value in self.extra.items()}
         batch = Batch(move(self.tokens), move(self.targets), documents, extra, self.padding)
+        if batch.has_fixed_shapes:
+            documents.__dict__["index"] = move(self.documents.index)
+            return batch
         # Counting supervised tokens makes the host wait where the batch lies on a GPU: do it before.
         batch.__dict__["supervised"] = move(self.supervised)
         return batch
+
+
+def in_rows(batch: Batch) -> Batch:
+    """The same documents, each row of them at its own multiple of the row length and filled up at its end.
+
+    In a batch from rows the next row begins where the last one ends, so that a token's place says nothing of its row.
+    Documents are put into rows in order, which takes no more rows than they came in.
+    """
+    row_length = batch.documents.row_length
+    assert row_length is not None, "a batch for XLA is made of whole rows"
+    assert not batch.extra, "what a loss needs besides would have to move with the tokens"
+    size = batch.tokens.shape[0]
+    lengths = batch.documents.lengths[:-1] if batch.padding else batch.documents.lengths
+    laid, places, end = [], [], 0
+    for length in lengths:
+        left = -end % row_length
+        if length > left > 0:
+            laid.append(left)
+            end += left
+        places.append(torch.arange(end, end + length))
+        laid.append(length)
+        end += length
+    while end < size:
+        laid.append(min(size - end, row_length - end % row_length))
+        end += laid[-1]
+    place = torch.cat(places)
+    tokens = torch.zeros_like(batch.tokens).index_copy_(0, place, batch.tokens[: batch.num_tokens])
+    targets = torch.full_like(batch.targets, IGNORE).index_copy_(0, place, batch.targets[: batch.num_tokens])
+    found = Documents.of_lengths(laid)
+    return Batch(tokens, targets, Documents(found.bounds, found.positions, row_length), {}, batch.padding)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gradus.model.config import VALUE_GATE_CHANNELS, ModelConfig
 from gradus.model.experts import Experts, Routing
 from gradus.model.frozen import FrozenBlock
-from gradus.model.kernels import attention_heads, ready_heads, relu2, rms_norm, swiglu, turning
+from gradus.model.kernels import attention_heads, ready_heads, ready_norm, relu2, rms_norm, swiglu, turning
 from gradus.model.lora import Adapters
 from gradus.model.past import Past
 from gradus.model.sine import SineParameters, sine, sine_feed_forward
@@ -100,7 +100,7 @@ class Block(nn.Module):
     def heads(self, x: Tensor, around: Surroundings) -> Tensor:
         """x: (N, width). Returns (H + 2 Hk, N, D): queries, keys and values ready for attention."""
         c = self.config
-        x = rms_norm(x, c.norm_eps)
+        x = self._normed(x)
         if self.frozen is not None:
             qkv = self.frozen.qkv(x).to(x.dtype)
         else:
@@ -114,7 +114,7 @@ class Block(nn.Module):
             turned, values = torch.split(qkv, [c.num_heads + c.num_kv_heads, c.num_kv_heads], dim=1)
             qkv = torch.cat([turned, values + gate[:, :, None] * added], dim=1)
         if self.frozen is not None:
-            return ready_heads(qkv, self.frozen.heads.to(x.dtype), c.qk_norm, around.turn, c.norm_eps)
+            return ready_heads(qkv, self.frozen.heads, self.frozen.head_norm, around.turn)
         norms: tuple[Tensor, Tensor] | None = None
         if self.query_norm is not None and self.key_norm is not None:
             norms = (self.query_norm, self.key_norm)
@@ -122,6 +122,10 @@ class Block(nn.Module):
             # Two tensors: a compiler takes no tensor twice.
             norms = (torch.ones(c.head_dim, device=x.device), torch.ones(c.head_dim, device=x.device))
         return attention_heads(qkv, c.num_heads, norms, around.cos, around.sin, c.norm_eps)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """The residual without its length; the norm's weights are in the product behind it."""
+        return rms_norm(x, self.config.norm_eps) if self.frozen is None else ready_norm(x, self.frozen.norm)
 
     def attended(self, x: Tensor, attention_out: Tensor) -> Tensor:
         """Residual after attention. attention_out: (N, H D)."""
@@ -134,7 +138,7 @@ class Block(nn.Module):
 
     def feed_forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
         """Residual after the feed-forward or the experts, and what the router said."""
-        normed = rms_norm(x, self.config.norm_eps)
+        normed = self._normed(x)
         routed = None
         if self.experts is not None:
             # One product over the tokens is less than one over the weights of all experts.

@@ -23,9 +23,9 @@ from gradus.model.rope import RopeScaling
 
 WIDTH_PER_DEPTH = 64
 NARROW_WIDTH = 512  # up to this width a head has 64 channels, above it 128 where that divides
-# How attention runs on a CPU: queries go in blocks, and the probabilities of documents up to a length are kept
-# for the backward pass; longer ones would cost too much memory and are worked out again.
-QUERY_BLOCK = 128
+# How attention runs on a CPU: in tiles of at most so many queries; the probabilities of documents up to a length are
+# kept for the backward pass, longer ones would cost too much memory and are worked out again.
+QUERY_TILE = 128
 KEPT_LENGTH = 1024
 # Logits that the loss has in memory at a time. A GPU wants large products, and between two of them the gradient of the
 # whole head is read and written; on a CPU smaller ones stay near its caches.

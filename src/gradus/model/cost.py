@@ -14,7 +14,7 @@ from gradus.model.config import (
     KEPT_LENGTH,
     LOGITS_ON_CPU,
     LOGITS_ON_GPU,
-    QUERY_BLOCK,
+    QUERY_TILE,
     SMEAR_GATE_CHANNELS,
     VALUE_GATE_CHANNELS,
     LoraSettings,
@@ -212,7 +212,7 @@ def training_memory(
         mean_context = (c.context + 1) / 2
     heads = 2 * c.query_width + 2 * c.kv_width + c.query_width  # normalised q and k, all heads, attention out
     kept = on_cpu and c.context <= KEPT_LENGTH
-    probabilities = c.num_heads * (mean_context + QUERY_BLOCK / 2) if kept else 0.0
+    probabilities = c.num_heads * (mean_context + QUERY_TILE / 2) if kept else 0.0
     # Two normalised inputs and the attention's part, in each layer.
     per_layer = 2 * c.width + heads + c.kv_width + probabilities
     num_sparse = sum(c.has_experts(layer) for layer in range(c.depth))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradus.core.errors import ConfigError
-from gradus.model.kernels import head_factors
+from gradus.model.kernels import NormConstants, head_factors, norm_constants
 
 if TYPE_CHECKING:
     from gradus.model.block import Block
@@ -36,13 +36,16 @@ _EMPTIED = ("qkv", "out", "gate_up", "up", "down")
 class FrozenBlock:
     """A layer's products (N, in) -> (N, out), what they give in a float dtype of their own.
 
-    heads: what multiplies query and key heads, (H + Hk, D). ups: gate and up, in one product or in two, or up alone;
+    heads: what multiplies query and key heads, (H + Hk, D), in the dtype that the model computes in. norm, head_norm:
+    of the residual and of heads, None where those have none. ups: gate and up, in one product or in two, or up alone;
     empty where the layer has experts.
     """
 
     qkv: Product
     out: Product
     heads: Tensor
+    norm: NormConstants
+    head_norm: NormConstants | None
     ups: tuple[Product, ...] = ()
     down: Product | None = None
 
@@ -61,7 +64,7 @@ def freeze(model: Transformer, int8: bool = False) -> None:
     if model.is_packed:
         model.compute_dtype = torch.float32
     for block in model.blocks:
-        block.frozen = _frozen_block(block, ready, model.is_packed)
+        block.frozen = _frozen_block(block, ready, model.is_packed, model.compute_dtype)
     model.frozen_head = ready(model.head_weight)
     if model.is_packed and model.unembedding is not None:
         model.unembedding = nn.Parameter(model.unembedding.new_empty(0))
@@ -96,7 +99,8 @@ def int8_product(weight: Tensor) -> Product:
     most, least = torch.tensor(float(_MOST_INT8)), torch.tensor(_LEAST)  # tensors, which cost half of plain numbers
 
     def multiply(x: Tensor) -> Tensor:
-        x = x.float()
+        if x.dtype != torch.float32:
+            x = x.float()
         largest = x.abs().amax(dim=-1, keepdim=True).clamp_(min=least)
         rows = (x * (most / largest)).round_().to(torch.int8)
         return torch._int_mm(rows, columns).mul(scale).mul_(largest)
@@ -117,7 +121,7 @@ def _ready_product(model: Transformer) -> Callable[[Tensor], Product]:
     return partial(_product, dtype=model.compute_dtype)
 
 
-def _frozen_block(block: Block, ready: Callable[[Tensor], Product], is_packed: bool) -> FrozenBlock:
+def _frozen_block(block: Block, ready: Callable[[Tensor], Product], is_packed: bool, dtype: torch.dtype) -> FrozenBlock:
     assert block.adapters is None, "adapters are merged into the weights before a model is frozen"
     c = block.config
     block.qkv.mul_(block.attention_norm)
@@ -140,7 +144,9 @@ def _frozen_block(block: Block, ready: Callable[[Tensor], Product], is_packed: b
         for name in _EMPTIED:
             if name in dict(block.named_parameters(recurse=False)):
                 setattr(block, name, nn.Parameter(block.attention_norm.new_empty(0)))
-    return FrozenBlock(qkv, out, heads, ups, down)
+    norm = norm_constants(c.width, c.norm_eps, heads.device)
+    head_norm = norm_constants(c.head_dim, c.norm_eps, heads.device) if c.qk_norm else None
+    return FrozenBlock(qkv, out, heads.to(dtype), norm, head_norm, ups, down)
 
 
 def _product(weight: Tensor, dtype: torch.dtype) -> Product:

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last dimension, without a weight."""
     if not torch.is_grad_enabled():
-        return x * _inverse_rms(x, eps)
+        return x * _inverse_rms(x, 1 / x.shape[-1], eps)
     return _RmsNorm.apply(x, eps)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -41,13 +41,28 @@ def head_factors(
     return weight
 
 
-def ready_heads(qkv: Tensor, weight: Tensor, is_normed: bool, turn: tuple[Tensor, Tensor], eps: float) -> Tensor:
+NormConstants = tuple[Tensor, Tensor]
+"""1 / width and eps of a norm, in fp32 without a dimension: as tensors they cost a third of what plain numbers do."""
+
+
+def norm_constants(width: int, eps: float, device: torch.device) -> NormConstants:
+    """Those of a norm over so many channels."""
+    return torch.tensor(1 / width, device=device), torch.tensor(eps, device=device)
+
+
+def ready_norm(x: Tensor, constants: NormConstants) -> Tensor:
+    """`rms_norm` where nothing is trained: the same bits."""
+    return x * _inverse_rms(x, *constants)
+
+
+def ready_heads(qkv: Tensor, weight: Tensor, norm: NormConstants | None, turn: tuple[Tensor, Tensor]) -> Tensor:
     """`attention_heads` where nothing is trained, in fewer steps and in place: the same bits.
 
-    qkv: (N, H + 2 Hk, D), overwritten; weight: of `head_factors`; turn: of `turning`. Returns (H + 2 Hk, N, D).
+    qkv: (N, H + 2 Hk, D), overwritten; weight: of `head_factors`; norm: None where heads have none; turn: of `turning`.
+    Returns (H + 2 Hk, N, D).
     """
-    turned = qkv[:, : len(weight)]
-    scaled = turned * _inverse_rms(turned, eps) if is_normed else turned
+    turned = qkv[:, : weight.shape[0]]
+    scaled = turned if norm is None else ready_norm(turned, norm)
     turned.copy_(_turned(scaled * weight, *turn))
     return qkv.transpose(0, 1)
 
@@ -65,17 +80,20 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     return _FeedForward.apply(x, gate_up, down)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _inverse_rms(x: Tensor, eps: float) -> Tensor:
-    """1 / sqrt(mean(x^2) + eps) over the last dimension, kept; worked out in fp32, in the dtype of x."""
+def _inverse_rms(x: Tensor, share: float | Tensor, eps: float | Tensor) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last dimension, kept; worked out in fp32, in the dtype of x.
+
+    share: 1 / width.
+    """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    inverse: Tensor = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
-    return inverse.to(x.dtype)
+    inverse: Tensor = norm.square_().mul_(share).add_(eps).rsqrt_()
+    return inverse if inverse.dtype == x.dtype else inverse.to(x.dtype)
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        scale = _inverse_rms(x, eps)
+        scale = _inverse_rms(x, 1 / x.shape[-1], eps)
         y = x * scale
         ctx.save_for_backward(y, scale)
         return y
@@ -101,21 +119,21 @@ class _AttentionHeads(torch.autograd.Function):
         sin: Tensor,
         eps: float,
     ) -> Tensor:
-        tokens, all_heads, width = qkv.shape
-        kv_heads = (all_heads - num_heads) // 2
-        num_turned = num_heads + kv_heads
-        turned = qkv[:, :num_turned]
+        kv_heads = (qkv.shape[1] - num_heads) // 2
         norms = None if query_norm is None or key_norm is None else (query_norm, key_norm)
-        weight = head_factors(num_heads, kv_heads, width, norms, qkv)
+        weight = head_factors(num_heads, kv_heads, qkv.shape[2], norms, qkv)[:, None]  # (H + Hk, 1, D)
+        # One head after another from the beginning: what follows runs over contiguous memory.
+        out = qkv.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        turned = out[: len(weight)]
         y = scale = None
         if norms is not None:
-            scale = _inverse_rms(turned, eps)
+            scale = _inverse_rms(turned, 1 / turned.shape[-1], eps)
             y = turned * scale
-        out = torch.empty((all_heads, tokens, width), dtype=qkv.dtype, device=qkv.device)
-        by_token = out.transpose(0, 1)
-        by_token[:, :num_turned] = _turned((turned if y is None else y) * weight, *turning(cos, sin))
-        by_token[:, num_turned:] = qkv[:, num_turned:]
-        ctx.num_heads, ctx.num_turned = num_heads, num_turned
+        own, partner = (factor[:, 0] for factor in turning(cos, sin))  # (N, D)
+        weighted = (turned if y is None else y) * weight
+        _multiply_into(turned, weighted, own)
+        turned.addcmul_(_swapped(weighted), partner)
+        ctx.num_heads = num_heads
         ctx.save_for_backward(y, scale, weight, cos, sin)
         return out
 
@@ -123,22 +141,25 @@ class _AttentionHeads(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, scale, weight, cos, sin = ctx.saved_tensors
-        heads, num_turned, width = ctx.num_heads, ctx.num_turned, grad.shape[-1]
-        grad = grad.transpose(0, 1)  # (N, H + 2 Hk, D)
-        out = torch.empty(grad.shape, dtype=grad.dtype, device=grad.device)
-        out[:, num_turned:] = grad[:, num_turned:]
-        back = _turned(grad[:, :num_turned].contiguous(), *turning(cos, -sin))
+        heads, num_turned, width = ctx.num_heads, len(weight), grad.shape[-1]
+        grad = grad.contiguous()
+        out = torch.empty(grad.transpose(0, 1).shape, dtype=grad.dtype, device=grad.device)  # (N, H + 2 Hk, D)
+        by_head = out.transpose(0, 1)
+        by_head[num_turned:] = grad[num_turned:]
+        own, partner = (factor[:, 0] for factor in turning(cos, -sin))
+        turned = grad[:num_turned]
+        back = (turned * own).addcmul_(_swapped(turned), partner)
         if y is None:
-            _multiply_into(out[:, :num_turned], back, weight)
+            _multiply_into(by_head[:num_turned], back, weight)
             return out, None, None, None, None, None, None
-        d_weight = (back * y).sum(dim=0, dtype=torch.float32)  # (H + Hk, D)
+        d_weight = (back * y).sum(dim=1, dtype=torch.float32)  # (H + Hk, D)
         d_query_norm = d_weight[:heads].sum(0) * width**-0.5
         d_key_norm = d_weight[heads:].sum(0)
         # As in rms_norm, behind the weight.
         back *= weight
         inner = (back * y).sum(dim=-1, keepdim=True)
         back.addcmul_(y, inner, value=-1 / width)
-        _multiply_into(out[:, :num_turned], back, scale)
+        _multiply_into(by_head[:num_turned], back, scale)
         return out, d_query_norm, d_key_norm, None, None, None, None
 
 
@@ -152,10 +173,13 @@ def _multiply_into(target: Tensor, first: Tensor, second: Tensor) -> None:
 
 def _turned(x: Tensor, own: Tensor, partner: Tensor) -> Tensor:
     """x (N, H, D), its channel pairs (i, i + D/2) turned by the factors of `turning`."""
+    return (x * own).addcmul_(_swapped(x), partner)
+
+
+def _swapped(x: Tensor) -> Tensor:
+    """x (..., D) with its halves exchanged. Over whole rows of D: loops over halves take twice as long on a CPU."""
     first, second = x.chunk(2, dim=-1)
-    # Over whole rows of D: loops over halves take twice as long on a CPU.
-    swapped = torch.cat([second, first], -1)
-    return (x * own).addcmul_(swapped, partner)
+    return torch.cat([second, first], -1)
 
 
 class _FeedForward(torch.autograd.Function):

@@ -41,11 +41,6 @@ class DocumentLayout:
     groups: list[LengthGroup]
     gather: Tensor | None
 
-    @property
-    def longest(self) -> int:
-        """Places of the longest group's documents."""
-        return max(group.length for group in self.groups)
-
 
 def document_layout(documents: Documents) -> DocumentLayout:
     """The layout for these documents, worked out once per batch."""

@@ -113,7 +113,7 @@ class CachedPass:
 def split_heads(config: ModelConfig, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries (N, H, D), keys and values (N, Hk, D) of heads (H + 2 Hk, N, D)."""
     c = config
-    queries, keys, values = torch.split(heads, [c.num_heads, c.num_kv_heads, c.num_kv_heads])
+    queries, keys, values = torch.split_with_sizes(heads, [c.num_heads, c.num_kv_heads, c.num_kv_heads])
     return queries.transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1)
 
 

@@ -34,6 +34,7 @@ from gradus.model.lora import (
 from gradus.model.rows import RowSource, copy_rows
 from gradus.model.tensor_files import TensorFiles, save_tensors
 from gradus.model.transformer import Transformer
+from gradus.model.xla import on_host, send_work
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -79,12 +80,14 @@ def from_stored(
 
     left_out: parameters that keep what they hold, as adapters do. ArtifactError names what is missing or does not fit.
     """
+    send_work(model.device)
     splits = _splits(model)
     problems, used = [], set()
     for name, parameter in model.named_parameters():
         if name in left_out or is_adapter(name):
             continue
         begin = 0
+        whole = on_host(parameter)
         for stored_name, count in zip(
             stored_names(model.config, name), splits.get(name, [parameter.shape[0]]), strict=True
         ):
@@ -96,8 +99,10 @@ def from_stored(
             elif tuple(found.shape) != shape:
                 problems.append(f"{stored_name} has shape {tuple(found.shape)}, expected {shape}")
             else:
-                copy_rows(parameter, found, begin)
+                copy_rows(whole, found, begin)
             begin += count
+        if whole is not parameter:
+            parameter.copy_(whole)
     constants = _constants(model.config)
     for stored_name, (value, _) in constants.items():
         there = tensors[stored_name][...].float().item() if stored_name in tensors else value

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gradus.core.settings import Settings
+from gradus.core.temperature import DrawingTemperature
 from gradus.model.batch import Batch
 from gradus.model.transformer import Transformer
 from gradus.train.losses import Loss, supervised_hidden, target_logp, token_entropy, token_logp
@@ -42,7 +43,7 @@ class GRPOSettings(Settings):
     kl_beta: float = Field(default=0.0, ge=0.0)
     denominator: Literal["tokens", "constant"] = "tokens"
     max_tokens: int = Field(default=256, ge=1)
-    temperature: float = Field(default=1.0, gt=0.0)
+    temperature: DrawingTemperature = 1.0
 
 
 def group_advantages(rewards: Sequence[float], scale: Literal["std", "none"]) -> list[float]:

@@ -17,6 +17,7 @@ from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Pair
 from gradus.core.fingerprint import digest
 from gradus.core.settings import Settings
+from gradus.core.temperature import DrawingTemperature
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
@@ -30,7 +31,7 @@ class PairSettings(Settings):
     """
 
     samples: int = Field(default=4, ge=1)
-    temperature: float = Field(default=0.8, gt=0.0)
+    temperature: DrawingTemperature = 0.8
     top_k: int | None = Field(default=None, ge=1)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     seed: int = Field(default=0, ge=0)

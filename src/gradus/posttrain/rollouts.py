@@ -21,6 +21,7 @@ from pydantic import Field
 
 from gradus.core.fingerprint import digest
 from gradus.core.settings import Settings
+from gradus.core.temperature import DrawingTemperature
 from gradus.data.order import RowOrder
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
@@ -49,7 +50,7 @@ class RolloutSettings(Settings):
     group_size: int = Field(default=8, ge=2)
     prompts_per_rollout: int = Field(default=16, ge=1)
     micro_samples: int = Field(default=32, ge=1)
-    temperature: float = Field(default=1.0, gt=0.0)
+    temperature: DrawingTemperature = 1.0
     max_tokens: int = Field(default=256, ge=1)
     max_calls: int = Field(default=4, ge=0)
     truncated: Literal["mask", "penalise"] = "mask"

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact
+from gradus.core.comparison import named_measures
 from gradus.core.devices import DEVICES_FILE
 from gradus.core.errors import GradusError
-from gradus.core.gate import find_measure, measure_names
 from gradus.core.home import ANSWERS, ARTIFACTS, DRY_HOME, LOCK, RAW
 from gradus.core.lock import exclusive_lock
 from gradus.core.quantity import format_seconds
@@ -121,7 +121,7 @@ def _closing(made: Mapping[str, Artifact]) -> str:
 
 def _figures(results: Mapping[str, Any]) -> str:
     """Losses, bits per byte and totals by name; failing those, the first figures."""
-    names = measure_names(results)
-    telling = [n for n in names if n in _TELLING or (n.startswith(("probes", "tasks")) and n.endswith(_TOTALS))]
-    shown = (telling or [name for name in names if "." not in name])[:_SHOWN_MEASURES]
-    return ", ".join(f"{name} {find_measure(results, name)['value']:.4g}" for name in shown)
+    measures = named_measures(results, numbers=True)
+    telling = [n for n in measures if n in _TELLING or (n.startswith(("probes", "tasks")) and n.endswith(_TOTALS))]
+    shown = (telling or [name for name in measures if "." not in name])[:_SHOWN_MEASURES]
+    return ", ".join(f"{name} {measures[name]['value']:.4g}" for name in shown)

@@ -32,9 +32,11 @@ class MachineSettings(Settings):
 
     threads: processor threads, of each process where there are several; None shares all usable cores among them.
     precision: auto uses bf16 where it is faster; fp16, with a loss scale, is for devices without bf16.
-    encoder: auto takes gigatoken where it is installed and its ids are proved equal. processes: data-parallel processes
-    of the training stages. For a model of a few million parameters, processes of one thread each are faster than one
-    process with many threads.
+    device: auto takes a GPU where torch sees one; "xla" is a TPU through torch_xla, experimental: one process drives
+    all its chips.
+    encoder: auto takes gigatoken where it is installed and its ids are proved equal. processes: that share a training
+    stage by its rows and an evaluation by its items. For a model of a few million parameters, processes of one thread
+    each are faster than one process with many threads.
     parallel: how the model lies on them: "replicate", each holds all of it; "shard", each holds a part of every
     parameter, for models that are too large for one; "hybrid", shared inside a machine, repeated on every machine.
     activation_checkpointing: save memory by running each layer's forward pass again in the backward pass: "full", all
@@ -52,7 +54,7 @@ class MachineSettings(Settings):
 
     threads: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "xla"] = "auto"
     encoder: Literal["auto", "gigatoken", "tiktoken"] = "auto"
     processes: int = Field(default=1, ge=1)
     parallel: Parallel = "replicate"

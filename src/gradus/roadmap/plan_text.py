@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gradus.core.devices import CPU
 from gradus.core.quantity import format_bytes, format_count, format_seconds
 from gradus.model.config import ModelConfig
 from gradus.model.reach import reach
@@ -27,6 +28,8 @@ def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
     lines += _reaches(first)
     lines.append("")
     lines += [_sum(plan, named=len(plans) > 1) for plan in plans]
+    if roadmap.machine.device == "xla" and first.device.name == CPU:
+        lines.append('note: [machine] device = "xla", and times are those of a processor; no TPU is measured yet')
     for plan in plans:
         most, has = plan.memory_bytes, plan.device.memory_bytes
         if most > has:

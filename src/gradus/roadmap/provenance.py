@@ -13,6 +13,7 @@ from typing import Any
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, DataError
 from gradus.core.home import ARTIFACTS, WORK_SUFFIX
+from gradus.core.privacy import shown, shown_address
 from gradus.core.quantity import format_count
 from gradus.data.conversation_presets import CONVERSATION_PRESETS
 from gradus.data.presets import PRESETS
@@ -44,7 +45,7 @@ def origin_of(artifact: Artifact, home: Path, name: str, evaluations: Sequence[A
         seed=artifact.manifest.seed,
         lineage=steps,
         sources=tuple(source for a in ancestors for source in _sources(a)),
-        base_models=tuple(str(a.manifest.settings["take"]) for a in ancestors if a.kind == "import"),
+        base_models=tuple(_taken(a) for a in ancestors if a.kind == "import"),
         results=tuple(m for a in evaluations for m in _measured(a.manifest.name, a.results)),
         documents=tuple(documents),
         text=text,
@@ -106,11 +107,19 @@ def _sources(artifact: Artifact) -> Iterator[DataSource]:
         yield DataSource(stage, "conversations", _OWN_LICENCE)
     if "teacher" in settings:
         teacher = settings["teacher"]
-        yield DataSource(stage, f"{teacher['model']} (a teacher model)", reference=str(teacher.get("base_url", "")))
+        host = shown_address(str(teacher.get("base_url", "")))
+        yield DataSource(stage, f"{teacher['model']} (a teacher model at {host})")
         if settings.get("documents"):
-            yield DataSource(stage, str(settings["documents"]))
+            yield DataSource(stage, shown(str(settings["documents"])))
     if settings.get("take"):
-        yield DataSource(stage, str(settings["take"]))
+        yield DataSource(stage, _taken(artifact))
+
+
+def _taken(artifact: Artifact) -> str:
+    """What a tokenizer or model is, by its name on the Hub and commit, or by the name of its folder."""
+    take = str(artifact.manifest.settings["take"])
+    commit = artifact.manifest.sources.get(take) if take.startswith("hub:") else None
+    return f"{take.partition('@')[0]}@{commit}" if commit else str(shown(take))
 
 
 def _source(stage: str, source: Mapping[str, Any]) -> DataSource:
@@ -126,7 +135,8 @@ def _source(stage: str, source: Mapping[str, Any]) -> DataSource:
     if kind == "hub":
         repo = str(source.get("repo", ""))
         return DataSource(stage, repo, dataset=repo, reference=f"https://huggingface.co/datasets/{repo}")
-    return DataSource(stage, str(source.get("path") or source.get("manifest") or name or kind))
+    written = shown(source.get("path") or source.get("manifest") or name or kind)
+    return DataSource(stage, ", ".join(written) if isinstance(written, list) else str(written))
 
 
 def _dataset(homepage: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from gradus.core.home import LEDGER, MODEL_FOLDER
 from gradus.core.ledger import Ledger
 from gradus.core.machine import package_version
+from gradus.core.privacy import shown, shown_path
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import (
     audit_results,
@@ -42,7 +43,7 @@ def report_data(run_folder: Path) -> dict[str, Any]:
     return {
         "name": str(record["name"]),
         "description": clip(str(record.get("description") or "")),
-        "path": str(record.get("path", "")),
+        "path": shown_path(str(record.get("path", ""))),
         "seed": record.get("seed"),
         "made": now(),
         "gradus": package_version("gradus"),
@@ -94,7 +95,7 @@ def _stage_json(view: StageView, money_per_second: float) -> dict[str, Any]:
         "fingerprint": record.get("fingerprint", ""),
         "artifact": record.get("artifact", ""),
         "inputs": record.get("inputs", {}),
-        "settings": clip(record.get("settings", {})),
+        "settings": clip(shown(record.get("settings", {}))),
         "seed": record.get("seed"),
         "predicted": predicted,
         "state": view.state,
@@ -103,7 +104,7 @@ def _stage_json(view: StageView, money_per_second: float) -> dict[str, Any]:
         "actual": _actual(view, money_per_second),
         "started": manifest.started if manifest else "",
         "bytes": sum(entry.bytes for entry in manifest.files.values()) if manifest else None,
-        "sources": dict(manifest.sources) if manifest else {},
+        "sources": shown(dict(manifest.sources)) if manifest else {},
         "machine": manifest.machine if manifest else {},
         "software": manifest.software if manifest else {},
         "results": plain_results(view.results),

@@ -14,6 +14,7 @@ from typing import Any
 from gradus.core.comparison import SIGNIFICANCE, compare_measures, named_measures, unshared
 from gradus.core.errors import DataError
 from gradus.core.machine import package_version
+from gradus.core.privacy import shown
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import clip, probe_results, training_curves
 from gradus.roadmap.report_stages import StageView, run_record, stage_view
@@ -87,7 +88,10 @@ def _stages(first: Mapping[str, StageView], second: Mapping[str, StageView]) -> 
         elif one.record.get("fingerprint") == other.record.get("fingerprint"):
             state = "the same artifact"
         else:
-            changes = differences(one.record.get("settings", {}), other.record.get("settings", {}))
+            pair_settings = [view.record.get("settings", {}) for view in (one, other)]
+            changes = differences(*map(shown, pair_settings))
+            if not changes and differences(*pair_settings):
+                changes.append("a path or address changed")
             if one.record.get("seed") != other.record.get("seed"):
                 changes.append(f"seed changed from {one.record.get('seed')} to {other.record.get('seed')}")
             state = "other settings" if changes else "other inputs, files or version"

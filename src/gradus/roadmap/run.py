@@ -11,15 +11,16 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact, begin_work, open_artifact, sweep_scratch
+from gradus.core.comparison import named_measures
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.files import disk_full_error, is_disk_full, write_atomic
-from gradus.core.gate import find_measure, judge, measure_names, without_items
+from gradus.core.gate import judge, without_items
 from gradus.core.home import ARTIFACTS, LEDGER, LOCK, RUN_RECORD, RUNS
 from gradus.core.ledger import Ledger
 from gradus.core.lock import exclusive_lock
@@ -105,12 +106,17 @@ def walk(
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
-        with exclusive_lock(run_dir / LOCK, refusal):
-            device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
-            planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
-            walking = _Walk(
-                roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps
-            )
+        with ExitStack() as held:
+            # What is found there is held by the record once that is written: till then nothing may be deleted.
+            waits = "waiting for process {pid}, which looks through artifacts/ too"
+            with exclusive_lock(home / ARTIFACTS / LOCK, waits, progress.line):
+                held.enter_context(exclusive_lock(run_dir / LOCK, refusal))
+                device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
+                planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
+                walking = _Walk(
+                    roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps
+                )
+                _begin(walking, chosen)
             return _walk(walking, chosen, finish=only is None)
     except OSError as error:
         if is_disk_full(error):
@@ -122,7 +128,8 @@ def walk(
         raise
 
 
-def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
+def _begin(walking: _Walk, chosen: list[Stage]) -> None:
+    """Find what is made already, say what will run and why, and write the record."""
     roadmap = walking.roadmap
     statuses = {s.name: stage_status(roadmap, s, walking.artifacts_dir, walking.run_dir) for s in roadmap.stages}
     walking.artifacts = {name: s.artifact for name, s in statuses.items() if s.artifact is not None}
@@ -131,6 +138,10 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
     if absent:
         raise ConfigError(absent)
     _write_record(walking)
+
+
+def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
+    roadmap = walking.roadmap
     walking.ledger.append(
         {"event": "walk", "time": now(), "roadmap": roadmap.name, "stages": [s.name for s in chosen],
          "machine": machine_facts(), "software": software_versions()}
@@ -350,8 +361,8 @@ def _record_stage(walking: _Walk, stage: Stage, artifact: Artifact) -> None:
          "predicted_seconds": walking.planned[stage.name].estimate.seconds}
     )  # fmt: skip
     told: dict[str, Any] = {}
-    for name in measure_names(artifact.results):
-        measure = without_items(find_measure(artifact.results, name))
+    for name, found in named_measures(artifact.results, numbers=True).items():
+        measure = without_items(found)
         # A number deep inside (a count by reason, a model's width) is a fact; the manifest has it.
         if "." in name and "n" not in measure:
             continue

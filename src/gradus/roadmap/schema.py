@@ -24,6 +24,7 @@ from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.stage import Input, Reference, SourceError, Stage
 from gradus.roadmap.tracking import TrackSettings
 from gradus.roadmap.walked import Walked, walked_sources, walked_stages
+from gradus.roadmap.xla_limits import machine_problems, stage_problems
 
 RESERVED = ("name", "kind", "seed", "gate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -107,6 +108,8 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False,
     walked = walked_stages(home / RUNS / _full_name(head, path, smoke)) if home and head else {}
     drafts = [_check_stage(layered, source, path.resolve().parent, smoke, walked) for source in layered.stages]
     _check_references(layered, drafts)
+    if head is not None and head.machine.device == "xla":
+        _check_xla(layered, head.machine, drafts)
     if not layered.stages and not problems:
         problems.append(f"{path}:1: a roadmap needs at least one [[stage]]")
     if head is None or problems:
@@ -123,6 +126,16 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False,
         push=head.push,
         track=head.track,
     )
+
+
+def _check_xla(layered: Layered, machine: MachineSettings, drafts: Sequence[_Draft]) -> None:
+    """Report what the device cannot do: of `[machine]`, and of the stages."""
+    for path, text in machine_problems(machine):
+        layered.problems.append(f"{layered.label(None, ('machine', *path))}: {text}")
+    for draft in drafts:
+        if draft.settings is not None:
+            for path, text in stage_problems(draft.kind, draft.settings):
+                _reporter(layered, draft.source)(path, text)
 
 
 def _full_name(head: RoadmapHead, path: Path, smoke: bool) -> str:
@@ -184,10 +197,13 @@ def _check_stage(
         # A toy run has other steps than the ones whose checkpoints are named.
         draft.references = {k: [replace(r, checkpoint=None) for r in refs] for k, refs in draft.references.items()}
     if draft.settings is not None:
+        before = walked_sources(walked.get(draft.name, {}), kind, draft.settings)
         try:
             draft.sources = dict(draft.module.sources(draft.settings, roadmap_dir))
+            if hasattr(draft.module, "pinned"):
+                draft.sources |= draft.module.pinned(draft.settings, before)
         except SourceError as error:
-            draft.sources = walked_sources(walked.get(draft.name, {}), kind, draft.settings)
+            draft.sources = before
             if draft.sources:
                 draft.absent = "; ".join(problem.text for problem in error.problems)
                 return draft

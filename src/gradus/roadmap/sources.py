@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gradus.conversation.probes import load_suite, suite_path
-from gradus.core.errors import did_you_mean
+from gradus.core.errors import DataError, did_you_mean
 from gradus.core.files import expand_path
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.settings import KeyPath, Problem
+from gradus.data.hub_models import pinned_commit
 from gradus.roadmap.stage import SourceError
 
 
@@ -41,6 +42,14 @@ def file_sources(entries: Iterable[tuple[KeyPath, str]], roadmap_dir: Path) -> d
     if problems:
         raise SourceError(problems)
     return found
+
+
+def pinned_take(take: str, before: Mapping[str, str]) -> dict[str, str]:
+    """`pinned` of a stage with the setting `take`. Errors: SourceError where the Hub does not say the commit."""
+    try:
+        return pinned_commit(take, before)
+    except DataError as error:
+        raise SourceError([Problem(("take",), str(error))]) from None
 
 
 def suite_digest(text: str, roadmap_dir: Path) -> str:

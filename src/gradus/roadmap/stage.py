@@ -8,6 +8,8 @@ what is heavy when it is called:
     INPUTS: tuple[Input, ...]      keys whose values are names of earlier stages; they are not in Settings
     class Settings(StageSettings)  everything else that the author may write; `smoke()` gives toy sizes
     sources(settings, roadmap_dir) -> {label: digest} of external files, part of the fingerprint
+    pinned(settings, before) -> {label: commit}    optional: what it takes from the Hub, part of its sources too;
+                                   before: the sources of an earlier walk with the same settings, {} for none
     plan(settings, inputs: Expected, device: Device, stage: Stage) -> Estimate
     run(stage: Stage, inputs: Inputs, place: Place) -> Artifact    ends with `return place.commit(results)`
     own_gates(parents) -> tuple[Gate, ...]      optional: what holds besides the author's gates; parents: the kinds of

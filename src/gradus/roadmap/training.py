@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gradus.core.errors import TrainingError
+from gradus.core.errors import ConfigError, TrainingError
 from gradus.core.files import write_atomic
 from gradus.core.home import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, MODEL_FOLDER
 from gradus.core.quantity import format_count
@@ -30,6 +30,7 @@ from gradus.roadmap.models import ModelReference, newest_checkpoint
 from gradus.roadmap.place import MachineSettings, Place
 from gradus.roadmap.stage import StageSettings
 from gradus.roadmap.warm_start import carry_over, state_bytes
+from gradus.roadmap.xla_limits import model_problem
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
 
 if TYPE_CHECKING:
@@ -122,10 +123,19 @@ class Session:
     device: torch.device
     machine: MachineSettings
 
+    @property
+    def decoding_device(self) -> torch.device:
+        """Where a finished model is asked: on the host where the device is XLA, which compiles for every length."""
+        import torch
+
+        return torch.device("cpu") if self.device.type == "xla" else self.device
+
     def prepare(self, model: Transformer) -> None:
         """Wrap and shard a model as `[machine]` says."""
         from gradus.train.sharding import can_compile, prepare_model
 
+        if self.device.type == "xla" and (problem := model_problem(model.config)):
+            raise ConfigError(f'[machine] device = "xla": {problem}')
         kind, compile = self.machine.activation_checkpointing, self.machine.compile
         if compile == "auto":
             compile = kind != "selective" and can_compile(self.device)
@@ -143,6 +153,7 @@ def training_session(place: Place) -> Iterator[Session]:
     """Threads, device and the other processes, as `[machine]` says."""
     import torch
 
+    from gradus.model.xla import open_xla
     from gradus.train.parallel import join_world, leave_world
 
     threads = torch.get_num_threads()
@@ -155,7 +166,9 @@ def training_session(place: Place) -> Iterator[Session]:
     # Of several machines each counts its GPUs, and its processes, by itself.
     local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
     device = torch.device(name, local_rank) if name == "cuda" else torch.device(name)
-    if name == "cuda":
+    if name == "xla":
+        device = open_xla()
+    elif name == "cuda":
         torch.cuda.set_device(device)
     elif place.machine.offload:
         raise TrainingError(
@@ -369,11 +382,11 @@ def save_final_model(
     from gradus.train.sharding import whole_weights
 
     folder, beside = place.work / MODEL_FOLDER, place.work / ADAPTER_FOLDER
-    with whole_weights(model, session.world):
+    with whole_weights(model, session.world) as whole:
         if session.world.is_main:
             folder.mkdir(parents=True, exist_ok=True)
             ends = tokenizer.special(IM_END)
-            save_model(folder, model, token_ids={"eos_token_id": ends, "pad_token_id": tokenizer.special(END_OF_TEXT)})
+            save_model(folder, whole, token_ids={"eos_token_id": ends, "pad_token_id": tokenizer.special(END_OF_TEXT)})
             tokenizer.save(folder, chat_template=chat_template)
             if model.lora is not None:
                 beside.mkdir(exist_ok=True)
@@ -441,7 +454,8 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         carry_over(optimizer, parent, place)
-    made = batches if session.device.type != "cuda" else partial(_pinned, batches)
+    ready = {"cuda": _pinned, "xla": _shared_evenly}.get(session.device.type)
+    made = partial(ready, batches) if ready is not None else batches
     with nullcontext(made) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
@@ -462,6 +476,21 @@ def training_reports(
             )
         finally:
             profiler.end()
+
+
+def _shared_evenly(batches: Callable[[int], Sequence[Batch]], step: int) -> Sequence[Batch]:
+    """A step's batches, each of as many rows for every chip. Errors: TrainingError where they are not."""
+    from gradus.model.xla import num_devices
+
+    made = batches(step)
+    for batch in made:
+        rows = batch.tokens.shape[0] // (batch.documents.row_length or 1)
+        if rows % num_devices():
+            raise TrainingError(
+                f'[machine] device = "xla": a micro-batch of {rows} rows cannot be shared evenly by {num_devices()} '
+                "chips; choose micro_rows, and batch_tokens in rows, as multiples of that"
+            )
+    return made
 
 
 def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:

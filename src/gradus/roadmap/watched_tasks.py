@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
+from gradus.core.comparison import named_measures
 from gradus.core.errors import ConfigError, DataError
-from gradus.core.gate import find_measure, measure_names
 from gradus.core.settings import Problem, Settings
 from gradus.data.benchmarks import benchmarks_folder
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_characters
@@ -107,11 +107,11 @@ def watch_of(
     engine = Engine(model, form.tokenizer, form, ToolBox())
 
     def look() -> Mapping[str, Mapping[str, Any]]:
-        with whole_weights(model, session.world):
+        with whole_weights(model, session.world) as engine.decoder:
             found = gathered(dict(run_tasks(engine, settings.tasks, asked, world=session.world)))
         # Of CORE and of a group the figures that stand for all of it, where there are such.
         shown = {name: {k: m for k, m in inner.items() if "value" in m} or inner for name, inner in found.items()}
-        return {f"tasks.{name}": find_measure(shown, name) for name in measure_names(shown)}
+        return {f"tasks.{name}": measure for name, measure in named_measures(shown).items()}
 
     return Watch(settings.every, look)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,12 +34,51 @@ TELEMETRY = (
 WalkState = Literal["running", "finished", "gate failed", "stopped"]
 
 
-class FollowedLines:
-    """A file of JSON lines that others write: `read` takes up what is new, and begins again where it was replaced."""
+_MOST_LINES = 8192
+_NEWEST_LINES = 256  # which are never thinned: telemetry is looked for in them
+_MOST_LOSSES = 1024
+_PIECE_BYTES = 1 << 20
+Lines = list[dict[str, Any]]
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[dict[str, Any]] = []
+
+def keep_gates(lines: Lines, line: dict[str, Any]) -> None:
+    """Of a ledger, the verdicts."""
+    if line.get("event") == "gate":
+        lines.append(line)
+
+
+def keep_newest_step(lines: Lines, line: dict[str, Any]) -> None:
+    """Of samples, those of the last step."""
+    if lines and line.get("step") != lines[-1].get("step"):
+        lines.clear()
+    lines.append(line)
+
+
+def keep_thinned(lines: Lines, line: dict[str, Any]) -> None:
+    """Of metrics, those that still count; of a long run's older ones every second, fourth, ... and the last evaluation.
+
+    So memory is bounded, and what is drawn is the same to the eye.
+    """
+    if line.get("event") == "rollback":
+        lines[:], _ = counting_lines([*lines, line])
+        return
+    lines.append(line)
+    if len(lines) > _MOST_LINES:
+        older = lines[:-_NEWEST_LINES]
+        evaluated = next((one for one in reversed(older) if one.get("event") == "evaluate"), None)
+        older = [one for place, one in enumerate(older) if place % 2 == 0 or one is evaluated]
+        lines[:] = [*older, *lines[-_NEWEST_LINES:]]
+
+
+class FollowedLines:
+    """A file of JSON lines that others write: `read` takes up what is new, and begins again where it was replaced.
+
+    keep: puts a new line to those that are kept, of a file that may be longer than memory.
+    """
+
+    def __init__(self, path: Path, keep: Callable[[Lines, dict[str, Any]], None] = list.append) -> None:
+        self.path, self._keep = path, keep
+        self.lines: Lines = []
         self._inode, self._offset, self._rest = 0, 0, b""
 
     def read(self) -> bool:
@@ -51,20 +91,25 @@ class FollowedLines:
                     self.lines, self._offset, self._rest = [], 0, b""
                 self._inode = facts.st_ino
                 file.seek(self._offset)
-                data = file.read()
+                found = False
+                while piece := file.read(_PIECE_BYTES):
+                    found = self._take(piece) or found
         except (FileNotFoundError, NotADirectoryError):
             changed, self.lines, self._inode, self._offset, self._rest = bool(self.lines), [], 0, 0, b""
             return changed
-        self._offset += len(data)
-        *whole, self._rest = (self._rest + data).split(b"\n")
+        return replaced or found
+
+    def _take(self, piece: bytes) -> bool:
+        self._offset += len(piece)
+        *whole, self._rest = (self._rest + piece).split(b"\n")
         for text in whole:
             try:
                 line = json.loads(text)
             except ValueError:
                 continue  # torn by a kill and written on behind
             if isinstance(line, dict):
-                self.lines.append(line)
-        return replaced or bool(whole)
+                self._keep(self.lines, line)
+        return bool(whole)
 
 
 @dataclass(frozen=True)
@@ -128,7 +173,7 @@ class Watcher:
         """The walk as it stands. Errors: ArtifactError where its record is gone or damaged."""
         record = run_record(self.folder)
         views = [stage_view(self.folder, stage) for stage in record["stages"]]
-        ledger = self._lines(self.folder / LEDGER)
+        ledger = self._lines(self.folder / LEDGER, keep_gates)
         gates = _last_gates(ledger, views)
         pid = walking_process(self.folder)
         done = all(view.state == "done" for view in views)
@@ -147,8 +192,8 @@ class Watcher:
             gates=tuple(gates),
         )
 
-    def _lines(self, path: Path) -> list[dict[str, Any]]:
-        followed = self._files.setdefault(path, FollowedLines(path))
+    def _lines(self, path: Path, keep: Callable[[Lines, dict[str, Any]], None]) -> Lines:
+        followed = self._files.setdefault(path, FollowedLines(path, keep))
         followed.read()
         return followed.lines
 
@@ -158,10 +203,10 @@ class Watcher:
             metrics = view.file("metrics.jsonl")
             if metrics is None:
                 continue
-            lines, _ = counting_lines(self._lines(metrics))
+            lines = self._lines(metrics, keep_thinned)
             trained = [line for line in lines if line.get("event") == "train" and _is_number(line.get("step"))]
             if trained:
-                samples = self._lines(metrics.with_name("samples.jsonl"))
+                samples = self._lines(metrics.with_name("samples.jsonl"), keep_newest_step)
                 evaluated = [line for line in lines if line.get("event") == "evaluate"]
                 now = _training_now(view, trained, evaluated, samples)
                 return now if running else replace(now, eta_seconds=None)
@@ -246,10 +291,21 @@ def _training_now(
         figures={k: v for k, v in last.items() if k not in TELEMETRY and _is_number(v)},
         telemetry={name: last_known for name in TELEMETRY if (last_known := _last_known(trained, name)) is not None},
         evaluated={k: v for k, v in (evaluated[-1] if evaluated else {}).items() if _is_number(v) and "/" not in k},
-        losses=[float(line["loss"]) for line in trained if _is_number(line.get("loss"))],
+        losses=_losses(trained),
         eta_seconds=eta,
         samples=[line for line in samples if line.get("step") == newest] if newest is not None else [],
     )
+
+
+def _losses(trained: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Of every line, or of a long run at even distances of steps, however its older lines were thinned."""
+    told = [line for line in trained if _is_number(line.get("loss"))]
+    if len(told) > _MOST_LOSSES:
+        steps = [line["step"] for line in told]
+        first, last = steps[0], steps[-1]
+        wanted = [first + (last - first) * place / (_MOST_LOSSES - 1) for place in range(_MOST_LOSSES)]
+        told = [told[min(bisect_left(steps, step), len(told) - 1)] for step in wanted]
+    return [float(line["loss"]) for line in told]
 
 
 def _last_known(lines: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -40,10 +40,10 @@ class Answers:
         self._unwanted = False
         self._tally = tally
 
-    def submit(self, service: EngineService, requests: Sequence[Request | Beginning]) -> None:
+    def submit(self, service: EngineService, requests: Sequence[Request | Beginning], account: str) -> None:
         """Queue the requests; for a thread, since their prompts are encoded here. Raises what the service does."""
         for place, request in enumerate(requests):
-            ticket = service.submit(request, self._deliver_to(place))
+            ticket = service.submit(request, self._deliver_to(place), account)
             self._num_open += 1
             self._tickets.append(ticket)
             if self._unwanted:
@@ -97,12 +97,15 @@ class Answers:
 
 @asynccontextmanager
 async def answers_of(
-    service: EngineService, requests: Sequence[Request | Beginning], tally: Tally
+    service: EngineService, requests: Sequence[Request | Beginning], tally: Tally, account: str = ""
 ) -> AsyncIterator[Answers]:
-    """The answers in the making; however the block ends, the engine works on none of them afterwards."""
+    """The answers in the making; however the block ends, the engine works on none of them afterwards.
+
+    account: who asks, and alone finds again what was read for it.
+    """
     answers = Answers(len(requests), tally)
     try:
-        await asyncio.to_thread(answers.submit, service, requests)
+        await asyncio.to_thread(answers.submit, service, requests, account)
         yield answers
     finally:
         answers.cancel()

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ from gradus.serve.metrics import Metrics
 from gradus.serve.models import ModelTable, ServedModel
 from gradus.serve.responses import ResponseWriter
 from gradus.serve.responses_request import read_response
-from gradus.serve.searching import read_chat
+from gradus.serve.searching import MOST_SEARCHES, may_search, read_chat
 from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
 from gradus.serve.tokenize import tokenize
@@ -62,6 +64,8 @@ class State:
     accounts: Accounts
     meters: Meters
     metrics: Metrics
+    # Of their own: a search service that does not answer holds up who searches, and nobody else.
+    searching: Executor = field(default_factory=lambda: ThreadPoolExecutor(MOST_SEARCHES, "gradus-search"))
 
     @property
     def needs_key(self) -> bool:
@@ -115,7 +119,7 @@ class Generation:
             model = state.models.find(model_name(body))
             gone = False
             try:
-                async with self._answers(body, tally) as (model, asked, answers):
+                async with self._answers(body, tally, account) as (model, asked, answers):
                     writer = self._api.writer(asked, model, tally)
                     if asked.stream:
                         await while_connected(receive, self._stream(answers, writer, send))
@@ -133,16 +137,19 @@ class Generation:
 
     @asynccontextmanager
     async def _answers(
-        self, body: Mapping[str, Any], tally: Tally
+        self, body: Mapping[str, Any], tally: Tally, account: Account
     ) -> AsyncIterator[tuple[ServedModel, Asked, Answers]]:
         """The answers to a body in the making. Errors: ApiError."""
         async with AsyncExitStack() as stack:
             while True:
                 model = self._state.models.find(model_name(body))
                 try:
-                    asked = await asyncio.to_thread(self._api.read, body, model, self._state.settings)
+                    pool = self._state.searching if may_search(body) else None
+                    read = partial(self._api.read, body, model, self._state.settings)
+                    asked = await asyncio.get_running_loop().run_in_executor(pool, read)
                     tally.num_each = asked.num_each
-                    opening = answers_of(model.service, asked.requests, tally)
+                    # By its key: who gets a name that was another's finds nothing of theirs.
+                    opening = answers_of(model.service, asked.requests, tally, account.sha256)
                     answers = await stack.enter_async_context(opening)
                     break
                 except ServiceClosedError as error:

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from gradus.conversation.messages import Message
 from gradus.core.settings import Settings
+from gradus.core.temperature import LEAST_TEMPERATURE
 from gradus.engine.continuation import Beginning
-from gradus.engine.sampling import LEAST_TEMPERATURE, Sampling
+from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Request
 from gradus.serve.errors import bad_request
 from gradus.serve.models import ServedModel
@@ -44,7 +45,8 @@ class Asked:
     """Answers to make, one engine request each, and how they are given.
 
     num_each: answers to each prompt, one behind the other. client_tools: names whose calls end a reply. runs_tools:
-    whether the server runs any. searched: a call and its result that stand before the answer, or nothing.
+    whether the server runs any. searched: a call and its result that stand before the answer, or nothing. single_call:
+    of several calls of the client's tools in one reply the first alone is told.
     """
 
     requests: tuple[Request, ...] | tuple[Beginning, ...]
@@ -54,6 +56,7 @@ class Asked:
     client_tools: frozenset[str] = frozenset()
     runs_tools: bool = False
     searched: tuple[Message, ...] = ()
+    single_call: bool = False
 
 
 def sampling_of(body: SamplingBody, settings: ServeSettings) -> Sampling:

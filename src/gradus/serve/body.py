@@ -39,6 +39,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
+# Names that others have for a parameter: llama.cpp, and Open WebUI after it.
+_SYNONYMS = {"repeat_penalty": "repetition_penalty"}
 # Names that a client gives to a request for its own books; they change no answer.
 LABELS = ("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user")
 
@@ -72,7 +74,10 @@ def load_body(cls: type[SettingsType], body: Mapping[str, Any], besides: Collect
     besides: parameters of NEUTRAL that this request does have.
     """
     kept = {}
-    for name, value in body.items():
+    for given, value in body.items():
+        name = _SYNONYMS.get(given, given)
+        if name != given and name in body:
+            raise bad_request(f'"{given}" is another name of "{name}"; give one of them', given)
         if name in LABELS and name not in cls.model_fields:
             continue
         if name in cls.model_fields or name not in NEUTRAL or name in besides:

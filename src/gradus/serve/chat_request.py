@@ -2,7 +2,7 @@
 
 Extension: "gradus": {"tools": [...], "think": true | false | null, "think_budget": n, "search": "auto" | "force"}
 asks for tools that the server runs, and for thinking; "tools" beside it are the client's own, and a call of one of them
-ends the reply.
+ends the reply. A client that knows nothing of all this gets the tools of ServeSettings.run_tools.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ from gradus.tools.web_search import WEB_SEARCH
 
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"}
 # What clients send back of an answer of ours, or of another server's, where there was nothing of the kind.
-_EMPTY_KEYS = {"refusal", "audio", "annotations", "function_call", "gradus"}
+_EMPTY_KEYS = {"refusal", "audio", "annotations", "function_call"}
+# What libraries keep for themselves in messages, and send along: LiteLLM.
+_FOREIGN_KEYS = {"provider_specific_fields"}
 _MOST_TOOLS = 128  # as at OpenAI
 # Places where the order of messages leaves the format nothing to write; the rest is the client's own business.
 _REFUSED_VIOLATIONS = {"result_missing", "result_unknown", "duplicate_call_id"}
@@ -82,6 +84,7 @@ class ChatBody(SamplingBody):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     tools: tuple[Any, ...] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: TemplateOptions | None = None
@@ -94,12 +97,12 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
     extension = body.gradus or Extension()
     _refuse_formats(body)
     client_tools = _client_tools(body, model)
+    knows_none = body.gradus is None and not body.tools and body.tool_choice != "none"
+    names = settings.run_tools if knows_none else extension.tools
     if len(set(extension.tools)) < len(extension.tools):
         raise bad_request('"gradus.tools" names a tool twice', "gradus.tools")
     try:
-        server_tools = toolbox.schemas(
-            name for name in extension.tools if extension.search != "off" or name != WEB_SEARCH.name
-        )
+        server_tools = toolbox.schemas(name for name in names if extension.search != "off" or name != WEB_SEARCH.name)
     except ConfigError as error:
         raise bad_request(str(error), "gradus.tools") from None
     # Among tools that are run, a client's own would be taken for the server's by its name.
@@ -118,7 +121,7 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
         stop=stops(body.stop),
         think_budget=extension.think_budget,
         logprobs=_logprobs(body),
-        constrain=model.constrain,
+        constrain=model.constrain or ("calls" if _any_strict(body) else None),
     )
     number = body.n or 1
     return Asked(
@@ -128,6 +131,7 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
         body.stream_options is not None and body.stream_options.include_usage,
         frozenset(tool.name for tool in client_tools),
         bool(server_tools),
+        single_call=body.parallel_tool_calls is False,
     )
 
 
@@ -159,9 +163,6 @@ def _client_tools(body: ChatBody, model: ServedModel) -> tuple[ToolSchema, ...]:
     for index, tool in enumerate(body.tools or ()):
         if not isinstance(tool, Mapping) or tool.get("type") != "function":
             raise bad_request('expected {"type": "function", "function": {...}}', f"tools[{index}]")
-        function = tool.get("function")
-        if isinstance(function, Mapping) and function.get("strict"):
-            raise unsupported(f"tools[{index}].function.strict", "strict calls are not supported; leave it out")
     try:
         tools = tools_from_json(body.tools)
     except DataError as error:
@@ -177,6 +178,12 @@ def _client_tools(body: ChatBody, model: ServedModel) -> tuple[ToolSchema, ...]:
     return tools
 
 
+def _any_strict(body: ChatBody) -> bool:
+    """Whether a tool is to be called by its schema and no other way: then all calls are held to theirs."""
+    functions = [tool["function"] for tool in body.tools or () if body.tool_choice != "none"]
+    return any(function.get("strict") for function in functions)
+
+
 def _messages(rows: Sequence[Any], settings: ServeSettings) -> tuple[Message, ...]:
     """Messages of OpenAI's shapes as ours, results in the order of their calls. Errors: ApiError."""
     calls = [row.get("tool_calls") for row in rows if isinstance(row, Mapping)]
@@ -184,7 +191,8 @@ def _messages(rows: Sequence[Any], settings: ServeSettings) -> tuple[Message, ..
         if number > settings.max_messages:
             raise bad_request(f"{number:,} {what}, and at most {settings.max_messages:,} are taken", "messages")
     try:
-        messages = messages_from_json([_plain(row, index) for index, row in enumerate(rows)], "messages")
+        unfolded = [_plain(row, index) for index, given in enumerate(rows) for row in _unfolded(given, index)]
+        messages = messages_from_json(unfolded, "messages")
     except DataError as error:
         raise bad_request(str(error), "messages") from None
     messages = _results_in_order(messages)
@@ -196,6 +204,37 @@ def _messages(rows: Sequence[Any], settings: ServeSettings) -> tuple[Message, ..
     return messages
 
 
+def _unfolded(row: Any, index: int) -> list[Any]:
+    """A message; one of ours that tells of calls in `gradus` as all that it was: calls, results, and its text behind.
+
+    Errors: ApiError.
+    """
+    if not isinstance(row, Mapping) or not row.get("gradus"):
+        return [row]
+    told = row["gradus"].get("events") if isinstance(row["gradus"], Mapping) else None
+    events = told if isinstance(told, list) and all(isinstance(event, Mapping) for event in told) else None
+    if events is None or row.get("role") != "assistant":
+        raise bad_request(
+            f'messages[{index}].gradus: expected {{"events": [...]}} as a reply had it', f"messages[{index}].gradus"
+        )
+    answered = {event.get("tool_call_id") for event in events if event.get("type") == "tool_result"}
+    messages: list[JsonObject] = []
+    for event in events:
+        if event.get("type") == "tool_result":
+            result = {"tool_call_id": event.get("tool_call_id"), "content": event.get("content")}
+            messages.append({"role": "tool"} | result)
+        elif event.get("id") in answered:
+            if not messages or messages[-1]["role"] == "tool":
+                messages.append({"role": "assistant", "tool_calls": []})
+            function = {"name": event.get("name"), "arguments": event.get("arguments")}
+            messages[-1]["tool_calls"].append({"id": event.get("id"), "function": function})
+    last = {key: value for key, value in row.items() if key != "gradus"}
+    if messages:
+        thinking = {key: last.pop(key) for key in ("reasoning_content", "reasoning") if key in last}
+        messages[0] |= thinking  # it came first
+    return [*messages, last]
+
+
 def _plain(row: Any, index: int) -> Any:
     """One message with its text in one piece. Errors: ApiError for what has no place in ours."""
     if not isinstance(row, Mapping):
@@ -203,7 +242,7 @@ def _plain(row: Any, index: int) -> Any:
     where = f"messages[{index}]"
     kept: JsonObject = {}
     for key, value in row.items():
-        if key in _EMPTY_KEYS and not value:
+        if (key in _EMPTY_KEYS and not value) or key in _FOREIGN_KEYS:
             continue
         if key not in _MESSAGE_KEYS:
             raise bad_request(f'{where}: unknown or unsupported key "{key}"', f"{where}.{key}")

@@ -64,6 +64,9 @@ WORK_ON_TEXT = any_of(
     r"examples?|advice)|convert (?!.*\b(?:usd|eur|gbp|jpy|inr|cad|aud|chf|cny|dollars?|euros?|yen|"
     r"rupees?)\b)[^?]*|make (?:it|this|that|up|me)|turn (?:it|this)|put (?:it|this)|simplify|classify|"
     r"analy[sz]e|compare)\b(?! (?:the )?(?:latest|current|recent)\b)",
+    r"^(?!.*\b(?:latest|current|recent|today|tonight|now)\b)(?:\S+ ){0,3}(?:names?|ideas?|suggestions?|slogans?|"
+    r"taglines?|mottos?|titles?|captions?|hashtags?|topics?) (?:for|about) (?:an?|my|our|your|some|this)\b",
+    r"\b(?:name|logo|title|slogan|headline|caption) ideas?\b",
     r"^(?:tell|write|give|sing|make|read) me (?:a |an |one |some |another |\d+ )?(?:\w+ )?(?:joke|story|poem|"
     r"song|sentence|tips?|ideas?|example|synonyms?|advice|riddle|limerick|haiku)",
     r"\b(?:write|compose|draft) (?:a|an|me|some)\b", r"^list \d+\b",

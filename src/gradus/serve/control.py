@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.errors import ConfigError, GradusError
+from gradus.core.home import SOCKETS
 from gradus.serve.deployments import Deployment, Deployments, ModelSource
 from gradus.serve.models import ModelTable
 
 log = logging.getLogger("gradus.serve")
 
-SOCKETS = ".servers"
 _LINE_BYTES = 1 << 16
 _MOST_ADDRESS_BYTES = 100  # systems take 104 or 108
 
@@ -107,6 +107,8 @@ def running_servers(home: Path) -> dict[int, Path]:
     """The sockets of a home's running servers, by port."""
     found = {}
     for path in sorted((home / SOCKETS).glob("*.sock")):
+        if not (path.stem.isascii() and path.stem.isdigit()):
+            continue  # of another program
         with contextlib.suppress(OSError):  # a server that was killed leaves its socket behind
             _connected(path).close()
             found[int(path.stem)] = path

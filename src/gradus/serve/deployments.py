@@ -67,6 +67,11 @@ class Deployments:
             row["given"], ModelSource.from_json(row["now"]), ModelSource.from_json(before) if before else None
         )
 
+    def sources(self) -> list[ModelSource]:
+        """Everything that is deployed, or can be gone back to. Errors: ConfigError where the record cannot be read."""
+        found = [self.find(name) for name in self._rows()]
+        return [source for one in found if one is not None for source in (one.now, one.before) if source is not None]
+
     def record(self, name: str, deployment: Deployment) -> None:
         """Keep what is deployed under a name now."""
         rows = self._rows()

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from gradus.core.errors import ConfigError, DataError, GradusError
+from gradus.core.errors import ConfigError, DataError, GradusError, MissingPackageError
 from gradus.engine.turn import PromptTooLongError
 
 INVALID = "invalid_request_error"
@@ -69,6 +69,8 @@ def from_engine(error: GradusError) -> ApiError:
         return bad_request(str(error), "messages", "context_length_exceeded")
     if isinstance(error, ConfigError | DataError):
         return bad_request(str(error))
+    if isinstance(error, MissingPackageError):
+        return bad_request(str(error), code="unsupported_parameter")
     return ApiError(500, str(error), kind=SERVER)
 
 

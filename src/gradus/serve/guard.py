@@ -52,7 +52,8 @@ class Guard:
         if scope["method"] == "OPTIONS" and allowed is not None:
             permits = {
                 "Access-Control-Allow-Methods": "GET, POST",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type",
+                # Whichever it would send: clients in browsers have headers of their own (openai's x-stainless-*).
+                "Access-Control-Allow-Headers": headers.get("access-control-request-headers", "Content-Type"),
                 "Access-Control-Max-Age": "600",
             }
             await Response(status_code=204, headers=permits)(scope, receive, counted)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from gradus.conversation.constraint import Constraint
 from gradus.conversation.messages import Conversation, Message
@@ -21,6 +22,7 @@ from gradus.serve.errors import ApiError
 from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
 
+Result = TypeVar("Result")
 CHECK_SECONDS = 120.0
 _CHECK_TOKENS = 8
 
@@ -78,6 +80,7 @@ class ModelTable:
         self._load = load
         self._settings = settings
         self._swapping = asyncio.Lock()
+        self._ending = asyncio.Event()
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -106,9 +109,9 @@ class ModelTable:
         """
         async with self._swapping:
             old = self.find(source.name)
-            new = await asyncio.to_thread(self._load, source)
+            new = await self._unless_ending(self._loaded(source))
             try:
-                await check_answers(new)
+                await self._unless_ending(check_answers(new))
             except BaseException:
                 await asyncio.to_thread(new.service.close)
                 raise
@@ -119,10 +122,51 @@ class ModelTable:
             return old.source
 
     async def close(self) -> None:
-        """End all replies, those in the making within the time that the settings give them."""
-        async with self._swapping:
-            seconds = self._settings.drain_seconds
-            await asyncio.gather(*(asyncio.to_thread(model.service.close, seconds) for model in self))
+        """End all replies, those in the making within the time that the settings give them; a swap is given up."""
+        self._ending.set()
+        seconds = self._settings.drain_seconds
+        await asyncio.gather(*(asyncio.to_thread(model.service.close, seconds) for model in self))
+
+    async def _loaded(self, source: ModelSource) -> ServedModel:
+        """The model of a source, from a thread that a process which ends does not wait for."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[ServedModel] = loop.create_future()
+
+        def deliver(model: ServedModel | None, error: BaseException | None) -> None:
+            if arrived.cancelled():
+                if model is not None:
+                    model.service.close()
+            elif model is not None:
+                arrived.set_result(model)
+            else:
+                arrived.set_exception(error or RuntimeError("nothing was loaded"))
+
+        def load() -> None:
+            model, problem = None, None
+            try:
+                model = self._load(source)
+            except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+                problem = error
+            try:
+                loop.call_soon_threadsafe(deliver, model, problem)
+            except RuntimeError:  # the loop has ended, and with it who asked
+                if model is not None:
+                    model.service.close()
+
+        threading.Thread(target=load, name="gradus-load", daemon=True).start()
+        return await arrived
+
+    async def _unless_ending(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What a step of a swap gives. Errors: GradusError where the server is to end meanwhile."""
+        step, ending = asyncio.ensure_future(work), asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait({step, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if self._ending.is_set():
+                raise GradusError("the server is ending; nothing was deployed")
+            return step.result()
+        finally:
+            step.cancel()
+            ending.cancel()
 
 
 async def check_answers(model: ServedModel) -> None:

@@ -35,6 +35,7 @@ class ResponsesBody(SamplingBody):
     stream: bool | None = None
     tools: tuple[dict[str, Any], ...] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     text: dict[str, Any] | None = None
     gradus: Extension | None = None
@@ -56,6 +57,7 @@ def read_response(body: Mapping[str, Any], model: ServedModel, settings: ServeSe
         stream=given.stream,
         tools=tuple(_tool(tool, index) for index, tool in enumerate(given.tools or ())),
         tool_choice=given.tool_choice,
+        parallel_tool_calls=given.parallel_tool_calls,
         reasoning_effort=given.reasoning.effort if given.reasoning else None,
         gradus=given.gradus,
     )
@@ -99,6 +101,10 @@ def _messages(given: ResponsesBody) -> list[JsonObject]:
         elif kind == "function_call_output":
             _check_keys(item, _OUTPUT_KEYS, where)
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
+        elif kind == "item_reference":
+            raise unsupported(
+                f"{where}.type", f'{where}: nothing is stored here that could be referred to; ask with "store": false'
+            )
         else:
             raise unsupported(f"{where}.type", f"{where}: items of type {str(kind)[:60]!r} are not supported")
     return messages

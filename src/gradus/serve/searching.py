@@ -21,6 +21,14 @@ from gradus.serve.models import ServedModel
 from gradus.serve.settings import ServeSettings
 from gradus.tools.web_search import WEB_SEARCH
 
+MOST_SEARCHES = 32  # that are waited for at once; more wait for one of them to end
+
+
+def may_search(body: Mapping[str, Any]) -> bool:
+    """Whether `read_chat` may have to wait for a search."""
+    extension = body.get("gradus")
+    return isinstance(extension, Mapping) and extension.get("search") in ("auto", "force")
+
 
 def read_chat(body: Mapping[str, Any], model: ServedModel, settings: ServeSettings) -> Asked:
     """The engine requests of a chat completion, with what was searched for first. Errors: ApiError.

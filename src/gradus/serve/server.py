@@ -109,7 +109,6 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
-        # Threads that read bodies also wait for searches: there must be one for who does not search.
         self.loop.set_default_executor(ThreadPoolExecutor(_THREADS, "gradus-serve"))
         for model in self._state.models:
             await check_answers(model)
@@ -125,6 +124,7 @@ class Server(uvicorn.Server):
         closing = asyncio.create_task(self._state.models.close())
         await super().shutdown(sockets)
         await closing
+        self._state.searching.shutdown(wait=False, cancel_futures=True)
         if self._saving is not None:
             self._saving.cancel()
         self._state.meters.save()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from gradus.core.settings import Settings
+from gradus.core.temperature import Temperature
 
 
 class ServeSettings(Settings):
@@ -13,7 +14,8 @@ class ServeSettings(Settings):
 
     num_slots: requests decoded at once, for each model; max_waiting: requests that may wait for one of them.
     max_body_bytes, max_messages: of a request. max_tokens: of a reply, thinking included. max_choices: `n`.
-    max_calls: tool calls that the server runs in one reply. temperature: where a request names none.
+    max_calls: tool calls that the server runs in one reply. run_tools: names of tools that it runs for a request that
+    knows nothing of ours: that has neither `gradus` nor tools of its own. temperature: where a request names none.
     keep_alive_seconds: a stream that is silent for so long sends a comment. drain_seconds: how long replies in the
     making are waited for when the server ends or a model is replaced.
     """
@@ -28,6 +30,7 @@ class ServeSettings(Settings):
     max_tokens: int = Field(default=4096, ge=1)
     max_choices: int = Field(default=8, ge=1)
     max_calls: int = Field(default=8, ge=1)
-    temperature: float = Field(default=0.7, ge=0)
+    run_tools: tuple[str, ...] = ()
+    temperature: Temperature = 0.7
     keep_alive_seconds: float = Field(default=15.0, gt=0)
     drain_seconds: float = Field(default=30.0, ge=0)

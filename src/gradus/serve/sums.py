@@ -223,6 +223,9 @@ def _over_list(name: str) -> Callable[[re.Match[str]], str]:
     return write
 
 
+_IN_MONEY = "(?: (?:dollars?|euros?|pounds?))"
+# A thing by what it costs: without the currency the number may as well be how many there are.
+_PRICED = rf"(?:[$€£₹]\s?({_NUMBER})|({_NUMBER})[ -](?:dollar|euro|pound)s?) [a-z ]{{1,30}}?"
 _RATE = rf"({_NUMBER})\s?(?:%|percent)"
 _PHRASES = tuple(
     (re.compile(pattern), write)
@@ -238,7 +241,14 @@ _PHRASES = tuple(
         (rf"(?:an? )?{_RATE} tip (?:on|for) {_MONEY}(?: dollars| euros| pounds)?", lambda m: f"{m[1]}% of {m[2]}"),
         (rf"{_RATE} (?:of|on) {_MONEY}(?: dollars| euros| pounds)?", lambda m: f"{m[1]}% of {m[2]}"),
         (rf"{_MONEY} (?:with|after) (?:an? )?{_RATE} (?:discount|off)", lambda m: f"{m[1]} * (1 - {m[2]}%)"),
-        (rf"{_RATE} off {_MONEY}", lambda m: f"{m[2]} * (1 - {m[1]}%)"),
+        (rf"(?:(?:take|knock) )?(?:an? )?{_RATE} (?:off(?: of)?|discount (?:on|off|of)|less than) {_MONEY}{_IN_MONEY}?",
+         lambda m: f"{m[2]} * (1 - {m[1]}%)"),
+        (rf"{_RATE} off(?: of)? (?:an? |the )?{_PRICED}", lambda m: f"{m[2] or m[3]} * (1 - {m[1]}%)"),
+        (rf"(?:(?:what|how much) (?:do|will|would) i pay for )?(?:an? |the )?{_PRICED} (?:at|with) (?:an? )?{_RATE} "
+         r"(?:off|discount)",
+         lambda m: f"{m[1] or m[2]} * (1 - {m[3]}%)"),
+        (rf"{_RATE} more than {_MONEY}{_IN_MONEY}?", lambda m: f"{m[2]} * (1 + {m[1]}%)"),
+        (rf"({'|'.join(_PARTS)}) off(?: of)? {_MONEY}{_IN_MONEY}?", lambda m: f"{m[2]} * (1 - {_PARTS[m[1]]})"),
         (rf"(?:what )?percent(?:age)? of {_MONEY} is {_MONEY}", lambda m: f"{m[2]} / {m[1]} * 100"),
         (rf"{_MONEY} (?:is what|as a) percent(?:age)? of {_MONEY}", lambda m: f"{m[1]} / {m[2]} * 100"),
         (rf"percent(?:age)? (?:change|increase|decrease|growth|drop) from {_MONEY} to {_MONEY}",

@@ -66,7 +66,10 @@ class Tokenizer:
             "padding": None,
         }
         self.plain_json = json.dumps(plain, ensure_ascii=False)
-        self._reference: tokenizers.Tokenizer = tokenizers.Tokenizer.from_str(self.plain_json)
+        try:
+            self._reference: tokenizers.Tokenizer = tokenizers.Tokenizer.from_str(self.plain_json)
+        except Exception as error:  # noqa: BLE001 (the package raises nothing more exact)
+            raise ArtifactError(f"not a readable tokenizer.json ({error})") from None
         self._bytes: list[bytes] = self._token_table()
         self._special_bytes = {i: name.encode() for name, i in self._specials.items()}
 

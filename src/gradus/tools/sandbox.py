@@ -6,9 +6,9 @@ memory, time, open files and written bytes are set, and a filter of system calls
 start processes, open sockets or write files. Output is cut off at a limit. There is no weaker way to run: without
 bubblewrap, on another system than Linux on x86-64, or where namespaces are forbidden, it is an error.
 
-Passing means that every test ran: a nonce that is read after the last one ends the output (sandbox_runner.py). Program
-and tests share an interpreter, so a program that goes through the interpreter's own frames and descriptors could find
-it; a sandbox keeps the machine safe from the program, not a score from every trick.
+Passing means that every test ran: a nonce that is read after the last one ends the output. Tests run in a process of
+their own inside, which asks the program's for what its functions return (sandbox_runner.py): neither what is expected
+nor the nonce is ever where the program could find it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class Outcome:
 
 
 def run_program(program: str, tests: str, limits: Limits = Limits()) -> Outcome:
-    """Run a program, then its tests in the same names. Errors: SandboxError or MissingPackageError, see above."""
+    """Run a program, then its tests, which know what it defines by name; see sandbox_runner.py for what they may do.
+
+    Errors: SandboxError or MissingPackageError, see above.
+    """
     require_sandbox()
     return _run(program, tests, limits)
 
@@ -90,7 +93,6 @@ def _run(program: str, tests: str, limits: Limits) -> Outcome:
     nonce = secrets.token_hex(16)
     payload = {
         "program": program.encode("utf-8", "replace").decode("utf-8"),
-        "tests": tests,
         "filter": seccomp_filter().hex(),
         "limits": {
             "RLIMIT_AS": limits.memory_bytes,
@@ -104,7 +106,8 @@ def _run(program: str, tests: str, limits: Limits) -> Outcome:
         _command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
-        return _followed(process, json.dumps(payload).encode() + b"\n" + nonce.encode() + b"\n", nonce, limits)
+        lines = [json.dumps(payload), json.dumps(tests), nonce]
+        return _followed(process, "".join(f"{line}\n" for line in lines).encode(), nonce, limits)
     finally:
         _end(process)
 

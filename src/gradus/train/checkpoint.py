@@ -25,6 +25,7 @@ from torch import Tensor
 from gradus.core.errors import ArtifactError, TrainingError
 from gradus.core.files import is_disk_full, write_atomic
 from gradus.core.fingerprint import file_digest
+from gradus.core.home import PROTECTED_FILE
 from gradus.model.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
@@ -36,6 +37,7 @@ from gradus.model.rows import held
 from gradus.model.tensor_files import TensorFiles
 from gradus.model.transformer import Transformer
 from gradus.model.weights import CONFIG_FILE, WEIGHTS_FILE, config_text, from_stored, load_config, to_stored
+from gradus.model.xla import on_host
 from gradus.train.exchange import Exchange
 from gradus.train.optimizers import Optimizer
 from gradus.train.parallel import World
@@ -48,7 +50,6 @@ _TEMPORARY = re.compile(r"step-\d{8}\.tmp-[0-9a-f]+")
 OPTIMIZER_FILE = "optimizer.safetensors"
 EXTRA_FILE = "extra.safetensors"
 STATE_FILE = "state.json"
-PROTECTED_FILE = "protected"
 MEASURES_FILE = "measures.json"
 BEST_LINK = "best"
 
@@ -287,7 +288,7 @@ class Checkpoints:
         parameters = dict(model.named_parameters())
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         exchange = Exchange(shapes, {name: float(p.numel()) for name, p in parameters.items()}, self.world)
-        owned = exchange.to_owner({name: held(p.detach()) for name, p in parameters.items()})
+        owned = exchange.to_owner({name: on_host(held(p)).detach() for name, p in parameters.items()})
         shared = {WEIGHTS_FILE: _owned(to_stored(model, owned)), OPTIMIZER_FILE: _owned(optimizer.state())}
         if model.lora is not None:
             shared[ADAPTER_WEIGHTS_FILE] = _owned(adapters_to_stored(owned))
@@ -345,5 +346,5 @@ class Checkpoints:
 def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous copies on the CPU, none sharing memory, as safetensors wants them."""
     return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+        name: tensor.cpu().detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }

@@ -16,6 +16,7 @@ from torch import Tensor
 from gradus.core.errors import TrainingError
 from gradus.model.batch import Batch
 from gradus.model.transformer import Transformer
+from gradus.model.xla import placed, send_work
 from gradus.train.checkpoint import Checkpoint, Checkpoints
 from gradus.train.config import GuardSettings, Precision
 from gradus.train.guard import Guard
@@ -145,6 +146,9 @@ class _Run:
         self.step += 1
         self.tokens = self.tokens + result.tokens
         self.tally.add(result)
+        if self.device.type == "xla":
+            self.optimizer.zero_grad()  # what lives on would be kept as a result
+            send_work(self.device)
         return result
 
     def save(self, report: StepReport) -> None:
@@ -171,15 +175,16 @@ class _Run:
         checkpoint.load_weights(self.model)
         checkpoint.load_optimizer(self.optimizer)
         self.compute_in(getattr(torch, checkpoint.state["precision"]))
-        extra = checkpoint.extra()
+        extra = {name: placed(tensor, self.device) for name, tensor in checkpoint.extra().items()}
         if self.loss_scale is not None:
             self.loss_scale.load_state(_below("loss_scale/", extra))
         self.guard.load_state(_below("guard/", extra))
         self.tally.load_state(_below("tally/", extra))
-        self.tokens = extra["tokens"].to(self.device)
+        self.tokens = extra["tokens"]
         self.step = checkpoint.state["step"]
         self.data_offset = checkpoint.state["data_offset"]
         self.passed_over = list(checkpoint.state.get("passed_over", ()))
+        send_work(self.device)
 
     def roll_back(self) -> None:
         """Return to the last checkpoint and pass over the data since then.
@@ -241,6 +246,7 @@ def fit(
     checkpoint = checkpoints.latest() if checkpoints is not None else None
     if checkpoint is None:
         run.compute_in(compute_dtype(precision, run.device))
+        send_work(run.device)
     else:
         run.restore(checkpoint)
         yield replace(StepReport(**checkpoint.state["report"]), resumed=True)
@@ -272,6 +278,7 @@ def fit(
         )
         if logged:
             run.tally.reset()
+            send_work(run.device)
             begin_tokens = tokens
         if saved:
             run.save(report)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gradus.model.batch import Batch
+from gradus.model.batch import IGNORE, Batch
 from gradus.model.config import LOGITS_ON_CPU, LOGITS_ON_GPU
 from gradus.model.experts import Routing, balance
 from gradus.model.transformer import Transformer
@@ -35,7 +35,10 @@ def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, d
     routing: list[Routing] = []
     hidden, targets = supervised_hidden(model, batch, routing)
     total = cross_entropy_sum(hidden, model.head_weight, targets, model.config.softcap)
-    count = torch.full((), targets.shape[0], dtype=torch.int64, device=total.device)
+    if batch.has_fixed_shapes:
+        count = (targets != IGNORE).sum()
+    else:
+        count = torch.full((), targets.shape[0], dtype=torch.int64, device=total.device)
     if not routing or not torch.is_grad_enabled():
         return total, count, {}
     auxiliary, push, metrics = balance(model.config, routing, batch.num_tokens)
@@ -54,9 +57,12 @@ def token_logp(model: Transformer, batch: Batch, temperature: float = 1.0) -> Te
 
 
 def supervised_hidden(model: Transformer, batch: Batch, routing: list[Routing] | None = None) -> tuple[Tensor, Tensor]:
-    """Hidden states (M, width) and targets (M,) of the supervised tokens; routing as in `Transformer.forward`."""
+    """Hidden states (M, width) and targets (M,) of the supervised tokens; routing as in `Transformer.forward`.
+
+    On XLA of all N tokens, with IGNORE as the target of those that do not count.
+    """
     hidden = model(batch.tokens, batch.documents, routing)
-    if batch.supervised.shape == batch.tokens.shape:
+    if batch.has_fixed_shapes or batch.supervised.shape == batch.tokens.shape:
         return hidden, batch.targets
     return hidden.index_select(0, batch.supervised), batch.targets.index_select(0, batch.supervised)
 
@@ -64,7 +70,8 @@ def supervised_hidden(model: Transformer, batch: Batch, routing: list[Routing] |
 def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
     """Sum over tokens of -log softmax(logits)[target], () fp32. Logits are hidden weight^T, or c tanh of them / c.
 
-    hidden: (M, D); weight: (V, D), cast to the dtype of hidden; targets: (M,); softcap: c.
+    hidden: (M, D); weight: (V, D), cast to the dtype of hidden; targets: (M,), on XLA IGNORE where none counts;
+    softcap: c.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _CrossEntropySum.apply(hidden, weight, targets, softcap)  # type: ignore[no-any-return,no-untyped-call]
@@ -74,8 +81,13 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: 
 def target_logp(
     hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """log softmax(logits / temperature)[target] per token, (M,) fp32; the backward recomputes the logits."""
-    return _TargetLogp.apply(hidden, weight, targets, softcap, temperature)  # type: ignore[no-any-return,no-untyped-call]
+    """log softmax(logits / temperature)[target] per token, (M,) fp32; the backward recomputes the logits.
+
+    On XLA a target may be IGNORE, which gives 0.
+    """
+    targets, counted = _counted(targets)
+    found: Tensor = _TargetLogp.apply(hidden, weight, targets, softcap, temperature)  # type: ignore[no-untyped-call]
+    return found if counted is None else found * counted
 
 
 @torch.no_grad()
@@ -110,6 +122,13 @@ def _blocks(hidden: Tensor, weight: Tensor) -> list[slice]:
     return [slice(start, min(start + rows, num_tokens)) for start in range(0, num_tokens, rows)]
 
 
+def _counted(targets: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Targets that can be looked up, and on XLA 1 where one counts and 0 where it is IGNORE, (M,); None elsewhere."""
+    if targets.device.type != "xla":
+        return targets, None
+    return targets.clamp(min=0), (targets != IGNORE).to(torch.float32)
+
+
 class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
@@ -119,13 +138,18 @@ class _CrossEntropySum(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if is_head_trained else None
         places = torch.arange(hidden.shape[0], device=hidden.device)
+        targets, counted = _counted(targets)
         for rows in _blocks(hidden, weight):
             logits, slope = _capped(F.linear(hidden[rows], cast), softcap)
             probabilities = torch.softmax(logits, -1)
             here = places[: len(probabilities)], targets[rows]
             # In bf16 each term carries a rounding of 2^-9 relative to the probability; their sum does not.
-            total -= probabilities[here].float().clamp_(min=_LEAST_PROBABILITY).log_().sum()
+            logp = probabilities[here].float().clamp_(min=_LEAST_PROBABILITY).log_()
             probabilities[here] -= 1  # now the gradient of the logits
+            if counted is not None:
+                logp *= counted[rows]
+                probabilities *= counted[rows, None]
+            total -= logp.sum()
             if slope is not None:
                 probabilities *= slope
             torch.mm(probabilities, cast, out=grad_hidden[rows])

@@ -9,13 +9,14 @@ matrices and works on those alone, whole: gradients come to the owner, updates g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from gradus.model.rows import RowSource, held
+from gradus.model.xla import on_host, varying
 from gradus.train.config import OptimizerSettings
 from gradus.train.exchange import Exchange
 from gradus.train.parallel import World
@@ -108,13 +109,13 @@ class Muon:
         self.groups = [_Group(of_shape, has_variance, device) for _, of_shape in sorted(by_shape.items())]
 
     @torch.no_grad()
-    def step(self, step: int, lr: float, skip: Tensor, divisor: Tensor, dtype: torch.dtype) -> None:
+    def step(self, step: int, lr: float | Tensor, skip: Tensor, divisor: Tensor, dtype: torch.dtype) -> None:
         """One update; gradients are used up.
 
-        divisor: () that gradients are divided by; skip: () bool, True changes nothing; dtype: what to
-        orthogonalize in.
+        lr: a number, or () as data. divisor: () that gradients are divided by; skip: () bool, True changes nothing;
+        dtype: what to orthogonalize in.
         """
-        momentum = self.momentum_at(step)
+        momentum = varying(self.momentum_at(step), skip.device)
         keep = (~skip).float()
         whole = self.exchange.to_owner({n: held(p.grad) for n, p in self.parameters.items()})  # type: ignore[arg-type]
         for group in self.groups:
@@ -129,7 +130,7 @@ class Muon:
         group: _Group,
         matrices: slice,
         whole: Mapping[str, Tensor],
-        momentum: float,
+        momentum: float | Tensor,
         keep: Tensor,
         skip: Tensor,
         divisor: Tensor,
@@ -166,17 +167,20 @@ class Muon:
         after = (square * step_size.square()).sum(dim=1, keepdim=True)
         return update.mul_(step_size * (before / after.clamp(min=1e-20)).sqrt())
 
-    def _apply(self, weight: Tensor, update: Tensor, keep: Tensor, lr: float) -> None:
+    def _apply(self, weight: Tensor, update: Tensor, keep: Tensor, lr: float | Tensor) -> None:
         """Move the rows that are held here by their update, which is zero where the step is skipped."""
         if self.settings.weight_decay:
             decayed = weight * ((weight * update) > 0) if self.settings.cautious else weight * keep
             update.add_(decayed, alpha=self.settings.weight_decay)
-        weight.add_(update, alpha=-lr)
+        if isinstance(lr, Tensor):
+            weight.sub_(update.mul_(lr))
+        else:
+            weight.add_(update, alpha=-lr)
 
     def state(self) -> dict[str, Tensor]:
         """Buffers of the matrices owned here: `momentum/<parameter>`, laid out like it, and `variance/<parameter>`."""
         found: dict[str, Tensor] = {}
-        for name, momentum, variance in self._by_parameter():
+        for name, momentum, variance in self._by_parameter(on_host):
             found[f"momentum/{name}"] = torch.cat(momentum)
             if variance:
                 found[f"variance/{name}"] = torch.cat(variance)
@@ -184,24 +188,38 @@ class Muon:
 
     def load_state(self, state: Mapping[str, RowSource]) -> None:
         """Copy buffers back, those of matrices owned here; a missing name raises KeyError."""
-        for name, momentum, variance in self._by_parameter():
+        wholes: list[tuple[Tensor, Tensor]] = []
+
+        def taken(buffer: Tensor) -> Tensor:
+            wholes.append((buffer, on_host(buffer)))
+            return wholes[-1][1]
+
+        for name, momentum, variance in self._by_parameter(taken):
             for buffers, kind in ((momentum, "momentum"), (variance, "variance")):
                 if buffers:
                     saved = state[f"{kind}/{name}"][:].split([len(b) for b in buffers])  # type: ignore[no-untyped-call]
                     for buffer, value in zip(buffers, saved, strict=True):
                         buffer.copy_(value)
+        for whole, filled in wholes:
+            if filled is not whole:
+                whole.copy_(filled)
 
-    def _by_parameter(self) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
-        """Each parameter's buffers as views in row order: momentum (rows, columns), variance (long,)."""
+    def _by_parameter(self, taken: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
+        """Each parameter's buffers as views in row order: momentum (rows, columns), variance (long,).
+
+        taken: gives what the views are of, for a group's buffer.
+        """
         momentum: dict[str, dict[int, Tensor]] = {}
         variance: dict[str, dict[int, Tensor]] = {}
         for group in self.groups:
+            momenta = taken(group.momentum)
+            variances = taken(group.variance) if group.variance is not None else None
             for index, part in enumerate(group.parts):
                 is_tall = part.shape[0] >= part.shape[1]
-                buffer = group.momentum[index]
+                buffer = momenta[index]
                 momentum.setdefault(part.name, {})[part.start] = buffer if is_tall else buffer.T
-                if group.variance is not None:
-                    variance.setdefault(part.name, {})[part.start] = group.variance[index, :, 0]
+                if variances is not None:
+                    variance.setdefault(part.name, {})[part.start] = variances[index, :, 0]
         for name in momentum:
             of_name = variance.get(name, {})
             yield (

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gradus.core.errors import ArtifactError
 from gradus.model.rows import RowSource, held, held_rows
 from gradus.model.transformer import Role, Transformer
+from gradus.model.xla import placed, varying
 from gradus.train.adafactor import AdafactorGroup
 from gradus.train.adam8bit import Adam8bitGroup
 from gradus.train.config import OptimizerSettings
@@ -46,9 +47,12 @@ class AdamGroup:
         self._exchange = Exchange({name: tuple(p.shape) for name, p in parameters.items()}, sizes, world)
 
     @torch.no_grad()
-    def step(self, count: Tensor, lr_scale: float, skip: Tensor, divisor: Tensor) -> None:
+    def step(self, count: Tensor, lr_scale: float | Tensor, skip: Tensor, divisor: Tensor) -> None:
         """One update. count: () fp32, updates so far with this one; skip and divisor: () fp32."""
         parameters = [held(p) for p in self.parameters.values()]
+        if count.device.type == "xla":
+            self._step_unfused(count, lr_scale, skip, divisor)
+            return
         torch._fused_adamw_(
             parameters,
             [held(p.grad) for p in self.parameters.values()],  # type: ignore[arg-type]
@@ -66,6 +70,24 @@ class AdamGroup:
             grad_scale=divisor,
             found_inf=skip,
         )
+
+    def _step_unfused(self, count: Tensor, lr_scale: float | Tensor, skip: Tensor, divisor: Tensor) -> None:
+        """The same update of whole parameters in plain operations, where torch has no kernel: XLA makes one of them.
+
+        Source: Loshchilov and Hutter 2019, algorithm 2.
+        """
+        s, lr, keep = self.settings, self.lr * lr_scale, 1 - skip
+        mean_share, square_share = 1 - s.beta1**count, 1 - s.beta2**count  # what moments that began at zero reach
+        for name, parameter in self.parameters.items():
+            assert parameter.grad is not None
+            # A product with zero would keep NaN.
+            grad = torch.where(skip > 0, torch.zeros_like(parameter), parameter.grad / divisor)
+            mean, square = self.mean[name], self.square[name]
+            mean.lerp_(grad, (1 - s.beta1) * keep)
+            square.lerp_(grad.square(), (1 - s.beta2) * keep)
+            parameter.mul_(1 - lr * self.weight_decay * keep)
+            denominator = (square / square_share).sqrt() + s.eps
+            parameter.sub_(lr * keep / mean_share * mean / denominator)
 
     def state(self) -> dict[str, Tensor]:
         """The moments of the parameters that this process writes, whole."""
@@ -138,8 +160,9 @@ class Optimizer:
         skip, divisor = skip.to(self._count.device), divisor.to(self._count.device)
         if skip.device.type == "cpu" and bool(skip):  # reading it is free here
             return
+        scale = varying(lr_scale, skip.device)
         if self.muon is not None:
-            lr = self.settings.matrix_lr * lr_scale
+            lr = self.settings.matrix_lr * scale
             # bf16 is enough for a direction; a run in fp32 stays in fp32 throughout, and fp16 has too small a range.
             dtype = self.model.compute_dtype
             self.muon.step(
@@ -150,7 +173,10 @@ class Optimizer:
         # The kernel computes with the count even where it skips; a count of zero would divide by zero.
         count = self._count.clamp(min=1)
         for group in self.groups:
-            group.step(count, lr_scale, skip.float(), divisor)
+            if isinstance(group, AdamGroup):
+                group.step(count, scale, skip.float(), divisor)
+            else:  # not for XLA
+                group.step(count, lr_scale, skip.float(), divisor)
 
     @torch.no_grad()
     def _move_biases(self, lr_scale: float, skip: Tensor) -> None:
@@ -196,7 +222,7 @@ class Optimizer:
                 self.muon.load_state(state)
             for group in self.groups:
                 group.load_state(state)
-            self._count.copy_(state["adam_count"][...])
+            self._count.copy_(placed(state["adam_count"][...], self._count.device))
             self.steps_before = int(state["steps_before"][...]) if "steps_before" in state else 0
         except (KeyError, RuntimeError) as error:
             raise ArtifactError(f"{where}: the optimizer state does not fit this model: {error}") from None

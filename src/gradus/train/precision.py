@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradus.core.machine import bf16_instructions
+from gradus.model.xla import is_tpu
 from gradus.train.config import Precision
 
 
@@ -30,6 +31,8 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu":
         return torch.bfloat16 if bf16_instructions() else torch.float32
+    if device.type == "xla":
+        return torch.bfloat16 if is_tpu() else torch.float32
     return torch.float32
 
 

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from gradus.model.batch import Batch, Documents
 from gradus.model.transformer import Transformer
+from gradus.model.xla import send_work
 from gradus.train.config import ActivationCheckpointing
 from gradus.train.losses import next_token_loss
 from gradus.train.parallel import World
@@ -127,19 +128,37 @@ def idle_batch_loss(model: Transformer) -> Tensor:
 
 
 @contextmanager
-def whole_weights(model: Transformer, world: World) -> Iterator[None]:
+def whole_weights(model: Transformer, world: World) -> Iterator[Transformer]:
     """Every process holds all weights for a while: to decode, or to write them as one file.
 
+    Gives the model that holds them: of one on XLA, which would compile for every new length, a copy on the host.
     All processes enter and leave together; gradients are not for use inside.
     """
+    if model.device.type == "xla":
+        yield _on_host(model)
+        return
     if not world.is_sharded:
-        yield
+        yield model
         return
     modules: list[Any] = [*model.blocks, model]
     for module in modules:
         module.unshard()
     try:
-        yield
+        yield model
     finally:
         for module in modules:
             module.reshard()
+
+
+@torch.no_grad()
+def _on_host(model: Transformer) -> Transformer:
+    """A copy of a model without adapters in the memory of the host."""
+    send_work(model.device)
+    with torch.device("meta"):
+        copy = Transformer(model.config)
+    copy.take_memory("cpu")
+    copy.compute_dtype = model.compute_dtype
+    own = dict(model.named_parameters())
+    for name, parameter in copy.named_parameters():
+        parameter.copy_(own[name])
+    return copy

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradus.model.batch import Batch
 from gradus.model.transformer import Transformer
+from gradus.model.xla import varying
 from gradus.train.guard import Guard
 from gradus.train.losses import Loss
 from gradus.train.optimizers import Optimizer, total_norm
@@ -72,9 +73,9 @@ def train_step(
     for index in range(len(micro_batches), passes):
         sum_gradients_after(model, index + 1 == passes)
         idle_batch_loss(model).backward()  # type: ignore[no-untyped-call]
+    num_tokens = varying(sum(batch.num_tokens for batch in micro_batches), device, torch.float64)
     # Filled on the device: torch.tensor(number, device=...) would make the host wait for a GPU.
-    num_tokens = sum(batch.num_tokens for batch in micro_batches)
-    tokens = torch.full((), num_tokens, dtype=torch.float64, device=device)
+    tokens = torch.zeros((), dtype=torch.float64, device=device) + num_tokens
     gradients = optimizer.gradients()
     sums = [loss_sum, count, tokens, *metrics.values()]
     # Micro-batches have added up locally; ranks add up here, once. Sharded gradients have been summed on their way.

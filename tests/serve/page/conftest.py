@@ -23,6 +23,15 @@ def browser():
 
 
 @pytest.fixture(scope="module")
+def expect(browser):
+    """Playwright's assertions, which look again until what a page draws by and by is there."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=30_000)  # of a busy machine
+    return expect
+
+
+@pytest.fixture(scope="module")
 def server():
     with page_server.running(lambda body: [*page_server.said("Hello."), *page_server.end()]) as running:
         yield running

@@ -1,6 +1,8 @@
 """The chat page for everyone: by keyboard alone, by a screen reader, on a phone, in both colours, in two tabs."""
 
 import re
+import threading
+import time
 
 import pytest
 from page_server import MODELS, delta, end, said, thought
@@ -52,6 +54,18 @@ SMALL_TARGETS = """() => [...document.querySelectorAll("button, select, summary"
 # How the focus shows itself, at the element or at the frame around it.
 RING = """() => getComputedStyle(document.activeElement.closest(".search-field, .composer, .switch")
     ?? document.activeElement).outlineStyle"""
+# What the browser keeps of its one conversation.
+STORED = """async () => {
+    const { everything } = await import("./store.js");
+    const [conversation] = await everything();
+    const nodes = Object.values(conversation?.nodes ?? {});
+    const turns = nodes.filter((node) => node.turn).map((node) => node.turn);
+    return {
+        questions: nodes.filter((node) => node.role === "user").map((node) => node.text),
+        answers: turns.map((turn) => turn.blocks.map((block) => block.text).join("")),
+        statuses: turns.map((turn) => turn.status),
+    };
+}"""
 MOVING = """() => [...document.querySelectorAll("*")]
     .filter((one) => parseFloat(getComputedStyle(one).transitionDuration) > 0).length"""
 PAIRS = [(ink, ground) for ink in ("ink", "muted", "accent", "bad") for ground in ("bg", "raised", "side")]
@@ -73,11 +87,22 @@ def stand_in(server):
     return server
 
 
-def test_a_conversation_is_held_by_keyboard_alone(page, server):
+def wait_until_stored(page, fits):
+    until = time.monotonic() + 30
+    while not fits(page.evaluate(STORED)):
+        assert time.monotonic() < until, page.evaluate(STORED)
+        page.wait_for_timeout(50)
+
+
+FOCUSED = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText.trim()"
+
+
+def test_a_conversation_is_held_by_keyboard_alone(page, server, expect):
     def focused():
-        return page.evaluate(
-            "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText.trim()"
-        )
+        return page.evaluate(FOCUSED)
+
+    def focus_comes_to(name):
+        page.wait_for_function(f"(name) => ({FOCUSED}) === name", arg=name)
 
     def tab_to(name, key="Tab"):
         for _ in range(40):
@@ -95,17 +120,17 @@ def test_a_conversation_is_held_by_keyboard_alone(page, server):
     page.keyboard.press("Enter")
     page.locator("article.reply > .foot").wait_for()
     assert server.requests[0]["messages"][0]["content"] == "One\ntwo"
-    assert focused() == "Message"
+    focus_comes_to("Message")
     tab_to("Answer again", "Shift+Tab")
     page.keyboard.press("Enter")
     page.locator(".pager").wait_for()
     tab_to("Previous reply", "Shift+Tab")
     page.keyboard.press("Enter")
-    assert page.locator(".reply .pager").inner_text() == "1 / 2"
-    assert focused() == "Next reply"  # focus does not fall off the page
+    expect(page.locator(".reply .pager")).to_have_text("1 / 2")
+    focus_comes_to("Next reply")  # focus does not fall off the page
     tab_to("Thought for a moment", "Shift+Tab")
     page.keyboard.press("Enter")
-    assert page.locator(".think-body").is_visible()
+    expect(page.locator(".think-body")).to_be_visible()
     tab_to("Model: chat", "Shift+Tab")
     page.keyboard.press("Enter")
     page.locator("#models input:focus").wait_for()
@@ -119,17 +144,17 @@ def test_a_conversation_is_held_by_keyboard_alone(page, server):
     page.keyboard.press("Control+Shift+O")
     page.locator(".suggestions").wait_for()
     page.keyboard.press("Control+k")
-    assert focused() == "Search conversations"
+    focus_comes_to("Search conversations")
     page.keyboard.type("two")
     tab_to("One two")
     tab_to("More for One two")
     page.keyboard.press("Enter")
     page.get_by_role("menuitem", name="Rename").wait_for()
     page.keyboard.press("ArrowDown")
-    assert focused() == "Export"
+    focus_comes_to("Export")
     page.keyboard.press("Escape")
     page.get_by_role("menu").wait_for(state="detached")
-    assert focused() == "More for One two"
+    focus_comes_to("More for One two")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     page.locator("article.reply").wait_for()
@@ -138,12 +163,12 @@ def test_a_conversation_is_held_by_keyboard_alone(page, server):
     page.locator("article.reply > .foot").nth(1).wait_for()
     assert server.requests[-1]["gradus"]["think"] is True
     assert server.requests[-1]["gradus"]["tools"] == ["web_search"]
-    assert page.locator("#announcer").inner_text() == "The reply is complete"
+    expect(page.locator("#announcer")).to_have_text("The reply is complete")
     tab_to("Settings", "Shift+Tab")
     page.keyboard.press("Enter")
     assert page.evaluate(NAMELESS) == []
     page.keyboard.press("Escape")
-    assert focused() == "Settings"
+    focus_comes_to("Settings")
 
 
 def test_a_phone_shows_all_of_it_and_words_stand_out_in_both_colours(browser, server):
@@ -194,7 +219,8 @@ def test_a_second_tab_hears_of_the_first_and_a_closed_page_keeps_its_reply(page,
     other = page.context.new_page()
     other.goto(server.url)
     other.locator(".item-title", has_text="Begin").wait_for()
-    page.wait_for_timeout(1400)  # the page saves what it has every second
+    # The page saves what it has every second.
+    wait_until_stored(page, lambda kept: any(text.startswith("word word") for text in kept["answers"]))
     page.close()
     other.locator(".item-title", has_text="Begin").click()
     other.get_by_text("The page was closed during this reply, or another tab is still writing it.").wait_for()
@@ -204,3 +230,44 @@ def test_a_second_tab_hears_of_the_first_and_a_closed_page_keeps_its_reply(page,
     other.reload()
     other.locator(".reply").wait_for()
     assert other.input_value("#composer") == "Not sent yet"
+
+
+def test_two_tabs_that_ask_in_one_conversation_at_once_keep_what_both_say(page, server):
+    go_on = threading.Event()
+
+    def held(body):
+        question = body["messages"][-1]["content"]
+        yield delta(content=f"On {question}: ")
+        if question != "Begin":
+            while not go_on.wait(0.05):
+                yield delta(content=".")
+        yield from [delta(content="whole"), *end()]
+
+    server.script = held
+    page.fill("#composer", "Begin")
+    page.press("#composer", "Enter")
+    page.locator(".reply .markdown", has_text="On Begin: whole").wait_for()
+    other = page.context.new_page()
+    other.goto(server.url)
+    other.locator(".item-title", has_text="Begin").click()
+    other.locator(".reply .markdown", has_text="On Begin: whole").wait_for()
+    for tab, question in ((page, "left"), (other, "right")):
+        tab.fill("#composer", question)
+        tab.press("#composer", "Enter")
+        tab.locator(".reply .markdown", has_text=f"On {question}: ..").wait_for()
+    # The other one heard of the first question before it asked its own.
+    page.get_by_text("Another tab was writing to this conversation too.").first.wait_for()
+    go_on.set()
+    for tab, question in ((page, "left"), (other, "right")):
+        tab.locator(".reply .markdown", has_text=re.compile(rf"On {question}: \.+whole")).wait_for()
+    # The last words are saved.
+    wait_until_stored(page, lambda kept: kept["statuses"] == ["done"] * 3)
+    other.close()
+    page.reload()
+    page.locator(".reply .markdown", has_text="whole").nth(1).wait_for()
+    said_by_both = page.evaluate(STORED)
+    assert sorted(said_by_both["questions"]) == ["Begin", "left", "right"]
+    assert [re.sub(r"\.+", ".", text) for text in sorted(said_by_both["answers"])] == [
+        "On Begin: whole", "On left: .whole", "On right: .whole",
+    ]  # fmt: skip
+    assert said_by_both["statuses"] == ["done"] * 3

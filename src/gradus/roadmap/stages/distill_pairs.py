@@ -16,6 +16,7 @@ from gradus.core.errors import BudgetError, DataError
 from gradus.core.files import write_atomic
 from gradus.core.home import ANSWERS
 from gradus.core.settings import KeyPath
+from gradus.core.temperature import DrawingTemperature
 from gradus.model.config import ModelConfig
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.models import input_model
@@ -65,7 +66,7 @@ class Settings(StageSettings):
     disjoint_from: tuple[str, ...] = ()
     documents: str | None = None
     tries: int = Field(default=2, ge=1, le=8)
-    temperature: float = Field(default=0.7, gt=0.0)
+    temperature: DrawingTemperature = 0.7
     max_tokens: int = Field(default=512, ge=1)
 
     def smoke(self) -> Self:

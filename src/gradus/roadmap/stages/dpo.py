@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,8 +26,10 @@ from gradus.roadmap.models import ModelReference, input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
+    METRICS,
     Evaluation,
     Session,
+    StepLines,
     TrainingSettings,
     follow,
     save_final_model,
@@ -249,13 +251,14 @@ def _evaluation(
 
 def _watched(reports: Iterator[StepReport], place: Place) -> Iterator[StepReport]:
     """The same reports; a warning, once, where the chosen answers are being forgotten."""
-    first: float | None = None
+    # Without a reference the first steps stand for it: those of the stage, of which a resumed walk finds the lines.
+    earlier = (line for line in StepLines(place.work / METRICS).lines() if "chosen_logp" in line)
+    first = next(map(_chosen_by_token, earlier), None)
     warned = False
     for report in reports:
         if report.logged and report.metrics and not warned:
-            by_token = report.metrics["chosen_logp"] / report.metrics["chosen_tokens"]
+            by_token = _chosen_by_token(report.metrics)
             first = by_token if first is None else first
-            # Without a reference the first steps stand for it.
             change = report.metrics.get("chosen_change", by_token - first)
             if change < -COLLAPSE_NATS:
                 warned = True
@@ -264,3 +267,7 @@ def _watched(reports: Iterator[StepReport], place: Place) -> Iterator[StepReport
                     "they are being forgotten; lower the rates, raise beta, or raise sft_weight"
                 )
         yield report
+
+
+def _chosen_by_token(metrics: Mapping[str, float]) -> float:
+    return metrics["chosen_logp"] / metrics["chosen_tokens"]

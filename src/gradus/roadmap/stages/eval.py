@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,30 +20,39 @@ from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest, file_digest
 from gradus.core.home import ANSWERS
 from gradus.core.settings import Problem
+from gradus.core.temperature import Temperature
 from gradus.data.benchmarks import benchmarks_folder
-from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers, num_characters, num_items
+from gradus.eval.benchmarks import (
+    BenchmarkSettings,
+    check_tasks,
+    files_of,
+    num_answers,
+    num_characters,
+    num_items,
+    tasks_meant,
+)
 from gradus.eval.core_bundle import bundle_at
+from gradus.eval.generative import check_services
 from gradus.eval.judging import JudgeModel
 from gradus.eval.mt_bench import MT_BENCH
-from gradus.eval.tasks import evenly_spread
+from gradus.eval.tasks import evenly_spread_over
 from gradus.model.config import ModelConfig
 from gradus.model.cost import forward_flops_per_token
+from gradus.roadmap.asking import Asking, ask_documents, ask_for_audit, ask_suite, ask_tasks, measure_bits
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
-from gradus.roadmap.models import ModelReference, input_model
+from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
-from gradus.roadmap.progress import Task
 from gradus.roadmap.remote_model import asking_note, asking_seconds
 from gradus.roadmap.sources import file_sources, suite_digest
 from gradus.roadmap.stage import COUNTED, Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
-from gradus.roadmap.training import MODEL_KINDS, Session, training_session
+from gradus.roadmap.training import MODEL_KINDS, training_session
 from gradus.tools.endpoint_settings import EndpointSettings
 
 if TYPE_CHECKING:
-    from gradus.engine.engine import Engine
-    from gradus.eval.result import SuiteResult
+    from gradus.eval.probes import ProbeSettings
     from gradus.eval.results import Result
 
-VERSION = 1
+VERSION = 2
 MAKES = "eval"
 INPUTS = (
     Input("from", MODEL_KINDS),
@@ -94,7 +103,7 @@ class Settings(StageSettings):
     core_bundle: str | None = None
     bos: bool = False
     task_samples: int = Field(default=1, ge=1)
-    task_temperature: float = Field(default=0.0, ge=0.0)
+    task_temperature: Temperature = 0.0
     task_tokens: int = Field(default=512, ge=1)
     task_tools: tuple[str, ...] = ()
     task_think: bool | None = None
@@ -105,11 +114,11 @@ class Settings(StageSettings):
     max_tokens: int = Field(default=256, ge=1)
     at_most: int | None = Field(default=None, ge=1)
     subset_seed: int | None = Field(default=None, ge=0)
-    temperature: float = Field(default=0.0, ge=0.0)
+    temperature: Temperature = 0.0
     samples: int | None = Field(default=None, ge=1)
     constrain: Constraint | None = None
     audit_samples: int = Field(default=100, ge=1)
-    audit_temperature: float = Field(default=0.7, ge=0.0)
+    audit_temperature: Temperature = 0.7
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
@@ -148,8 +157,9 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
         for name in settings.tasks:
             try:
                 check_tasks([name], asked)
+                check_services(tasks_meant([name]))
                 found[f"task {name}"] = digest([file_digest(path) for path in files_of(name, asked)])
-            except (ConfigError, DataError) as error:
+            except (ConfigError, DataError, MissingPackageError) as error:
                 problems.append(Problem(("tasks",), str(error)))
     if problems:
         raise SourceError(problems)
@@ -219,11 +229,9 @@ def _counted(settings: Settings, asked: BenchmarkSettings, stage: Stage, audited
 
 
 def _asked_probes(suite: Suite, at_most: int | None) -> Suite:
-    """A suite with so many of its probes, evenly spread."""
-    if at_most is None:
-        return suite
-    step = max(1, len(suite.probes) // at_most)
-    return replace(suite, probes=suite.probes[::step][:at_most])
+    """A suite with so many of its probes, of each category its share."""
+    chosen = evenly_spread_over([probe.category for probe in suite.probes], at_most)
+    return replace(suite, probes=tuple(suite.probes[number] for number in chosen))
 
 
 def _with_judge(estimate: Estimate, settings: Settings, asked: BenchmarkSettings, stage: Stage) -> Estimate:
@@ -263,29 +271,56 @@ def _task_tokens(settings: Settings, stage: Stage) -> float:
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Ask every item of every task and every probe of every suite; one results file each, measures in the results.
 
-    Several processes share the items of tasks; the rest is done by the first of them.
+    Several processes share all of it, each item asked by one of them; the first writes what came of it.
     """
     settings: Settings = stage.settings
+    if settings.perplexity_documents is not None and "corpus" not in inputs:
+        raise ConfigError('perplexity_documents: no corpus is named; set corpus = "STAGE" to take documents from')
+    asked = benchmark_settings(settings, place.roadmap_dir, place.seed, place.home, stage.fingerprint)
+    results: dict[str, Any] = {}
     with training_session(place) as session:
-        model = input_model(stage, inputs)
-        engine = _engine(model, session)
-        tasks = _ask_tasks(settings, engine, model, inputs["from"], place, session)
-        results = _perplexity(settings, engine, inputs, place, session)
-    if place.rank == 0:
+        asking = Asking.load(input_model(stage, inputs), inputs["from"], place, session)
+        tasks = ask_tasks(asking, settings.tasks, asked)
+        if settings.perplexity_documents is not None:
+            results[PERPLEXITY] = ask_documents(asking, inputs["corpus"], settings.perplexity_documents)
+        suites = {}
         for name, path in settings.suites.items():
-            found = _ask_suite(name, path, engine, stage, model, place)
+            suite = _asked_probes(load_suite(suite_path(path, place.roadmap_dir)), settings.at_most)
+            suites[name] = ask_suite(asking, name, suite, _probe_settings(settings, place))
+        bits = measure_bits(asking, inputs["tokens"]) if "tokens" in inputs else {}
+        audited = None
+        if "prompts" in inputs:
+            audited = ask_for_audit(
+                asking, inputs["prompts"], settings.audit_samples, settings.audit_temperature, settings.max_tokens
+            )
+    if place.rank == 0:
+        for name, found in suites.items():
             results.setdefault(PROBES, {})[name] = found.measures()
             results.setdefault("seconds", {})[name] = round(found.seconds, 2)
             results["tokens"] = results.get("tokens", 0) + found.num_tokens
-        if "tokens" in inputs:
-            results |= _bits_per_byte(engine, inputs["tokens"])
-        if "prompts" in inputs:
-            results[AUDIT] = _audited(engine, inputs["prompts"], stage, place)
+            _write(place.work / PROBES / f"{name}.json", found.to_json())
+        results |= bits
+        if audited is not None:
+            results[AUDIT] = audited.measures()
+            _write(place.work / f"{AUDIT}.json", audited.to_json())
         if tasks:
             results[TASKS] = _task_measures(settings, tasks, inputs, place)
         if settings.judge is not None:
             results |= _paid(settings.judge, place)
     return place.commit(results)
+
+
+def _probe_settings(settings: Settings, place: Place) -> ProbeSettings:
+    from gradus.engine.sampling import Sampling
+    from gradus.eval.probes import ProbeSettings
+
+    return ProbeSettings(
+        settings.samples,
+        Sampling(temperature=settings.temperature, seed=place.seed),
+        max_tokens=settings.max_tokens,
+        constrain=settings.constrain,
+        judge=_judge(settings, place.home, place.stage.fingerprint, place.roadmap_dir),
+    )
 
 
 def _paid(judge: EndpointSettings, place: Place) -> dict[str, Any]:
@@ -297,69 +332,6 @@ def _paid(judge: EndpointSettings, place: Place) -> dict[str, Any]:
     return {"fees": spent.money, "judge": {"model": judge.model, "requests": spent.requests}}
 
 
-def _engine(model: ModelReference, session: Session) -> Engine:
-    from gradus.engine.load import load_engine
-
-    return load_engine(model.folder, tokenizer_folder=model.tokenizer, device=session.device)
-
-
-def _ask_tasks(
-    settings: Settings, engine: Engine, model: ModelReference, parent: Artifact, place: Place, session: Session
-) -> dict[str, Result]:
-    """Results by task; items that an interrupted walk has asked are not asked again."""
-    if not settings.tasks:
-        return {}
-    from gradus.eval.task_run import run_tasks
-
-    with place.progress.task("tasks", None, "items") as task:
-        asked = run_tasks(
-            engine,
-            settings.tasks,
-            benchmark_settings(settings, place.roadmap_dir, place.stage.seed, place.home, place.stage.fingerprint),
-            label=model.label,
-            identity=f"{parent.fingerprint} {model.label}",
-            journals=place.scratch / TASKS,
-            world=session.world,
-            on_progress=lambda name, done, total: task.update(done, total=total, info=name),
-        )
-        return dict(asked)
-
-
-def _perplexity(settings: Settings, engine: Engine, inputs: Inputs, place: Place, session: Session) -> dict[str, Any]:
-    """{"perplexity": measures by source} of held-back documents. Errors: ConfigError where no corpus is named."""
-    if settings.perplexity_documents is None:
-        return {}
-    if "corpus" not in inputs:
-        raise ConfigError('perplexity_documents: no corpus is named; set corpus = "STAGE" to take documents from')
-    from gradus.data.corpus import read_corpus
-    from gradus.eval.journal import Journal
-    from gradus.eval.perplexity import asked_documents, perplexity_measures
-    from gradus.eval.task_run import answers_of, questions_digest
-
-    folder = inputs["corpus"].path
-    counts = Counter(document.source for document in read_corpus(folder, "validation"))
-    chosen = {source: set(evenly_spread(count, settings.perplexity_documents)) for source, count in counts.items()}
-    taken: dict[str, list[tuple[str, str, str]]] = {source: [] for source in counts}
-    passed: Counter[str] = Counter()
-    for document in read_corpus(folder, "validation"):
-        if passed[document.source] in chosen[document.source]:
-            taken[document.source].append((document.id, document.text, document.text))
-        passed[document.source] += 1
-    found = {}
-    for number, (source, documents) in enumerate(taken.items()):
-        items = asked_documents(documents, engine.tokenizer, engine.model.config.context)
-        with place.progress.task(f"perplexity: {source}", len(items), "documents") as task:
-            answers = answers_of(
-                engine.model,
-                items,
-                journal=Journal(place.scratch / PERPLEXITY / str(number), questions_digest(items), place.rank),
-                world=session.world,
-                on_progress=_shown(task),
-            )
-        found[source] = perplexity_measures(items, answers)
-    return {PERPLEXITY: found}
-
-
 def _task_measures(settings: Settings, results: dict[str, Result], inputs: Inputs, place: Place) -> dict[str, Any]:
     """Measures by task; a file of items for each, those that stand in the corpus marked."""
     from gradus.data.corpus import read_corpus
@@ -369,80 +341,11 @@ def _task_measures(settings: Settings, results: dict[str, Result], inputs: Input
     if "corpus" in inputs:
         texts = (document.text for document in read_corpus(inputs["corpus"].path, "train"))
         results = with_contamination(results, benchmark_settings(settings, place.roadmap_dir), texts)
-    (place.work / TASKS).mkdir(exist_ok=True)
     for name, found in results.items():
-        text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
-        write_atomic(place.work / TASKS / f"{name}.json", text)
+        _write(place.work / TASKS / f"{name}.json", found.to_json())
     return gathered(results)
 
 
-def _ask_suite(name: str, path: str, engine: Engine, stage: Stage, model: ModelReference, place: Place) -> SuiteResult:
-    from gradus.engine.sampling import Sampling
-    from gradus.eval.probes import ProbeSettings, run_suite
-
-    settings: Settings = stage.settings
-    suite = _asked_probes(load_suite(suite_path(path, place.roadmap_dir)), settings.at_most)
-    sampling = Sampling(temperature=settings.temperature, seed=stage.seed)
-    with place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
-        found = run_suite(
-            engine,
-            suite,
-            ProbeSettings(
-                settings.samples,
-                sampling,
-                max_tokens=settings.max_tokens,
-                constrain=settings.constrain,
-                judge=_judge(settings, place.home, stage.fingerprint, place.roadmap_dir),
-            ),
-            model=model.label,
-            on_progress=_shown(task),
-        )
-    (place.work / PROBES).mkdir(exist_ok=True)
-    text = json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n"
-    write_atomic(place.work / PROBES / f"{name}.json", text)
-    return found
-
-
-def _audited(engine: Engine, pool: Artifact, stage: Stage, place: Place) -> dict[str, Any]:
-    """Measures of the artifact audit; every answer is in audit.json."""
-    from gradus.data.pool import read_pool
-    from gradus.engine.sampling import Sampling
-    from gradus.eval.audit import audit, questions
-
-    settings: Settings = stage.settings
-    prompts = questions(read_pool(pool.path, "validation"), settings.audit_samples)
-    prompts = prompts or questions(read_pool(pool.path, "train"), settings.audit_samples)
-    sampling = Sampling(temperature=settings.audit_temperature, seed=stage.seed)
-    with place.progress.task("audit", settings.audit_samples, "answers") as task:
-        found = audit(
-            engine,
-            prompts,
-            settings.audit_samples,
-            sampling,
-            model=stage.name,
-            max_tokens=settings.max_tokens,
-            on_progress=_shown(task),
-        )
-    write_atomic(place.work / f"{AUDIT}.json", json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n")
-    return found.measures()
-
-
-def _shown(task: Task) -> Callable[[int, int], None]:
-    def show(done: int, _: int) -> None:
-        task.update(done)
-
-    return show
-
-
-def _bits_per_byte(engine: Any, tokens: Artifact) -> dict[str, Any]:
-    """Over the whole validation side, in all and by source."""
-    from gradus.data.shards import TokenStore
-    from gradus.eval.bpb import bits_by_document
-
-    store = TokenStore(tokens.path, "validation")
-    found = bits_by_document(engine.model, store, engine.tokenizer.token_bytes)
-    if not found:
-        raise DataError("bits per byte: there is no text to measure on; the validation side is empty")
-    first, *others = found.values()
-    whole = sum(others, start=first)
-    return {"bpb": whole.measure(), "by_source": {name: {"bpb": part.measure()} for name, part in found.items()}}
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")

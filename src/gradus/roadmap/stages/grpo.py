@@ -15,6 +15,7 @@ from gradus.core.errors import ConfigError, DataError, did_you_mean
 from gradus.core.files import expand_path
 from gradus.core.settings import Problem
 from gradus.core.settings import Settings as Table
+from gradus.core.temperature import DrawingTemperature
 from gradus.data.sources import SyntheticSource, source_digest
 from gradus.data.synthetic.config import CATEGORIES
 from gradus.model.config import LoraSettings, ModelConfig
@@ -103,7 +104,7 @@ class Settings(TrainingSettings):
     group_size: int = Field(default=8, ge=2)
     inner_epochs: int = Field(default=1, ge=1)
     micro_samples: int = Field(default=32, ge=1)
-    temperature: float = Field(default=1.0, gt=0.0)
+    temperature: DrawingTemperature = 1.0
     max_tokens: int = Field(default=256, ge=1)
     max_calls: int = Field(default=4, ge=0)
     epsilon_low: float = Field(default=0.2, gt=0.0, lt=1.0)

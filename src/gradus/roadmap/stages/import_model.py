@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.files import expand_path
 from gradus.core.settings import Problem
+from gradus.data.hub_models import HUB_NAME, commit_of
 from gradus.roadmap.place import Place
-from gradus.roadmap.sources import file_sources
+from gradus.roadmap.sources import file_sources, pinned_take
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 
 VERSION = 1
@@ -21,7 +23,7 @@ MAKES = "import"
 INPUTS: tuple[Input, ...] = ()
 TOKENIZER_FOLDER = "tokenizer"
 
-_TAKE = re.compile(r"folder:(?P<folder>.+)|hub:(?P<repo>[^@\s]+/[^@\s]+)@(?P<commit>[0-9a-f]{40})")
+_TAKE = re.compile(rf"folder:(?P<folder>.+)|{HUB_NAME}")
 # What a model folder is made of; nothing else is looked at.
 _PATTERNS = (
     "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
@@ -33,8 +35,9 @@ _BYTES_PER_SECOND = 2e8
 class Settings(StageSettings):
     """take: "folder:PATH" of a model of transformers (Qwen3ForCausalLM, LlamaForCausalLM, Qwen3MoeForCausalLM,
     Dots1ForCausalLM, ApertusForCausalLM or MellumForCausalLM, safetensors and tokenizer.json) or of
-    nanochat (model_NNNNNN.pt, meta_NNNNNN.json and a tokenizer.json), or "hub:owner/name@commit" with the 40 digits of
-    its commit. trained: whether it continues text ("base") or answers ("chat"); pretraining goes on from a base model
+    nanochat (model_NNNNNN.pt, meta_NNNNNN.json and a tokenizer.json), or "hub:owner/name@revision"; a branch, or no
+    revision, means the commit that it has at the first walk. trained: whether it continues text ("base") or answers
+    ("chat"); pretraining goes on from a base model
     only.
     """
 
@@ -45,12 +48,12 @@ class Settings(StageSettings):
     @classmethod
     def _take_has_a_known_form(cls, take: str) -> str:
         if _TAKE.fullmatch(take) is None:
-            raise ValueError(f'expected "folder:PATH" or "hub:owner/name@commit" (40 digits), found "{take}"')
+            raise ValueError(f'expected "folder:PATH" or "hub:owner/name@revision", found "{take}"')
         return take
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
-    """The files of a folder; a Hub name is pinned by its commit."""
+    """The files of a folder."""
     folder = _folder(settings.take, roadmap_dir)
     if folder is None:
         return {}
@@ -60,6 +63,11 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     if not files:
         raise SourceError([Problem(("take",), f"{folder}: no model there (no config.json, no *.safetensors)")])
     return file_sources([(("take",), str(path)) for path in files], roadmap_dir)
+
+
+def pinned(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
+    """The commit of a Hub name that is none by itself."""
+    return pinned_take(settings.take, before)
 
 
 def _folder(take: str, roadmap_dir: Path) -> Path | None:
@@ -91,7 +99,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.parallel import World
 
     settings: Settings = stage.settings
-    folder = _folder(settings.take, place.roadmap_dir) or _downloaded(settings.take)
+    folder = _folder(settings.take, place.roadmap_dir) or _downloaded(settings.take, stage, place)
     is_nanochat = bool(nanochat_steps(folder))
     if is_nanochat:
         refuse_pickled_tokenizer(folder)
@@ -117,21 +125,21 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     return place.commit(results)
 
 
-def _downloaded(take: str) -> Path:
-    """The files of a Hub repository at a commit, through the local cache."""
+def _downloaded(take: str, stage: Stage, place: Place) -> Path:
+    """The files of a Hub repository at its commit, through the local cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     from gradus.core.secrets import redacted
     from gradus.data.hub import hub_endpoint, hub_token
 
-    found = _TAKE.fullmatch(take)
-    assert found is not None
+    repo, commit = commit_of(take, stage.sources)
+    place.progress.line(f"  {repo} at commit {commit}")
     try:
         return Path(
             snapshot_download(
-                found["repo"],
-                revision=found["commit"],
+                repo,
+                revision=commit,
                 allow_patterns=list(_PATTERNS),
                 token=hub_token() or False,
                 endpoint=hub_endpoint(),

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.errors import DataError
+from gradus.core.temperature import DrawingTemperature
 from gradus.model.config import ModelConfig
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.models import input_model
@@ -33,7 +34,7 @@ class Settings(StageSettings):
 
     num_prompts: int = Field(default=500, ge=1)
     samples: int = Field(default=4, ge=2)
-    temperature: float = Field(default=0.9, gt=0.0)
+    temperature: DrawingTemperature = 0.9
     max_tokens: int = Field(default=256, ge=1)
     reject_artifacts: bool = False
 

@@ -362,10 +362,10 @@ def document_evaluation(
         if not settings.samples:
             return Evaluation(measures)
         sampling = Sampling(temperature=0.8, top_k=50, seed=stage.seed)
-        with whole_weights(model, session.world):
+        with whole_weights(model, session.world) as whole:
             if not session.world.is_main:
                 return Evaluation(measures)
-            texts = continue_texts(model, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
+            texts = continue_texts(whole, tokenizer, settings.samples, sampling, SAMPLE_TOKENS)
         pairs = zip(settings.samples, texts, strict=True)
         return Evaluation(measures, [{"prompt": prompt, "text": text} for prompt, text in pairs])
 

@@ -298,6 +298,7 @@ def _evaluation(
     from gradus.data.pack import pack_plan
     from gradus.engine.engine import Engine
     from gradus.engine.turn import PromptTooLongError, Request
+    from gradus.model.xla import send_work
     from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.tools.toolbox import ToolBox
     from gradus.train.losses import next_token_loss
@@ -333,9 +334,10 @@ def _evaluation(
             for batch in rows_in_order(store, packed, stage.settings.micro_rows, rank=world.rank, world=world.size):
                 nats, targets, _ = next_token_loss(model, batch.to(session.device))
                 sums += torch.stack([nats.double(), targets.double()])
+                send_work(session.device)
         world.sum_([sums])
         measures = {"validation_loss": float(sums[0] / sums[1])}
-        with whole_weights(model, world):
+        with whole_weights(model, world) as engine.decoder:
             if not world.is_main:
                 return Evaluation(measures)
             replies = engine.generate([Request(prompt, max_tokens=SAMPLE_TOKENS) for prompt in prompts])

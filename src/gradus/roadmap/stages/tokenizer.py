@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,8 +14,9 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.files import expand_path
 from gradus.core.settings import Problem
+from gradus.data.hub_models import HUB_NAME, commit_of
 from gradus.roadmap.place import Place
-from gradus.roadmap.sources import file_sources
+from gradus.roadmap.sources import file_sources, pinned_take
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 
 if TYPE_CHECKING:
@@ -30,13 +31,14 @@ INPUTS = (
 )
 FOLDER = "tokenizer"
 
-_TAKE = re.compile(r"folder:(?P<folder>.+)|hub:(?P<repo>[^@\s]+/[^@\s]+)(?:@(?P<revision>\S+))?")
+_TAKE = re.compile(rf"folder:(?P<folder>.+)|{HUB_NAME}")
 
 
 class Settings(StageSettings):
     """vocab_size: ids in all, bytes and control tokens included. pattern: how text is cut before merging.
 
-    take: "folder:PATH" or "hub:owner/name@revision", an existing tokenizer instead of training one.
+    take: "folder:PATH" or "hub:owner/name@revision", an existing tokenizer instead of training one. A branch, or no
+    revision, means the commit that it has at the first walk.
     megabytes: text to learn from at most, taken evenly from the start of each input.
     """
 
@@ -69,7 +71,7 @@ class Settings(StageSettings):
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
-    """The tokenizer.json of a folder; a Hub name is pinned by its revision."""
+    """The tokenizer.json of a folder."""
     match = _TAKE.fullmatch(settings.take or "")
     if match is None or match["folder"] is None:
         return {}
@@ -77,6 +79,11 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     if not (folder / "tokenizer.json").is_file():
         raise SourceError([Problem(("take",), f"{folder}: no tokenizer.json there")])
     return file_sources([(("take",), str(folder / "tokenizer.json"))], roadmap_dir)
+
+
+def pinned(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
+    """The commit of a Hub name that is none by itself."""
+    return pinned_take(settings.take or "", before)
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
@@ -107,7 +114,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     settings: Settings = stage.settings
     texts = list(_texts(settings, inputs))
     if settings.take is not None:
-        tokenizer = _taken(settings.take, place.roadmap_dir)
+        tokenizer = _taken(settings.take, stage, place)
     else:
         if settings.vocab_size is None:
             raise ConfigError('missing key "vocab_size" (or take an existing tokenizer: take = "folder:PATH")')
@@ -127,7 +134,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     return place.commit(results)
 
 
-def _taken(take: str, roadmap_dir: Path) -> Tokenizer:
+def _taken(take: str, stage: Stage, place: Place) -> Tokenizer:
     """An existing tokenizer, with the control tokens it lacks appended."""
     from gradus.tokenizer.loading import load_tokenizer, load_tokenizer_from_hub
     from gradus.tokenizer.specials import SPECIAL_TOKENS
@@ -135,8 +142,10 @@ def _taken(take: str, roadmap_dir: Path) -> Tokenizer:
     match = _TAKE.fullmatch(take)
     assert match is not None
     if match["folder"] is not None:
-        return load_tokenizer(expand_path(match["folder"], roadmap_dir), SPECIAL_TOKENS)
-    return load_tokenizer_from_hub(match["repo"], match["revision"], SPECIAL_TOKENS)
+        return load_tokenizer(expand_path(match["folder"], place.roadmap_dir), SPECIAL_TOKENS)
+    repo, commit = commit_of(take, stage.sources)
+    place.progress.line(f"  {repo} at commit {commit}")
+    return load_tokenizer_from_hub(repo, commit, SPECIAL_TOKENS)
 
 
 def _texts(settings: Settings, inputs: Inputs) -> Iterator[str]:

@@ -10,6 +10,10 @@ export const ROOT = "root";
 const VERSION = 1;
 const STATUSES = ["streaming", "done", "stopped", "cut", "interrupted"];
 
+/** Ids of the nodes that this page has written, and of those that it has taken out again. */
+const written = new Set();
+const removed = new Set();
+
 export function newConversation() {
   const now = Date.now();
   return {
@@ -33,6 +37,7 @@ function randomId() {
 
 function addNode(conversation, parent, node) {
   const id = randomId().slice(0, 12);
+  written.add(id);
   conversation.nodes[id] = { id, parent, children: [], chosen: null, ...node };
   conversation.nodes[parent].children.push(id);
   conversation.nodes[parent].chosen = id;
@@ -56,6 +61,32 @@ export function removeNode(conversation, id) {
   above.children = above.children.filter((child) => child !== id);
   if (above.chosen === id) above.chosen = above.children.at(-1) ?? null;
   delete conversation.nodes[id];
+  removed.add(id);
+}
+
+/**
+ * Take over from the stored conversation what another tab has written to it since this page read it: its nodes as they
+ * stand there, and new ones as branches beside ours. Says whether there were new ones. What is shown here stays shown.
+ */
+export function adopt(conversation, stored) {
+  let num = 0;
+  for (const open = [ROOT]; open.length > 0; ) {
+    const theirs = stored.nodes[open.pop()];
+    open.push(...theirs.children);
+    const { id } = theirs;
+    const ours = conversation.nodes[id];
+    if (ours === undefined && !(removed.has(id) && theirs.children.length === 0)) {
+      const above = conversation.nodes[theirs.parent];
+      conversation.nodes[id] = { ...theirs, children: [], chosen: null };
+      above.children.push(id);
+      above.chosen ??= id;
+      num += 1;
+    } else if (theirs.turn && ours && !written.has(id)) {
+      ours.turn = theirs.turn;
+    }
+  }
+  if (stored.named && !conversation.named) Object.assign(conversation, { named: true, title: stored.title });
+  return num > 0;
 }
 
 export function titleFrom(text) {
@@ -105,10 +136,15 @@ export function searchText(conversation) {
   return [conversation.title, ...said].join("\n").toLowerCase();
 }
 
-/** Replies that the page was writing when it was closed are told as such. */
-export function mendInterrupted(conversation) {
+/** Whether this page has written a node, since it was opened. */
+export function isOurs(id) {
+  return written.has(id);
+}
+
+/** Replies that a page was writing when it was closed are told as such, but for those that are `spared`. */
+export function mendInterrupted(conversation, spared = () => false) {
   for (const node of Object.values(conversation.nodes)) {
-    if (node.turn?.status !== "streaming") continue;
+    if (node.turn?.status !== "streaming" || spared(node.id)) continue;
     finishTurn(node.turn, null);
     node.turn.status = "interrupted";
   }

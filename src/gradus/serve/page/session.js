@@ -124,7 +124,11 @@ function show(conversation, detail) {
 export async function saveConversation(conversation = session.conversation) {
   if (deleted.has(conversation.id)) return;
   try {
-    await store.save(conversation);
+    const joined = await store.save(conversation);
+    if (joined && conversation === session.conversation) {
+      tell("trouble", "Another tab was writing to this conversation too. What it said stands beside, as a branch.");
+      tell("conversation", "stay");
+    }
   } catch (error) {
     tell(
       "trouble",

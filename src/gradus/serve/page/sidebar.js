@@ -65,9 +65,13 @@ export function sidebarView(open) {
     if (focused) focusIn(focused, activeElement.className);
   }
 
-  /** The list may have been drawn anew since: who was at a conversation comes back to it. */
+  /** The row of a conversation as it is drawn now, which may be anew since; null where it is shown no more. */
+  function rowOf(id) {
+    return items.querySelector(`[data-conversation="${CSS.escape(id)}"]`);
+  }
+
   function focusIn(id, part) {
-    items.querySelector(`[data-conversation="${CSS.escape(id)}"] .${part}`)?.focus();
+    rowOf(id)?.querySelector(`.${part}`)?.focus();
   }
 
   function grouped(rows) {
@@ -83,7 +87,7 @@ export function sidebarView(open) {
 
   function item(head) {
     const title = head.title || "Untitled";
-    const row = h(
+    return h(
       "li",
       { class: "item", "data-conversation": head.id, "data-open": String(head.isOpen) },
       h(
@@ -97,14 +101,13 @@ export function sidebarView(open) {
         title,
         head.isBusy && h("i", { class: "spinner", role: "img", "aria-label": "a reply is being written" }),
       ),
-      iconButton("more", `More for ${title}`, (event) => menu(row, head, event.currentTarget), {
+      iconButton("more", `More for ${title}`, (event) => menu(head, event.currentTarget), {
         "aria-haspopup": "menu",
       }),
     );
-    return row;
   }
 
-  function menu(row, head, opener) {
+  function menu(head, opener) {
     const entry = (picture, label, act) =>
       h(
         "button",
@@ -126,15 +129,18 @@ export function sidebarView(open) {
         popover: "auto",
         role: "menu",
         "aria-label": head.title,
-        toggle: (event) => {
-          if (event.newState === "closed") {
-            popover.remove();
+        // Before it is hidden, since the browser gives the focus back to what opened it, which the list may have drawn
+        // anew; and only from within, since who has clicked elsewhere is there already.
+        beforetoggle: (event) => {
+          if (event.newState === "closed" && popover.contains(document.activeElement))
             focusIn(head.id, "icon-button");
-          }
+        },
+        toggle: (event) => {
+          if (event.newState === "closed") popover.remove();
         },
         keydown: walk,
       },
-      entry("edit", "Rename", () => rename(row, head)),
+      entry("edit", "Rename", () => rename(head)),
       entry("download", "Export", () => exportOne(head, "json")),
       entry("download", "Export as training data", () => exportOne(head, "jsonl")),
       entry("trash", "Delete", () => remove(head)),
@@ -145,7 +151,9 @@ export function sidebarView(open) {
     popover.firstElementChild.focus();
   }
 
-  function rename(row, head) {
+  function rename(head) {
+    const row = rowOf(head.id);
+    if (row === null) return;
     const title = h("input", {
       class: "rename",
       "aria-label": "Name of the conversation",

@@ -1,7 +1,7 @@
 // Conversations in the browser's own database (IndexedDB). Lists need only the heads; a conversation is read whole when
 // it is opened or searched.
 
-import { mendInterrupted, problemWith, searchText } from "./conversation.js";
+import { adopt, isOurs, mendInterrupted, problemWith, searchText } from "./conversation.js";
 
 const NAME = "gradus-chat";
 const channel = new BroadcastChannel(NAME);
@@ -41,12 +41,24 @@ function reading(store) {
   return database.transaction(store).objectStore(store);
 }
 
-/** Save a conversation; other tabs hear of it. It rejects where the browser has no room. */
-export function save(conversation) {
-  return write(conversation.id, (heads, bodies) => {
-    heads.put(head(conversation));
-    bodies.put(conversation);
+/**
+ * Save a conversation, together with what another tab has written to it; other tabs hear of it. Says whether another tab
+ * had added to it. It rejects where the browser has no room.
+ */
+export async function save(conversation) {
+  let joined = false;
+  await write(conversation.id, (heads, bodies) => {
+    const request = bodies.get(conversation.id);
+    // In the same transaction, so that no other tab writes between the two.
+    request.onsuccess = () => {
+      const stored = request.result;
+      joined = stored !== undefined && problemWith(stored) === null && adopt(conversation, stored);
+      heads.put(head(conversation));
+      bodies.put(conversation);
+      mendInterrupted(conversation, isOurs); // shown so here; stored it is as the other tab has it
+    };
   });
+  return joined;
 }
 
 export function remove(id) {
