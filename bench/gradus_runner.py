@@ -28,6 +28,7 @@ from gradus.model.transformer import Transformer, build_model
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
 from gradus.train.guard import Guard
 from gradus.train.losses import next_token_loss
+from gradus.train.memory import keep_freed_memory
 from gradus.train.optimizers import build_optimizer
 from gradus.train.parallel import World, join_world, leave_world
 from gradus.train.precision import compute_dtype
@@ -88,6 +89,7 @@ def build(args: argparse.Namespace, settings: dict[str, Any], meta: dict[str, An
 def train(args: argparse.Namespace, settings: dict[str, Any], meta: dict[str, Any], world: World) -> Transformer:
     """Train for `--steps` steps of `--rows` rows with the whole schedule."""
     torch.manual_seed(args.seed)
+    keep_freed_memory()  # as `fit` does
     model = build(args, settings, meta, world)
     optimizer = build_optimizer(model, OptimizerSettings(**settings.get("optimizer", {})))
     schedule = Schedule(ScheduleSettings(**settings.get("schedule", {})), args.steps)

@@ -3,7 +3,7 @@
 Both train a decoder of depth 4 and width 256 (or `--depth` and 64 times it) over a vocabulary of 8192 with rows of
 512 tokens, 8 rows a step, on the same text; gradus has a wider feed-forward, which gives it at least nanochat's
 matrix parameters. nanochat runs in fp32 (its choice on a CPU) and with NANOCHAT_DTYPE=bfloat16; gradus runs in the
-precision it chooses itself, and for information with one data-parallel process a core, and so in fp32. Each round
+precision it chooses itself, and for information with one data-parallel process a core, and in fp32. Each round
 runs every side once, by itself; a side's figure is the median over all its steps after warm-up of tokens / seconds of
 the step, as each side times its own step (batch fetch, forward, backward, optimizer). nanochat's compilation is not
 counted.
@@ -109,7 +109,7 @@ def main() -> None:
         "nanochat-bf16": (nanochat_command(args, total), {"NANOCHAT_DTYPE": "bfloat16"}),
         "gradus": (gradus_command(args, total, "auto"), {}),
         "gradus-processes": (gradus_command(args, total, "auto", usable_cores()), {}),
-        "gradus-fp32": (gradus_command(args, total, "fp32", usable_cores()), {}),
+        "gradus-fp32": (gradus_command(args, total, "fp32"), {}),
     }
     seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
     idle: list[tuple[str, float]] = []

@@ -230,6 +230,7 @@ def test_deploy_repoints_a_running_server_and_a_restart_remembers(
 def test_the_line_for_vllm_names_folders_and_parsers(home: Path) -> None:
     one = model_source("a b", "road/one", home)
     words = "--reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes"
+    words += """ --default-chat-template-kwargs '{"enable_thinking": false}'"""
     assert vllm_command(one) == f"vllm serve {one.folder} --served-model-name 'a b' {words}"
     assert f"--tokenizer {home}" in str(vllm_command(replace(one, tokenizer=home)))
     (one.folder / "config.json").write_text('{"architectures": ["OwnForCausalLM"]}')

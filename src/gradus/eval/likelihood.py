@@ -24,7 +24,7 @@ from gradus.model.transformer import Transformer
 from gradus.train.parallel import World
 
 TOKENS_PER_BATCH = 4096
-_BLOCK_ELEMENTS = 2**23  # logits held at a time
+_BLOCK_ELEMENTS = 2**21  # logits held at a time: so few that a processor's cache holds them
 _MIN_SHARED_TOKENS = 8  # nothing is decoded here, so that a short common beginning pays, such as MMLU's of a subject
 
 
@@ -235,6 +235,6 @@ def _target_logp(model: Transformer, hidden: Tensor, rows: Tensor, targets: Tens
         logits = model.head(hidden[distinct[start : start + size].to(hidden.device)]).float()
         chosen = ((owner >= start) & (owner < start + size)).nonzero()[:, 0]
         here = (owner[chosen] - start).to(hidden.device), targets[chosen].to(hidden.device)
-        logp[chosen] = (logits[here] - logits.logsumexp(-1)[here[0]]).cpu()
         right[chosen] = (logits.argmax(-1)[here[0]] == here[1]).cpu()
+        logp[chosen] = logits.log_softmax(-1)[here].cpu()
     return logp, right

@@ -5,11 +5,13 @@ What nobody stated is said to be unknown; no licence is guessed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
+from gradus.conversation.formats.hermes import VLLM_FLAGS
 from gradus.core.machine import package_version
 from gradus.core.quantity import format_count
 from gradus.model.config import ModelConfig
@@ -18,7 +20,7 @@ from gradus.release.origin import Origin
 from gradus.release.settings import ExportSettings
 from gradus.tokenizer.tokenizer import Tokenizer
 
-_SERVE = "vllm serve FOLDER --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes"
+_SERVE = f"vllm serve FOLDER {shlex.join(VLLM_FLAGS)}"
 
 
 def model_card(

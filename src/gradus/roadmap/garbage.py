@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def _look(home: Path, needed: Needed) -> Collection:
     kept: list[Held] = []
     for path in folders:
         manifest, reason = manifests[path.name], needed.get(path.name.removesuffix(WORK_SUFFIX), "")
-        size = sum(file.stat().st_size for file in _files(path))
+        size = sum(facts.st_size for facts in _files(path))
         stage, started = (manifest.name, manifest.started[:10]) if manifest else ("", "")
         (kept if reason else garbage).append(Held(path, stage, started, size, reason))
     garbage.sort(key=lambda held: (-held.num_bytes, held.path))
@@ -245,8 +246,14 @@ def _add_ancestors(needed: Needed, manifests: dict[str, Manifest | None]) -> Non
                     open_names.append(source)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+def _files(path: Path) -> Iterator[os.stat_result]:
+    """The facts of every file below; a walk that goes on may take some away meanwhile."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                facts = os.lstat(os.path.join(folder, name))
+                if stat.S_ISREG(facts.st_mode):
+                    yield facts
 
 
 def _freed_bytes(folders: Sequence[Path]) -> int:
@@ -254,8 +261,7 @@ def _freed_bytes(folders: Sequence[Path]) -> int:
     names: dict[tuple[int, int], int] = {}
     freed = 0
     for folder in folders:
-        for file in _files(folder):
-            facts = file.stat()
+        for facts in _files(folder):
             names[facts.st_dev, facts.st_ino] = names.get((facts.st_dev, facts.st_ino), 0) + 1
             if names[facts.st_dev, facts.st_ino] == facts.st_nlink:
                 freed += facts.st_size

@@ -1,7 +1,7 @@
 """The command that serves the same model folder with vLLM, for more than one process can carry. Torch-free.
 
-vLLM has classes of its own for these architectures, reads thinking and calls of the hermes format with these parsers,
-and takes the chat template from the folder. Source: vLLM's documentation of `vllm serve`.
+vLLM has classes of its own for these architectures, and takes the chat template from the folder. Source: vLLM's
+documentation of `vllm serve`, and vLLM 0.32 on a CPU.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 
+from gradus.conversation.formats.hermes import VLLM_FLAGS
 from gradus.serve.deployments import ModelSource
 
 _NATIVE = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "LlamaForCausalLM", "Dots1ForCausalLM")
@@ -25,5 +26,4 @@ def vllm_command(source: ModelSource) -> str | None:
     words = ["vllm", "serve", str(source.folder), "--served-model-name", source.name]
     if source.tokenizer != source.folder:
         words += ["--tokenizer", str(source.tokenizer)]
-    words += ["--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    return shlex.join(words)
+    return shlex.join([*words, *VLLM_FLAGS])

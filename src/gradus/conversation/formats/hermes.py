@@ -53,6 +53,13 @@ from gradus.tokenizer.tokenizer import Tokenizer
 # A row before encoding: text runs to encode, or ids that are fixed, each with whether it is trained.
 _Plan = list[tuple[str | list[int], bool]]
 
+# By which vLLM reads this format. Its parser takes a reply for thinking until thinking ends, so that one without any
+# would have no content: whether it thinks is not left to the model.
+VLLM_FLAGS = (
+    *("--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--default-chat-template-kwargs", '{"enable_thinking": false}'),
+)
+
 _MAX_KNOWN_TOOLS = 256
 _ROWS_A_BATCH = 128  # larger batches are slower: their pieces keep the garbage collector busy
 _ENCODE_CALL = json.JSONEncoder(ensure_ascii=False).encode
