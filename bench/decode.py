@@ -2,7 +2,8 @@
 
 A fresh model of 96.5 M parameters of the portable family is saved and loaded by both. Every run decodes `--generate`
 tokens behind a prompt of 64, for one row and for eight, its prefill included. Seconds are of the clock and of the
-processor: on a machine that others use, compare the latter. Both sides' tokens are compared in fp32.
+processor: on a machine that others use, compare the latter. All sides' tokens are compared in fp32. Where llama.cpp is
+installed, it is a third side: the backend llamacpp, behind the same batch as our own model.
 
     OMP_NUM_THREADS=2 python bench/decode.py
 """
@@ -21,16 +22,21 @@ import torch
 from bench_record import idle_fraction, machine, write_result
 from torch import Tensor
 
-from gradus.engine.batching import DecodeBatch
+from gradus.engine.batching import DecodeBatch, Decoder
 from gradus.engine.decoding import GreedyStream
+from gradus.engine.llamacpp import LlamaCppModel
+from gradus.engine.llamacpp_library import has_llamacpp
 from gradus.model.config import model_config
 from gradus.model.cost import parameters
 from gradus.model.frozen import freeze
+from gradus.model.portable import portable_form
 from gradus.model.transformer import build_model
 from gradus.model.weights import load_model, save_model
+from gradus.release.settings import GgufType
+from gradus.tokenizer.training import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
-SHAPE = {"depth": 12, "width": 640, "num_heads": 10, "num_kv_heads": 10, "head_dim": 64, "mlp_width": 2424}
+SHAPE = {"depth": 12, "width": 640, "num_heads": 10, "num_kv_heads": 10, "head_dim": 64, "mlp_width": 2432}
 VOCABULARY, PROMPT = 32_768, 64
 
 Decode = Callable[[Tensor, int], list[list[int]]]
@@ -39,6 +45,23 @@ Decode = Callable[[Tensor, int], list[list[int]]]
 def ours(folder: Path, dtype: torch.dtype, int8: bool = False) -> Decode:
     model = load_model(folder, dtype=dtype)
     freeze(model, int8=int8)
+    return batched(model)
+
+
+def llamacpp(folder: Path, kind: GgufType) -> Decode:
+    from gradus.release.gguf_file import write_gguf
+
+    # Any tokenizer: ids are all that is asked for.
+    tokenizer = train_tokenizer([(HERE.parent / "LICENSE").read_text()], 400)
+    portable = portable_form(load_model(folder))
+    assert portable is not None
+    file = folder / f"{kind}.gguf"
+    write_gguf(file, portable, tokenizer, kind, "bench")
+    return batched(LlamaCppModel(file))
+
+
+def batched(model: Decoder) -> Decode:
+    """Greedy decoding as the engine does it."""
 
     def decode(prompts: Tensor, length: int) -> list[list[int]]:
         streams = [GreedyStream(prompt, length) for prompt in prompts.tolist()]
@@ -80,8 +103,12 @@ def main() -> None:
     args = parser.parse_args()
     config = model_config(SHAPE, vocab_size=VOCABULARY, context=1024)
     generator = torch.Generator().manual_seed(0)
-    rows = {1: torch.randint(VOCABULARY, (1, PROMPT), generator=generator)}
-    rows[8] = torch.randint(VOCABULARY, (8, PROMPT), generator=generator)
+
+    def drawn() -> dict[int, Tensor]:
+        """Prompts by their number; new ones in every round, for what was read before may be found again."""
+        return {number: torch.randint(VOCABULARY, (number, PROMPT), generator=generator) for number in (1, 8)}
+
+    rows = drawn()
     with tempfile.TemporaryDirectory() as work:
         save_model(Path(work), build_model(config, torch.Generator().manual_seed(0)))
         sides = {
@@ -91,11 +118,14 @@ def main() -> None:
             "transformers bf16": transformers(Path(work), torch.bfloat16),
             "gradus int8": ours(Path(work), torch.bfloat16, int8=True),
         }
-    same = all(sides["gradus fp32"](rows[n], 16) == sides["transformers fp32"](rows[n], 16) for n in rows)
+        if has_llamacpp():
+            sides |= {f"llamacpp {kind}": llamacpp(Path(work), kind) for kind in ("f32", "bf16", "q8_0")}
+    exact = [name for name in sides if name.endswith(("fp32", "f32"))]
+    same = all(sides[name](rows[n], 16) == sides[exact[0]](rows[n], 16) for n in rows for name in exact)
     idle = idle_fraction()
     seconds: dict[str, dict[str, list[float]]] = {}
     for _ in range(args.rounds):
-        for number, prompts in rows.items():
+        for number, prompts in drawn().items():
             for name, decode in sides.items():
                 began, began_cpu = time.perf_counter(), time.process_time()
                 decode(prompts, args.generate)
@@ -118,6 +148,14 @@ def main() -> None:
         "int8 over transformers fp32, batch 1": ratio("gradus int8, batch 1", "transformers fp32, batch 1"),
         "int8 over own fp32, batch 1": ratio("gradus int8, batch 1", "gradus fp32, batch 1"),
     }
+    if has_llamacpp():
+        ratios |= {
+            f"llamacpp {kind}, batch {n}, over transformers {precision}": ratio(
+                f"llamacpp {kind}, batch {n}", f"transformers {precision}, batch {n}"
+            )
+            for kind, precision in (("bf16", "bf16"), ("f32", "fp32"), ("q8_0", "bf16"))
+            for n in rows
+        }
     result: dict[str, Any] = {
         "parameters": parameters(config).total,
         "prompt_tokens": PROMPT,

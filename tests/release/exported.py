@@ -51,11 +51,17 @@ def save_random(folder, tokenizer=None, **changes):
     return folder
 
 
-def exported(model, work, **settings):
+def exported(model, work, say=lambda text: None, **settings):
     """The results of an export into a new folder."""
     work.mkdir(parents=True)
     options = ExportSettings(**({"prompts": 6} | settings))
-    return export_model(model, model, options, Origin(name="toy"), work, lambda text: None)
+    origin = Origin(name="toy", documents=tuple(own_text()), text="LICENSE")
+    return export_model(model, model, options, origin, work, say)
+
+
+def own_text():
+    """Documents that never change."""
+    return [part for part in (ROOT / "LICENSE").read_text().split("\n\n") if part.strip()]
 
 
 def change_json(path, **changes):
@@ -64,9 +70,8 @@ def change_json(path, **changes):
 
 def llamacpp_text(tokenizer, config):
     """What llama.cpp and our decoder both read: a text that never changes."""
-    documents = [part for part in (ROOT / "LICENSE").read_text().split("\n\n") if part.strip()]
     return make_check_text(
-        tokenizer, documents, "LICENSE", length=160, context=config.context, num_beginnings=4, chats=True
+        tokenizer, own_text(), "LICENSE", length=160, context=config.context, num_beginnings=4, chats=True
     )
 
 

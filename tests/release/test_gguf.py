@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported import KINDS, exported, gguf_digest, llamacpp_text, save_random
+from exported import KINDS, TABLE, VOCAB, exported, gguf_digest, llamacpp_text, save_random
 
-from gradus.core.errors import ConfigError, ExportError
+from gradus.core.errors import ConfigError, ExportError, MissingPackageError
+from gradus.engine import llamacpp_library
+from gradus.model.config import model_config
 from gradus.model.portable import portable_form
 from gradus.model.weights import load_model
-from gradus.release import gguf_export
+from gradus.release import export, gguf_export
+from gradus.release.k_quants import k_quants_note
 from gradus.release.parity import make_reference
 from gradus.release.settings import MOST_NATS
 from gradus.tokenizer.loading import load_tokenizer
@@ -79,6 +82,20 @@ def test_rounding_that_costs_too_much_is_refused_and_leaves_nothing(tmp_path, mo
     ):
         exported(model, tmp_path / "out", formats=["gguf"], gguf_types=["q4_0"])
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_k_quants_are_told_or_refused_by_the_rows_before_anything_is_written(tmp_path, monkeypatch):
+    wide = model_config(TABLE | {"width": 512, "mlp_width": 1376}, VOCAB, 96)
+    assert k_quants_note(wide, ["q8_0"]) is None
+    assert "q4_k_m: K-quants pack 256 values of a row together; rows of 64, 1,376 do" in k_quants_note(wide, ["q4_k_m"])
+    model = save_random(tmp_path / "model")
+    monkeypatch.setattr(llamacpp_library, "PACKAGE", "no_such_llama")
+    with pytest.raises(MissingPackageError, match=r'"llama-cpp-python" is needed .* pip install "gradus\[llamacpp\]"'):
+        exported(model, tmp_path / "out", formats=["gguf"], gguf_types=["q4_k_m"])
+    monkeypatch.setattr(export, "require_llamacpp", lambda: None)
+    with pytest.raises(ConfigError, match="this model's rows have 64, 96; choose q8_0"):
+        exported(model, tmp_path / "out2", formats=["gguf"], gguf_types=["q2_k"])
+    assert not list((tmp_path / "out2").iterdir())
 
 
 def test_what_llamacpp_would_read_otherwise_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from gradus.cli.screen import PlainScreen, Screen, terminal_screen
 from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GradusError, did_you_mean
 from gradus.core.files import write_atomic
-from gradus.model.precision import DecodePrecision
+from gradus.model.precision import Backend, DecodePrecision
 
 if TYPE_CHECKING:
     from gradus.cli.partial_turn import ChatEngine
@@ -218,20 +218,17 @@ def start_chat(
         converse(session, screen, (line.rstrip("\n") for line in sys.stdin))
 
 
-def local_loader(home: Path, toolbox: ToolBox, precision: DecodePrecision) -> Callable[[str], ChatModel]:
+def local_loader(
+    home: Path, toolbox: ToolBox, precision: DecodePrecision | None, backend: Backend | None
+) -> Callable[[str], ChatModel]:
     """Loads models of this machine by their names."""
 
     def load(name: str) -> ChatModel:
-        from gradus.roadmap.models import resolve_model
+        from gradus.cli.backend import find_model, open_engine
 
-        found = resolve_model(name, home)
-        from gradus.engine.load import load_engine, settled_precision
-        from gradus.model.cost import parameters
-
-        settled = settled_precision(precision, found.folder)
-        engine = load_engine(found.folder, toolbox=toolbox, tokenizer_folder=found.tokenizer, precision=settled)
-        config = engine.model.config
-        size = f"{parameters(config).total / 1e6:,.1f} M parameters in {settled}, context {config.context:,}"
+        found = find_model(name, home)
+        engine, weights = open_engine(found, home, backend=backend, precision=precision, usual="auto", toolbox=toolbox)
+        size = f"{engine.num_parameters / 1e6:,.1f} M parameters in {weights}, context {engine.context:,}"
         return ChatModel(engine, f"{found.label}: {size}")
 
     return load

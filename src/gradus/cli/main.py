@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gradus.cli.options import Constrain, Home, Json, home_folder
+from gradus.cli.options import BackendName, Constrain, Home, Json, home_folder
 from gradus.cli.serve import deploy, serve_app
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
@@ -52,10 +52,7 @@ Judge = Annotated[
     Path | None,
     typer.Option("--judge", metavar="FILE", help="TOML with base_url, model, key_variable of a model that rates."),
 ]
-WeightsIn = Annotated[
-    DecodePrecision,
-    typer.Option("--dtype", help="Of the weights: fp32, bf16, fp16, int8 (processors), or what is fastest here."),
-]
+_DTYPES = "Of the weights: fp32, bf16, fp16, int8 (processors), or auto, what is fastest here"
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
 
 
@@ -157,7 +154,8 @@ def chat(
     tools_file: ToolsFile = None,
     index: IndexFile = None,
     constrain: Constrain = None,
-    dtype: WeightsIn = "auto",
+    dtype: Annotated[DecodePrecision | None, typer.Option("--dtype", help=f"{_DTYPES} [auto].")] = None,
+    backend: BackendName = None,
     url: Annotated[
         str | None, typer.Option("--url", help="An OpenAI-compatible API; --model is then a name it knows.")
     ] = None,
@@ -176,8 +174,8 @@ def chat(
 
     if url is None and (key_variable or key_file):
         raise ConfigError("--key-variable and --key-file belong to --url")
-    if url is not None and dtype != "auto":
-        raise ConfigError("--dtype is for models on this machine; what is behind --url has its own")
+    if url is not None and (dtype, backend) != (None, None):
+        raise ConfigError("--dtype and --backend are for models on this machine; what is behind --url has its own")
     # A service has a temperature of its own, which the API's default leaves to it.
     usual_temperature = 0.0 if url is None else SERVICE_TEMPERATURE
     options = ChatOptions(
@@ -202,7 +200,7 @@ def chat(
 
             load = remote_loader(url, toolbox, key_variable, key_file)
         else:
-            load = local_loader(home_folder(home), toolbox, dtype)
+            load = local_loader(home_folder(home), toolbox, dtype, backend)
         start_chat(load, model, options, asked, history=history_file() if history else None)
 
 
@@ -248,7 +246,8 @@ def eval_probes(
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     constrain: Constrain = None,
-    dtype: WeightsIn = "fp32",
+    dtype: Annotated[DecodePrecision | None, typer.Option("--dtype", help=f"{_DTYPES} [fp32].")] = None,
+    backend: BackendName = None,
     judge: Judge = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
@@ -260,7 +259,7 @@ def eval_probes(
     evaluate_probes(
         model, suite, home_folder(home), stages=stages, variants=variants, samples=samples, temperature=temperature,
         constrain=constrain, max_tokens=max_tokens, out=json, failures=failures, judge=judge,
-        precision=dtype,
+        precision=dtype, backend=backend,
     )  # fmt: skip
 
 
@@ -478,7 +477,7 @@ def export(
     ] = None,
     gguf_types: Annotated[
         list[str] | None,
-        typer.Option("--gguf-type", help="f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0; a file for each [f16]."),
+        typer.Option("--gguf-type", help="f32, f16, bf16, q8_0, q5_1 to q4_0, q6_k to q2_k; a file for each [f16]."),
     ] = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Of transformers' weights: float32, bfloat16, float16.")

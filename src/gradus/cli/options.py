@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gradus.conversation.constraint import Constraint
+from gradus.model.precision import Backend
 
 Home = Annotated[
     Path | None,
@@ -17,6 +18,13 @@ Home = Annotated[
 Constrain = Annotated[
     Constraint | None,
     typer.Option("--constrain", help="Hold answers to sound tool calls, or to a sound turn [what the model writes]."),
+]
+BackendName = Annotated[
+    Backend | None,
+    typer.Option(
+        "--backend",
+        help="Who computes: torch, or llamacpp, on the processor [llamacpp of a .gguf file, else torch].",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

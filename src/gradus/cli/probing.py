@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gradus.cli.backend import find_model, open_engine
 from gradus.cli.walking import stopping
 from gradus.conversation.constraint import Constraint
 from gradus.conversation.probes import PASS_RATE, TOTAL, Suite, load_suite, suite_path
@@ -18,14 +19,14 @@ from gradus.core.home import ANSWERS
 from gradus.core.quantity import format_seconds
 from gradus.core.terminal import harmless
 from gradus.eval.judging import check_judge, judge_from_file
-from gradus.roadmap.models import models_of_roadmap, resolve_model
+from gradus.roadmap.models import models_of_roadmap
 from gradus.roadmap.progress import live_progress
 from gradus.roadmap.table import text_table
 
 if TYPE_CHECKING:
     from gradus.eval.probes import ProbeSettings
     from gradus.eval.result import SuiteResult
-    from gradus.model.precision import DecodePrecision
+    from gradus.model.precision import Backend, DecodePrecision
 
 SAMPLED_TEMPERATURE = 0.7
 
@@ -42,23 +43,23 @@ def evaluate_probes(
     constrain: Constraint | None = None,
     max_tokens: int = 512,
     judge: Path | None = None,
-    precision: DecodePrecision = "fp32",
+    precision: DecodePrecision | None = None,
+    backend: Backend | None = None,
     out: Path | None = None,
     failures: int = 5,
 ) -> None:
     """Ask the suite and print what came of it; several samples need a temperature, 0.7 if none is given.
 
     stages: every model of the roadmaps that `models` names. variants: also without tools, without thinking, and
-    without both. precision: of the weights. judge: the settings of a judge, for checks that need one. One model in
-    one way is written to `out` as one result, several as {"suite", "runs": [...]}.
+    without both. precision, backend: as `open_engine` has them, usually fp32. judge: the settings of a judge, for
+    checks that need one. One model in one way is written to `out` as one result, several as {"suite", "runs": [...]}.
     """
     suite = load_suite(suite_path(suite_name, Path()))
     judging = None if judge is None else judge_from_file(judge, home / ANSWERS)
     check_judge(suite, judging)
     if stages:
         models = [name for roadmap in models for name in models_of_roadmap(roadmap, home)]
-    found = [resolve_model(model, home) for model in models]
-    from gradus.engine.load import load_engine, settled_precision
+    found = [find_model(model, home) for model in models]
     from gradus.engine.sampling import Sampling
     from gradus.eval.probes import VARIANTS, ProbeSettings
 
@@ -74,9 +75,8 @@ def evaluate_probes(
     results: list[SuiteResult] = []
     with stopping():
         for model in found:
-            settled = settled_precision(precision, model.folder)
-            label = model.label if settled == "fp32" else f"{model.label} in {settled}"
-            engine = load_engine(model.folder, tokenizer_folder=model.tokenizer, precision=settled)
+            engine, weights = open_engine(model, home, backend=backend, precision=precision, usual="fp32")
+            label = model.label if weights == "fp32" else f"{model.label} in {weights}"
             results += [_asked(engine, suite, settings, label, v) for v in (VARIANTS if variants else [""])]
     if len(results) == 1:
         shown, record = result_text(results[0], failures), results[0].to_json()

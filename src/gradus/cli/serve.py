@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gradus.cli.options import Constrain, Home, Json, home_folder
+from gradus.cli.options import BackendName, Constrain, Home, Json, home_folder
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, opened_tools
 from gradus.model.precision import DecodePrecision
 
@@ -46,9 +46,10 @@ def start(
     host: Annotated[str, typer.Option("--host", help="The address to listen at; others need keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 8000,
     dtype: Annotated[
-        DecodePrecision,
-        typer.Option("--dtype", help="Of the weights, as for chat; fp32: every answer as if it were alone."),
-    ] = "fp32",
+        DecodePrecision | None,
+        typer.Option("--dtype", help="Of the weights, as for chat [fp32: every answer as if it were alone]."),
+    ] = None,
+    backend: BackendName = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = "cpu",
     tools: Tools = "all",
     tools_file: ToolsFile = None,
@@ -90,6 +91,7 @@ def start(
         host=host,
         port=port,
         dtype=dtype,
+        backend=backend,
         device=device,
         tools=lambda: opened_tools(tools, index, tools_file),
         constrain=constrain,

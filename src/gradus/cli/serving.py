@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import typer
 
+from gradus.cli.backend import find_model, open_engine
 from gradus.cli.walking import print_json
 from gradus.conversation.constraint import Constraint
 from gradus.core.artifact import MANIFEST
@@ -21,8 +22,8 @@ from gradus.core.errors import ConfigError, MissingPackageError
 from gradus.core.home import DEPLOYED, KEYS_FILE, USAGE_FILE
 from gradus.core.quantity import format_bytes
 from gradus.core.settings import load_settings
-from gradus.model.precision import DecodePrecision
-from gradus.roadmap.models import resolve_model
+from gradus.model.precision import Backend, DecodePrecision
+from gradus.roadmap.models import ModelReference
 from gradus.roadmap.workers import set_threads
 from gradus.serve.deployments import Deployments, ModelSource
 from gradus.serve.handover import vllm_command
@@ -42,7 +43,8 @@ def start_server(
     *,
     host: str,
     port: int,
-    dtype: DecodePrecision,
+    dtype: DecodePrecision | None,
+    backend: Backend | None,
     device: str,
     tools: Callable[[], AbstractContextManager[ToolBox]],
     constrain: Constraint | None,
@@ -69,7 +71,7 @@ def start_server(
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
     def load(source: ModelSource) -> ServedModel:
-        return load_model(source, toolbox, options, dtype, device, constrain)
+        return load_model(source, home, toolbox, options, dtype, backend, device, constrain)
 
     # The address first: it is refused in no time, and models take theirs.
     with bind(host, 0 if check else port, accounts) as listening, tools() as toolbox:
@@ -125,7 +127,7 @@ def _served(name: str, reference: str, home: Path, deployments: Deployments) -> 
 
 def model_source(name: str, reference: str, home: Path) -> ModelSource:
     """What a reference means now. Errors: ArtifactError."""
-    model = resolve_model(reference, home)
+    model = find_model(reference, home)
     facts = _manifest(model.tokenizer.parent)
     return ModelSource(
         name=name,
@@ -150,24 +152,20 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def load_model(
     source: ModelSource,
+    home: Path,
     toolbox: ToolBox,
     options: ServeSettings,
-    dtype: DecodePrecision,
+    dtype: DecodePrecision | None,
+    backend: Backend | None,
     device: str,
     constrain: Constraint | None,
 ) -> ServedModel:
     """Bring a model up."""
-    from gradus.engine.load import load_engine
     from gradus.engine.service import EngineService
     from gradus.serve.models import ServedModel
 
-    engine = load_engine(
-        source.folder,
-        tokenizer_folder=source.tokenizer,
-        device=device,
-        precision=dtype,
-        toolbox=toolbox,
-    )
+    model = ModelReference(source.folder, source.tokenizer, source.label)
+    engine, _ = open_engine(model, home, backend=backend, precision=dtype, usual="fp32", toolbox=toolbox, device=device)
     service = EngineService(engine, num_slots=options.num_slots, max_waiting=options.max_waiting)
     return ServedModel(source, engine, service, constrain)
 
@@ -177,12 +175,12 @@ def memory_warning(models: Sequence[ServedModel], slots: int) -> str | None:
 
     Of models on processors, whose memory is the machine's own.
     """
-    here = [model for model in models if model.engine.model.device.type == "cpu"]
+    here = [model for model in models if model.engine.decoder.device.type == "cpu"]
     most = sum(model.service.stats().most_cache_bytes for model in here)
     free = psutil.virtual_memory().available
     if most <= free:
         return None
-    longest = max(model.engine.model.config.context for model in here)
+    longest = max(model.engine.context for model in here)
     return (
         f"{slots} replies at once of up to {longest:,} tokens can take {format_bytes(most)}, and {format_bytes(free)} "
         "are free; fewer with --slots"

@@ -4,6 +4,7 @@ ARTIFACTS = "artifacts"
 RUNS = "runs"
 ANSWERS = "answers.sqlite"  # of remote models, which cost money
 REFERENCE_FOLDER = "reference_logps"  # of preference optimisation, to be used again; may be deleted
+GGUF_CACHE = "gguf"  # files for the backend llamacpp, made again where they lack; may be deleted
 DRY_HOME = ".dry-run-"  # how the folders of dry runs begin
 # In runs/<roadmap>/
 RUN_RECORD = "roadmap.json"

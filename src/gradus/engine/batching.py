@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradus.engine.cache import SlotCache
+from gradus.engine.llamacpp import LlamaCppModel, LlamaCppSlots
 from gradus.engine.logprobs import TokenLogprobs, token_logprobs
 from gradus.engine.prefix_cache import PrefixCache, beginning_key, block_key
 from gradus.engine.sampling import Sampling, SamplingBatch, penalise, sample, sampling_batch
@@ -40,6 +41,9 @@ CHUNK_TOKENS = 64
 
 _LEAST_READ = 32
 """So many forced tokens are read in chunks; fewer are fed one by one, with the others' steps."""
+
+Decoder = Transformer | LlamaCppModel
+"""What computes the steps."""
 
 
 class TokenStream(Protocol):
@@ -129,7 +133,7 @@ class DecodeBatch:
     @torch.inference_mode()
     def __init__(
         self,
-        model: Transformer,
+        model: Decoder,
         num_slots: int,
         vocab_size: int,
         prefix_ids: Sequence[int] = (),
@@ -143,31 +147,21 @@ class DecodeBatch:
         batch is exact, with products of so many rows or a multiple; None where it need not be. prefixes: where streams
         that enter look for what was read before.
         """
-        config = model.config
-        self.model = model
+        # Any: each computes with slots of its own kind.
+        self.model: Any = model
+        self.cache: Any
         self.vocab_size = vocab_size
         self.prefix_ids = list(prefix_ids)
         self.num_slots = num_slots
         self.device = model.device
-        prefix = None
-        if prefix_ids:
-            tokens = torch.tensor(self.prefix_ids, device=self.device)
-            assert config.attends_to_all_alone, "this model's prompts cannot share a beginning"
-            prefix = model.prefill(tokens, Documents.of_lengths([len(prefix_ids)], self.device))[1].keys_values
-        self.cache = SlotCache(
-            num_layers=config.depth,
-            num_slots=num_slots,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-            context=config.context,
-            dtype=model.compute_dtype,
-            device=self.device,
-            prefix=prefix,
-            windows=config.windows,
-            exact=row_tile is not None,
-        )
+        assert model.config.attends_to_all_alone or not prefix_ids, "this model's prompts cannot share a beginning"
         self._row_tile = row_tile
-        self._prefixes = None if prefix_ids else prefixes
+        self._prefixes = None
+        if isinstance(model, LlamaCppModel):  # whose sequences keep what was read
+            self.cache = LlamaCppSlots(model, num_slots, prefix_ids)
+        else:
+            self.cache = _slot_cache(model, num_slots, prefix_ids, exact=row_tile is not None)
+            self._prefixes = None if prefix_ids else prefixes
         self._rows: list[_Row] = []  # by slot
         self._kept: list[set[bytes]] = [set() for _ in range(num_slots)]  # names of the chunks that a free slot holds
         self._num_chunks = 0
@@ -200,6 +194,12 @@ class DecodeBatch:
         """
         assert self.num_free
         slot, unread = len(self._rows), deque(stream.prompt_ids[len(self.prefix_ids) :])
+        if isinstance(self.cache, LlamaCppSlots):
+            found = self.cache.open(slot, list(unread), salt)
+            stream.num_cached_tokens += found
+            unread = deque(list(unread)[found:])
+            self._rows.append(_Row(stream, found, 0, self._prompt_tokens(stream), unread))
+            return
         row = _Row(stream, 0, 0, self._prompt_tokens(stream), unread)
         if self._prefixes is not None:
             row.keys, row.tail = [beginning_key(salt)], []
@@ -238,25 +238,36 @@ class DecodeBatch:
         first = len(self._rows)
         behind = len(self.prefix_ids)
         prompts = [stream.prompt_ids[behind:] for stream in streams]
+        if isinstance(self.cache, LlamaCppSlots):
+            hidden, found = self.cache.prefill(first, prompts)
+            for stream, count in zip(streams, found, strict=True):
+                stream.num_cached_tokens += count
+        else:
+            hidden = self._read_prompts(first, prompts)
+        rows = [_Row(s, len(prompt), 0, self._prompt_tokens(s)) for s, prompt in zip(streams, prompts, strict=True)]
+        self._rows += rows
+        columns = sampling_batch([stream.sampling for stream in streams], self.vocab_size, self.device)
+        self._advance(rows, hidden, columns)
+
+    def _read_prompts(self, first: int, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Read prompts into slots from one on; hidden states (P, width) at their last tokens."""
         lengths = [len(prompt) for prompt in prompts]
         tokens = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)
         documents = Documents.of_lengths(lengths, self.device)
         self.cache.reserve(max(lengths))
-        for slot in range(first, first + len(streams)):
+        for slot in range(first, first + len(prompts)):
             self.cache.enter(slot, 0)
-        if behind:
+        if self.prefix_ids:
             filling = self.cache.filling(documents, first)
-            hidden = self.model.decode(tokens, documents.positions + behind, filling)
+            hidden = self.model.decode(tokens, documents.positions + len(self.prefix_ids), filling)
         else:
             hidden, recording = self.model.prefill(tokens, documents)
             for layer, (keys, values) in enumerate(recording.keys_values):
                 self.cache.fill(layer, documents, first, keys, values)
             self.cache.fill_recent(first, recording.recent)
-        rows = [_Row(s, n, 0, self._prompt_tokens(s)) for s, n in zip(streams, lengths, strict=True)]
-        self._rows += rows
         last = torch.tensor(documents.bounds[1:], device=self.device) - 1
-        columns = sampling_batch([stream.sampling for stream in streams], self.vocab_size, self.device)
-        self._advance(rows, hidden[last], columns)
+        found: Tensor = hidden[last]
+        return found
 
     def _unread_forced(self, row: _Row) -> None:
         """Have many forced tokens read in chunks."""
@@ -376,6 +387,8 @@ class DecodeBatch:
         """Free the slots of finished streams; the last live one moves into each hole."""
         gone = [(slot, row) for slot, row in enumerate(self._rows) if row.stream.finished]
         for slot, row in reversed(gone):
+            if isinstance(self.cache, LlamaCppSlots):
+                self.cache.leave(slot)
             last = self._rows.pop()
             if slot != len(self._rows):
                 self.cache.move(len(self._rows), slot)
@@ -383,6 +396,26 @@ class DecodeBatch:
             elif self.model.config.attends_to_all_alone:
                 self._kept[slot] = set(row.keys)
         return [row.stream for _, row in gone]
+
+
+def _slot_cache(model: Transformer, num_slots: int, prefix_ids: Sequence[int], *, exact: bool) -> SlotCache:
+    """Slots for a model, behind a common beginning that is read for it."""
+    config, prefix = model.config, None
+    if prefix_ids:
+        tokens = torch.tensor(prefix_ids, device=model.device)
+        prefix = model.prefill(tokens, Documents.of_lengths([len(prefix_ids)], model.device))[1].keys_values
+    return SlotCache(
+        num_layers=config.depth,
+        num_slots=num_slots,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        context=config.context,
+        dtype=model.compute_dtype,
+        device=model.device,
+        prefix=prefix,
+        windows=config.windows,
+        exact=exact,
+    )
 
 
 def _forbid(logits: Tensor, streams: Sequence[TokenStream]) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradus.conversation.formats.wire import TextDelta
+from gradus.engine.batching import Decoder
 from gradus.engine.decoding import decode_streams
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling
 from gradus.engine.stop_strings import StopStrings
 from gradus.engine.turn import check_prompt_length
-from gradus.model.transformer import Transformer
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.streaming import StreamDecoder
 from gradus.tokenizer.tokenizer import Tokenizer
@@ -131,7 +131,7 @@ class Continuation:
         self._result = Continued(self.text, reason, self.num_sampled, prompt, logprobs)
 
 
-def continue_all(model: Transformer, tokenizer: Tokenizer, beginnings: Sequence[Beginning]) -> list[str]:
+def continue_all(model: Decoder, tokenizer: Tokenizer, beginnings: Sequence[Beginning]) -> list[str]:
     """The model's continuation of each beginning, decoded together."""
     context = model.config.context
     streams = [Continuation(beginning, tokenizer, context) for beginning in beginnings]
@@ -141,7 +141,7 @@ def continue_all(model: Transformer, tokenizer: Tokenizer, beginnings: Sequence[
 
 
 def continue_texts(
-    model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], sampling: Sampling, max_tokens: int
+    model: Decoder, tokenizer: Tokenizer, texts: Sequence[str], sampling: Sampling, max_tokens: int
 ) -> list[str]:
     """The model's continuation of each beginning, decoded together. A beginning may be empty."""
     end = tokenizer.special(END_OF_TEXT)

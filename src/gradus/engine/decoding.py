@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from gradus.engine.batching import DecodeBatch, TokenStream
+from gradus.engine.batching import DecodeBatch, Decoder, TokenStream
+from gradus.engine.llamacpp import LlamaCppModel
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.prefixes import prefix_groups
 from gradus.engine.sampling import GREEDY
 from gradus.model.cost import kv_bytes_per_token
-from gradus.model.transformer import Transformer
 
 MAX_BATCH = 128
 CACHE_BYTES = 2**29
@@ -59,7 +59,7 @@ class GreedyStream:
 
 
 def decode_streams(
-    model: Transformer,
+    model: Decoder,
     streams: Sequence[BoundedStream],
     vocab_size: int,
     *,
@@ -88,10 +88,11 @@ def decode_streams(
             yield from batch.step()
 
 
-def _most_slots(
-    model: Transformer, streams: Sequence[BoundedStream], shared: int, max_batch: int, cache_bytes: int
-) -> int:
+def _most_slots(model: Decoder, streams: Sequence[BoundedStream], shared: int, max_batch: int, cache_bytes: int) -> int:
     """How many slots keep to max_batch and cache_bytes, if every slot grew to the longest stream; at least 1."""
     longest = min(model.config.context, max(stream.most_tokens for stream in streams)) - shared
-    slot_bytes = longest * kv_bytes_per_token(model.config, model.compute_dtype.itemsize)
-    return max(1, min(max_batch, cache_bytes // slot_bytes))
+    if isinstance(model, LlamaCppModel):
+        token_bytes, max_batch = model.config.bytes_per_token, min(max_batch, model.config.num_at_once)
+    else:
+        token_bytes = kv_bytes_per_token(model.config, model.compute_dtype.itemsize)
+    return max(1, min(max_batch, cache_bytes // (longest * token_bytes)))

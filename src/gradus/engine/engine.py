@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from gradus.conversation.formats.wire import Format
-from gradus.core.errors import ConfigError
-from gradus.engine.batching import DecodeBatch
+from gradus.core.errors import ConfigError, GenerationError
+from gradus.engine.batching import DecodeBatch, Decoder
 from gradus.engine.constraint import Constraints
 from gradus.engine.decoding import CACHE_BYTES, MAX_BATCH, decode_streams
 from gradus.engine.turn import Reply, Request, StreamEvent, Turn
+from gradus.model.cost import parameters
 from gradus.model.transformer import Transformer
 from gradus.tokenizer.tokenizer import Tokenizer
 from gradus.tools.toolbox import ToolBox
@@ -20,29 +21,51 @@ class Engine:
 
     def __init__(
         self,
-        model: Transformer,
+        decoder: Decoder,
         tokenizer: Tokenizer,
         form: Format,
         toolbox: ToolBox,
         max_batch: int = MAX_BATCH,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        """max_batch: conversations decoded at once, fewer where their keys and values would outgrow cache_bytes.
+        """decoder: the model, as who computes it has it. max_batch: conversations decoded at once, fewer where their
+        keys and values would outgrow cache_bytes.
 
         ConfigError where model and tokenizer do not fit.
         """
-        if tokenizer.vocab_size > model.config.vocab_size:
+        if tokenizer.vocab_size > decoder.config.vocab_size:
             raise ConfigError(
-                f"the tokenizer has {tokenizer.vocab_size:,} ids and the model {model.config.vocab_size:,}; "
+                f"the tokenizer has {tokenizer.vocab_size:,} ids and the model {decoder.config.vocab_size:,}; "
                 "they are not from the same run"
             )
-        self.model = model
+        self.decoder = decoder
         self.tokenizer = tokenizer
         self.form = form
         self.toolbox = toolbox
         self.max_batch = max_batch
         self.cache_bytes = cache_bytes
         self._constraints: Constraints | None = None
+
+    @property
+    def model(self) -> Transformer:
+        """The model itself, for whoever reads texts with it. Errors: GenerationError where another program has it."""
+        if not isinstance(self.decoder, Transformer):
+            raise GenerationError(
+                "llama.cpp answers, and does not score texts here (log-likelihoods, bits per byte, training): "
+                "use the backend torch for that"
+            )
+        return self.decoder
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self.decoder.config.context
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the model, all of them."""
+        model = self.decoder
+        return parameters(model.config).total if isinstance(model, Transformer) else model.config.num_parameters
 
     def generate(
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
@@ -57,7 +80,7 @@ class Engine:
         index_of = {id(turn): index for index, turn in enumerate(turns)}
         replies: dict[int, Reply] = {}
         for turn in decode_streams(
-            self.model, turns, self.tokenizer.vocab_size, max_batch=self.max_batch, cache_bytes=self.cache_bytes
+            self.decoder, turns, self.tokenizer.vocab_size, max_batch=self.max_batch, cache_bytes=self.cache_bytes
         ):
             index = index_of[id(turn)]
             replies[index] = turns[index].reply()
@@ -68,7 +91,7 @@ class Engine:
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Answer one request as typed events, `Done` last. Text never cuts a character; close it to stop."""
         turn = self.open_turn(request)
-        batch = DecodeBatch(self.model, 1, self.tokenizer.vocab_size)
+        batch = DecodeBatch(self.decoder, 1, self.tokenizer.vocab_size)
         batch.join([turn])
         yield from turn.take_events()
         while not turn.finished:
@@ -91,7 +114,7 @@ class Engine:
             request,
             self.form,
             self.toolbox,
-            self.model.config.context,
+            self.context,
             listen=listen,
             on_results=on_results,
             constraints=self._constraints,

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from gradus.engine.llamacpp import LlamaCppModel
 from gradus.model.frozen import Product
 from gradus.model.transformer import Transformer
 
@@ -21,12 +22,15 @@ _TRIED = 6  # multiples of a tile: where kernels change, it is at few rows
 
 
 @torch.inference_mode()
-def exact_row_tile(model: Transformer, num_slots: int) -> int | None:
+def exact_row_tile(model: Transformer | LlamaCppModel, num_slots: int) -> int | None:
     """Of how many rows, or a multiple of so many, a step's products are to be.
 
     So that what a request is answered is the same to the last bit whoever is answered beside it in these slots. None
-    where that is not to be had: sums below fp32, and experts, whose products have as many rows as tokens chose them.
+    where that is not to be had: sums below fp32, experts, whose products have as many rows as tokens chose them, and
+    products of llama.cpp.
     """
+    if isinstance(model, LlamaCppModel):
+        return None
     is_fp32 = model.compute_dtype == torch.float32 and not model.is_packed
     if not is_fp32 or model.config.num_experts is not None:
         return None

@@ -10,11 +10,13 @@ from gradus.conversation.formats.table import conversation_format
 from gradus.core.machine import bf16_instructions
 from gradus.engine.decoding import MAX_BATCH
 from gradus.engine.engine import Engine
+from gradus.engine.llamacpp import LlamaCppModel
 from gradus.model.cost import parameters
 from gradus.model.frozen import freeze, packs_bf16
-from gradus.model.precision import DecodePrecision
+from gradus.model.precision import Backend, DecodePrecision
 from gradus.model.weights import load_config, load_model
 from gradus.tokenizer.loading import load_tokenizer
+from gradus.tokenizer.tokenizer import Tokenizer
 from gradus.tools.toolbox import ToolBox
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,7 +46,25 @@ def load_engine(
     return Engine(model, tokenizer, conversation_format(form, tokenizer), toolbox or ToolBox(), max_batch)
 
 
-def settled_precision(asked: DecodePrecision, folder: Path, device: torch.device | str = "cpu") -> DecodePrecision:
+def load_gguf_engine(
+    file: Path,
+    tokenizer: Tokenizer,
+    *,
+    form: str = "hermes",
+    toolbox: ToolBox | None = None,
+    max_batch: int = MAX_BATCH,
+) -> Engine:
+    """The engine of a GGUF file, which llama.cpp computes on the processor.
+
+    Errors: MissingPackageError without llama.cpp; GenerationError where it does not load the file; ConfigError and
+    DataError where file and tokenizer do not fit.
+    """
+    return Engine(LlamaCppModel(file), tokenizer, conversation_format(form, tokenizer), toolbox or ToolBox(), max_batch)
+
+
+def settled_precision(
+    asked: DecodePrecision, folder: Path, device: torch.device | str = "cpu", backend: Backend = "torch"
+) -> DecodePrecision:
     """What "auto" means for this model on this machine: the fastest whose answers are the model's own, never int8.
 
     By what the machine can do and the model's size, not by a clock: the same every time. Errors: as `load_engine`.
@@ -55,4 +75,5 @@ def settled_precision(asked: DecodePrecision, folder: Path, device: torch.device
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     is_small = parameters(load_config(folder)).total < _FEW_PARAMETERS
-    return "bf16" if kind == "cpu" and not is_small and packs_bf16() and bf16_instructions() else "fp32"
+    packs = backend == "llamacpp" or packs_bf16()
+    return "bf16" if kind == "cpu" and not is_small and packs and bf16_instructions() else "fp32"

@@ -118,7 +118,7 @@ class EngineService:
         self.num_slots = num_slots
         self.max_waiting = max_waiting
         self._prefixes = PrefixCache(prefix_bytes)
-        self._row_tile = exact_row_tile(engine.model, num_slots)
+        self._row_tile = exact_row_tile(engine.decoder, num_slots)
         self._changed = threading.Condition()
         # Guarded by `_changed`:
         self._waiting: deque[_Served] = deque()
@@ -145,7 +145,7 @@ class EngineService:
         """
         self._admit()
         if isinstance(request, Beginning):
-            context = self.engine.model.config.context
+            context = self.engine.context
             served = _Served(Continuation(request, self.engine.tokenizer, context), deliver, account)
         else:
             served = _Served(self.engine.open_turn(request, on_results=self.wake), deliver, account)
@@ -224,7 +224,7 @@ class EngineService:
     def _new_batch(self) -> DecodeBatch:
         engine = self.engine
         return DecodeBatch(
-            engine.model,
+            engine.decoder,
             self.num_slots,
             engine.tokenizer.vocab_size,
             row_tile=self._row_tile,

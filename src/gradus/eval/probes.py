@@ -200,7 +200,7 @@ def _with_documents(engine: Engine, documents: Path | None) -> Iterator[Engine]:
             raise DataError(f"{documents}: no document of the suite has text")
         with closing(SearchIndex(file)) as index:
             yield Engine(
-                engine.model,
+                engine.decoder,
                 engine.tokenizer,
                 engine.form,
                 search_toolbox(search_in(index)),

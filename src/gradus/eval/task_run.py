@@ -106,7 +106,7 @@ def run_tasks(
                 on_progress=show,
             )  # fmt: skip
             continue
-        for key, wanted, items in asked_of(name, engine.form, settings, engine.model.config.context):
+        for key, wanted, items in asked_of(name, engine.form, settings, engine.context):
             began = time.monotonic()
             questions = questions_digest(items)
             journal = None

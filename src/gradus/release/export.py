@@ -13,12 +13,14 @@ import torch
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.core.artifact import MANIFEST, SCRATCH
 from gradus.core.errors import ArtifactError, ConfigError
+from gradus.engine.llamacpp_library import require_llamacpp
 from gradus.model.cost import parameters
 from gradus.model.reach import Reach, reach
 from gradus.model.transformer import Transformer
 from gradus.model.weights import load_model
 from gradus.release.check_text import check_length, make_check_text, own_documents
 from gradus.release.gguf_export import export_gguf
+from gradus.release.k_quants import K_QUANTS, k_quants_note
 from gradus.release.model_card import model_card
 from gradus.release.ollama import MODELFILE, modelfile
 from gradus.release.origin import Origin
@@ -52,6 +54,11 @@ def export_model(
             f"{origin.name}: llama.cpp and Ollama do not run this model ({reached.llamacpp.removeprefix('no: ')}); "
             'export it with formats = ["transformers"]'
         )
+    if settings.wants_gguf:
+        if set(settings.gguf_types) & set(K_QUANTS):
+            require_llamacpp()
+        if note := k_quants_note(model.config, settings.gguf_types):
+            say(note)
     _sweep(work)
     try:
         results = _written(model, tokenizer, settings, origin, work, say, reached)

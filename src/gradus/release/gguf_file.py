@@ -1,7 +1,7 @@
 """A model as a GGUF file, for llama.cpp and what is built on it; and the weights of such a file as a model of ours.
 
 Names, keys and layouts are those of llama.cpp's own conversion. Norms and routers are in fp32 in every file; below 8
-bits the embedding and the head have 8. K-quants are not here: the gguf package reads them and does not write them.
+bits the embedding and the head have 8. K-quants are made by llama.cpp (k_quants.py): the gguf package only reads them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ARCHITECTURES = {"qwen3_moe": "qwen3moe"}  # others have the name of their class
 # llama.cpp's name of a split pattern; its own expressions, which every export compares by their ids.
-_SPLITS = {PATTERNS["qwen2"]: "qwen2", PATTERNS["cl100k"]: "llama-bpe", GPT2_PATTERN: "gpt-2"}
+SPLITS = {PATTERNS["qwen2"]: "qwen2", PATTERNS["cl100k"]: "llama-bpe", GPT2_PATTERN: "gpt-2"}
 _OUTER = {"embedding": "token_embd", "norm": "output_norm", "unembedding": "output"}
 # Inside a layer: our parameter and the names of its row parts.
 _INNER = {
@@ -52,13 +52,13 @@ def require_gguf() -> None:
 def split_name(tokenizer: Tokenizer) -> str:
     """llama.cpp's name of how a tokenizer splits text. Errors: ConfigError where it has none."""
     pattern = plain_pattern(json.loads(tokenizer.to_json()))
-    if pattern not in _SPLITS:
-        known = ", ".join(f'"{name}"' for name, text in PATTERNS.items() if text in _SPLITS)
+    if pattern not in SPLITS:
+        known = ", ".join(f'"{name}"' for name, text in PATTERNS.items() if text in SPLITS)
         raise ConfigError(
             "llama.cpp has no split like this tokenizer's, and would read other ids; only a tokenizer with pattern "
             f"{known} can go there: the model itself must be trained with one"
         )
-    return _SPLITS[pattern]
+    return SPLITS[pattern]
 
 
 def write_gguf(path: Path, model: Transformer, tokenizer: Tokenizer, kind: GgufType, name: str) -> None:

@@ -15,12 +15,14 @@ _HUB = re.compile(r"hub:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]*)://(?P<rest>[^\s?#]+)")
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
-# What the gguf package writes. K-quants and i-quants it only reads.
-GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+# What the gguf package writes; then what llama.cpp's quantiser does.
+GgufType = Literal[
+    "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"
+]  # fmt: skip
 # The mean divergence that rounding may cost, in nats a token; measured in EXPERIMENTS.md.
 MOST_NATS = {
     "f32": 1e-6, "float16": 1e-3, "f16": 1e-3, "bfloat16": 0.01, "bf16": 0.01, "q8_0": 0.02, "q5_1": 0.1, "q5_0": 0.1,
-    "q4_1": 0.3, "q4_0": 0.3,
+    "q4_1": 0.3, "q4_0": 0.3, "q6_k": 0.03, "q5_k_m": 0.06, "q4_k_m": 0.2, "q3_k_m": 0.5, "q2_k": 1.5,
 }  # fmt: skip
 FORMS = '"hub:owner/name", "file:///folder", "s3://bucket/folder" or another address that fsspec knows'
 

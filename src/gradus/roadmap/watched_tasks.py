@@ -107,7 +107,7 @@ def watch_of(
     engine = Engine(model, form.tokenizer, form, ToolBox())
 
     def look() -> Mapping[str, Mapping[str, Any]]:
-        with whole_weights(model, session.world) as engine.model:
+        with whole_weights(model, session.world) as engine.decoder:
             found = gathered(dict(run_tasks(engine, settings.tasks, asked, world=session.world)))
         # Of CORE and of a group the figures that stand for all of it, where there are such.
         shown = {name: {k: m for k, m in inner.items() if "value" in m} or inner for name, inner in found.items()}

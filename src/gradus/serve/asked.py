@@ -98,7 +98,7 @@ def check_room(texts: Iterable[str], model: ServedModel) -> None:
     Encoding megabytes to find that out would keep a processor busy for seconds.
     """
     least = sum(len(text.encode()) for text in texts) // int(model.engine.tokenizer.token_bytes.max())
-    context = model.engine.model.config.context
+    context = model.engine.context
     if least >= context:
         raise bad_request(
             f"the prompt holds at least {least:,} tokens and the model's context is {context:,}; shorten it",

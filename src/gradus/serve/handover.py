@@ -16,7 +16,9 @@ _NATIVE = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "LlamaForCausalLM", "Dots1
 
 
 def vllm_command(source: ModelSource) -> str | None:
-    """The command line; None where the folder's class is none of vLLM's."""
+    """The command line; None where the folder's class is none of vLLM's, and for a file."""
+    if not source.folder.is_dir():
+        return None
     config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
     architectures = config.get("architectures") or []
     if not any(name in _NATIVE for name in architectures):

@@ -60,7 +60,7 @@ class ServedModel:
                 "kind": source.kind,
                 "label": source.label,
                 "fingerprint": source.fingerprint,
-                "context": self.engine.model.config.context,
+                "context": self.engine.context,
                 "tools": list(self.engine.toolbox.names),
                 "thinks": self.thinks,
                 "default": is_default,

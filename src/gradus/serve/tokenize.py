@@ -32,4 +32,4 @@ def tokenize(body: Mapping[str, Any], model: ServedModel, settings: ServeSetting
         tokens = list(model.engine.open_turn(request, listen=False).prompt_ids)
     else:
         tokens = model.engine.tokenizer.encode(load_body(TokenizeBody, body).prompt)
-    return {"tokens": tokens, "count": len(tokens), "max_model_len": model.engine.model.config.context}
+    return {"tokens": tokens, "count": len(tokens), "max_model_len": model.engine.context}

@@ -11,6 +11,7 @@ from gradus.core.errors import ConfigError
 from gradus.model.config import ModelConfig
 from gradus.model.cost import parameters
 from gradus.model.reach import reach
+from gradus.release.k_quants import k_quants_note
 from gradus.release.settings import ExportSettings
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
@@ -52,12 +53,14 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
             f"llama.cpp and Ollama do not run this model ({reached.llamacpp.removeprefix('no: ')}); leave "
             '"gguf" and "ollama" out of formats'
         )
+    note = k_quants_note(config, settings.gguf_types) if settings.wants_gguf else None
     count = parameters(config).total
     flops = 2.0 * count * min(settings.check_tokens, config.context * 9 / 8) * _TOKENS_READ
     return Estimate(
         seconds=_OVERHEAD_SECONDS + flops / device.flops_per_second,
         memory_bytes=1e9 + _BYTES_PER_PARAMETER * count,
         facts={"parameters": count},
+        notes=() if note is None else (note,),
     )
 
 

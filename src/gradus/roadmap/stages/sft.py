@@ -337,7 +337,7 @@ def _evaluation(
                 send_work(session.device)
         world.sum_([sums])
         measures = {"validation_loss": float(sums[0] / sums[1])}
-        with whole_weights(model, world) as engine.model:
+        with whole_weights(model, world) as engine.decoder:
             if not world.is_main:
                 return Evaluation(measures)
             replies = engine.generate([Request(prompt, max_tokens=SAMPLE_TOKENS) for prompt in prompts])

@@ -1,0 +1,67 @@
+"""The tokenizer of a GGUF file that an export wrote: vocabulary, merges and control tokens out of its header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gradus.core.errors import ArtifactError
+from gradus.release.gguf_file import SPLITS, require_gguf
+from gradus.tokenizer.specials import SPECIAL_TOKENS
+from gradus.tokenizer.tokenizer import Tokenizer, added_token
+
+_FIELDS = ("pre", "tokens", "token_type", "merges")
+
+
+def gguf_tokenizer(file: Path) -> Tokenizer:
+    """Gives every text the ids that the model was trained with.
+
+    Errors: MissingPackageError; ArtifactError for a file that is none, or one that no export of ours wrote.
+    """
+    require_gguf()
+    import gguf
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        fields = gguf.GGUFReader(file).fields
+        facts = {
+            name: fields[f"tokenizer.ggml.{name}"].contents() for name in ("pre", "tokens", "token_type", "merges")
+        }
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{file}: there is no such file") from error
+    except (ValueError, KeyError, IndexError) as error:
+        raise ArtifactError(f"{file}: no GGUF file with a byte-level BPE vocabulary ({error})") from error
+    patterns = {name: pattern for pattern, name in SPLITS.items()}
+    names = dict(enumerate(facts["tokens"]))
+    lacking = [name for name in SPECIAL_TOKENS if name not in names.values()]
+    if facts["pre"] not in patterns or lacking:
+        what = f"it lacks {', '.join(lacking)}" if lacking else f'its split is "{facts["pre"]}"'
+        raise ArtifactError(f"{file}: gradus did not export this file ({what}); export the model: gradus export MODEL")
+    kinds = facts["token_type"]
+    controls = [i for i in names if kinds[i] in (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)]
+    vocabulary = {text: i for i, text in names.items() if kinds[i] == gguf.TokenType.NORMAL}
+    data: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [added_token(i, names[i]) for i in controls],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": patterns[facts["pre"]]},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": [merge.split(" ") for merge in facts["merges"]]},
+    }
+    # As the package writes it, so that the tokenizer has the digest of the one that was exported.
+    return Tokenizer(Backend.from_str(json.dumps(data, ensure_ascii=False)).to_str())
