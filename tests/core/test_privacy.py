@@ -15,7 +15,12 @@ from gradus.core.privacy import shown
         ("s3://bucket/inside/model", "bucket"),
         ("file:///home/me/backup", "backup"),
         ("https://huggingface.co/datasets/owner/name", "https://huggingface.co/datasets/owner/name"),
+        ("https://hf_key@huggingface.co/datasets/owner/name", "https://huggingface.co/datasets/owner/name"),
+        ("https://github.com/owner/name?token=abc#more", "https://github.com/owner/name"),
+        ("https://someone:k.ey@llm.inside.example:8443", "llm.inside.example"),
+        ("http://10.0.0.5:8000/", "10.0.0.5"),
         ("http://[broken", "an address"),
+        ("https://someone:k.ey@[broken", "an address"),
         ("folder:~/models/small-qwen3/", "small-qwen3"),
         ("/home/me/my books/**/*.txt", "*.txt"),
         ("~somebody/x.jsonl", "x.jsonl"),
@@ -24,6 +29,7 @@ from gradus.core.privacy import shown
         ("hub:owner/name@main", "hub:owner/name@main"),
         ("~5 km/h is slow", "~5 km/h is slow"),
         ("a sentence of https://example.org/x", "a sentence of https://example.org/x"),
+        ("see https://someone:key@example.org/x", "see https://example.org/x"),
     ],
 )
 def test_paths_become_names_and_addresses_hosts(written: str, seen: str) -> None:
@@ -33,3 +39,7 @@ def test_paths_become_names_and_addresses_hosts(written: str, seen: str) -> None
         seen: 3,
         "n": None,
     }
+
+
+def test_entries_whose_names_become_the_same_are_all_kept() -> None:
+    assert shown({"/a/*.txt": 1, "/b/*.txt": 2, "~/c/*.txt": 3}) == {"*.txt": 1, "*.txt (2)": 2, "*.txt (3)": 3}

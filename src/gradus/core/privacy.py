@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 _PUBLIC = {"huggingface.co", "github.com", "arxiv.org"}  # pages to look things up at, not services
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]+@")  # of an address inside a text
 _FOLDER = re.compile(r"(?:folder:|files:)?(?:~[\w.-]*|\.{1,2})?/")
 
 
@@ -33,15 +34,34 @@ def shown(value: Any) -> Any:
     if isinstance(value, str):
         if _ADDRESS.fullmatch(value):
             return _shown_location(value)
-        return shown_path(value) if _FOLDER.match(value) else value
+        return shown_path(value) if _FOLDER.match(value) else _CREDENTIALS.sub("", value)
     if isinstance(value, dict):
-        return {shown(key): shown(entry) for key, entry in value.items()}
+        return _shown_entries(value)
     return [shown(entry) for entry in value] if isinstance(value, list) else value
 
 
+def _shown_entries(entries: dict[Any, Any]) -> dict[Any, Any]:
+    """Each entry by what may be shown of its key; where that is the same of several, they are numbered."""
+    found: dict[Any, Any] = {}
+    for key, entry in entries.items():
+        name, number = shown(key), 1
+        while name in found:
+            number += 1
+            name = f"{shown(key)} ({number})"
+        found[name] = shown(entry)
+    return found
+
+
 def _shown_location(address: str) -> str:
-    """A public page as it is; of another address the host, and the file where it names one."""
-    host, name = shown_address(address), shown_path(re.split(r"[?#]", address)[0])
-    if address.startswith("file:"):
+    """A public page without what is secret about it; of another address the host, and the file where it names one."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "an address"
+    name = shown_path(parts.path)
+    if parts.scheme == "file":
         return name
-    return address if host in _PUBLIC else f"{host}: {name}" if "." in name and name != host else host
+    host = shown_address(address)
+    if host in _PUBLIC:
+        return f"{parts.scheme}://{host}{parts.path}"
+    return f"{host}: {name}" if "." in name else host
