@@ -175,6 +175,14 @@ def test_malformed_output_is_reported_and_read_as_well_as_it_can_be(
     assert parsed.stopped == (wire.endswith("<|im_end|>") or "<|endoftext|>" in wire)
 
 
+def test_a_call_nested_deeper_than_python_can_follow_is_malformed(hermes: HermesFormat):
+    call = '{"name": "f", "arguments": {"x": ' + "[" * 600 + "]" * 600 + "}}"
+    parsed = hermes.parse(_ids(hermes, f"<tool_call>{call}</tool_call><|im_end|>"))
+    assert parsed.message == Message("assistant")
+    (problem,) = parsed.problems
+    assert problem.startswith("a tool call that is no JSON: ")
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 399), max_size=40), st.sampled_from([None, True, False]))
 def test_any_ids_parse_without_an_error(hermes: HermesFormat, ids: list[int], think: bool | None):

@@ -115,6 +115,14 @@ def test_openai_nesting_with_text_arguments_is_read():
             "(NaN is no JSON number)",
         ),
         (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"name": "f", "arguments": '{"a":' * 101 + "1" + "}" * 101}]}
+                ]
+            },
+            "messages[0].tool_calls[0].arguments: nested deeper than 100 levels",
+        ),
+        (
             {"messages": [{"role": "assistant", "tool_calls": [{"arguments": {}}]}]},
             "messages[0].tool_calls[0].name: expected the name of a tool, found nothing",
         ),

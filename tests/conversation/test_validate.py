@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import reduce
 
 import pytest
 
@@ -190,6 +191,14 @@ def test_a_schema_never_makes_us_fetch_an_address():
     tool = replace(TOOL, parameters={"$ref": "http://127.0.0.1:9/schema.json"})
     (violation,) = violations(Conversation((USER, CALLING, RESULT, FOUR), (tool,)))
     assert violation.reason == "bad_schema"
+
+
+def test_arguments_too_deep_for_a_schema_that_refers_to_itself_are_a_violation():
+    tool = replace(TOOL, parameters={"type": "object", "properties": {"in": {"$ref": "#"}}})
+    for levels, reasons in ((99, []), (900, ["bad_arguments"])):
+        arguments = reduce(lambda inner, _: {"in": inner}, range(levels), {})
+        calling = replace(CALLING, tool_calls=(replace(_call(), arguments=arguments),))
+        assert [v.reason for v in violations(Conversation((USER, calling, RESULT, FOUR), (tool,)))] == reasons
 
 
 def test_validating_without_calls_does_not_import_jsonschema():

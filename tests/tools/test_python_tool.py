@@ -34,6 +34,9 @@ def test_what_is_printed_comes_back(runtime):
     assert run(box, "x = 5") == "(nothing was printed)"
     # Where the interpreter gives a last value, it is shown too.
     assert run(box, "print('a')\n[n * n for n in range(4)]") == ("a\n[0, 1, 4, 9]" if name == "monty" else "a")
+    failed = run(box, "print('a')\n1/0")
+    assert failed.startswith("error: a\n")
+    assert "ZeroDivisionError" in failed
     assert "\x1b" not in run(box, "print('\\x1b[2J')")
 
 

@@ -18,6 +18,9 @@ Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 JsonObject = dict[str, Any]
 
+DEEPEST_ARGUMENTS = 100
+"""Levels of objects and lists: what reads arguments calls itself up to four times a level, and Python allows 1,000."""
+
 _MESSAGE_KEYS = (
     "role",
     "content",
@@ -260,7 +263,7 @@ def arguments_from_json(value: object, where: str) -> JsonObject:
             raise DataError(f"{where}: expected a JSON object, found text that is none ({error})") from error
     if not isinstance(value, Mapping):
         raise DataError(f"{where}: expected a JSON object, found {_found(value)}")
-    check_json_text(value, where)
+    check_arguments(value, where)
     return dict(value)
 
 
@@ -302,6 +305,29 @@ def check_json_text(value: object, where: str) -> None:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{where}: not plain JSON ({error})") from error
+
+
+def check_arguments(value: object, where: str) -> None:
+    """DataError where arguments, or a call with them, are no JSON as of `check_json_text`, or nested too deep."""
+    check_json_text(value, where)
+    if is_deeper(value, DEEPEST_ARGUMENTS):
+        raise DataError(f"{where}: nested deeper than {DEEPEST_ARGUMENTS} levels")
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """Whether JSON has more levels of objects and lists; looks no deeper than that."""
+    inside = [value]
+    for _ in range(levels + 1):
+        if not inside:
+            return False
+        inside = [part for node in inside for part in _parts(node)]
+    return bool(inside)
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _no_constant(name: str) -> float:

@@ -9,12 +9,20 @@ pairs, the engine and the probes all use this one judge.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from gradus.conversation.messages import Conversation, JsonObject, Message, ToolCall, ToolSchema
+from gradus.conversation.messages import (
+    DEEPEST_ARGUMENTS,
+    Conversation,
+    JsonObject,
+    Message,
+    ToolCall,
+    ToolSchema,
+    is_deeper,
+)
 from gradus.tokenizer.specials import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
@@ -157,6 +165,8 @@ def schema_faults(value: Any, schema: JsonObject) -> list[tuple[str, str]]:
     validator = _validator_of(schema)
     if isinstance(validator, str):
         return [("bad_schema", validator)]
+    if is_deeper(value, DEEPEST_ARGUMENTS):  # a schema may refer to itself
+        return [("bad_arguments", f"nested deeper than {DEEPEST_ARGUMENTS} levels")]
     from referencing.exceptions import Unresolvable
 
     try:
@@ -179,23 +189,9 @@ def _place(error: Any) -> str:
 
 def _validator_of(schema: JsonObject) -> Validator | str:
     """A validator of a JSON schema, or what is wrong with the schema."""
-    if _is_deeper(schema, _DEEPEST_SCHEMA):
+    if is_deeper(schema, _DEEPEST_SCHEMA):
         return f"its parameters are nested deeper than {_DEEPEST_SCHEMA} levels"
     return _validator(json.dumps(schema, sort_keys=True))
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether JSON has more levels of objects and lists; looks no deeper than that."""
-    inside = [value]
-    for _ in range(levels + 1):
-        inside = [part for node in inside for part in _parts(node)]
-    return bool(inside)
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else ()
 
 
 @lru_cache(maxsize=256)

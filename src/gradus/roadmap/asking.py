@@ -90,6 +90,7 @@ def ask_documents(asking: Asking, corpus: Artifact, at_most: int) -> dict[str, A
         if passed[document.source] in chosen[document.source]:
             taken[document.source].append((document.id, document.text, document.text))
         passed[document.source] += 1
+    folder = asking.journals("perplexity")
     found = {}
     for number, (source, documents) in enumerate(taken.items()):
         items = asked_documents(documents, asking.engine.tokenizer, asking.engine.model.config.context)
@@ -97,7 +98,7 @@ def ask_documents(asking: Asking, corpus: Artifact, at_most: int) -> dict[str, A
             answers = answers_of(
                 asking.engine.model,
                 items,
-                journal=Journal(asking.journals("perplexity") / str(number), questions_digest(items)),
+                journal=Journal(folder / str(number), digest([asking.identity, questions_digest(items)])),
                 world=asking.world,
                 on_progress=_shown(task),
             )
@@ -109,7 +110,7 @@ def ask_suite(asking: Asking, name: str, suite: Suite, settings: ProbeSettings) 
     """A probe suite. name: of its measures."""
     from gradus.eval.probes import run_suite
 
-    with asking.place.progress.task(f"probes: {name}", len(suite.probes), "probes") as task:
+    with asking.place.progress.task(f"probes: {name}", None, "answers") as task:
         return run_suite(
             asking.engine,
             suite,
@@ -131,7 +132,7 @@ def ask_for_audit(asking: Asking, pool: Artifact, num_samples: int, temperature:
     place = asking.place
     prompts = questions(read_pool(pool.path, "validation"), num_samples)
     prompts = prompts or questions(read_pool(pool.path, "train"), num_samples)
-    with place.progress.task("audit", num_samples, "answers") as task:
+    with place.progress.task("audit", None, "answers") as task:
         return audit(
             asking.engine,
             prompts,
@@ -160,7 +161,7 @@ def measure_bits(asking: Asking, tokens: Artifact) -> dict[str, Any]:
             engine.tokenizer.token_bytes,
             journal=Journal(asking.journals("bpb"), digest([asking.identity, tokens.fingerprint])),
             world=asking.world,
-            on_progress=lambda done, total: task.update(done, total=total),
+            on_progress=_shown(task),
         )
     if not found:
         raise DataError("bits per byte: there is no text to measure on; the validation side is empty")
@@ -170,7 +171,7 @@ def measure_bits(asking: Asking, tokens: Artifact) -> dict[str, Any]:
 
 
 def _shown(task: Task) -> Callable[[int, int], None]:
-    def show(done: int, _: int) -> None:
-        task.update(done)
+    def show(done: int, total: int) -> None:
+        task.update(done, total=total)
 
     return show

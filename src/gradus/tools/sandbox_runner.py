@@ -23,6 +23,7 @@ import resource
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -166,6 +167,8 @@ def _run_program(program: str, requests: int, answers: int) -> NoReturn:
             raise
         except BaseException as error:  # noqa: BLE001, whatever a program raises is told
             answer = _raised(error)
+            with suppress(Exception):
+                sys.stdout.flush()  # the tests may end here, and what was printed before it helps to see why
         _send(answers, answer)
 
     def execute() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from gradus.conversation.formats.wire import (
     TextDelta,
     ThinkDelta,
 )
-from gradus.conversation.messages import Message, ToolCall, check_json_text
+from gradus.conversation.messages import Message, ToolCall, check_arguments
 from gradus.core.errors import DataError
 from gradus.tokenizer import specials
 from gradus.tokenizer.streaming import StreamDecoder
@@ -143,7 +143,7 @@ class HermesParser:
         self._num_calls += 1
         try:
             row = json.loads(self._call_text)
-            check_json_text(row, "call")  # "\ud800", NaN and 1e999 are read, and could not be written again
+            check_arguments(row, "call")  # "\ud800", NaN and 1e999 are read, and could not be written again
         except (ValueError, RecursionError, DataError):
             return Problem(f"a tool call that is no JSON: {_short(self._call_text)}")
         if not (
