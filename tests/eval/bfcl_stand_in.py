@@ -13,6 +13,7 @@ class GorillaFileSystem:
     def _load_scenario(self, scenario, long_context=False):
         self.folders = scenario["folders"]
         self.long_context = long_context
+        self.counted = 10
         self._log = []
 
     def ls(self):
@@ -25,6 +26,9 @@ class GorillaFileSystem:
             return {"error": f"{name} exists"}
         self.folders.append(name)
         return None
+
+    def count(self, times):
+        self.counted *= times
 
     def say(self, text):
         return text

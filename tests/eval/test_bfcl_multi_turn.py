@@ -339,6 +339,8 @@ def test_a_call_that_is_too_much_ends_its_conversation_and_no_other(tmp_path, st
             services.results(SCENARIO, [call("end")])
         (told,) = services.results(SCENARIO, [call("fill", gigabytes=2)])
         assert told.startswith("Error during execution")
+        found = services.fault(SCENARIO, [[[call("count", times=10**4299)]]], [[call("ls")]])
+        assert found == "turn 1: GorillaFileSystem.counted is a number too long to be written, expected 10"
         with pytest.raises(ServicesError, match=r"cannot do with this scenario \(KeyError"):
             services.results(Scenario(("Nonsense",), {}), [])
         assert services.results(SCENARIO, [call("ls")]) == ['{"folders": ["a"]}']

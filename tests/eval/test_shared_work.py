@@ -220,3 +220,10 @@ def test_items_are_divided_among_any_number_of_processes_each_to_one(tmp_path: P
     assert again.todo == [0, 1, 2, 4, 5, 6, 8, 9]
     again.keep(dict.fromkeys(again.todo, 0))
     assert again.everything() == [0, 0, 0, [1.5, True], 0, 0, 0, "again", 0, 0]
+
+
+@pytest.mark.parametrize("torn", ['{"identity": "one"}', '{"identity": "o', "", "\x00" * 30])
+def test_a_journal_whose_first_line_was_torn_is_begun_anew(tmp_path: Path, torn: str) -> None:
+    (tmp_path / "0.jsonl").write_text(torn)
+    SharedWork(2, Journal(tmp_path, "one")).keep({1: "kept"})
+    assert Journal(tmp_path, "one").read() == {1: "kept"}

@@ -244,7 +244,10 @@ def _told(found: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:  # Python spells out no number of more than 4,300 digits
+        return "a number too long to be written"
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 

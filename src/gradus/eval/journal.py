@@ -52,7 +52,8 @@ class Journal:
     def _header(self, path: Path) -> str | None:
         with path.open(encoding="utf-8") as file:
             try:
-                return str(json.loads(file.readline())["identity"])
+                line = file.readline()
+                return str(json.loads(line)["identity"]) if line.endswith("\n") else None
             except (ValueError, KeyError, TypeError):
                 return None
 
