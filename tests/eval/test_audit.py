@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -79,7 +81,7 @@ def test_gates_read_a_bound_and_a_paired_test() -> None:
 
 def test_a_model_is_audited_by_seed_over_prompts_in_turn(memorised: Memory) -> None:
     engine, known = memorised
-    prompts = questions(known.values(), 3)
+    prompts = questions(known.values, 3)
     assert len(prompts) == 3
     assert all(prompt.messages[-1].role == "user" for prompt in prompts)
     sampling = Sampling(temperature=1.0, seed=3)
@@ -90,9 +92,29 @@ def test_a_model_is_audited_by_seed_over_prompts_in_turn(memorised: Memory) -> N
     assert first.to_json()["rates"]["any"]["n"] == 7
 
 
+def test_prompts_come_from_every_source_and_no_others_are_held() -> None:
+    def rows() -> Iterator[Conversation]:
+        for number in range(400):
+            said = Message("user", str(number)), Message("assistant", "." * 10_000)
+            yield Conversation((said[1], *said), source="ab"[number % 2])
+        yield Conversation((Message("assistant", "nothing is asked"),), source="c")
+
+    tracemalloc.start()
+    found = questions(rows, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [(one.source, one.messages[-1].content) for one in found] == [
+        ("a", "0"),
+        ("b", "1"),
+        ("a", "200"),
+        ("b", "201"),
+    ]
+    assert peak < 1_000_000
+
+
 def test_prompts_without_room_are_an_error_that_says_so(memorised: Memory) -> None:
     engine, known = memorised
-    prompt = replace(questions(known.values(), 1)[0], messages=(Message("user", "cat " * 5000),))
+    prompt = replace(questions(known.values, 1)[0], messages=(Message("user", "cat " * 5000),))
     with pytest.raises(DataError, match="none of 1 prompts can be asked: each is as long as the model's context"):
         audit(engine, [prompt], 5, Sampling())
     with pytest.raises(DataError, match="there is nothing to ask"):

@@ -49,7 +49,7 @@ def audit_model(
     from gradus.engine.sampling import Sampling
     from gradus.eval.audit import audit, questions
 
-    asked = questions(rows, samples)
+    asked = questions(lambda: rows, samples)
     sampling = Sampling(temperature=temperature, seed=seed)
     engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
     with stopping(), live_progress().task("audit", samples, "answers") as task:

@@ -8,7 +8,7 @@ upper bound (the rule of three: 0 in 100 means below 3 %), any other the Wilson 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,14 +98,20 @@ def _told(text: str, kinds: tuple[str, ...] = tuple(ARTIFACTS)) -> list[tuple[st
     return [(kind, excerpt) for _, kind, excerpt in sorted(found, key=lambda item: item[0])]
 
 
-def questions(conversations: Iterable[Conversation], at_most: int) -> list[Conversation]:
-    """Conversations up to their last user message, of each source its share; rows without one are left out."""
-    found = []
-    for conversation in conversations:
+def questions(rows: Callable[[], Iterable[Conversation]], at_most: int) -> list[Conversation]:
+    """Conversations up to their last user message, of each source its share; rows without one are left out.
+
+    rows: gives them from the beginning, twice, so that none is held but those that are chosen.
+    """
+    chosen = set(evenly_spread_over([one.source for one in _without_last_answer(rows())], at_most))
+    return [one for number, one in enumerate(_without_last_answer(rows())) if number in chosen]
+
+
+def _without_last_answer(rows: Iterable[Conversation]) -> Iterator[Conversation]:
+    for conversation in rows:
         last = max((i for i, message in enumerate(conversation.messages) if message.role == "user"), default=-1)
         if last >= 0:
-            found.append(replace(conversation, messages=conversation.messages[: last + 1]))
-    return [found[number] for number in evenly_spread_over([one.source for one in found], at_most)]
+            yield replace(conversation, messages=conversation.messages[: last + 1])
 
 
 def audit(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +131,8 @@ def ask_for_audit(asking: Asking, pool: Artifact, num_samples: int, temperature:
     from gradus.eval.audit import audit, questions
 
     place = asking.place
-    prompts = questions(read_pool(pool.path, "validation"), num_samples)
-    prompts = prompts or questions(read_pool(pool.path, "train"), num_samples)
+    prompts = questions(partial(read_pool, pool.path, "validation"), num_samples)
+    prompts = prompts or questions(partial(read_pool, pool.path, "train"), num_samples)
     with place.progress.task("audit", None, "answers") as task:
         return audit(
             asking.engine,
