@@ -113,7 +113,8 @@ def _small(roadmap: Roadmap, plan: Plan) -> Roadmap:
     for name, item in wanted.items():
         changes += [f"{name}.gate=[]", *(f"{name}.{change}" for change in _less(item, plan.device))]
     for stage in roadmap.stages:
-        if (take := getattr(stage.settings, "take", None)) in stage.sources:
+        take = getattr(stage.settings, "take", None)
+        if take is not None and take in stage.sources:
             # The commit that is known, which a home of its own would have to ask for again.
             changes.append(f"{stage.name}.take=hub:{'@'.join(commit_of(take, stage.sources))}")
     loaded = load_roadmap(roadmap.path, [*roadmap.overrides, *changes], roadmap.smoke)
