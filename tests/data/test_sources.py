@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from gradus.core import compression
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import load_settings
+from gradus.data import readers
 from gradus.data.benchmarks import json_rows
 from gradus.data.drops import Dropped
 from gradus.data.file_formats import LocalFile
@@ -222,6 +223,17 @@ def test_a_small_file_that_becomes_a_large_one_is_refused_unless_it_is_trusted(
         ConfigError, match='GRADUS_MAX_EXPANSION: expected a number of times of at least 1, found "lots"'
     ):
         read(tmp_path, path="b.jsonl.zst")
+
+
+def test_one_text_that_stands_for_many_rows_of_parquet_is_never_held_for_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"text": ["x" * 1_000_000] * 30 + ["y"]}), tmp_path / "a.parquet")
+    monkeypatch.setattr(readers, "_BATCH_BYTES", 5_000_000)
+    with pq.ParquetFile(tmp_path / "a.parquet") as parquet:
+        batches = [b for _, b in readers.bounded_batches(LocalFile(tmp_path / "a.parquet"), parquet, [0], ["text"])]
+    assert max(batch.nbytes for batch in batches) < 5_000_000
+    assert pa.Table.from_batches(batches).column("text").to_pylist()[29:] == ["x" * 1_000_000, "y"]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.txt.gz"])

@@ -15,6 +15,7 @@ from gradus.core.artifact import open_artifact
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.files import write_atomic
 from gradus.core.lock import exclusive_lock
+from gradus.release.parcels import drop_pin
 from gradus.roadmap.garbage import DELETED, collect_garbage
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
@@ -98,12 +99,22 @@ def test_what_is_deployed_waits_to_be_pushed_or_is_protected_is_kept_with_what_i
     write_atomic(home.folder / "runs/toy/push.json", json.dumps({"waiting": {f"artifacts/{old.name}": 9}}))
     assert reason(home, old) == "to be pushed"
     (home.folder / "runs/toy/push.json").unlink()
+    (pin := home.folder / "artifacts/.push" / f"{old.name}.work" / "step-00000007").mkdir(parents=True)
+    assert reason(home, old) == "to be pushed"
+    drop_pin(pin)
+    assert reason(home, old) == "", "a checkpoint that was sent waits no more"
     (home.folder / ".dry-run-1/artifacts").mkdir(parents=True)
     (home.folder / ".dry-run-1/artifacts" / old.name).symlink_to(old)
     assert reason(home, old) == "a dry run uses it"
     (home.folder / "runs/toy/roadmap.json").write_text("{")
-    with pytest.raises(GradusError, match=r"roadmap\.json: cannot be read, so what it needs is unknown"):
-        garbage(home)
+    for spoil in (lambda: None, (home.folder / "runs/toy/roadmap.json").unlink):
+        spoil()
+        with pytest.raises(GradusError, match=r"roadmap\.json: cannot be read, so what it needs is unknown"):
+            garbage(home, delete=True)
+    shutil.rmtree(home.folder / "runs")
+    with pytest.raises(ConfigError, match="runs: no run is there, so everything would seem left over"):
+        garbage(home, delete=True)
+    assert old.is_dir()
 
 
 def test_what_a_server_of_this_home_holds_is_kept_and_one_that_does_not_say_stops_all(home):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from gradus.core.errors import ConfigError
+from gradus.roadmap import calibrate
+from gradus.roadmap.plan import choose_device, plan_roadmap
 from gradus.roadmap.schema import load_roadmap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -70,6 +72,8 @@ def test_a_tokenizer_of_a_branch_is_read_at_one_commit_until_the_roadmap_says_ot
     again = load_roadmap(file, home=home)
     assert again.stage("bpe").fingerprint == manifest["fingerprint"]
     assert again.stage("model").sources == {"hub:someone/small@other": imported}
+    plan = plan_roadmap(again, choose_device("cpu", again.machine, home), home / "artifacts")
+    assert calibrate._small(again, plan).stage("bpe").settings.take == f"hub:someone/small@{first}"
     named = load_roadmap(file, [f"bpe.take=hub:someone/small@{first}", f"model.take=hub:someone/small@{first}"])
     assert named.stage("bpe").sources == named.stage("model").sources == {}
     with pytest.raises(ConfigError) as error:

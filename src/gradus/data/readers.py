@@ -32,6 +32,7 @@ from gradus.data.records import missing_column, not_selected, texts_of_records
 _TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 PARQUET_BUFFER_BYTES = 1 << 20
 _BATCH_ROWS = 256
+_BATCH_BYTES = 1 << 30  # of a batch, where every row of it is as long as its whole row group
 
 
 def read_file(
@@ -197,19 +198,21 @@ def bounded_batches(
     """(row group, some of its rows) of row groups in their order.
 
     Errors: DataError where the file becomes more than text does. Asked before, of what the row groups say, and after
-    each batch, since one text may stand for many rows.
+    each batch, since one text may stand for many rows; of large row groups a batch is therefore fewer rows.
     """
-    packed, num_bytes = file.size(), 0
+    packed = file.size()
     wanted = list(range(parquet.metadata.num_columns))
     if columns is not None:
         wanted = [i for i in wanted if parquet.schema.column(i).path.split(".")[0] in columns]
+    group_bytes = []
     for group in groups:
         facts = parquet.metadata.row_group(group)
-        num_bytes += sum(facts.column(i).total_uncompressed_size for i in wanted)
-    check_expansion(file, packed, num_bytes)
+        group_bytes.append(sum(facts.column(i).total_uncompressed_size for i in wanted))
+    check_expansion(file, packed, sum(group_bytes))
     num_bytes = 0
-    for group in groups:
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns):
+    for group, most in zip(groups, group_bytes, strict=True):
+        rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, most)))
+        for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
             num_bytes += batch.nbytes
             check_expansion(file, packed, num_bytes)
             yield group, batch

@@ -22,12 +22,11 @@ class LengthGroup:
     """Documents that are filled up to one length.
 
     spread: (documents x length,) int64, the token at each place, a filled-up place repeating its document's first
-    token; filled: the places that were filled up. Both None where the batch is this one group as it stands.
+    token; None where the batch is this one group as it stands.
     """
 
     length: int
     spread: Tensor | None
-    filled: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def _build(documents: Documents) -> DocumentLayout:
     lengths = documents.lengths
     device = documents.positions.device
     if len(set(lengths)) == 1:
-        return DocumentLayout([LengthGroup(lengths[0], None, None)], None)
+        return DocumentLayout([LengthGroup(lengths[0], None)], None)
     by_length: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):
         by_length.setdefault(_filled_length(length), []).append(index)
@@ -75,7 +74,6 @@ def _build(documents: Documents) -> DocumentLayout:
         tokens = starts[:, None] + torch.where(inside, column[None, :], 0)
         places = place + torch.arange(tokens.numel()).view_as(tokens)
         gather[tokens[inside]] = places[inside]
-        beyond = (~inside).flatten().nonzero()[:, 0]
-        groups.append(LengthGroup(filled, to_device(tokens.flatten(), device), to_device(beyond, device)))
+        groups.append(LengthGroup(filled, to_device(tokens.flatten(), device)))
         place += tokens.numel()
     return DocumentLayout(groups, to_device(gather, device))

@@ -24,6 +24,7 @@ from gradus.core.files import write_atomic
 from gradus.core.home import ARTIFACTS
 from gradus.core.machine import gpu_names, processor_name
 from gradus.core.quantity import format_seconds
+from gradus.data.hub_models import commit_of
 from gradus.data.sources import SyntheticSource
 from gradus.model.config import ModelConfig
 from gradus.model.cost import flops_per_token, forward_flops_per_token
@@ -55,9 +56,14 @@ _BLOCK = re.compile(rf"\n*{re.escape(_BEGIN)}.*?{re.escape(_END)}\n", re.S)
 
 
 def calibrate(roadmap: Roadmap, home: Path, progress: Progress) -> dict[str, Rate]:
-    """Measure, write, and return the rates by kind of work. Errors: ConfigError where the GPU is not in the table."""
+    """Measure, write, and return the rates by kind of work. Errors: ConfigError where the device is in no table."""
     from gradus.roadmap.run import walk
 
+    if roadmap.machine.device == "xla":
+        raise ConfigError(
+            '[machine] device = "xla": no TPU is in the table of devices, and its rates would be taken for those of '
+            "the processor; calibrate with machine.device=cpu"
+        )
     name = own_device(roadmap.machine, home)
     if name == CPU and roadmap.machine.device != "cpu" and gpu_names():
         raise ConfigError(f'"{gpu_names()[0]}" is in no table of devices; add it to {home / DEVICES_FILE} first')
@@ -106,6 +112,11 @@ def _small(roadmap: Roadmap, plan: Plan) -> Roadmap:
     changes = [f"name={roadmap.name}-calibration"]
     for name, item in wanted.items():
         changes += [f"{name}.gate=[]", *(f"{name}.{change}" for change in _less(item, plan.device))]
+    for stage in roadmap.stages:
+        take = getattr(stage.settings, "take", None)
+        if take is not None and take in stage.sources:
+            # The commit that is known, which a home of its own would have to ask for again.
+            changes.append(f"{stage.name}.take=hub:{'@'.join(commit_of(take, stage.sources))}")
     loaded = load_roadmap(roadmap.path, [*roadmap.overrides, *changes], roadmap.smoke)
     return replace(loaded, stages=tuple(stage for stage in loaded.stages if stage.name in wanted))
 

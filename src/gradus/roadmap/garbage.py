@@ -35,7 +35,7 @@ from gradus.core.home import (
     WORK_SUFFIX,
 )
 from gradus.core.lock import exclusive_lock
-from gradus.release.parcels import PINS, run_artifacts
+from gradus.release.parcels import PINS, checkpoint_steps, run_artifacts
 from gradus.release.push import read_status
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.status import artifact_path
@@ -98,9 +98,15 @@ def collect_garbage(home: Path, roadmaps: Sequence[str], delete: bool, say: Call
 
 def _needed(home: Path, roadmaps: Sequence[str]) -> Needed:
     needed: Needed = {}
-    for name in roadmaps or _run_names(home):
+    runs = _run_names(home)
+    if not runs and not roadmaps:
+        raise ConfigError(
+            f"{home / RUNS}: no run is there, so everything would seem left over; bring runs/ back, or name the files "
+            f"of the roadmaps that are needed; to delete everything, delete {home / ARTIFACTS}"
+        )
+    for name in roadmaps or runs:
         _add(needed, _of_roadmap(home, name), f"of {name}")
-    for name in _run_names(home):
+    for name in runs:
         process = walking_process(home / RUNS / name)
         if process is not None:
             _add(needed, _of_run(home, name), f"{name} is being walked (process {process})")
@@ -108,7 +114,9 @@ def _needed(home: Path, roadmaps: Sequence[str]) -> Needed:
         _add(
             needed, [Path(parcel).parts[1] for parcel in waiting if parcel.startswith(f"{ARTIFACTS}/")], "to be pushed"
         )
-    _add(needed, [path.name for path in (home / ARTIFACTS / PINS).glob(f"*{WORK_SUFFIX}")], "to be pushed")
+    # Folders of what was pushed stay there empty.
+    pins = [path for path in (home / ARTIFACTS / PINS).glob(f"*{WORK_SUFFIX}") if checkpoint_steps(path)]
+    _add(needed, [path.name for path in pins], "to be pushed")
     _add(needed, [path.name for path in home.glob(f"{DRY_HOME}*/{ARTIFACTS}/*")], "a dry run uses it")
     _add(needed, _within(home, _deployed(home)), "deployed")
     _add(needed, _within(home, _served(home)), "served")
@@ -121,7 +129,13 @@ def _add(needed: Needed, names: Sequence[str], reason: str) -> None:
 
 
 def _run_names(home: Path) -> list[str]:
-    return sorted(path.parent.name for path in (home / RUNS).glob(f"*/{RUN_RECORD}"))
+    """Of runs with a record, and of those that lost it and still point to their stages."""
+    folders = [path for path in (home / RUNS).glob("*") if path.is_dir()]
+    return sorted(
+        folder.name
+        for folder in folders
+        if (folder / RUN_RECORD).is_file() or any(path.is_symlink() for path in folder.iterdir())
+    )
 
 
 def _of_roadmap(home: Path, text: str) -> list[str]:
@@ -150,9 +164,10 @@ def _of_run(home: Path, name: str) -> list[str]:
     try:
         stages = [str(stage["name"]) for stage in json.loads(file.read_text(encoding="utf-8"))["stages"]]
         recorded = run_artifacts(home, name)
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise GradusError(
-            f"{file}: cannot be read, so what it needs is unknown; move it away, or walk it again"
+            f"{file}: cannot be read, so what it needs is unknown; walk the roadmap again, or move {file.parent} away "
+            "if nothing of it is needed"
         ) from None
     return [*recorded, *_within(home, [file.with_name(stage) for stage in stages])]
 
