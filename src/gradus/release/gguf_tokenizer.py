@@ -25,9 +25,7 @@ def gguf_tokenizer(file: Path) -> Tokenizer:
 
     try:
         fields = gguf.GGUFReader(file).fields
-        facts = {
-            name: fields[f"tokenizer.ggml.{name}"].contents() for name in ("pre", "tokens", "token_type", "merges")
-        }
+        facts = {name: fields[f"tokenizer.ggml.{name}"].contents() for name in _FIELDS}
     except FileNotFoundError as error:
         raise ArtifactError(f"{file}: there is no such file") from error
     except (ValueError, KeyError, IndexError) as error:
