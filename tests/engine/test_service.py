@@ -440,9 +440,7 @@ def test_an_exact_service_that_nobody_asks_reads_its_answers_for_the_next_turn(m
     service.close()
 
 
-def test_a_service_that_keeps_nothing_reads_no_answer_again(
-    memorised: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_that_keeps_nothing_reads_no_answer_again(memorised: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     entered: list[str] = []
     enter = DecodeBatch.enter
     monkeypatch.setattr(DecodeBatch, "enter", lambda *given: entered.append(given[2]) or enter(*given))
