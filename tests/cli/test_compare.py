@@ -97,6 +97,15 @@ def test_files_of_several_runs_are_compared_run_by_run_and_samples_by_their_ques
     }.items():
         with pytest.raises(DataError, match=message):
             compare(name, stages, tmp_path, as_json=False)
+    # As of two exported files that lie in different folders.
+    same = json.loads(Path(stages).read_text())
+    same["runs"] = [run | {"model": "toy-F32.gguf"} for run in same["runs"]]
+    (tmp_path / "same.json").write_text(json.dumps(same))
+    for name in ("", "#toy-F32.gguf"):
+        with pytest.raises(DataError, match=r"several runs have the same name; choose one by its number.*1 \(toy-F32"):
+            compare(f"{tmp_path}/same.json{name}", stages, tmp_path, as_json=False)
+    compare(f"{tmp_path}/same.json#1", f"{tmp_path}/same.json#2", tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["measures"][0]["verdict"] == "better"
     with pytest.raises(DataError, match="of a file with several runs name one, as in FILE#RUN"):
         compare(str(tmp_path / "s.json"), stages, tmp_path, as_json=False)
 

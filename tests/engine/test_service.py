@@ -440,6 +440,21 @@ def test_an_exact_service_that_nobody_asks_reads_its_answers_for_the_next_turn(m
     service.close()
 
 
+def test_a_service_that_keeps_nothing_reads_no_answer_again(memorised: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[str] = []
+    enter = DecodeBatch.enter
+    monkeypatch.setattr(DecodeBatch, "enter", lambda *given: entered.append(given[2]) or enter(*given))
+    service = EngineService(memorised[0], num_slots=2, prefix_bytes=0)
+    request = Request(Conversation((Message("user", "hello"),)), sampling=Sampling(temperature=9.0), max_tokens=200)
+    for account in ("ada", "bob"):
+        heard = Heard()
+        service.submit(request, heard.deliver, account)
+        heard.reply()
+        time.sleep(0.1)
+    service.close()
+    assert entered == ["ada", "bob"]
+
+
 def test_slots_that_grew_give_their_memory_back_when_nobody_asks_for_long(
     memorised: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,11 +464,15 @@ def test_slots_that_grew_give_their_memory_back_when_nobody_asks_for_long(
     asked = Beginning([7] * 300, Sampling(), 5, stops=())
     ends = []
     for number_found in (0, 256):
-        heard = Heard()
-        ticket = service.submit(asked, heard.deliver)
-        while not service.stats().cache_bytes > before:
-            pass
+        heard, meanwhile = Heard(), []
+
+        def deliver(event: ServiceEvent, heard: Heard = heard, meanwhile: list[int] = meanwhile) -> None:
+            meanwhile.append(service.stats().cache_bytes)
+            heard.deliver(event)
+
+        ticket = service.submit(asked, deliver)
         ends.append(heard.last())
+        assert meanwhile[-1] > before
         assert ticket.num_cached_tokens == number_found
         limit = time.monotonic() + 30
         while service.stats().cache_bytes > before and time.monotonic() < limit:

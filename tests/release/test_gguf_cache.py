@@ -35,6 +35,14 @@ def test_without_llamacpp_the_error_names_what_to_install(tmp_path, monkeypatch,
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_model_folder_without_a_tokenizer_is_said_to_be_one(tmp_path):
+    folder = save_random(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    asked = CliRunner().invoke(app, ["chat", "-m", str(folder), "--backend", "llamacpp", "hello"])
+    assert isinstance(asked.exception, ArtifactError)
+    assert "no tokenizer.json; expected a folder with a saved tokenizer" in str(asked.exception)
+
+
 def test_the_tokenizer_of_a_file_is_the_one_that_it_was_written_with(tmp_path, monkeypatch):
     from gradus.model.portable import portable_form
     from gradus.model.weights import load_model
@@ -47,7 +55,13 @@ def test_the_tokenizer_of_a_file_is_the_one_that_it_was_written_with(tmp_path, m
     found = gguf_tokenizer(file)
     assert found.digest == tokenizer.digest
     assert found.special_tokens == tokenizer.special_tokens
-    file.write_bytes(file.read_bytes()[:3000])
+    whole = file.read_bytes()
+    merge = " ".join(json.loads(tokenizer.to_json())["model"]["merges"][-1]).encode()
+    assert whole.count(merge) == 1
+    file.write_bytes(whole.replace(merge, b"~ ".ljust(len(merge), b"~")))
+    with pytest.raises(ArtifactError, match=r"a\.gguf: its vocabulary and merges do not go together \(.* out of vocab"):
+        gguf_tokenizer(file)
+    file.write_bytes(whole[:3000])
     with pytest.raises(ArtifactError, match="no GGUF file with a byte-level BPE vocabulary"):
         gguf_tokenizer(file)
     with pytest.raises(ArtifactError, match="there is no such file"):

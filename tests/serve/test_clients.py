@@ -125,6 +125,12 @@ def test_a_reply_of_the_servers_tools_that_is_sent_back_is_read_as_what_was_said
     # A call that nobody answered is left out; what is no reply of ours is refused.
     unanswered = {"role": "assistant", "content": "so", "gradus": {"events": message["gradus"]["events"][:1]}}
     assert tokens(unanswered) == tokens({"role": "assistant", "content": "so"})
-    for odd in ({"events": 5}, {"events": [5]}, [1]):
+    assert tokens(said[2] | {"gradus": None}) == tokens(said[2])
+    listed = {"type": "tool_result", "tool_call_id": ["call_1"], "content": "36"}
+    for odd in ({"events": 5}, {"events": [5]}, [1], {"events": [listed]}, {"events": [{"type": [], "id": "call_1"}]}):
         error = tokens({"role": "assistant", "content": "so", "gradus": odd})["error"]
         assert (error["param"], "as a reply had it" in error["message"]) == ("messages[1].gradus", True)
+    # As many messages as they tell of.
+    events = message["gradus"]["events"] * 600
+    error = tokens({"role": "assistant", "content": "so", "gradus": {"events": events}})["error"]
+    assert error["message"] == "1,203 messages, and at most 1,024 are taken"

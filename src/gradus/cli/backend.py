@@ -73,5 +73,6 @@ def open_engine(
     def say(text: str) -> None:
         typer.echo(text, err=True)
 
+    tokenizer = load_tokenizer(model.tokenizer)
     file = cached_gguf(model.folder, model.tokenizer, _TYPES[settled], home / GGUF_CACHE, say)
-    return load_gguf_engine(file, load_tokenizer(model.tokenizer), toolbox=toolbox), f"{settled} by llama.cpp"
+    return load_gguf_engine(file, tokenizer, toolbox=toolbox), f"{settled} by llama.cpp"

@@ -88,15 +88,17 @@ def _of_suite(path: Path, record: Mapping[str, Any], run: str) -> dict[str, Any]
         if run:
             raise DataError(f'{path}: holds one run; leave "#{run}" out')
         return suite_measures(record)
-    runs = dict(zip(_run_names(record["runs"]), record["runs"], strict=True))
-    if not run:
-        return {name: suite_measures(one) for name, one in runs.items()}
-    numbered = dict(enumerate(runs.values(), start=1))
-    chosen = runs.get(run) or (numbered.get(int(run)) if run.isdecimal() else None)
-    if chosen is None:
-        known = ", ".join(f"{number} ({name})" for number, name in enumerate(runs, start=1))
-        raise DataError(f'{path}: no run "{run}"{did_you_mean(run, runs)}; there are {known}')
-    return suite_measures(chosen)
+    names = _run_names(record["runs"])
+    known = ", ".join(f"{number} ({name})" for number, name in enumerate(names, start=1))
+    chosen = [index for index, name in enumerate(names) if name == run]
+    chosen = chosen or [index for index in range(len(names)) if str(index + 1) == run]
+    if run and not chosen:
+        raise DataError(f'{path}: no run "{run}"{did_you_mean(run, names)}; there are {known}')
+    if len(chosen) > 1 or (not run and len(set(names)) < len(names)):
+        raise DataError(f"{path}: several runs have the same name; choose one by its number, as in FILE#1: {known}")
+    if chosen:
+        return suite_measures(record["runs"][chosen[0]])
+    return {name: suite_measures(one) for name, one in zip(names, record["runs"], strict=True)}
 
 
 def _run_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:

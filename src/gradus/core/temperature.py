@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-4, 1000.0
+"""Above 0. Logits over much less are infinite in float32, and a distribution over them has no numbers."""
 
 
 def check_temperature(temperature: float) -> float:

@@ -21,7 +21,6 @@ from gradus.core.settings import Settings
 from gradus.core.temperature import Temperature
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-"""Above 0. Logits over much less are infinite in float32, and a distribution over them has no numbers."""
 
 
 class Sampling(Settings):

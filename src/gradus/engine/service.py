@@ -119,6 +119,7 @@ class EngineService:
         self.max_waiting = max_waiting
         self._prefixes = PrefixCache(prefix_bytes)
         self._row_tile = exact_row_tile(engine.decoder, num_slots)
+        self._reads_again = self._row_tile is not None and prefix_bytes > 0  # else answers are kept as written, or not
         self._changed = threading.Condition()
         # Guarded by `_changed`:
         self._waiting: deque[_Served] = deque()
@@ -309,7 +310,7 @@ class EngineService:
             self._live = [served for served in self._live if not served.finished]
             self._waiting = deque(served for served in self._waiting if not served.finished)
             for served in over:
-                if served.ending == "finished" and isinstance(served.turn, Turn) and self._row_tile is not None:
+                if served.ending == "finished" and isinstance(served.turn, Turn) and self._reads_again:
                     self._ended.append((served.turn.reply(), served.account))
                 self._counts[served.ending] += 1
                 self._counts["sampled"] += served.num_sampled

@@ -25,27 +25,24 @@ def gguf_tokenizer(file: Path) -> Tokenizer:
 
     try:
         fields = gguf.GGUFReader(file).fields
-        facts = {
-            name: fields[f"tokenizer.ggml.{name}"].contents() for name in ("pre", "tokens", "token_type", "merges")
-        }
+        facts = {name: fields[f"tokenizer.ggml.{name}"].contents() for name in _FIELDS}
+        rows = list(enumerate(zip(facts["tokens"], facts["token_type"], strict=True)))
     except FileNotFoundError as error:
         raise ArtifactError(f"{file}: there is no such file") from error
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ArtifactError(f"{file}: no GGUF file with a byte-level BPE vocabulary ({error})") from error
     patterns = {name: pattern for pattern, name in SPLITS.items()}
-    names = dict(enumerate(facts["tokens"]))
-    lacking = [name for name in SPECIAL_TOKENS if name not in names.values()]
+    lacking = [name for name in SPECIAL_TOKENS if name not in facts["tokens"]]
     if facts["pre"] not in patterns or lacking:
         what = f"it lacks {', '.join(lacking)}" if lacking else f'its split is "{facts["pre"]}"'
         raise ArtifactError(f"{file}: gradus did not export this file ({what}); export the model: gradus export MODEL")
-    kinds = facts["token_type"]
-    controls = [i for i in names if kinds[i] in (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)]
-    vocabulary = {text: i for i, text in names.items() if kinds[i] == gguf.TokenType.NORMAL}
+    controls = (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)
+    vocabulary = {text: i for i, (text, kind) in rows if kind == gguf.TokenType.NORMAL}
     data: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [added_token(i, names[i]) for i in controls],
+        "added_tokens": [added_token(i, text) for i, (text, kind) in rows if kind in controls],
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
@@ -63,5 +60,9 @@ def gguf_tokenizer(file: Path) -> Tokenizer:
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {"type": "BPE", "vocab": vocabulary, "merges": [merge.split(" ") for merge in facts["merges"]]},
     }
-    # As the package writes it, so that the tokenizer has the digest of the one that was exported.
-    return Tokenizer(Backend.from_str(json.dumps(data, ensure_ascii=False)).to_str())
+    try:
+        # As the package writes it, so that the tokenizer has the digest of the one that was exported.
+        text = Backend.from_str(json.dumps(data, ensure_ascii=False)).to_str()
+    except Exception as error:  # noqa: BLE001 (the package raises nothing more exact)
+        raise ArtifactError(f"{file}: its vocabulary and merges do not go together ({error})") from None
+    return Tokenizer(text)

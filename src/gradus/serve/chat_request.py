@@ -43,7 +43,7 @@ from gradus.tools.web_search import WEB_SEARCH
 
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"}
 # What clients send back of an answer of ours, or of another server's, where there was nothing of the kind.
-_EMPTY_KEYS = {"refusal", "audio", "annotations", "function_call"}
+_EMPTY_KEYS = {"refusal", "audio", "annotations", "function_call", "gradus"}
 # What libraries keep for themselves in messages, and send along: LiteLLM.
 _FOREIGN_KEYS = {"provider_specific_fields"}
 _MOST_TOOLS = 128  # as at OpenAI
@@ -186,13 +186,14 @@ def _any_strict(body: ChatBody) -> bool:
 
 def _messages(rows: Sequence[Any], settings: ServeSettings) -> tuple[Message, ...]:
     """Messages of OpenAI's shapes as ours, results in the order of their calls. Errors: ApiError."""
-    calls = [row.get("tool_calls") for row in rows if isinstance(row, Mapping)]
-    for what, number in (("messages", len(rows)), ("tool calls", sum(len(c) for c in calls if isinstance(c, list)))):
+    unfolded = [(index, row) for index, given in enumerate(rows) for row in _unfolded(given, index)]
+    calls = [row.get("tool_calls") for _, row in unfolded if isinstance(row, Mapping)]
+    numbers = {"messages": len(unfolded), "tool calls": sum(len(c) for c in calls if isinstance(c, list))}
+    for what, number in numbers.items():
         if number > settings.max_messages:
             raise bad_request(f"{number:,} {what}, and at most {settings.max_messages:,} are taken", "messages")
     try:
-        unfolded = [_plain(row, index) for index, given in enumerate(rows) for row in _unfolded(given, index)]
-        messages = messages_from_json(unfolded, "messages")
+        messages = messages_from_json([_plain(row, index) for index, row in unfolded], "messages")
     except DataError as error:
         raise bad_request(str(error), "messages") from None
     messages = _results_in_order(messages)
@@ -212,7 +213,7 @@ def _unfolded(row: Any, index: int) -> list[Any]:
     if not isinstance(row, Mapping) or not row.get("gradus"):
         return [row]
     told = row["gradus"].get("events") if isinstance(row["gradus"], Mapping) else None
-    events = told if isinstance(told, list) and all(isinstance(event, Mapping) for event in told) else None
+    events = told if isinstance(told, list) and all(map(_is_tool_event, told)) else None
     if events is None or row.get("role") != "assistant":
         raise bad_request(
             f'messages[{index}].gradus: expected {{"events": [...]}} as a reply had it', f"messages[{index}].gradus"
@@ -233,6 +234,14 @@ def _unfolded(row: Any, index: int) -> list[Any]:
         thinking = {key: last.pop(key) for key in ("reasoning_content", "reasoning") if key in last}
         messages[0] |= thinking  # it came first
     return [*messages, last]
+
+
+def _is_tool_event(value: Any) -> bool:
+    """Whether a value tells of a call or of its result, as a reply does."""
+    return isinstance(value, Mapping) and any(
+        value.get("type") == kind and isinstance(value.get(key), str)
+        for kind, key in (("tool_call", "id"), ("tool_result", "tool_call_id"))
+    )
 
 
 def _plain(row: Any, index: int) -> Any:
