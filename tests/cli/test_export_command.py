@@ -88,7 +88,7 @@ def test_what_cannot_be_done_is_told_before_the_model_is_read(model, tmp_path):
     for options, message in (
         ({"formats": ["gguff"]}, 'expected one of .*found "gguff"'),
         ({"gguf_types": ["q8_0"]}, 'gguf_types needs "gguf" or "ollama" in formats'),
-        ({"formats": ["ollama"], "gguf_types": ["q4_k_m"]}, "q4_k_m"),
+        ({"formats": ["ollama"], "gguf_types": ["q9_k"]}, "q9_k"),
     ):
         with pytest.raises(ConfigError, match=message):
             export_to_folder(model, tmp_path / "out", tmp_path, options, as_json=False)

@@ -92,7 +92,7 @@ def test_a_wrong_suite_is_told_before_the_model_is_loaded(tmp_path):
 
 
 def chat(folder, options, question=None):
-    start_chat(local_loader(Path(), ToolBox(), "fp32"), folder, options, question, history=None)
+    start_chat(local_loader(Path(), ToolBox(), "fp32", None), folder, options, question, history=None)
 
 
 def test_one_question_gets_one_answer(model_folder, tmp_path, monkeypatch):

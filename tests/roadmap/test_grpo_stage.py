@@ -117,7 +117,8 @@ def test_a_walk_learns_counts_and_shows_what_it_did(folder):
     assert {"kl", "ratio", "ratio_distance", "clipped", "entropy", "truncated_fraction", "answer_tokens",
             "pass_rate/regex", "dropped_groups_fraction", "reward_std"} <= train[0].keys()  # fmt: skip
     assert train[0]["ratio"] == 1.0
-    assert train[-1]["kl"] > train[0]["kl"] >= 0
+    divergences = [line["kl"] for line in train if "kl" in line]  # not of rollouts whose groups were all dropped
+    assert divergences[-1] > divergences[0] >= 0
     samples = lines(artifact, "samples.jsonl")
     assert {"prompt", "answer", "reward", "scores"} <= samples[0].keys()
     assert 0 <= results["held_back_pass_rate"] <= 1

@@ -132,12 +132,12 @@ def free_port() -> int:
 class Slow(EngineService):
     """Every event some time after the last, as of a model that takes its time."""
 
-    def submit(self, request: Any, deliver: Any) -> Any:
+    def submit(self, request: Any, deliver: Any, account: str = "") -> Any:
         def later(event: Any) -> None:
             time.sleep(STEP_SECONDS)
             deliver(event)
 
-        return super().submit(request, later)
+        return super().submit(request, later, account)
 
 
 @pytest.mark.parametrize("words", [caddy_words, nginx_words], ids=["caddy", "nginx"])

@@ -274,7 +274,7 @@ def test_without_the_extra_the_install_line_is_named(tmp_path: Path, monkeypatch
 
 def test_slots_that_outgrow_the_memory_are_told_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = SimpleNamespace(
-        engine=SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu"), config=SimpleNamespace(context=4096))),
+        engine=SimpleNamespace(decoder=SimpleNamespace(device=torch.device("cpu")), context=4096),
         service=SimpleNamespace(stats=lambda: SimpleNamespace(most_cache_bytes=3 * 2**30)),
     )
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * 2**30))
