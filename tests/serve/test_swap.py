@@ -216,8 +216,8 @@ def test_deploy_repoints_a_running_server_and_a_restart_remembers(
     assert [(e["stage"], e["rollback"]) for e in events] == [("two", False), ("one", True), ("two", False)]
     assert events[-1]["override"] == "in a hurry"
     options: dict[str, Any] = {
-        "host": "127.0.0.1", "port": 0, "dtype": "fp32", "backend": None, "device": "cpu", "constrain": None, "check": True,
-        "tools": lambda: nullcontext(memorised[0].toolbox), "settings": {"num_slots": 2},
+        "host": "127.0.0.1", "port": 0, "dtype": "fp32", "backend": None, "device": "cpu", "constrain": None,
+        "check": True, "tools": lambda: nullcontext(memorised[0].toolbox), "settings": {"num_slots": 2},
     }  # fmt: skip
     start_server(["chat=road/one"], home, **options)
     assert "chat: road/two, deployed in place of road/one" in capsys.readouterr().out
