@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import sys
 import termios
@@ -402,6 +403,8 @@ class Terminal:
         self.pid, self.file = pty.fork()
         if self.pid == 0:
             os.environ.pop("COLUMNS", None)
+            # Tests that a shell runs in the background ignore Ctrl-C, and so would what they start.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             # Given whole: readline may have put the size of the tests' own terminal into what would be inherited.
             every = os.environ | {"TERM": "xterm", "OMP_NUM_THREADS": "1", **environment}
             os.execve(sys.executable, [sys.executable, "-m", "gradus.cli.main", *arguments], every)
