@@ -1,11 +1,11 @@
 """Decoding steps of a few fixed shapes, so that a GPU is told once what a step is: compiled layers and CUDA graphs.
 
 One token of a small model is so little work that a GPU waits for the host, which starts some forty kernels a layer. So
-the parts of each layer before and after attention go through torch.compile, as in training, which leaves a dozen; and on
-CUDA the step as a whole is captured in a CUDA graph, which the host starts as one. A graph repeats the very kernels on
-the very memory that it was captured with. So all that changes from step to step lies in one small tensor, the first
-slots of the cache are the rows, rounded up to a power of two, and they look at a length that is rounded up likewise: a
-graph for each pair of numbers that comes up. When the cache grows, its memory is another, and so are the graphs.
+the parts of each layer before and after attention go through torch.compile, as in training, which leaves a dozen or so;
+and on CUDA the step up to the head is captured in a CUDA graph, which the host starts as one. A graph repeats the very
+kernels on the memory that it was captured with. So all that changes from step to step lies in one small tensor, the
+first slots are the rows, rounded up to a power of two, and they look at a length that is rounded up likewise: a graph
+for each pair of numbers that comes up. When the cache grows, its memory is another, and so are the graphs.
 
 A slot that takes no part in a step, because its stream waits or because rows were rounded up, is computed too, and what
 it says is nobody's. In its place another row's key and value are stored once more, where they belong.
@@ -27,7 +27,7 @@ from gradus.model.attention import attention_cached
 from gradus.model.batch import to_device
 from gradus.model.block import Block, Surroundings
 from gradus.model.compiler import compiler_problem
-from gradus.model.experts import has_grouped_mm
+from gradus.model.experts import Routing, has_grouped_mm
 from gradus.model.past import CachedPass
 from gradus.model.prefix import attention_cached_after
 from gradus.model.transformer import Transformer
@@ -144,7 +144,7 @@ class CudaGraphs:
     """CUDA graphs in memory of their own, one for all: they run one after the other."""
 
     def __init__(self) -> None:
-        self._pool: Any = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        self._pool: Any = torch.cuda.graph_pool_handle()
 
     def captured(self, work: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
         graph = torch.cuda.CUDAGraph()
@@ -186,6 +186,7 @@ def compile_steps(model: Transformer) -> None:
     _try(model)
 
 
+@torch.inference_mode()
 def _try(model: Transformer) -> None:
     """Take a step of each kind, which compiles them: whoever asks first does not wait for that."""
     c = model.config
@@ -202,8 +203,7 @@ def _try(model: Transformer) -> None:
         )
         step = _FixedStep(model, cache, rows, cache.capacity, None)
         try:
-            with torch.inference_mode():
-                step.take(range(rows), [0] * rows, [0] * rows)
+            step.take(range(rows), [0] * rows, [0] * rows)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ConfigError(
                 f"steps cannot be compiled here: {str(error).strip().splitlines()[0]}; leave --compile out"
@@ -212,12 +212,12 @@ def _try(model: Transformer) -> None:
 
 def _forward(
     block: Block,
-    plain: Callable[[Tensor, Surroundings], Any],
+    plain: Callable[[Tensor, Surroundings], tuple[Tensor, Routing | None]],
     heads: Callable[[Block, Tensor, Surroundings], Tensor],
     rest: Callable[[Block, Tensor, Tensor], Tensor],
     x: Tensor,
     around: Surroundings,
-) -> tuple[Tensor, Any]:
+) -> tuple[Tensor, Routing | None]:
     """`Block.forward`, compiled in fixed steps: all else has another number of tokens every time."""
     if not (isinstance(around.past, CachedPass) and isinstance(around.past.cache, _FixedStep)):
         return plain(x, around)
