@@ -45,7 +45,8 @@ def open_engine(
     """An engine on a model, and what its weights are in and who computes them.
 
     backend: None for llamacpp where the model is a GGUF file, else torch. precision: None for `usual`. compile: as of
-    `load_engine`. Errors: ConfigError where these do not go together; as `load_engine`, `cached_gguf` and `load_gguf_engine`.
+    `load_engine`. Errors: ConfigError where these do not go together; as `load_engine`, `cached_gguf` and
+    `load_gguf_engine`.
     """
     from gradus.engine.load import load_engine, load_gguf_engine, settled_precision
 

@@ -27,7 +27,7 @@ from gradus.model.attention import attention_cached
 from gradus.model.batch import to_device
 from gradus.model.block import Block, Surroundings
 from gradus.model.compiler import compiler_problem
-from gradus.model.experts import Routing, has_grouped_mm
+from gradus.model.experts import Routing
 from gradus.model.past import CachedPass
 from gradus.model.prefix import attention_cached_after
 from gradus.model.transformer import Transformer
@@ -43,7 +43,7 @@ class FixedSteps:
     def __init__(self, model: Transformer, cache: SlotCache) -> None:
         self._model, self._cache = model, cache
         graphs = GRAPHS.get(model.device.type)
-        self._graphs = None if graphs is None else graphs()
+        self._graphs = None if graphs is None else graphs(model.device)
         self._steps: dict[tuple[int, int], _FixedStep] = {}
         self._capacity = cache.capacity
 
@@ -143,24 +143,29 @@ class Graphs(Protocol):
 class CudaGraphs:
     """CUDA graphs in memory of their own, one for all: they run one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool: Any = torch.cuda.graph_pool_handle()
 
     def captured(self, work: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
         graph = torch.cuda.CUDAGraph()
         # What other threads do meanwhile, for another model, is none of this.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        mode = "thread_local"
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode=mode),
+        ):
             out = work()
         return graph.replay, out
 
 
-GRAPHS: Mapping[str, Callable[[], Graphs]] = {"cuda": CudaGraphs}
+GRAPHS: Mapping[str, Callable[[torch.device], Graphs]] = {"cuda": CudaGraphs}
 
 
 def compile_steps(model: Transformer) -> None:
     """Have a frozen model's decoding steps compiled, in place, before it decodes.
 
-    ConfigError where that cannot be: packed weights, experts whose products the host takes apart, or no compiler.
+    ConfigError where that cannot be: packed weights, experts, or no compiler.
     """
     assert model.frozen_head is not None, "a model is frozen before its steps are compiled"
     device = model.device
@@ -169,11 +174,10 @@ def compile_steps(model: Transformer) -> None:
             "compiled steps are for weights in fp32 on a processor (--dtype fp32) and for any float type on CUDA: "
             "these are packed for products that the compiler does not know"
         )
-    has_experts = model.config.num_experts is not None
-    if has_experts and device.type == "cuda" and not has_grouped_mm(device.type, model.norm.dtype):
+    if model.config.num_experts is not None:
         raise ConfigError(
-            "compiled steps of a model with experts take grouped products, which this GPU or torch has not in "
-            f"{str(model.norm.dtype).removeprefix('torch.')}; try --dtype bf16, or leave --compile out"
+            "steps of a model with experts are not compiled: how many tokens an expert gets is another number every "
+            "time; leave --compile out"
         )
     if problem := compiler_problem(device):
         raise ConfigError(f"steps cannot be compiled here: {problem}; or leave --compile out")
@@ -224,8 +228,6 @@ def _forward(
     x = block.mixed(x, around)
     _any_number_of_rows(x, around.tokens, *(around.turn or ()))
     out = around.past.attend(block.layer, heads(block, x, around))
-    if block.experts is not None:  # tokens are sorted by expert: as in training they stay as they are
-        return block.feed_forward(block.attended(x, out))
     _any_number_of_rows(x, out)
     return rest(block, x, out), None
 
