@@ -9,7 +9,6 @@ artifacts/.deleted/    on the way out: renamed there, so that a kill leaves no h
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -35,7 +34,8 @@ from gradus.core.home import (
     WORK_SUFFIX,
 )
 from gradus.core.lock import exclusive_lock
-from gradus.release.parcels import PINS, checkpoint_steps, run_artifacts
+from gradus.core.run_record import read_run_record
+from gradus.release.parcels import PINS, checkpoint_steps
 from gradus.release.push import read_status
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.status import artifact_path
@@ -160,16 +160,15 @@ def _of_roadmap(home: Path, text: str) -> list[str]:
 
 def _of_run(home: Path, name: str) -> list[str]:
     """What a run was last walked with, and what its stages point to until those are made. Errors: GradusError."""
-    file = home / RUNS / name / RUN_RECORD
+    run = home / RUNS / name
     try:
-        stages = [str(stage["name"]) for stage in json.loads(file.read_text(encoding="utf-8"))["stages"]]
-        recorded = run_artifacts(home, name)
-    except (OSError, ValueError, KeyError, TypeError):
+        stages = read_run_record(run)["stages"]
+    except (OSError, ArtifactError):
         raise GradusError(
-            f"{file}: cannot be read, so what it needs is unknown; walk the roadmap again, or move {file.parent} away "
-            "if nothing of it is needed"
+            f"{run / RUN_RECORD}: cannot be read, so what it needs is unknown; walk the roadmap again, or move {run} "
+            "away if nothing of it is needed"
         ) from None
-    return [*recorded, *_within(home, [file.with_name(stage) for stage in stages])]
+    return [*(stage["artifact"] for stage in stages), *_within(home, [run / stage["name"] for stage in stages])]
 
 
 def _within(home: Path, paths: Sequence[Path]) -> list[str]:

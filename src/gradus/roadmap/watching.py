@@ -21,9 +21,10 @@ from gradus.core.artifact import SCRATCH
 from gradus.core.errors import ConfigError
 from gradus.core.gate import without_items
 from gradus.core.home import LEDGER, LOCK, RUN_RECORD, RUNS
+from gradus.core.run_record import read_run_record, walked_runs
 from gradus.roadmap.place import CLOCK
 from gradus.roadmap.report_measures import counting_lines
-from gradus.roadmap.report_stages import StageView, run_record, stage_view
+from gradus.roadmap.report_stages import StageView, stage_view
 
 # What telemetry is called, in the order in which it is shown.
 TELEMETRY = (
@@ -165,13 +166,13 @@ class Watcher:
 
     def __init__(self, run_folder: Path) -> None:
         """Errors: ArtifactError where the folder holds no walked roadmap."""
-        run_record(run_folder)
+        read_run_record(run_folder)
         self.folder = run_folder
         self._files: dict[Path, FollowedLines] = {}
 
     def look(self) -> WalkNow:
         """The walk as it stands. Errors: ArtifactError where its record is gone or damaged."""
-        record = run_record(self.folder)
+        record = read_run_record(self.folder)
         views = [stage_view(self.folder, stage) for stage in record["stages"]]
         ledger = self._lines(self.folder / LEDGER, keep_gates)
         gates = _last_gates(ledger, views)
@@ -244,7 +245,7 @@ def walking_process(run_folder: Path) -> int | None:
 
 def newest_run(home: Path) -> Path:
     """The run folder whose ledger was written to last. Errors: ConfigError where there is none."""
-    found = [path.parent for path in (home / RUNS).glob(f"*/{RUN_RECORD}")]
+    found = [home / RUNS / name for name in walked_runs(home)]
     if not found:
         raise ConfigError(f"{home / RUNS}: nothing has been walked here yet; walk a roadmap first: gradus run FILE")
     return max(found, key=lambda f: max(_written_at(p) or 0.0 for p in f.iterdir() if not p.is_symlink()))
