@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from seeded_bundle import write_seeded_bundle
 
 from gradus.conversation.messages import Message
 from gradus.conversation.probes import load_suite
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.gate import Gate, find_measure, judge
 from gradus.engine.engine import Engine
-from gradus.engine.load import load_engine
 from gradus.eval import mt_bench_run
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers
 from gradus.eval.judging import JudgeModel, judge_from_file, rating_in
@@ -29,13 +27,6 @@ from teacher_server import MODEL, Fault, running
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = Path(os.environ.get("GRADUS_DATA", Path(__file__).parents[3] / "shared" / "data"))
 QUESTIONS = [("81", "writing"), ("111", "math"), ("151", "humanities")]
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("seeded")
-    write_seeded_bundle(folder)
-    return load_engine(folder)
 
 
 @pytest.fixture
