@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from gradus.eval.judging import JudgeModel, judge_from_file, rating_in
 from gradus.eval.mt_bench import MtQuestion, judge_prompts, mt_bench_questions
 from gradus.eval.probes import ProbeSettings, run_suite
 from gradus.eval.task_run import gathered, run_tasks
+from gradus.roadmap.stages import eval as stage
 from gradus.tools.endpoint_settings import EndpointSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -102,6 +104,17 @@ def test_answers_to_mt_bench_survive_an_interruption(
         ((_, result),) = run_tasks(engine, ["mt_bench"], settings, journals=folder / "j")
     assert lots == [1, 1]
     assert result.measures()["score"]["value"] == 6.0
+
+
+def test_the_requests_in_flight_are_shared_by_the_processes(tmp_path: Path) -> None:
+    judge = EndpointSettings(base_url="http://localhost/v1", model=MODEL, concurrency=16)
+    shares = {}
+    for processes in (1, 3, 32):
+        place = SimpleNamespace(seed=1, home=tmp_path, world_size=processes, stage=SimpleNamespace(fingerprint="f"))
+        asked = stage.benchmark_settings(stage.Settings(judge=judge), tmp_path, place)  # type: ignore[arg-type]
+        assert asked.judge is not None
+        shares[processes] = asked.judge.settings.concurrency
+    assert shares == {1: 16, 3: 5, 32: 1}
 
 
 def test_what_the_judge_is_shown_is_as_published() -> None:

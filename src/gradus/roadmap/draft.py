@@ -100,6 +100,7 @@ Report = Callable[[KeyPath, str], None]
 
 def reporter(layered: Layered, source: StageData) -> Report:
     """What adds a problem of a stage, with the place of a key, to the file's."""
+
     def report(path: KeyPath, text: str) -> None:
         layered.problems.append(f"{layered.label(source, path)}: {text}")
 
