@@ -9,13 +9,13 @@ from small_stages import base_of, tokens_of
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.model.batch import Documents
 from gradus.model.weights import load_model
+from gradus.roadmap.metrics import StepLines
 from gradus.roadmap.plan import choose_device, plan_roadmap
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.report_data import report_data
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.stages import extend
-from gradus.roadmap.training import StepLines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,12 +12,12 @@ from gradus.conversation.records import Quarantined
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.home import REFERENCE_FOLDER
 from gradus.posttrain import dpo
+from gradus.roadmap.metrics import StepLines
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.stages import dpo as stage
 from gradus.roadmap.stages import preferences
-from gradus.roadmap.training import StepLines
 from gradus.train.loop import StepReport
 from gradus.train.parallel import World
 

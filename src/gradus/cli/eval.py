@@ -1,7 +1,6 @@
 """What `gradus eval` takes. The work is in other files, imported when a command runs."""
 
-from __future__ import annotations
-
+# Annotations are not postponed here: typer would compile and evaluate each of them four times at every start.
 from pathlib import Path
 from typing import Annotated
 

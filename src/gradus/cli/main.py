@@ -1,7 +1,6 @@
 """The command line: what each command takes. The work is in the other files, imported when a command runs."""
 
-from __future__ import annotations
-
+# Annotations are not postponed here: typer would compile and evaluate each of them four times at every start.
 import sys
 from pathlib import Path
 from types import TracebackType

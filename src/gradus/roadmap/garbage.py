@@ -26,8 +26,10 @@ from gradus.core.home import (
     CHECKPOINTS_FOLDER,
     DEPLOYED,
     DRY_HOME,
+    GGUF_CACHE,
     LOCK,
     PROTECTED_FILE,
+    REFERENCE_FOLDER,
     RUN_RECORD,
     RUNS,
     SOCKETS,
@@ -65,11 +67,15 @@ class Held:
 
 @dataclass(frozen=True)
 class Collection:
-    """freed_bytes: what deleting the garbage gives back, less than its sizes together where files have two names."""
+    """freed_bytes: what deleting the garbage gives back, less than its sizes together where files have two names.
+
+    caches: bytes by folder of the home of what is made again where it lacks, and is never deleted here.
+    """
 
     garbage: tuple[Held, ...]
     kept: tuple[Held, ...]
     freed_bytes: int
+    caches: dict[str, int]
 
 
 def collect_garbage(home: Path, roadmaps: Sequence[str], delete: bool, say: Callable[[str], None]) -> Collection:
@@ -225,7 +231,13 @@ def _look(home: Path, needed: Needed) -> Collection:
     garbage.sort(key=lambda held: (-held.num_bytes, held.path))
     doomed = [held.path for held in garbage]
     left = home / ARTIFACTS / DELETED
-    return Collection(tuple(garbage), tuple(kept), _freed_bytes([*doomed, *([left] if left.is_dir() else [])]))
+    freed = _freed_bytes([*doomed, *([left] if left.is_dir() else [])])
+    return Collection(tuple(garbage), tuple(kept), freed, _cache_bytes(home))
+
+
+def _cache_bytes(home: Path) -> dict[str, int]:
+    sizes = {name: sum(facts.st_size for facts in _files(home / name)) for name in (GGUF_CACHE, REFERENCE_FOLDER)}
+    return {name: size for name, size in sizes.items() if size}
 
 
 def _is_artifact(path: Path) -> bool:

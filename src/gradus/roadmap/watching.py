@@ -22,6 +22,7 @@ from gradus.core.errors import ConfigError
 from gradus.core.gate import without_items
 from gradus.core.home import LEDGER, LOCK, RUN_RECORD, RUNS
 from gradus.core.run_record import read_run_record, walked_runs
+from gradus.roadmap.metrics import METRICS, SAMPLES
 from gradus.roadmap.place import CLOCK
 from gradus.roadmap.report_measures import counting_lines
 from gradus.roadmap.report_stages import StageView, stage_view
@@ -201,13 +202,13 @@ class Watcher:
     def _training(self, views: Sequence[StageView], *, running: bool) -> TrainingNow | None:
         """Of the stage at work where it trains, else of the last that did."""
         for view in sorted(views, key=lambda own: own.state == "working")[::-1]:
-            metrics = view.file("metrics.jsonl")
+            metrics = view.file(METRICS)
             if metrics is None:
                 continue
             lines = self._lines(metrics, keep_thinned)
             trained = [line for line in lines if line.get("event") == "train" and _is_number(line.get("step"))]
             if trained:
-                samples = self._lines(metrics.with_name("samples.jsonl"), keep_newest_step)
+                samples = self._lines(metrics.with_name(SAMPLES), keep_newest_step)
                 evaluated = [line for line in lines if line.get("event") == "evaluate"]
                 now = _training_now(view, trained, evaluated, samples)
                 return now if running else replace(now, eta_seconds=None)
@@ -217,7 +218,7 @@ class Watcher:
         files = [self.folder / LEDGER, self.folder / RUN_RECORD]
         for view in views:
             if view.state == "working" and view.folder is not None:
-                files += [view.folder / "metrics.jsonl", view.folder / SCRATCH / CLOCK]
+                files += [view.folder / METRICS, view.folder / SCRATCH / CLOCK]
         times = [written for path in files if (written := _written_at(path)) is not None]
         return max(0.0, time.time() - max(times)) if times else None
 

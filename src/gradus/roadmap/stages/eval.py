@@ -43,9 +43,10 @@ from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.remote_model import asking_note, asking_seconds
+from gradus.roadmap.session import training_session
 from gradus.roadmap.sources import file_sources, suite_digest
 from gradus.roadmap.stage import COUNTED, Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
-from gradus.roadmap.training import MODEL_KINDS, training_session
+from gradus.roadmap.training import MODEL_KINDS
 from gradus.tools.endpoint_settings import EndpointSettings
 
 if TYPE_CHECKING:
