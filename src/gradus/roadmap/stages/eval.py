@@ -193,8 +193,10 @@ def benchmark_settings(settings: Settings, roadmap_dir: Path, place: Place | Non
 
 def _judge(settings: Settings, roadmap_dir: Path, place: Place | None) -> JudgeModel | None:
     """Who rates answers. The requests in flight are shared by the processes, of which each has at least one."""
-    if settings.judge is None or place is None:
-        return settings.judge and JudgeModel(settings.judge, Path(ANSWERS), "", roadmap_dir)
+    if settings.judge is None:
+        return None
+    if place is None:
+        return JudgeModel(settings.judge, Path(ANSWERS), "", roadmap_dir)
     share = max(1, settings.judge.concurrency // place.world_size)
     judge = settings.judge.model_copy(update={"concurrency": share})
     return JudgeModel(judge, place.home / ANSWERS, place.stage.fingerprint, roadmap_dir)
