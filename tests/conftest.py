@@ -80,6 +80,18 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def sandboxed() -> None:
+    """Where no program can be run safely, tests that run some are skipped."""
+    from gradus.core.errors import GradusError
+    from gradus.tools.sandbox import require_sandbox
+
+    try:
+        require_sandbox()
+    except GradusError as error:
+        pytest.skip(f"no sandbox on this machine: {error}")
+
+
+@pytest.fixture(scope="session")
 def memorised() -> tuple[Engine, dict[str, Conversation]]:
     """A small engine that has learned a handful of conversations by heart, and those conversations."""
     import torch

@@ -136,7 +136,8 @@ def home(tmp_path: Path, memorised: Any) -> Path:
         folder = run / name
         (folder / "model").mkdir(parents=True)
         (folder / MANIFEST).write_text(json.dumps({"name": name, "kind": kind, "fingerprint": name * 8}))
-        stages.append({"name": name, "kind": kind, "fingerprint": name * 8, "gates": gates, "inputs": inputs})
+        stages.append({"name": name, "kind": kind, "fingerprint": name * 8, "gates": gates, "inputs": inputs,
+                       "artifact": name})  # fmt: skip
         if kind != "eval":
             save_model(folder / "model", engine.model)
             engine.tokenizer.save(folder / "model", chat_template=engine.form.chat_template)
