@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from gradus.conversation.formats.table import conversation_format
+from gradus.core.artifact import MANIFEST, remedy
+from gradus.core.errors import ArtifactError
 from gradus.core.machine import bf16_instructions
 from gradus.engine.decoding import MAX_BATCH
 from gradus.engine.engine import Engine
@@ -39,9 +41,14 @@ def load_engine(
     the weights; fp32 gives the same answers in every batch. toolbox: tools to run, None for all that gradus has.
     """
     folder = Path(folder)
-    tokenizer = load_tokenizer(tokenizer_folder or folder)
-    precision = settled_precision(precision, folder, device)
-    model = load_model(folder, device=device, dtype=_DTYPES.get(precision, torch.float32))
+    try:
+        tokenizer = load_tokenizer(tokenizer_folder or folder)
+        precision = settled_precision(precision, folder, device)
+        model = load_model(folder, device=device, dtype=_DTYPES.get(precision, torch.float32))
+    except ArtifactError as error:
+        if (folder.parent / MANIFEST).is_file():  # a walk made it, and can again
+            raise ArtifactError(f"{error}; {remedy(folder.parent)}") from error
+        raise
     freeze(model, int8=precision == "int8")
     return Engine(model, tokenizer, conversation_format(form, tokenizer), toolbox or ToolBox(), max_batch)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER, RUN_RECORD, RUNS
+from gradus.roadmap.report_stages import run_record
 from gradus.roadmap.stage import Inputs, Stage
 
 
@@ -130,8 +130,7 @@ def _artifact_folder(name: str, home: Path) -> tuple[Path | None, str]:
 
 
 def _stage_names(run: Path) -> list[str]:
-    record = json.loads((run / RUN_RECORD).read_text(encoding="utf-8"))
-    return [str(stage["name"]) for stage in record["stages"]]
+    return [str(stage["name"]) for stage in run_record(run)["stages"]]
 
 
 def _has_model(run: Path, stage: str) -> bool:
