@@ -48,6 +48,7 @@ class Forced:
     def __init__(self, tokens: list[int]) -> None:
         self.prompt_ids, self.forced = tokens[:3], deque(tokens[3:])
         self.sampling, self.finished, self.num_sampled = Sampling(), False, 0
+        self.num_cached_tokens = 0
         self.place = 3
         self.num_logprobs: int | None = None
 

@@ -5,7 +5,6 @@ Run by `pytest -m gpu`, and by bench/gpu as its first part.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradus.engine.batching import DecodeBatch
-from gradus.engine.sampling import Sampling
+from gradus.engine.decoding import GreedyStream
 from gradus.model.attention import attention, has_varlen
 from gradus.model.batch import Batch, Documents
 from gradus.model.config import model_config
@@ -274,23 +273,6 @@ def test_the_grouped_product_of_experts_runs_here_and_equals_the_loop(monkeypatc
         assert (mine - wanted).norm() <= 2e-2 * wanted.norm() + 1e-6
 
 
-class Greedy:
-    """A stream that takes the likeliest token so many times."""
-
-    def __init__(self, prompt: list[int], length: int) -> None:
-        self.prompt_ids, self.length = prompt, length
-        self.sampling, self.forced = Sampling(temperature=0.0), deque[int]()
-        self.finished, self.num_sampled, self.out = False, 0, list[int]()
-
-    def push(self, token: int) -> None:
-        self.out.append(token)
-        self.num_sampled += 1
-        self.finished = self.num_sampled >= self.length
-
-    def run_out(self) -> None:
-        self.finished = True
-
-
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_decoding_with_a_cache_says_what_the_cpu_says(name: str) -> None:
     answers = []
@@ -299,10 +281,10 @@ def test_decoding_with_a_cache_says_what_the_cpu_says(name: str) -> None:
     for device in (CPU, CUDA):
         model = built(FAMILIES[name], device)
         model.load_state_dict(trained.model.state_dict())
-        streams = [Greedy([3, 5, 7], 12), Greedy(list(range(1, 80)), 12), Greedy([9], 5)]
+        streams = [GreedyStream([3, 5, 7], 12), GreedyStream(list(range(1, 80)), 12), GreedyStream([9], 5)]
         batch = DecodeBatch(model, len(streams), VOCAB)
         batch.join(streams)
         while batch.num_live:
             batch.step()
-        answers.append([stream.out for stream in streams])
+        answers.append([stream.tokens for stream in streams])
     assert answers[0] == answers[1]

@@ -1,6 +1,7 @@
 """The command line: what each command takes. The work is in the other files, imported when a command runs."""
 
 # Annotations are not postponed here: typer would compile and evaluate each of them four times at every start.
+import io
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +12,11 @@ import typer
 from gradus.cli.data import data_app
 from gradus.cli.eval import eval_app
 from gradus.cli.options import DTYPES, BackendName, Constrain, Home, Json, ModelName, home_folder
+from gradus.cli.sections import Sectioned
 from gradus.cli.serve import deploy, serve_app
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
+from gradus.core.files import place_error
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
 from gradus.model.precision import DecodePrecision
@@ -22,6 +25,7 @@ EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
     name="gradus",
+    cls=Sectioned,
     help="From raw text to a small chat model, by one roadmap file.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -366,13 +370,18 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     if not debug:
         sys.excepthook = _one_line
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without our characters shows others in their place.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     try:
         typer.main.get_command(app)(args=arguments, prog_name="gradus")
-    except GradusError as error:
-        if debug:
+    except (GradusError, OSError) as error:
+        told = error if isinstance(error, GradusError) else place_error(error)
+        if debug or told is None:
             raise
-        typer.echo(f"error: {harmless(redacted(str(error)))}", err=True)
-        sys.exit(exit_code(error))
+        typer.echo(f"error: {harmless(redacted(str(told)))}", err=True)
+        sys.exit(exit_code(told))
 
 
 def exit_code(error: GradusError) -> int:

@@ -210,7 +210,7 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{file}: damaged, not readable as JSON ({error}); {_fix(path)}") from None
+        raise ArtifactError(f"{file}: damaged, not readable as JSON ({error}); {remedy(path)}") from None
     if not isinstance(body, dict) or "fingerprint" not in body or "format_version" not in body:
         raise ArtifactError(f"{file}: not the manifest of a gradus artifact")
     if body["format_version"] != FORMAT_VERSION:
@@ -221,7 +221,7 @@ def _read_manifest(path: Path) -> Manifest:
     actual = digest(body)
     if checksum != actual:
         raise ArtifactError(
-            f"{file}: damaged or edited: expected checksum {str(checksum)[:16]}, found {actual[:16]}; " + _fix(path)
+            f"{file}: damaged or edited: expected checksum {str(checksum)[:16]}, found {actual[:16]}; " + remedy(path)
         )
     try:
         return load_settings(Manifest, body, str(file))
@@ -234,15 +234,16 @@ def _check_file(path: Path, name: str, entry: FileEntry, verify: bool) -> None:
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise ArtifactError(f"{path}: the manifest names a file outside the artifact: {name}")
     if not file.is_file():
-        raise ArtifactError(f"{file}: missing from the artifact; {_fix(path)}")
+        raise ArtifactError(f"{file}: missing from the artifact; {remedy(path)}")
     size = file.stat().st_size
     if size != entry.bytes:
-        raise ArtifactError(f"{file}: damaged: expected {entry.bytes:,} bytes, found {size:,}; {_fix(path)}")
+        raise ArtifactError(f"{file}: damaged: expected {entry.bytes:,} bytes, found {size:,}; {remedy(path)}")
     if verify and (found := file_digest(file)) != entry.sha256:
-        raise ArtifactError(f"{file}: damaged: expected checksum {entry.sha256[:16]}, found {found[:16]}; {_fix(path)}")
+        raise ArtifactError(f"{file}: damaged: expected checksum {entry.sha256[:16]}, found {found[:16]}; {remedy(path)}")
 
 
-def _fix(path: Path) -> str:
+def remedy(path: Path) -> str:
+    """What mends an artifact that is damaged."""
     return f"delete the folder {path} and run the roadmap again to make it anew"
 
 

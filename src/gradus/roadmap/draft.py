@@ -141,7 +141,7 @@ def _check_own_settings(draft: Draft, report: Report, smoke: bool) -> None:
         elif key in fields:
             rest[key] = value
         elif key not in RESERVED:
-            hint = did_you_mean(key, [*known, *RESERVED]) or f"; a {draft.kind} stage knows {', '.join(known)}"
+            hint = did_you_mean(key, [*known, *RESERVED]) or f"; keys of {draft.kind} stages are {', '.join(known)}"
             report((key,), f'unknown key "{key}"{hint}')
     for key, declared in plain.items():
         if declared.required and key not in draft.source.data:

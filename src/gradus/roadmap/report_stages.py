@@ -47,7 +47,9 @@ def stage_view(run_folder: Path, record: Mapping[str, Any]) -> StageView:
     link = run_folder / str(record["name"])
     expected = str(record["artifact"])
     linked = link.resolve() if link.is_dir() else None
-    folder = run_folder.resolve().parent.parent / ARTIFACTS / expected
+    # runs/ may be a link to a folder elsewhere: the artifacts lie beside the link.
+    homes = [path.parent.parent for path in (run_folder.absolute(), run_folder.resolve())]
+    folder = next((home for home in homes if (home / ARTIFACTS).is_dir()), homes[-1]) / ARTIFACTS / expected
     if linked is not None and linked.name == expected:
         folder = linked
     if folder.is_dir():

@@ -137,6 +137,9 @@ def link_stage(run_dir: Path, name: str, target: Path) -> None:
     """Point runs/<roadmap>/<stage> at an artifact, replacing an older pointer in one step."""
     link = run_dir / name
     relative = os.path.relpath(target, run_dir)
+    if (run_dir.resolve() / relative).resolve() != target.resolve():
+        # runs/ is itself a link, and what a link holds is followed from where the folder really lies.
+        relative = os.path.relpath(target.resolve(), run_dir.resolve())
     if link.is_symlink() and os.readlink(link) == relative:
         return
     if link.exists() and not link.is_symlink():
