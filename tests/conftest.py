@@ -12,7 +12,7 @@ import pytest
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.tools.toolbox import ToolBox
 
-sys.path.insert(0, str(Path(__file__).parent))  # for hub_server
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine

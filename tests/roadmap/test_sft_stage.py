@@ -10,9 +10,9 @@ from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 
-ROADMAP = (
-    PROSE + TALK.replace("0.1", "0.3") + tokens_of(280) + base_of(2) + SFT + "batch_tokens = 256\nevaluate_every = 2\n"
-)
+TALK_HELD_BACK = TALK.replace("fraction = 0.1", "fraction = 0.3")
+CHAT = SFT + "batch_tokens = 256\nevaluate_every = 2\n"
+ROADMAP = PROSE + TALK_HELD_BACK + tokens_of(280) + base_of(2) + CHAT
 
 
 @pytest.fixture
