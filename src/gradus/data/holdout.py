@@ -19,11 +19,6 @@ def holdout_position(key: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def is_held_out(key: str, validation_fraction: float) -> bool:
-    """Whether the text with this key belongs to the validation side."""
-    return holdout_position(key) < validation_fraction
-
-
 def check_sides(
     train: int, validation: int, unit: str, validation_fraction: float, least_position: float, advice: str = ""
 ) -> None:

@@ -86,15 +86,6 @@ def read_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     return _read(folder, split, Pair.from_json)
 
 
-def pool_counts(folder: Path) -> dict[str, Any]:
-    """The counts that `write_pool` or `write_pairs` returned for this folder."""
-    try:
-        counts: dict[str, Any] = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no pool here (pool.json is missing)") from None
-    return counts
-
-
 def question_of(row: Conversation | Pair) -> str:
     """What a row's side is decided by: its first user message, without regard to case and white space."""
     messages = row.messages if isinstance(row, Conversation) else row.prompt.messages
