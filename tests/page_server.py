@@ -73,6 +73,18 @@ def end(reason: str = "stop", tokens: tuple[int, int] = (20, 10)) -> list[Any]:
     ]
 
 
+def endless(word: str, first: str = "") -> Script:
+    """A script that says a word again and again until the page goes away."""
+
+    def script(body: dict[str, Any]) -> Iterator[Any]:
+        yield from said(first)
+        while True:
+            yield delta(content=word)
+            yield 0.02
+
+    return script
+
+
 class PageServer(ThreadingHTTPServer):
     """requests: bodies of completions in the order of arrival; keys: the Authorization headers that came with them.
 
