@@ -238,7 +238,9 @@ def _check_file(path: Path, name: str, entry: FileEntry, verify: bool) -> None:
     if size != entry.bytes:
         raise ArtifactError(f"{file}: damaged: expected {entry.bytes:,} bytes, found {size:,}; {remedy(path)}")
     if verify and (found := file_digest(file)) != entry.sha256:
-        raise ArtifactError(f"{file}: damaged: expected checksum {entry.sha256[:16]}, found {found[:16]}; {remedy(path)}")
+        raise ArtifactError(
+            f"{file}: damaged: expected checksum {entry.sha256[:16]}, found {found[:16]}; {remedy(path)}"
+        )
 
 
 def remedy(path: Path) -> str:

@@ -17,9 +17,7 @@ from gradus.roadmap.table import text_table
 _BAR_WIDTH = 20
 
 
-def closing_card(
-    roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Path | None, home: Path = Path()
-) -> str:
+def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Path | None, home: Path = Path()) -> str:
     """Probe results by category where a stage measured them, times, the report and the chat command.
 
     home: where the next commands have to look for what was made.
