@@ -9,7 +9,7 @@ from pathlib import Path
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER, RUN_RECORD, RUNS
-from gradus.roadmap.report_stages import run_record
+from gradus.core.run_record import run_record
 from gradus.roadmap.stage import Inputs, Stage
 
 

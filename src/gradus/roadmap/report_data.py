@@ -14,6 +14,7 @@ from gradus.core.home import LEDGER, MODEL_FOLDER
 from gradus.core.ledger import Ledger
 from gradus.core.machine import package_version
 from gradus.core.privacy import shown, shown_path
+from gradus.core.run_record import run_record
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import (
     audit_results,
@@ -26,7 +27,7 @@ from gradus.roadmap.report_measures import (
     training_curves,
 )
 from gradus.roadmap.report_stage_measures import across_stages
-from gradus.roadmap.report_stages import StageView, run_record, stage_view
+from gradus.roadmap.report_stages import StageView, stage_view
 
 LEDGER_TAIL = 60
 

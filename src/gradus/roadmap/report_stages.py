@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from gradus.core.artifact import SCRATCH, Artifact, open_artifact
 from gradus.core.errors import ArtifactError
-from gradus.core.home import ARTIFACTS, RUN_RECORD
+from gradus.core.home import ARTIFACTS
 
 State = Literal["done", "working", "waiting", "damaged"]
 
@@ -41,22 +40,6 @@ class StageView:
         """A file that the stage left or has so far; None where there is none of that name."""
         path = self.folder / name if self.folder is not None else None
         return path if path is not None and path.is_file() else None
-
-
-def run_record(run_folder: Path) -> dict[str, Any]:
-    """What the last walk wrote about itself. Errors: ArtifactError where the folder holds no run."""
-    file = run_folder / RUN_RECORD
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ArtifactError(
-            f"{run_folder}: no walked roadmap here ({RUN_RECORD} is missing); walk one first: gradus run FILE"
-        ) from None
-    except ValueError as error:
-        raise ArtifactError(f"{file}: damaged ({error}); gradus run writes it again") from None
-    if not isinstance(record, dict) or "name" not in record or not isinstance(record.get("stages"), list):
-        raise ArtifactError(f"{file}: not the record of a walk; gradus run writes it again")
-    return record
 
 
 def stage_view(run_folder: Path, record: Mapping[str, Any]) -> StageView:

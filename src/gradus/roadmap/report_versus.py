@@ -15,9 +15,10 @@ from gradus.core.comparison import SIGNIFICANCE, compare_measures, named_measure
 from gradus.core.errors import DataError
 from gradus.core.machine import package_version
 from gradus.core.privacy import shown
+from gradus.core.run_record import run_record
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import clip, probe_results, training_curves
-from gradus.roadmap.report_stages import StageView, run_record, stage_view
+from gradus.roadmap.report_stages import StageView, stage_view
 from gradus.roadmap.status import differences
 
 FLIPPED_ITEMS = 200  # of one suite, shown

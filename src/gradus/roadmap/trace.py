@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.home import RUN_RECORD, RUNS
+from gradus.core.run_record import run_record
 from gradus.data.accounts import Whereabouts
 from gradus.data.bookmark import read_bookmark
 from gradus.data.order import RowOrder
@@ -97,7 +97,7 @@ def _finished(home: Path) -> Iterator[tuple[str, Artifact]]:
     """(ROADMAP/STAGE, artifact) of every finished stage, each artifact once."""
     seen: set[str] = set()
     for record in sorted((home / RUNS).glob(f"*/{RUN_RECORD}")):
-        for stage in json.loads(record.read_text(encoding="utf-8"))["stages"]:
+        for stage in run_record(record.parent)["stages"]:
             folder = record.parent / stage["name"]
             if (folder / MANIFEST).is_file():
                 artifact = open_artifact(folder.resolve(), verify=False)

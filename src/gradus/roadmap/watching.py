@@ -21,9 +21,10 @@ from gradus.core.artifact import SCRATCH
 from gradus.core.errors import ConfigError
 from gradus.core.gate import without_items
 from gradus.core.home import LEDGER, LOCK, RUN_RECORD, RUNS
+from gradus.core.run_record import run_record
 from gradus.roadmap.place import CLOCK
 from gradus.roadmap.report_measures import counting_lines
-from gradus.roadmap.report_stages import StageView, run_record, stage_view
+from gradus.roadmap.report_stages import StageView, stage_view
 
 # What telemetry is called, in the order in which it is shown.
 TELEMETRY = (
