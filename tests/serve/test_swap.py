@@ -136,7 +136,8 @@ def home(tmp_path: Path, memorised: Any) -> Path:
         folder = run / name
         (folder / "model").mkdir(parents=True)
         (folder / MANIFEST).write_text(json.dumps({"name": name, "kind": kind, "fingerprint": name * 8}))
-        stages.append({"name": name, "kind": kind, "fingerprint": name * 8, "gates": gates, "inputs": inputs})
+        stages.append({"name": name, "kind": kind, "fingerprint": name * 8, "gates": gates, "inputs": inputs,
+                       "artifact": name})  # fmt: skip
         if kind != "eval":
             save_model(folder / "model", engine.model)
             engine.tokenizer.save(folder / "model", chat_template=engine.form.chat_template)
@@ -217,7 +218,8 @@ def test_deploy_repoints_a_running_server_and_a_restart_remembers(
     assert events[-1]["override"] == "in a hurry"
     options: dict[str, Any] = {
         "host": "127.0.0.1", "port": 0, "dtype": "fp32", "backend": None, "device": "cpu", "compile": False,
-        "constrain": None, "check": True, "tools": lambda: nullcontext(memorised[0].toolbox), "settings": {"num_slots": 2},
+        "constrain": None, "check": True, "tools": lambda: nullcontext(memorised[0].toolbox),
+        "settings": {"num_slots": 2},
     }  # fmt: skip
     start_server(["chat=road/one"], home, **options)
     assert "chat: road/two, deployed in place of road/one" in capsys.readouterr().out
@@ -239,7 +241,8 @@ def test_a_server_compiles_steps_where_it_is_told_to(
     monkeypatch.setattr(torch, "compile", compiled)
     options: dict[str, Any] = {
         "host": "127.0.0.1", "port": 0, "dtype": "fp32", "device": "cpu", "constrain": None, "check": True,
-        "tools": lambda: nullcontext(memorised[0].toolbox), "settings": {"num_slots": 2},
+        "tools": lambda: nullcontext(memorised[0].toolbox),
+        "settings": {"num_slots": 2},
     }  # fmt: skip
     start_server(["chat=road/one"], home, **options, backend=None, compile=False)
     assert handed == []

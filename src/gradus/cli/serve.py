@@ -1,7 +1,6 @@
 """What `gradus serve` and its `keys` take. The work is in serving.py, imported when a command runs."""
 
-from __future__ import annotations
-
+# Annotations are not postponed here: typer would compile and evaluate each of them four times at every start.
 from typing import Annotated, Any
 
 import typer

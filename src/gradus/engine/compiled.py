@@ -1,11 +1,12 @@
 """Decoding steps of a few fixed shapes, so that a GPU is told once what a step is: compiled layers and CUDA graphs.
 
 One token of a small model is so little work that a GPU waits for the host, which starts some 35 operations a layer. So
-the parts of each layer before and after attention go through torch.compile, as in training, which makes one of what lies
-between two products; and on CUDA the step up to the head is captured in a CUDA graph, which the host starts as one. A
-graph repeats the same kernels on the same memory. So all that changes from step to step lies in one small tensor, the
-first slots are the rows, rounded up to a power of two, and they look at a length that is rounded up likewise: a graph
-for each pair of numbers that comes up. When the cache grows, its memory is another, and so are the graphs.
+the parts of each layer before and after attention go through torch.compile, as in training, which makes one of what
+lies between two products; and on CUDA the step up to the head is captured in a CUDA graph, which the host starts as
+one. A graph repeats the same kernels on the same memory. So all that changes from step to step lies in one small
+tensor, the first slots are the rows, rounded up to a power of two, and they look at a length that is rounded up
+likewise: a graph for each pair of numbers that comes up. When the cache grows, its memory is another, and so are the
+graphs.
 
 A slot that takes no part in a step, because its stream waits or because rows were rounded up, is computed too, and what
 it says is nobody's. In its place another row's key and value are stored once more, where they belong.

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from gradus.conversation.formats.table import conversation_format
+from gradus.core.artifact import MANIFEST, remedy
+from gradus.core.errors import ArtifactError
 from gradus.core.machine import bf16_instructions
 from gradus.engine.compiled import compile_steps
 from gradus.engine.decoding import MAX_BATCH
@@ -42,9 +44,14 @@ def load_engine(
     compile: decoding steps are compiled (compiled.py), which takes a while; answers are then the same up to rounding.
     """
     folder = Path(folder)
-    tokenizer = load_tokenizer(tokenizer_folder or folder)
-    precision = settled_precision(precision, folder, device)
-    model = load_model(folder, device=device, dtype=_DTYPES.get(precision, torch.float32))
+    try:
+        tokenizer = load_tokenizer(tokenizer_folder or folder)
+        precision = settled_precision(precision, folder, device)
+        model = load_model(folder, device=device, dtype=_DTYPES.get(precision, torch.float32))
+    except ArtifactError as error:
+        if (folder.parent / MANIFEST).is_file():  # a walk made it, and can again
+            raise ArtifactError(f"{error}; {remedy(folder.parent)}") from error
+        raise
     freeze(model, int8=precision == "int8")
     if compile:
         compile_steps(model)
