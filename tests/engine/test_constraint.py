@@ -18,7 +18,7 @@ from gradus.conversation.formats.hermes import HermesFormat, call_text
 from gradus.conversation.messages import Conversation, Message, ToolCall, ToolSchema
 from gradus.conversation.validate import call_faults, turn_violations
 from gradus.core.errors import ConfigError, MissingPackageError
-from gradus.engine.call_schema import UnenforceableError, narrowed
+from gradus.engine.schema import UnenforceableError, narrowed
 from gradus.engine.constraint import Constraints
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
@@ -290,7 +290,7 @@ def test_a_narrowed_schema_leaves_the_given_one_as_it_was() -> None:
     narrowed(schema)
     assert json.dumps(schema) == before
     with pytest.raises(UnenforceableError):
-        narrowed({"type": "string"})
+        narrowed({"type": "text"})
 
 
 def test_without_the_package_a_constraint_is_an_error_that_names_the_extra(

@@ -74,7 +74,7 @@ class Engine:
 
         Answers do not depend on what else is asked for, up to rounding: each request has a random stream of
         its own. PromptTooLongError where a conversation fills the context. Under a constraint: MissingPackageError
-        without llguidance, ConfigError where a declared tool's schema cannot be enforced.
+        without llguidance, ConfigError where the schema of a tool or of the answer cannot be enforced.
         """
         turns = [self.open_turn(request, listen=False) for request in requests]
         index_of = {id(turn): index for index, turn in enumerate(turns)}
@@ -108,8 +108,7 @@ class Engine:
         listen: it keeps events. on_results: it does not block while calls are under way, and this is called when they
         are over.
         """
-        if request.constrain is not None and self._constraints is None:
-            self._constraints = Constraints(self.form)
+        constraints = self._constraints_of(request)
         turn = Turn(
             request,
             self.form,
@@ -117,8 +116,16 @@ class Engine:
             self.context,
             listen=listen,
             on_results=on_results,
-            constraints=self._constraints,
+            constraints=constraints,
         )
-        if request.constrain is not None and self._constraints is not None:
-            self._constraints.check(turn.tools)
+        if constraints is not None:
+            constraints.check(turn.callable_tools)
         return turn
+
+    def _constraints_of(self, request: Request) -> Constraints | None:
+        """What a request is held to, with the schema of its answer looked at."""
+        if request.held_to is None:
+            return None
+        self._constraints = self._constraints or Constraints(self.form)
+        self._constraints.check((), request.answer_schema)
+        return self._constraints

@@ -23,8 +23,8 @@ from gradus.conversation.formats.wire import (
     TextDelta,
     ThinkDelta,
 )
-from gradus.conversation.messages import Conversation, Message, ToolCall
-from gradus.core.errors import ConfigError, DataError
+from gradus.conversation.messages import Conversation, JsonObject, Message, ToolCall, ToolSchema
+from gradus.core.errors import ConfigError, DataError, did_you_mean
 from gradus.engine.constraint import ConstrainedSegment, Constraints, Mask
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import GREEDY, Sampling
@@ -62,6 +62,11 @@ class Request:
     short stays cut. stop: strings at which the answer ends; they are not part of it, and those in thinking or calls
     do not count. think_budget: sampled tokens of thinking after which it is closed. logprobs: how many likeliest
     tokens to tell with the log-probability of each sampled one; None for neither.
+
+    answer_schema: a JSON schema; what is said, thinking apart, is one JSON value that satisfies it, and comes when
+    max_calls is spent at the latest. callable_tools: names of declared tools that may be called; None for all.
+    must_call: the turn begins with a call, behind its thinking. single_call: a message holds one call at most. All but
+    the last imply constrain = "calls".
     """
 
     conversation: Conversation
@@ -74,6 +79,16 @@ class Request:
     stop: tuple[str, ...] = ()
     think_budget: int | None = None
     logprobs: int | None = None
+    answer_schema: JsonObject | None = None
+    callable_tools: tuple[str, ...] | None = None
+    must_call: bool = False
+    single_call: bool = False
+
+    @property
+    def held_to(self) -> Constraint | None:
+        """By which constraint it is decoded, asked for or implied."""
+        is_bound = self.must_call or self.answer_schema is not None or self.callable_tools is not None
+        return self.constrain or ("calls" if is_bound else None)
 
     def __post_init__(self) -> None:
         if not all(self.stop):
@@ -147,6 +162,7 @@ class Turn:
         self.think = conversation.think if request.think is None else request.think
         tools = conversation.tools if request.tools is None else toolbox.schemas(request.tools)
         self.tools = tuple(tools)
+        self.callable_tools = _callable(self.tools, request)
         self.runnable = {tool.name for tool in tools} & set(toolbox.names)
         self.sampling = request.sampling
         self.forced: deque[int] = deque()
@@ -175,6 +191,7 @@ class Turn:
         self._logprobs: list[TokenLogprobs] = []
         self._stop = StopStrings(request.stop)
         self._num_thought = 0
+        self._num_ready = 0  # calls in this segment
         self._parser: StreamParser | None = self._new_parser()
         self._constraints = constraints
         self._constraint = self._new_constraint()
@@ -201,6 +218,10 @@ class Turn:
             self._finish("stop")
         elif token in self._stop_ids:
             self._end_segment(token)
+        elif self._num_ready and self._num_ready == self._most_calls():
+            stop = self._form.stop_ids[0]
+            self._force([stop])
+            self._end_segment(stop)
         elif self.num_sampled >= self._request.max_tokens:
             self._finish("length")
         else:
@@ -226,10 +247,26 @@ class Turn:
         """Force the end of thinking where its budget is spent."""
         budget = self._request.think_budget
         if budget is not None and self._parser is not None and self._parser.in_think and self._num_thought >= budget:
-            closing = self._form.think_end_ids()
-            self.forced.extend(closing)
-            for token in closing:
-                self._take(token, sampled=False)
+            self._force(self._form.think_end_ids())
+
+    def _force(self, tokens: Sequence[int]) -> None:
+        """Tokens of the assistant's own that are not left to the model."""
+        self.forced.extend(tokens)
+        for token in tokens:
+            self._take(token, sampled=False)
+
+    def _most_calls(self) -> int | None:
+        """How many calls this segment may hold; None for any number."""
+        request = self._request
+        if request.single_call:
+            return 1
+        # Calls that nobody runs end the turn, however many they are.
+        return request.max_calls - self._num_calls if self._must_answer else None
+
+    @property
+    def _must_answer(self) -> bool:
+        """Whether an answer has to come behind the calls that are run."""
+        return self._request.answer_schema is not None and self._request.max_calls > 0
 
     def run_out(self) -> None:
         """The context is full."""
@@ -299,7 +336,7 @@ class Turn:
     def _read_segment(self) -> tuple[ToolCall, ...]:
         """Read the tokens of this segment into a message. Returns its calls."""
         parsed = self._form.parse(self._segment, self._segment_think, self._first_call + self._num_calls)
-        self._segment = []
+        self._segment, self._num_ready = [], 0
         message = parsed.message
         if self._stop.found:
             content = StopStrings(self._request.stop).push(message.content)
@@ -327,16 +364,25 @@ class Turn:
         return self.think if self._opens and not self._messages else None
 
     def _new_constraint(self) -> ConstrainedSegment | None:
-        constraint = self._request.constrain
-        if constraint is None:
+        request = self._request
+        if request.held_to is None:
             return None
         assert self._constraints is not None
-        opens = self._opens and not self._messages
-        return self._constraints.segment(constraint, self.tools, think=self._segment_think, opens=opens)
+        is_first = not self._messages
+        return self._constraints.segment(
+            request.held_to,
+            () if self._must_answer and self._num_calls >= request.max_calls else self.callable_tools,
+            think=self._segment_think,
+            opens=self._opens and is_first,
+            must_call=request.must_call and is_first,
+            answer=request.answer_schema,
+        )
 
     def _new_parser(self) -> StreamParser | None:
         """A parser where anybody needs to know what is written before the segment ends."""
-        if not self._listens and not self._request.stop and self._request.think_budget is None:
+        request = self._request
+        counts_calls = request.single_call or self._must_answer
+        if not self._listens and not request.stop and request.think_budget is None and not counts_calls:
             return None
         return self._form.stream_parser(self._segment_think, self._first_call + self._num_calls)
 
@@ -346,6 +392,7 @@ class Turn:
                 text = self._stop.push(event.text)
                 self._tell([TextDelta(text)] if text else [])
             elif isinstance(event, (ThinkDelta, TextDelta, CallReady, Problem)):
+                self._num_ready += isinstance(event, CallReady)
                 self._release()
                 self._tell([event])
 
@@ -357,3 +404,15 @@ class Turn:
     def _tell(self, events: Sequence[StreamEvent]) -> None:
         if self._listens:
             self._events += events
+
+
+def _callable(tools: Sequence[ToolSchema], request: Request) -> tuple[ToolSchema, ...]:
+    """The tools that a request allows calls of. ConfigError where there are none of those."""
+    wanted, names = request.callable_tools, [tool.name for tool in tools]
+    for name in wanted or ():
+        if name not in names:
+            raise ConfigError(f'callable_tools: "{name}" is not declared{did_you_mean(name, names)}')
+    found = tuple(tool for tool in tools if wanted is None or tool.name in wanted)
+    if request.must_call and not found:
+        raise ConfigError("must_call: there is no tool that may be called; declare one")
+    return found

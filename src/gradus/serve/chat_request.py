@@ -170,8 +170,8 @@ def _client_tools(body: ChatBody, model: ServedModel) -> tuple[ToolSchema, ...]:
     # Before the schemas are looked at, which takes longer and is remembered.
     check_room((text for tool in tools for text in (tool.description, _compact(tool))), model)
     for index, tool in enumerate(tools):
-        if fault := schema_fault(tool):
-            raise bad_request(f"tools[{index}] ({tool.name}): {fault}", f"tools[{index}]")
+        if fault := schema_fault(tool.parameters):
+            raise bad_request(f"tools[{index}] ({tool.name}): its parameters are {fault}", f"tools[{index}]")
     names = [tool.name for tool in tools]
     if len(set(names)) < len(names):
         raise bad_request("two tools have one name", "tools")
