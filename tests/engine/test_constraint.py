@@ -18,10 +18,10 @@ from gradus.conversation.formats.hermes import HermesFormat, call_text
 from gradus.conversation.messages import Conversation, Message, ToolCall, ToolSchema
 from gradus.conversation.validate import call_faults, turn_violations
 from gradus.core.errors import ConfigError, MissingPackageError
-from gradus.engine.schema import UnenforceableError, narrowed
 from gradus.engine.constraint import Constraints
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
+from gradus.engine.schema import UnenforceableError, narrowed
 from gradus.engine.turn import Request
 from gradus.roadmap.stage import SourceError
 from gradus.roadmap.stages.eval import Settings, sources

@@ -14,13 +14,27 @@ from numpy.typing import NDArray
 from gradus.conversation.constraint import Constraint
 from gradus.conversation.formats.wire import Allowed, Format, Held, Rules
 from gradus.conversation.messages import JsonObject, ToolSchema
-from gradus.core.errors import ConfigError
+from gradus.core.errors import ConfigError, did_you_mean
 from gradus.engine.grammar import Grammars, GrammarText
 from gradus.engine.schema import UnenforceableError
 
 _MAX_MASKS = 256
 
 Mask = NDArray[np.bool_]
+
+
+def tools_to_call(
+    tools: Sequence[ToolSchema], names: Sequence[str] | None, *, must_call: bool
+) -> tuple[ToolSchema, ...]:
+    """The tools of these names, all where there are none. ConfigError where that leaves none to call."""
+    declared = [tool.name for tool in tools]
+    for name in names or ():
+        if name not in declared:
+            raise ConfigError(f'callable_tools: "{name}" is not declared{did_you_mean(name, declared)}')
+    found = tuple(tool for tool in tools if names is None or tool.name in names)
+    if must_call and not found:
+        raise ConfigError("must_call: there is no tool that may be called; declare one")
+    return found
 
 
 class Constraints:

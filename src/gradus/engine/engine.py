@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from gradus.conversation.formats.wire import Format
+from gradus.conversation.messages import JsonObject
 from gradus.core.errors import ConfigError, GenerationError
 from gradus.engine.batching import DecodeBatch, Decoder
 from gradus.engine.constraint import Constraints
@@ -102,13 +103,19 @@ class Engine:
         """What `generate` would raise for this request, before anything is generated."""
         self.open_turn(request, listen=False)
 
+    def check_answer(self, schema: JsonObject) -> None:
+        """ConfigError where answers cannot be held to this JSON schema; MissingPackageError without llguidance."""
+        self._shared_constraints().check((), schema)
+
     def open_turn(self, request: Request, *, listen: bool = True, on_results: Callable[[], None] | None = None) -> Turn:
         """The turn that answers a request, for who decodes it. Raises as `generate` does.
 
         listen: it keeps events. on_results: it does not block while calls are under way, and this is called when they
         are over.
         """
-        constraints = self._constraints_of(request)
+        constraints = self._shared_constraints() if request.held_to is not None else None
+        if constraints is not None:
+            constraints.check((), request.answer_schema)
         turn = Turn(
             request,
             self.form,
@@ -122,10 +129,6 @@ class Engine:
             constraints.check(turn.callable_tools)
         return turn
 
-    def _constraints_of(self, request: Request) -> Constraints | None:
-        """What a request is held to, with the schema of its answer looked at."""
-        if request.held_to is None:
-            return None
+    def _shared_constraints(self) -> Constraints:
         self._constraints = self._constraints or Constraints(self.form)
-        self._constraints.check((), request.answer_schema)
         return self._constraints

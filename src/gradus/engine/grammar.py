@@ -1,8 +1,8 @@
 """What a tool call or a JSON answer may be, token by token: grammars of tools and schemas, by llguidance.
 
-A grammar is compiled once for a set of tools, or a schema, and copied for every call or answer. That of calls allows the
-text between the call markers and nothing else, in the wire format's own layout: one name of a declared tool, arguments
-in the order of its schema. That of answers allows one JSON value in the same layout.
+A grammar is compiled once for a set of tools, or a schema, and copied for every call or answer. That of calls allows
+the text between the call markers and nothing else, in the wire format's own layout: one name of a declared tool,
+arguments in the order of its schema. That of answers allows one JSON value in the same layout.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class GrammarText:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GenerationError(f"the grammar of a call or an answer gave up: {_first_line(self._matcher.get_error())}")
+            reason = _first_line(self._matcher.get_error())
+            raise GenerationError(f"the grammar of a call or an answer gave up: {reason}")
 
 
 class Grammars:

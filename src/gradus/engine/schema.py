@@ -55,8 +55,9 @@ class UnenforceableError(ValueError):
 def narrowed(schema: JsonObject) -> JsonObject:
     """The schema that a grammar is made of; every instance of it is one of the given schema.
 
-    UnenforceableError where it is no JSON schema, where no such schema is known, or the grammar would take long to make: beyond MOST_CHARACTERS,
-    MOST_OBJECTS JSON objects in it, or MOST_REPEATS counted repeats of its patterns, those in one another multiplied.
+    UnenforceableError where it is no JSON schema, where no such schema is known, or the grammar would take long to
+    make: beyond MOST_CHARACTERS, MOST_OBJECTS JSON objects in it, or MOST_REPEATS counted repeats of its patterns, the
+    counts of a pattern multiplied.
     """
     size = len(json.dumps(schema, ensure_ascii=False))
     if size > MOST_CHARACTERS:
@@ -139,7 +140,9 @@ def _check(node: JsonObject) -> None:
 
 def _says_nothing(key: str, value: Any) -> bool:
     """Whether all values satisfy it anyway: names are always text, as zod says of its records."""
-    return value is False if key == "uniqueItems" else key == "propertyNames" and value in (True, {}, {"type": "string"})
+    if key == "uniqueItems":
+        return value is False
+    return key == "propertyNames" and value in (True, {}, {"type": "string"})
 
 
 def _patterns(node: JsonObject) -> list[str]:
@@ -191,22 +194,20 @@ def _can_end(place: Place, node: JsonObject, ends: set[Place]) -> bool:
     def choices(key: str) -> list[bool]:
         return [can(key, number) for number in range(len(node.get(key, ())))]
 
-    if "const" in node or "enum" in node:
-        it_can = True
-    elif ("$ref" in node and _target(node["$ref"]) not in ends) or not all(choices("allOf")):
-        it_can = False
-    elif any(key in node and not any(choices(key)) for key in ("anyOf", "oneOf")):
-        it_can = False
-    else:
-        kinds = node.get("type", _KINDS)
-        kinds = {kinds} if isinstance(kinds, str) else set(kinds)
-        named, others = node.get("properties", {}), "additionalProperties"
-        keys = [("properties", key) if key in named else (others,) for key in node.get("required", ())]
-        first, least = len(node.get("prefixItems", ())), node.get("minItems", 0)
-        items = choices("prefixItems")[:least] + ([can("items")] if least > first and "items" in node else [])
-        it_can = bool(kinds - {"object", "array"})
-        it_can |= "object" in kinds and all(can(*key) for key in keys if key[0] in node)
-        it_can |= "array" in kinds and all(items)
+    kinds = node.get("type", _KINDS)
+    kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+    named, others = node.get("properties", {}), "additionalProperties"
+    keys = [("properties", key) if key in named else (others,) for key in node.get("required", ())]
+    first, least = len(node.get("prefixItems", ())), node.get("minItems", 0)
+    items = choices("prefixItems")[:least] + ([can("items")] if least > first and "items" in node else [])
+    by_kind = (
+        bool(kinds - {"object", "array"})
+        or ("object" in kinds and all(can(*key) for key in keys if key[0] in node))
+        or ("array" in kinds and all(items))
+    )
+    by_others = ("$ref" not in node or _target(node["$ref"]) in ends) and all(choices("allOf"))
+    by_choice = all(key not in node or any(choices(key)) for key in ("anyOf", "oneOf"))
+    it_can = "const" in node or "enum" in node or (by_kind and by_others and by_choice)
     if it_can:
         ends.add(place)
     return it_can

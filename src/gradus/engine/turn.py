@@ -23,9 +23,9 @@ from gradus.conversation.formats.wire import (
     TextDelta,
     ThinkDelta,
 )
-from gradus.conversation.messages import Conversation, JsonObject, Message, ToolCall, ToolSchema
-from gradus.core.errors import ConfigError, DataError, did_you_mean
-from gradus.engine.constraint import ConstrainedSegment, Constraints, Mask
+from gradus.conversation.messages import Conversation, JsonObject, Message, ToolCall
+from gradus.core.errors import ConfigError, DataError
+from gradus.engine.constraint import ConstrainedSegment, Constraints, Mask, tools_to_call
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import GREEDY, Sampling
 from gradus.engine.stop_strings import StopStrings
@@ -65,8 +65,8 @@ class Request:
 
     answer_schema: a JSON schema; what is said, thinking apart, is one JSON value that satisfies it, and comes when
     max_calls is spent at the latest. callable_tools: names of declared tools that may be called; None for all.
-    must_call: the turn begins with a call, behind its thinking. single_call: a message holds one call at most. All but
-    the last imply constrain = "calls".
+    must_call: the turn begins with a call, behind its thinking. These three imply constrain = "calls". single_call: a
+    message holds one call at most.
     """
 
     conversation: Conversation
@@ -162,7 +162,7 @@ class Turn:
         self.think = conversation.think if request.think is None else request.think
         tools = conversation.tools if request.tools is None else toolbox.schemas(request.tools)
         self.tools = tuple(tools)
-        self.callable_tools = _callable(self.tools, request)
+        self.callable_tools = tools_to_call(self.tools, request.callable_tools, must_call=request.must_call)
         self.runnable = {tool.name for tool in tools} & set(toolbox.names)
         self.sampling = request.sampling
         self.forced: deque[int] = deque()
@@ -190,8 +190,7 @@ class Turn:
         self.num_logprobs = request.logprobs
         self._logprobs: list[TokenLogprobs] = []
         self._stop = StopStrings(request.stop)
-        self._num_thought = 0
-        self._num_ready = 0  # calls in this segment
+        self._num_thought, self._num_ready = 0, 0  # tokens of thinking; calls in this segment
         self._parser: StreamParser | None = self._new_parser()
         self._constraints = constraints
         self._constraint = self._new_constraint()
@@ -219,8 +218,7 @@ class Turn:
         elif token in self._stop_ids:
             self._end_segment(token)
         elif self._num_ready and self._num_ready == self._most_calls():
-            stop = self._form.stop_ids[0]
-            self._force([stop])
+            self._force([stop := self._form.stop_ids[0]])
             self._end_segment(stop)
         elif self.num_sampled >= self._request.max_tokens:
             self._finish("length")
@@ -257,15 +255,12 @@ class Turn:
 
     def _most_calls(self) -> int | None:
         """How many calls this segment may hold; None for any number."""
-        request = self._request
-        if request.single_call:
-            return 1
-        # Calls that nobody runs end the turn, however many they are.
-        return request.max_calls - self._num_calls if self._must_answer else None
+        left = self._request.max_calls - self._num_calls if self._must_answer else None
+        return 1 if self._request.single_call else left
 
     @property
     def _must_answer(self) -> bool:
-        """Whether an answer has to come behind the calls that are run."""
+        """Whether an answer has to come behind the calls; where nobody runs them, they end the turn."""
         return self._request.answer_schema is not None and self._request.max_calls > 0
 
     def run_out(self) -> None:
@@ -339,8 +334,7 @@ class Turn:
         self._segment, self._num_ready = [], 0
         message = parsed.message
         if self._stop.found:
-            content = StopStrings(self._request.stop).push(message.content)
-            message = replace(message, content=content)
+            message = replace(message, content=StopStrings(self._request.stop).push(message.content))
         self._messages.append(message)
         self._problems += parsed.problems
         return parsed.message.tool_calls
@@ -381,8 +375,8 @@ class Turn:
     def _new_parser(self) -> StreamParser | None:
         """A parser where anybody needs to know what is written before the segment ends."""
         request = self._request
-        counts_calls = request.single_call or self._must_answer
-        if not self._listens and not request.stop and request.think_budget is None and not counts_calls:
+        is_heard = self._listens or request.stop or request.think_budget is not None
+        if not (is_heard or request.single_call or self._must_answer):
             return None
         return self._form.stream_parser(self._segment_think, self._first_call + self._num_calls)
 
@@ -404,15 +398,3 @@ class Turn:
     def _tell(self, events: Sequence[StreamEvent]) -> None:
         if self._listens:
             self._events += events
-
-
-def _callable(tools: Sequence[ToolSchema], request: Request) -> tuple[ToolSchema, ...]:
-    """The tools that a request allows calls of. ConfigError where there are none of those."""
-    wanted, names = request.callable_tools, [tool.name for tool in tools]
-    for name in wanted or ():
-        if name not in names:
-            raise ConfigError(f'callable_tools: "{name}" is not declared{did_you_mean(name, names)}')
-    found = tuple(tool for tool in tools if wanted is None or tool.name in wanted)
-    if request.must_call and not found:
-        raise ConfigError("must_call: there is no tool that may be called; declare one")
-    return found
