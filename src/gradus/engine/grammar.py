@@ -31,6 +31,7 @@ _LAYOUT = {
     "json_allowed_escapes": '"\\bfnrt',
 }
 _MAX_GRAMMARS = 64
+_TRIED_TOKENS = 3
 
 
 class GrammarText:
@@ -65,7 +66,7 @@ class GrammarText:
     def _check(self) -> None:
         if self._matcher.is_error():
             reason = _first_line(self._matcher.get_error())
-            raise GenerationError(f"the grammar of a call or an answer gave up: {reason}")
+            raise GenerationError(f"the grammar gave up: {reason}")
 
 
 class Grammars:
@@ -113,13 +114,16 @@ class Grammars:
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self._tokenizer, lark, log_level=0)
-        begun = matcher.deep_copy()
-        if not matcher.is_error():
-            begun.consume_tokens(begun.compute_ff_tokens())
-            begun.compute_bitmask()  # much of what is too large shows only here
-        for one in (matcher, begun):
-            if one.is_error():
-                raise UnenforceableError(_first_line(one.get_error()))
+        if matcher.is_error():
+            raise UnenforceableError(_first_line(matcher.get_error()))
+        # Much of what is too large shows only when a mask is asked for, or the second.
+        text = GrammarText(matcher.deep_copy(), self._vocab_size, self._stop_id)
+        try:
+            for _ in range(_TRIED_TOKENS):
+                if (allowed := text.allowed()).any():
+                    text.push(int(allowed.argmax()))
+        except GenerationError as error:
+            raise UnenforceableError(str(error)) from None
         return matcher
 
     def _rules(self, tools: Sequence[ToolSchema]) -> str:
