@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from typing import Any
@@ -114,14 +115,14 @@ def test_an_answer_stands_behind_free_thinking_and_nothing_stands_beside_it(
         value = json.loads(message.content)
         judge.validate(value)
         # As json.dumps writes it: white space cannot go on for ever, and keys come in the schema's order.
-        kept = {**value, "size": None}
-        told = json.dumps(kept, ensure_ascii=False)
-        assert json.dumps(json.loads(message.content) | {"size": None}, ensure_ascii=False) == told
+        digits = json.loads(message.content, parse_float=lambda digits: f"number {digits}")
+        told = json.dumps(digits, ensure_ascii=False)
+        assert re.sub('"number (.*?)"', r"\1", told) == message.content
         assert list(value) == list(FORM["properties"])
         num_thought += bool(message.reasoning_content)
-        opened = ["<think>"] * (think is None and bool(message.reasoning_content is not None))
-        closed = ["</think>"] * (think is not False and message.reasoning_content is not None)
-        assert controls(reply, raw) == [*opened, *closed, "<|im_end|>"]
+        thought = think is not False and message.reasoning_content is not None
+        opened = ["<think>"] * (thought and think is None)
+        assert controls(reply, raw) == [*opened, *["</think>"] * thought, "<|im_end|>"]
     assert (num_thought > 0) == (think is not False)
 
 
@@ -250,10 +251,8 @@ def test_what_cannot_be_forced_is_an_error_before_anything_is_generated(raw: Eng
 
 
 LOOP = {"$defs": {"a": properties(b={"$ref": "#/$defs/b"}), "b": properties(a={"$ref": "#/$defs/a"})}}
-TREE = {
-    "$defs": {str(i): properties(l={"$ref": f"#/$defs/{i + 1}"}, r={"$ref": f"#/$defs/{i + 1}"}) for i in range(30)}
-}
-TREE["$defs"]["30"] = {"const": 0}
+TWICE = [properties(l={"$ref": f"#/$defs/{i + 1}"}, r={"$ref": f"#/$defs/{i + 1}"}) for i in range(30)]
+TREE = {"$defs": {**{str(i): one for i, one in enumerate(TWICE)}, "30": {"const": 0}}}
 
 
 @pytest.mark.parametrize(
@@ -268,7 +267,7 @@ TREE["$defs"]["30"] = {"const": 0}
         (properties(a={"$ref": "#"}), "properties.a: it needs another of itself"),
         ({**LOOP, "$ref": "#/$defs/a"}, "it needs another of itself"),
         ({**LOOP, "type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}}, "it needs another of itself"),
-        ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "anyOf": [{"$ref": "#/$defs/a"}, {"const": 1}]}, "$defs.a: it needs"),
+        ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "anyOf": [{"$ref": "#/$defs/a"}, {"const": 1}]}, ": it needs another"),
         ({"type": "array", "minItems": 1, "items": {"$ref": "#"}}, "items: it needs another of itself"),
         ({"type": "string", "pattern": "(a{100}){101}"}, "patterns repeat more than 10,000 times"),
         (properties(a={"enum": ["x" * MOST_CHARACTERS]}), "characters, and at most 65,536 are taken"),
