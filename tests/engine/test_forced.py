@@ -87,6 +87,11 @@ def controls(reply: Reply, engine: Engine) -> list[str]:
     return [names[token] for token in reply.ids if token in names]
 
 
+def spelled(digits: str) -> str:
+    """A number as text, so that "-0" stays what it is."""
+    return f"number {digits}"
+
+
 # Answers
 
 
@@ -115,7 +120,7 @@ def test_an_answer_stands_behind_free_thinking_and_nothing_stands_beside_it(
         value = json.loads(message.content)
         judge.validate(value)
         # As json.dumps writes it: white space cannot go on for ever, and keys come in the schema's order.
-        digits = json.loads(message.content, parse_float=lambda digits: f"number {digits}")
+        digits = json.loads(message.content, parse_float=spelled, parse_int=spelled)
         told = json.dumps(digits, ensure_ascii=False)
         assert re.sub('"number (.*?)"', r"\1", told) == message.content
         assert list(value) == list(FORM["properties"])
