@@ -291,6 +291,7 @@ def test_a_schema_that_cannot_be_enforced_is_refused_with_the_place_that_is_wron
     ("schema", "words"),
     [
         (properties(a=False), "unsatisfiable"),
+        ({"oneOf": [{"type": "string"}, {"const": "a"}]}, "oneOf: its choices may go together; use anyOf"),
         ({**TREE, "$ref": "#/$defs/0"}, "Too many items"),
         ({"type": "object", "properties": {f"p{i}": {"type": "null"} for i in range(900)}}, "items; max is"),
     ],
@@ -300,6 +301,30 @@ def test_what_the_compiler_gives_up_on_is_refused_before_anything_is_generated(
 ) -> None:
     with pytest.raises(ConfigError, match=f"schema of the answer cannot be enforced: .*{words}"):
         raw.check_answer(schema)
+
+
+TAGGED = {
+    "word": properties(kind={"const": "word"}, word={"type": "string", "maxLength": 3}),
+    "number": properties(kind={"enum": ["number", "count"]}, number={"type": "integer"}),
+    "untold": properties(kind={"type": "string", "maxLength": 3}),
+}
+
+
+def test_choices_that_a_key_tells_apart_are_alternatives_and_others_are_not(raw: Engine) -> None:
+    def choice(*kinds: str) -> JsonObject:
+        return {"$defs": TAGGED, **properties(given={"oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in kinds]})}
+
+    schema = choice("word", "number")
+    judge = jsonschema.Draft202012Validator(schema)
+    found = set()
+    for reply in drawn(raw, Request(ASK, think=False, max_tokens=200, answer_schema=schema), 12):
+        value = json.loads(reply.turn.messages[0].content)
+        judge.validate(value)
+        found.add(value["given"]["kind"])
+    assert found == {"word", "number", "count"}
+    for kinds in (("word", "untold"), ("word", "word")):
+        with pytest.raises(ConfigError, match="oneOf"):
+            raw.check_answer(choice(*kinds))
 
 
 def test_what_libraries_write_into_schemas_is_taken(raw: Engine) -> None:

@@ -180,4 +180,6 @@ def _lark(rules: Sequence[tuple[str, str]]) -> str:
 
 def _first_line(text: str) -> str:
     """The reason without the grammar that llguidance quotes behind it."""
-    return text.split("\n", 1)[0].partition("failed to compile JSON schema: ")[2] or text.split("\n", 1)[0]
+    line = text.split("\n", 1)[0]
+    reason = line.partition("failed to compile JSON schema: ")[2] or line
+    return "oneOf: its choices may go together; use anyOf" if reason.startswith("oneOf") else reason

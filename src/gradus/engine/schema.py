@@ -80,7 +80,7 @@ def narrowed(schema: JsonObject) -> JsonObject:
     _check_ends(parts)
     # Where schemas are merged, properties of one part are unknown to another.
     merges = any("allOf" in node or _is_merged(node) for _, node in parts)
-    root = _narrow(schema, close=not merges)
+    root = _narrow(schema, not merges, dict(parts))
     anything = {
         "minimum": -LARGEST_NUMBER,
         "maximum": LARGEST_NUMBER,
@@ -213,22 +213,27 @@ def _can_end(place: Place, node: JsonObject, ends: set[Place]) -> bool:
     return it_can
 
 
-def _narrow(schema: Any, close: bool) -> Any:
-    """A schema with all schemas in it narrowed. close: whether objects get no keys but those they name."""
+def _narrow(schema: Any, close: bool, parts: Mapping[Place, JsonObject]) -> Any:
+    """A schema with all schemas in it narrowed. close: whether objects get no keys but those they name.
+
+    parts: all schemas of the document, by their places.
+    """
     if schema is True or schema == {}:
         return {"$ref": f"#/$defs/{_ANY}"}
     if not isinstance(schema, Mapping):
         return schema
     node = dict(schema)
+    if "oneOf" in node and "anyOf" not in node and _exclude_each_other(node["oneOf"], parts):
+        node["anyOf"] = node.pop("oneOf")
     for key in _MAPS:
         if key in node:
-            node[key] = {name: _narrow(part, close) for name, part in node[key].items()}
+            node[key] = {name: _narrow(part, close, parts) for name, part in node[key].items()}
     for key in _LISTS:
         if key in node:
-            node[key] = [_narrow(part, close) for part in node[key]]
+            node[key] = [_narrow(part, close, parts) for part in node[key]]
     for key in _SINGLE:
         if key in node:
-            node[key] = _narrow(node[key], close)
+            node[key] = _narrow(node[key], close, parts)
     for key in ("format", "uniqueItems", "propertyNames"):  # what of these is let in says nothing
         node.pop(key, None)
     kinds = node.get("type", None if any(key in node for key in _CHOICES) else _KINDS)
@@ -245,6 +250,31 @@ def _narrow(schema: Any, close: bool) -> Any:
 
 
 _KINDS = ("string", "number", "boolean", "null", "array", "object")
+
+
+def _exclude_each_other(choices: Sequence[Any], parts: Mapping[Place, JsonObject]) -> bool:
+    """Whether all are objects that a key tells apart, which each needs and has other texts for: "kind", mostly.
+
+    The grammar compiler knows that of schemas in their own place, and not of those that are referred to.
+    """
+    tags: list[dict[str, set[str]]] = []
+    for choice in choices:
+        while isinstance(choice, Mapping) and "$ref" in choice:
+            choice = parts[_target(choice["$ref"]) or ()]
+        if not isinstance(choice, Mapping) or choice.get("type") != "object":
+            return False
+        needed = {key: choice.get("properties", {}).get(key) for key in choice.get("required", ())}
+        texts = {key: _texts(part) for key, part in needed.items()}
+        tags.append({key: known for key, known in texts.items() if known})
+    shared = set.intersection(*map(set, tags))
+    return any(sum(len(one[key]) for one in tags) == len(set().union(*(one[key] for one in tags))) for key in shared)
+
+
+def _texts(schema: Any) -> set[str]:
+    """The texts that a schema names; none where it allows anything else."""
+    node = schema if isinstance(schema, Mapping) else {}
+    values = [node["const"]] if "const" in node else node.get("enum", [])
+    return set(values) if all(isinstance(value, str) for value in values) else set()
 
 
 def _bound_numbers(node: JsonObject, whole: bool) -> None:
