@@ -104,8 +104,8 @@ class Grammars:
         matcher = self._known.get(key)
         if matcher is None:
             matcher = self._compiled(lark())
-            for oldest in list(self._known)[: len(self._known) + 1 - _MAX_GRAMMARS]:
-                self._known.pop(oldest, None)  # another thread may have done so
+            if len(self._known) >= _MAX_GRAMMARS:
+                self._known.pop(next(iter([*self._known])), None)  # the oldest, unless another thread did
             self._known[key] = matcher
         return GrammarText(matcher.deep_copy(), self._vocab_size, self._stop_id)
 
