@@ -64,8 +64,11 @@ def result(id: str, content: str, error: bool = False) -> dict[str, Any]:
     return delta(gradus={"type": "tool_result", "tool_call_id": id, "content": content, "error": error})
 
 
-def end(reason: str = "stop", tokens: tuple[int, int] = (20, 10)) -> list[Any]:
-    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+def end(reason: str = "stop", tokens: tuple[int, int] = (20, 10), thinking: int = 0) -> list[Any]:
+    usage = {
+        "prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens),
+        "completion_tokens_details": {"reasoning_tokens": thinking},
+    }  # fmt: skip
     return [
         {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
         {"choices": [], "usage": usage},

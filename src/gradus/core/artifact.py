@@ -160,7 +160,7 @@ def open_artifact(path: Path, kind: str | None = None, verify: bool = True) -> A
     """
     manifest = _read_manifest(path)
     if kind is not None and manifest.kind != kind:
-        raise ArtifactError(f"{path}: expected a {kind} artifact, found a {manifest.kind} artifact")
+        raise ArtifactError(f"{path}: expected an artifact of kind {kind}, found one of kind {manifest.kind}")
     remembered = _remembered(path) if verify else {}
     for name, entry in manifest.files.items():
         known = entry.bytes >= LARGE_BYTES and remembered.get(name) == _mark(path / name)

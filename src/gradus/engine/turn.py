@@ -47,10 +47,10 @@ def check_prompt_length(num_tokens: int, context: int, num_tools: int = 0) -> No
     num_tools: that are described in it, which takes more of a small context than a short question does.
     """
     if num_tokens >= context:
-        described = f", with the descriptions of {num_tools} tools" if num_tools > 1 else ""
-        described = ", with the description of a tool" if num_tools == 1 else described
+        described = f" with the descriptions of {num_tools} tools" if num_tools > 1 else ""
+        described = " with the description of a tool" if num_tools == 1 else described
         raise PromptTooLongError(
-            f"the prompt holds {num_tokens:,} tokens{described}, and the model's context is {context:,}; "
+            f"the prompt holds {num_tokens:,} tokens{described} and the model's context is {context:,}; "
             f"shorten the conversation{', offer fewer tools' if num_tools else ''} or start a new one"
         )
 

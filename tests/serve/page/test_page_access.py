@@ -151,7 +151,7 @@ def test_a_conversation_is_held_by_keyboard_alone(page, server, expect):
     page.keyboard.press("Enter")
     page.get_by_role("menuitem", name="Rename").wait_for()
     page.keyboard.press("ArrowDown")
-    focus_comes_to("Export")
+    focus_comes_to("Copy as Markdown")
     page.keyboard.press("Escape")
     page.get_by_role("menu").wait_for(state="detached")
     focus_comes_to("More for One two")
