@@ -202,7 +202,8 @@ def test_a_processor_without_bf16_trains_at_the_rates_of_fp32(file, tmp_path, mo
     with_bf16, without = planned(["avx512_bf16"]), planned([])
     # "a step of a small model" and "training on a CPU" of EXPERIMENTS.md, and the table's last width.
     assert 1.7 < without[0] / with_bf16[0] < 2.1
-    assert planned(["avx512_bf16"], "machine.precision=fp32")[0] == without[0] == planned([], "machine.precision=bf16")[0]
+    assert planned(["avx512_bf16"], "machine.precision=fp32")[0] == without[0]
+    assert planned([], "machine.precision=bf16")[0] == without[0]
     assert (with_bf16[1], without[1]) == (False, True)
     # A rate that was measured here is one of what this processor computes in.
     write_rates(tmp_path, "cpu", {"pretrain": Rate(per_second=1e9, width=32, overhead_seconds=2.5)}, {"fp32": 2e9})

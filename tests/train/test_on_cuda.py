@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from gradus.engine.batching import DecodeBatch
-from gradus.engine.decoding import GreedyStream
+from gradus.engine.compiled import compile_steps
+from gradus.engine.decoding import GreedyStream, decode_streams
 from gradus.model.attention import attention, has_varlen
 from gradus.model.batch import Batch, Documents
 from gradus.model.config import model_config
 from gradus.model.experts import has_grouped_mm
+from gradus.model.frozen import freeze
 from gradus.model.transformer import Transformer, build_model
 from gradus.model.weights import load_model
 from gradus.train.checkpoint import Checkpoints
@@ -288,3 +290,22 @@ def test_decoding_with_a_cache_says_what_the_cpu_says(name: str) -> None:
             batch.step()
         answers.append([stream.tokens for stream in streams])
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "experts"])
+def test_captured_steps_decode_what_plain_ones_do(name: str) -> None:
+    """Seven streams in three slots: they join, leave, and outgrow the first lengths."""
+    trained = Training(FAMILIES[name], CPU, torch.float32)
+    trained.losses(20)
+    model = built(FAMILIES[name], CUDA)
+    model.load_state_dict(trained.model.state_dict())
+    freeze(model)
+
+    def told() -> list[list[int]]:
+        streams = [GreedyStream([number, 3, 5], 10 + 45 * number) for number in range(7)]
+        list(decode_streams(model, streams, VOCAB, max_batch=3))
+        return [stream.tokens for stream in streams]
+
+    expected = told()
+    compile_steps(model)
+    assert told() == expected

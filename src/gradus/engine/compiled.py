@@ -1,11 +1,12 @@
 """Decoding steps of a few fixed shapes, so that a GPU is told once what a step is: compiled layers and CUDA graphs.
 
-One token of a small model is so little work that a GPU waits for the host, which starts some forty kernels a layer. So
-the parts of each layer before and after attention go through torch.compile, as in training, which leaves a dozen; and on
-CUDA the step as a whole is captured in a CUDA graph, which the host starts as one. A graph repeats the very kernels on
-the very memory that it was captured with. So all that changes from step to step lies in one small tensor, the first
-slots of the cache are the rows, rounded up to a power of two, and they look at a length that is rounded up likewise: a
-graph for each pair of numbers that comes up. When the cache grows, its memory is another, and so are the graphs.
+One token of a small model is so little work that a GPU waits for the host, which starts some 35 operations a layer. So
+the parts of each layer before and after attention go through torch.compile, as in training, which makes one of what
+lies between two products; and on CUDA the step up to the head is captured in a CUDA graph, which the host starts as
+one. A graph repeats the same kernels on the same memory. So all that changes from step to step lies in one small
+tensor, the first slots are the rows, rounded up to a power of two, and they look at a length that is rounded up
+likewise: a graph for each pair of numbers that comes up. When the cache grows, its memory is another, and so are the
+graphs.
 
 A slot that takes no part in a step, because its stream waits or because rows were rounded up, is computed too, and what
 it says is nobody's. In its place another row's key and value are stored once more, where they belong.
@@ -27,7 +28,7 @@ from gradus.model.attention import attention_cached
 from gradus.model.batch import to_device
 from gradus.model.block import Block, Surroundings
 from gradus.model.compiler import compiler_problem
-from gradus.model.experts import has_grouped_mm
+from gradus.model.experts import Routing
 from gradus.model.past import CachedPass
 from gradus.model.prefix import attention_cached_after
 from gradus.model.transformer import Transformer
@@ -43,7 +44,7 @@ class FixedSteps:
     def __init__(self, model: Transformer, cache: SlotCache) -> None:
         self._model, self._cache = model, cache
         graphs = GRAPHS.get(model.device.type)
-        self._graphs = None if graphs is None else graphs()
+        self._graphs = None if graphs is None else graphs(model.device)
         self._steps: dict[tuple[int, int], _FixedStep] = {}
         self._capacity = cache.capacity
 
@@ -143,24 +144,29 @@ class Graphs(Protocol):
 class CudaGraphs:
     """CUDA graphs in memory of their own, one for all: they run one after the other."""
 
-    def __init__(self) -> None:
-        self._pool: Any = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool: Any = torch.cuda.graph_pool_handle()
 
     def captured(self, work: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
         graph = torch.cuda.CUDAGraph()
         # What other threads do meanwhile, for another model, is none of this.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        mode = "thread_local"
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode=mode),
+        ):
             out = work()
         return graph.replay, out
 
 
-GRAPHS: Mapping[str, Callable[[], Graphs]] = {"cuda": CudaGraphs}
+GRAPHS: Mapping[str, Callable[[torch.device], Graphs]] = {"cuda": CudaGraphs}
 
 
 def compile_steps(model: Transformer) -> None:
     """Have a frozen model's decoding steps compiled, in place, before it decodes.
 
-    ConfigError where that cannot be: packed weights, experts whose products the host takes apart, or no compiler.
+    ConfigError where that cannot be: packed weights, experts, or no compiler.
     """
     assert model.frozen_head is not None, "a model is frozen before its steps are compiled"
     device = model.device
@@ -169,11 +175,10 @@ def compile_steps(model: Transformer) -> None:
             "compiled steps are for weights in fp32 on a processor (--dtype fp32) and for any float type on CUDA: "
             "these are packed for products that the compiler does not know"
         )
-    has_experts = model.config.num_experts is not None
-    if has_experts and device.type == "cuda" and not has_grouped_mm(device.type, model.norm.dtype):
+    if model.config.num_experts is not None:
         raise ConfigError(
-            "compiled steps of a model with experts take grouped products, which this GPU or torch has not in "
-            f"{str(model.norm.dtype).removeprefix('torch.')}; try --dtype bf16, or leave --compile out"
+            "steps of a model with experts are not compiled: how many tokens an expert gets is another number every "
+            "time; leave --compile out"
         )
     if problem := compiler_problem(device):
         raise ConfigError(f"steps cannot be compiled here: {problem}; or leave --compile out")
@@ -186,6 +191,7 @@ def compile_steps(model: Transformer) -> None:
     _try(model)
 
 
+@torch.inference_mode()
 def _try(model: Transformer) -> None:
     """Take a step of each kind, which compiles them: whoever asks first does not wait for that."""
     c = model.config
@@ -202,8 +208,7 @@ def _try(model: Transformer) -> None:
         )
         step = _FixedStep(model, cache, rows, cache.capacity, None)
         try:
-            with torch.inference_mode():
-                step.take(range(rows), [0] * rows, [0] * rows)
+            step.take(range(rows), [0] * rows, [0] * rows)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise ConfigError(
                 f"steps cannot be compiled here: {str(error).strip().splitlines()[0]}; leave --compile out"
@@ -212,20 +217,18 @@ def _try(model: Transformer) -> None:
 
 def _forward(
     block: Block,
-    plain: Callable[[Tensor, Surroundings], Any],
+    plain: Callable[[Tensor, Surroundings], tuple[Tensor, Routing | None]],
     heads: Callable[[Block, Tensor, Surroundings], Tensor],
     rest: Callable[[Block, Tensor, Tensor], Tensor],
     x: Tensor,
     around: Surroundings,
-) -> tuple[Tensor, Any]:
+) -> tuple[Tensor, Routing | None]:
     """`Block.forward`, compiled in fixed steps: all else has another number of tokens every time."""
     if not (isinstance(around.past, CachedPass) and isinstance(around.past.cache, _FixedStep)):
         return plain(x, around)
     x = block.mixed(x, around)
     _any_number_of_rows(x, around.tokens, *(around.turn or ()))
     out = around.past.attend(block.layer, heads(block, x, around))
-    if block.experts is not None:  # tokens are sorted by expert: as in training they stay as they are
-        return block.feed_forward(block.attended(x, out))
     _any_number_of_rows(x, out)
     return rest(block, x, out), None
 

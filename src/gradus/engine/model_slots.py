@@ -1,4 +1,4 @@
-"""The slots of a batch where our own model computes: a SlotCache, and what was read kept in chunks for who begins alike.
+"""The slots of a batch where our own model computes: a SlotCache, and chunks of what was read for who begins alike.
 
 Of an exact batch's streams only chunks that were read at once are kept: what was sampled was worked out in other
 products, and would round what follows differently.
