@@ -2,7 +2,10 @@
 
 import io
 import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -76,3 +79,17 @@ def test_every_command_stands_in_the_help_with_its_whole_sentence():
     listed = re.findall(r"^  ([a-z]+)  +[A-Z]", text, flags=re.MULTILINE)
     assert listed == [name for names in SECTIONS.values() for name in names]
     assert sorted(listed) == sorted(get_command(app).commands)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_an_old_python_is_refused_before_anything_is_installed(tmp_path):
+    top = Path(__file__).parents[2]
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((top / name).read_text())
+    old = tmp_path / "python3.9"
+    old.write_text(f"#!{sys.executable}\nimport sys\nsys.version_info = (3, 9, 1)\nexec(sys.argv[2])\n")
+    old.chmod(0o755)
+    done = subprocess.run(["make", "quickstart", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"gradus needs Python 3.11 or newer, and {old} is 3.9; install one and name it: make")
+    assert not (tmp_path / ".venv").exists()
