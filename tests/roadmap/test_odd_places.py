@@ -7,7 +7,7 @@ import pytest
 
 from gradus.cli.placing import push_home
 from gradus.core.errors import ArtifactError
-from gradus.core.run_record import run_record
+from gradus.core.run_record import read_run_record
 from gradus.roadmap.models import resolve_model
 from gradus.roadmap.progress import PlainProgress
 from gradus.roadmap.report_stages import stage_view
@@ -22,13 +22,13 @@ def test_runs_may_be_a_link_to_a_folder_elsewhere(roadmap_file, tmp_path):
     (home / "runs").symlink_to(elsewhere)
     with pytest.raises(KeyboardInterrupt):
         walk(load_roadmap(roadmap_file, ["prose.fail=interrupt"]), home, PlainProgress())
-    (record, *_) = run_record(home / "runs/toy")["stages"]
+    (record, *_) = read_run_record(home / "runs/toy")["stages"]
     assert stage_view(home / "runs/toy", record).state == "working"
 
     walk(load_roadmap(roadmap_file), home, PlainProgress())
     assert resolve_model("toy", home).folder.parent.parent == home / "artifacts"
     assert (elsewhere / "toy/chat/manifest.json").is_file()
-    records = run_record(home / "runs/toy")["stages"]
+    records = read_run_record(home / "runs/toy")["stages"]
     assert [stage_view(home / "runs/toy", one).state for one in records] == ["done"] * 3
 
 
@@ -67,7 +67,7 @@ def test_a_damaged_record_is_told_by_all_that_read_it(roadmap_file, tmp_path, co
     file = home / "runs/toy/roadmap.json"
     file.write_text(content)
     readers = [
-        lambda: run_record(file.parent),
+        lambda: read_run_record(file.parent),
         lambda: resolve_model("toy", home),
         lambda: push_home("toy", home, f"file://{tmp_path}/place", None, False, True),
     ]

@@ -9,10 +9,10 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 
 import pytest
+from local_server import answering
 from rich.console import Console
 from walked_run import Run
 
@@ -247,14 +247,8 @@ def test_watching_needs_no_torch():
 @contextmanager
 def served(run):
     server, address = watch_page.page_server(run.folder)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with answering(server):
         yield server.server_address[1], "/" + address.split("/", 3)[3], address
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def ask(port, path, method="GET", **headers):

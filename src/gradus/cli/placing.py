@@ -16,7 +16,7 @@ from gradus.core.artifact import MANIFEST
 from gradus.core.errors import ConfigError
 from gradus.core.home import ARTIFACTS, RUNS
 from gradus.core.quantity import format_bytes
-from gradus.core.run_record import run_record
+from gradus.core.run_record import read_run_record
 from gradus.core.secrets import redacted
 from gradus.core.settings import load_settings
 from gradus.release.settings import PushSettings
@@ -81,7 +81,7 @@ def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
 
 def _push_settings(run: Path, to: str | None, every: str | None) -> PushSettings:
     """The `[push]` table that the run was walked with, and what the command line says instead."""
-    record = run_record(run)
+    record = read_run_record(run)
     table = dict(record.get("push") or {})
     if to is not None:
         table["to"] = to
@@ -104,7 +104,7 @@ def pull_home(address: str, into: Path, roadmap: str | None, as_json: bool) -> N
     pulled = pull(place, into, roadmap, _say(as_json))
     for name in pulled.roadmaps:
         run = into / RUNS / name
-        record = run_record(run)
+        record = read_run_record(run)
         for stage in record["stages"]:
             artifact = into / ARTIFACTS / stage["artifact"]
             if (artifact / MANIFEST).is_file():

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field
 from gradus.core.errors import ArtifactError, ConfigError
 from gradus.core.files import fsync_file, fsync_folder, utf8, write_atomic
 from gradus.core.fingerprint import digest, file_digest
+from gradus.core.home import WORK_SUFFIX
 from gradus.core.settings import Settings, load_settings
 
 FORMAT_VERSION = 1
@@ -101,7 +102,7 @@ def folder_name(kind: str, fingerprint: str) -> str:
 
 def begin_work(artifacts_dir: Path, kind: str, fingerprint: str) -> Path:
     """The work folder of an artifact, made or, after an interruption, found with what it held."""
-    work = artifacts_dir / f"{folder_name(kind, fingerprint)}.work"
+    work = artifacts_dir / f"{folder_name(kind, fingerprint)}{WORK_SUFFIX}"
     work.mkdir(parents=True, exist_ok=True)
     # A kill between manifest and rename leaves a manifest; the stage finishes again and writes its own.
     (work / MANIFEST).unlink(missing_ok=True)
@@ -203,7 +204,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"{path}: no such artifact folder")
     file = path / MANIFEST
     if not file.is_file():
-        unfinished = path.name.endswith(".work")
+        unfinished = path.name.endswith(WORK_SUFFIX)
         reason = "its stage has not finished; run the roadmap again" if unfinished else "not a gradus artifact"
         raise ArtifactError(f"{path}: no {MANIFEST} inside: {reason}")
     try:

@@ -28,6 +28,7 @@ from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
 from gradus.data.drops import DropLog
 from gradus.data.exact_duplicates import ExactDuplicates
 from gradus.data.finish import Fate, finish_portion
+from gradus.data.holdout import check_sides
 from gradus.data.lengths import counted_length_statistics, merged_counts
 from gradus.data.limits import TextLimit
 from gradus.data.minhash import MinHashSettings
@@ -314,21 +315,10 @@ class _Counts:
         }
 
     def _refuse_empty_sides(self, fraction: float) -> None:
-        documents = {split: side["documents"] for split, side in self._sides.items()}
-        if not any(documents.values()):
-            sample = self.drops.first_sample()
+        train, validation = (self._sides[split]["documents"] for split in SPLITS)
+        if not train + validation:
             raise DataError(
-                f"the sources hold no usable document: {self._read} read, dropped {self.drops.summary()}"
-                + (f" (first: {sample})" if sample else "")
+                f"the sources hold no usable document: {self._read} read, dropped {self.drops.summary_with_sample()}"
             )
-        if fraction > 0 and not documents["validation"]:
-            raise DataError(
-                f"validation_fraction = {fraction:g} holds out none of {documents['train']} documents; "
-                f"set it above {self._least:.4f} for at least one, or to 0 for none; "
-                'of a few long texts, split = "paragraphs" makes more documents'
-            )
-        if not documents["train"]:
-            raise DataError(
-                f"validation_fraction = {fraction:g} holds out all {documents['validation']} documents "
-                "and leaves none to train on; set it lower"
-            )
+        advice = '; of a few long texts, split = "paragraphs" makes more documents'
+        check_sides(train, validation, "documents", fraction, self._least, advice)

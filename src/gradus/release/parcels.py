@@ -22,7 +22,7 @@ from gradus.core.errors import ArtifactError
 from gradus.core.files import link_or_copy
 from gradus.core.fingerprint import file_digest
 from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, LEDGER, REPORT, RUN_RECORD, RUNS, WORK_SUFFIX
-from gradus.core.run_record import run_record
+from gradus.core.run_record import read_run_record
 from gradus.release.place import Outgoing, ParcelRecord, record_path, record_text
 
 PINS = ".push"
@@ -73,7 +73,7 @@ def entry_of(file: Path) -> FileEntry:
 
 def run_artifacts(home: Path, roadmap: str) -> list[str]:
     """Folder names of the artifacts that a walked roadmap is made of, in its order. Errors: ArtifactError."""
-    return [str(stage["artifact"]) for stage in run_record(home / RUNS / roadmap)["stages"]]
+    return [str(stage["artifact"]) for stage in read_run_record(home / RUNS / roadmap)["stages"]]
 
 
 def artifact_parcel(home: Path, name: str) -> Parcel | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from gradus.core.artifact import SCRATCH, Artifact, open_artifact
 from gradus.core.errors import ArtifactError
-from gradus.core.home import ARTIFACTS
+from gradus.core.home import ARTIFACTS, WORK_SUFFIX
 
 State = Literal["done", "working", "waiting", "damaged"]
 
@@ -45,20 +45,20 @@ class StageView:
 def stage_view(run_folder: Path, record: Mapping[str, Any]) -> StageView:
     """Find what a stage left: under the run folder's link, or by name in the artifacts beside runs/."""
     link = run_folder / str(record["name"])
-    expected = str(record.get("artifact", ""))
+    expected = str(record["artifact"])
     linked = link.resolve() if link.is_dir() else None
     # runs/ may be a link to a folder elsewhere: the artifacts lie beside the link.
     homes = [path.parent.parent for path in (run_folder.absolute(), run_folder.resolve())]
     folder = next((home for home in homes if (home / ARTIFACTS).is_dir()), homes[-1]) / ARTIFACTS / expected
     if linked is not None and linked.name == expected:
         folder = linked
-    if expected and folder.is_dir():
+    if folder.is_dir():
         try:
             return StageView(record, "done", folder, open_artifact(folder, verify=False))
         except ArtifactError as error:
             return StageView(record, "damaged", note=str(error))
-    work = folder.with_name(folder.name + ".work")
-    if expected and work.is_dir() and any(path.name != SCRATCH for path in work.iterdir()):
+    work = folder.with_name(folder.name + WORK_SUFFIX)
+    if work.is_dir() and any(path.name != SCRATCH for path in work.iterdir()):
         return StageView(record, "working", work, note="not finished; what it has so far is shown")
     if linked is not None:
         return StageView(record, "waiting", note="its settings or inputs have changed since it last ran")
