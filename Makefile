@@ -19,6 +19,7 @@ help:
 
 # torch comes first and by itself: another package would pull its CUDA build.
 .venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gradus needs Python 3.11 or newer, and $(PYTHON) is %d.%d; install one and name it: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(PIP) torch==$(TORCH)
 	$(PIP) --editable '.[serve]'
