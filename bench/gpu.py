@@ -1,4 +1,5 @@
-"""Claim: training speed on one GPU, beside a plain PyTorch loop, transformers' Trainer and TRL; and the GPU tests pass.
+"""Claim: speed on one GPU, of training beside a plain PyTorch loop, transformers' Trainer and TRL, and of decoding
+beside transformers' generate; and the GPU tests pass.
 
     python bench/gpu.py                        everything that fits into --budget-seconds, in the order of PARTS
     python bench/gpu.py --only d24 experts     these parts alone
@@ -11,6 +12,7 @@ no network; bench/README.md says how to bring it along. What is not installed of
 Models are measured at --context tokens a row (one document each), --rows rows a step, on each side as many at a time as
 memory takes. MFU is of the table of peaks in gradus; FLOPs are those of causal attention, and beside it those of
 6 N + 12 L d T, as others count. `documents` is ours with rows of four documents, which others do not keep apart.
+Decoding is of d12, for 1, 8 and 64 rows: ours step by step, ours with compiled steps, and transformers.
 """
 
 from __future__ import annotations
@@ -39,11 +41,14 @@ NEEDED_BY_PART = {
     "tests": ("pytest", "hypothesis", "tokenizers", "jinja2", "jsonschema", "tiktoken", "pyarrow"),
     "sft": ("trl", "transformers", "datasets", "tokenizers", "jinja2", "jsonschema", "tiktoken", "pyarrow"),
 }
-NEEDED_BY_SIDE = {"plain": ("transformers",), "trainer": ("transformers", "accelerate")}
+NEEDED_BY_SIDE = {
+    "plain": ("transformers",), "trainer": ("transformers", "accelerate"), "transformers": ("transformers",),
+}  # fmt: skip
 EXPERTS = {"preset": "d12", "num_experts": 16, "experts_per_token": 2}
 MODELS: dict[str, str | dict[str, Any]] = {"d12": "d12", "d20": "d20", "d24": "d24", "experts": EXPERTS}
 SIDES = ("gradus", "gradus without compile", "gradus documents", "plain", "trainer")
-PARTS = ("tests", *MODELS, "sft")
+DECODE_SIDES = ("gradus", "compiled", "transformers")
+PARTS = ("tests", *MODELS, "decode", "sft")
 # Of one measurement, its compilation included; of all tests, of both sides of fine-tuning.
 MOST_SECONDS, TESTS_SECONDS, SFT_SECONDS = 120.0, 240.0, 240.0
 LEAST_SECONDS = 20.0  # with less left there is no point in starting
@@ -86,7 +91,7 @@ class Session:
         print(f"{part}, {side}: left out, {reason}", flush=True)
 
     def write(self) -> None:
-        facts = {"claim": "training speed on one GPU", **machine(), **self.measured}
+        facts = {"claim": "speed on one GPU", **machine(), **self.measured}
         write_result(self.args.out, self.result | facts)
 
 
@@ -204,9 +209,24 @@ def job(session: Session, part: str, side: str) -> dict[str, Any]:
     }
 
 
-def model_part(session: Session, part: str) -> None:
-    """Every side of one model."""
-    for side in SIDES:
+def decode_job(session: Session) -> dict[str, Any]:
+    """What gpu_decode.py is asked to measure."""
+    args = session.args
+    shape = {"batches": [1, 2], "prompt": 8, "generate": 12, "runs": 1} if args.smoke else {
+        "batches": [1, 8, 64], "prompt": 64, "generate": 256, "runs": 3,
+    }  # fmt: skip
+    model: Any = TOY if args.smoke else MODELS["d12"]
+    return shape | {
+        "model": model,
+        "vocab_size": args.vocab_size,
+        "context": args.context,
+        "device": args.device,
+    }
+
+
+def sides_of(session: Session, part: str, script: str, jobs: dict[str, dict[str, Any]]) -> None:
+    """Measure every side of a part that is not in the file, each by a script in a process of its own."""
+    for side, asked in jobs.items():
         if session.has(part, side):
             continue
         lacking = missing(NEEDED_BY_SIDE.get(side, ()))
@@ -216,8 +236,7 @@ def model_part(session: Session, part: str) -> None:
         if session.seconds_left < LEAST_SECONDS:
             session.leave_out(part, side, "out of time; run the same command again")
             continue
-        asked = json.dumps(job(session, part, side))
-        command = [sys.executable, str(HERE / "gpu_sides.py"), side.split()[0], asked]
+        command = [sys.executable, str(HERE / script), side.split()[0], json.dumps(asked)]
         status, said = run(command, min(MOST_SECONDS, session.seconds_left))
         figures = last_json(said) if status == 0 else None
         if figures is None:
@@ -225,9 +244,20 @@ def model_part(session: Session, part: str) -> None:
             session.leave_out(part, side, f"{reason}: {' | '.join(said.strip().splitlines()[-6:])}")
             continue
         peak = session.measured["device"]["peak_flops"]
-        figures["mfu"] = figures["flops_per_second"] / peak if peak else None
-        figures["mfu_whole_rows"] = figures["flops_per_second_whole_rows"] / peak if peak else None
+        if "flops_per_second" in figures:
+            figures["mfu"] = figures["flops_per_second"] / peak if peak else None
+            figures["mfu_whole_rows"] = figures["flops_per_second_whole_rows"] / peak if peak else None
         session.record(part, side, figures)
+
+
+def model_part(session: Session, part: str) -> None:
+    """Every side of one model's training."""
+    sides_of(session, part, "gpu_sides.py", {side: job(session, part, side) for side in SIDES})
+
+
+def decode(session: Session) -> None:
+    """Every side of decoding."""
+    sides_of(session, "decode", "gpu_decode.py", dict.fromkeys(DECODE_SIDES, decode_job(session)))
 
 
 def sft(session: Session) -> None:
@@ -294,7 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--smoke", action="store_true", help="toy size, uncompiled")
+    parser.add_argument("--smoke", action="store_true", help="toy size, trained uncompiled")
     parser.add_argument("--budget-seconds", type=float, default=520)
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--rows", type=int, default=32, help="rows a step")
@@ -308,7 +338,7 @@ def main() -> None:
     if args.smoke:
         args.context, args.rows, args.micro_rows, args.vocab_size, args.steps, args.windows = 64, 4, 2, 512, 1, 1
     # At toy size d20 and d24 would be d12 again.
-    args.only = args.only or (["tests", "d12", "experts", "sft"] if args.smoke else list(PARTS))
+    args.only = args.only or (["tests", "d12", "experts", "decode", "sft"] if args.smoke else list(PARTS))
     args.out = args.out or HERE / "results" / ("gpu-smoke.json" if args.smoke else "gpu.json")
     if found := list(problems(args)):
         sys.exit("\n".join(found))
@@ -322,7 +352,7 @@ def main() -> None:
         elif part in MODELS:
             model_part(session, part)
         else:
-            {"tests": tests, "sft": sft}[part](session)
+            {"tests": tests, "decode": decode, "sft": sft}[part](session)
     print(f"{args.out}: {len(session.result['left_out'])} measurements left out")
 
 

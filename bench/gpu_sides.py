@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from bench_record import peak_bytes
@@ -65,7 +65,17 @@ class Measured:
     loss: float
 
 
-def wait(job: Job) -> None:
+class Measurement(Protocol):
+    """What a job of any part has."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+
+def wait(job: Measurement) -> None:
     """Until the GPU has done everything."""
     if job.device == "cuda":
         torch.cuda.synchronize()
@@ -153,7 +163,7 @@ def timed(job: Job, work: Callable[[], object], repeats: int = 5) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def hub_model(job: Job) -> Any:
+def hub_model(job: Measurement) -> Any:
     """The Hub's class for this shape with fresh fp32 weights on the device."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

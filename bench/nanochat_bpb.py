@@ -7,8 +7,8 @@ FILE`, so runs may share the machine with other work and still be worth S quiet 
 took are recorded too.
 
 Both sides train on the same documents with the same token ids, each with its own loader, model, optimizer and
-schedule, and are scored in fp32 on the same held-out rows (see nanochat_windows.py). Finished runs are kept
-in `--runs` and not repeated.
+schedule, and are scored in fp32 on the same held-out rows (see nanochat_windows.py). Each finished run
+is written into the result at once, and what stands there is not run again; `--runs` holds the logs.
 
     python bench/nanochat_bpb.py --nanochat DIR --nanochat-python PY --data DATA --runs DATA/runs \\
         --rates bench/results/nanochat-throughput.json --budgets 300 600 1200 --seeds 1 2 3
@@ -23,7 +23,9 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from bench_record import machine, write_result
 from nanochat_throughput import STEP_MS, launcher
@@ -38,7 +40,7 @@ def steps_for(rate: float, seconds: float, tokens_per_step: int) -> int:
     return max(1, round(rate * seconds / tokens_per_step))
 
 
-def summarise(runs: list[dict[str, object]]) -> list[dict[str, object]]:
+def summarise(runs: list[dict[str, Any]]) -> list[dict[str, object]]:
     """For each budget each side's figures, the gap of the means and the spread of seeds it must exceed."""
     rows: list[dict[str, object]] = []
     for budget in sorted({run["budget_seconds"] for run in runs}):
@@ -119,7 +121,7 @@ def calibrate(args: argparse.Namespace, side: str, seed: int, tokens_per_step: i
     return tokens_per_step / statistics.median(seconds)
 
 
-def train_and_score(args: argparse.Namespace, side: str, seed: int, budget: int, rate: float) -> dict[str, object]:
+def train_and_score(args: argparse.Namespace, side: str, seed: int, budget: int, rate: float) -> dict[str, Any]:
     """One complete run of one side."""
     batch = args.nanochat_batch if side == "nanochat" else args.gradus_rows * 512
     steps = steps_for(rate, budget, batch)
@@ -160,7 +162,7 @@ def main() -> None:
     parser.add_argument("--nanochat", type=Path, required=True, help="checkout of nanochat")
     parser.add_argument("--nanochat-python", required=True, help="python of its environment")
     parser.add_argument("--data", type=Path, required=True, help="folder with tokens/ and nanochat-seedN/")
-    parser.add_argument("--runs", type=Path, required=True, help="where finished runs and logs are kept")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the logs")
     parser.add_argument("--rates", type=Path, help="result of nanochat_throughput.py")
     parser.add_argument("--wall-clock", action="store_true", help="calibrate before each run instead of --rates")
     parser.add_argument("--budgets", type=int, nargs="+", default=[300, 600, 1200], help="seconds")
@@ -181,25 +183,26 @@ def main() -> None:
     if args.rates:
         measured = json.loads(args.rates.read_text())["tokens_per_second"]
         rates = {"nanochat": measured["nanochat-bf16"], "gradus": measured["gradus"]}
-    for budget in args.budgets:
-        for seed in args.seeds:
-            for side in args.sides:
-                path = args.runs / f"{side}-seed{seed}-budget{budget}.json"
-                if not path.exists():
-                    batch = args.nanochat_batch if side == "nanochat" else args.gradus_rows * 512
-                    rate = rates.get(side) or calibrate(args, side, seed, batch)
-                    path.write_text(json.dumps(train_and_score(args, side, seed, budget, rate), indent=1))
-                print(path.read_text(), flush=True)
-    runs = [json.loads(path.read_text()) for path in sorted(args.runs.glob("*-seed*-budget*.json"))]
-    result = {
-        "claim": "held-out bits per byte against nanochat at equal training time",
-        "mode": "wall clock" if args.wall_clock else "token budgets from measured rates",
-        "budgets": summarise(runs),
-        "runs": runs,
-        **machine(args.nanochat, args.nanochat_python),
-    }
-    write_result(args.out, result)
-    print(json.dumps(result["budgets"], indent=1))
+    runs: list[dict[str, Any]] = json.loads(args.out.read_text())["runs"] if args.out.exists() else []
+    finished = {(run["side"], run["seed"], run["budget_seconds"]) for run in runs}
+    for budget, seed, side in product(args.budgets, args.seeds, args.sides):
+        if (side, seed, budget) in finished:
+            continue
+        batch = args.nanochat_batch if side == "nanochat" else args.gradus_rows * 512
+        rate = rates.get(side) or calibrate(args, side, seed, batch)
+        # With its own versions and machine, and written at once: the next run may be another day's.
+        facts = machine(args.nanochat, args.nanochat_python)
+        runs.append(train_and_score(args, side, seed, budget, rate) | facts)
+        print(json.dumps(runs[-1], indent=1), flush=True)
+        result = {
+            "claim": "held-out bits per byte against nanochat at equal training time",
+            "mode": "wall clock" if args.wall_clock else "token budgets from measured rates",
+            "budgets": summarise(runs),
+            "runs": runs,
+            **facts,
+        }
+        write_result(args.out, result)
+    print(json.dumps(summarise(runs), indent=1))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import typer
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -144,7 +145,9 @@ def _commands() -> str:
 
 def _command_names(group: Any = None, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     names: list[tuple[str, ...]] = []
-    for name, command in getattr(group or get_command(app), "commands", {}).items():
+    shown: Any = group or get_command(app)
+    for name in shown.list_commands(typer.Context(shown)):
+        command = shown.commands[name]
         names.append((*before, name))
         names += _command_names(command, (*before, name)) if hasattr(command, "commands") else []
     return names

@@ -12,7 +12,7 @@ import pytest
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.tools.toolbox import ToolBox
 
-sys.path.insert(0, str(Path(__file__).parent))  # for hub_server
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine
@@ -77,6 +77,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session")
+def sandboxed() -> None:
+    """Where no program can be run safely, tests that run some are skipped."""
+    from gradus.core.errors import GradusError
+    from gradus.tools.sandbox import require_sandbox
+
+    try:
+        require_sandbox()
+    except GradusError as error:
+        pytest.skip(f"no sandbox on this machine: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,14 @@ import mimetypes
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from itertools import chain
 from typing import Any
+
+from local_server import answering
 
 PAGE = files("gradus.serve") / "page"
 CUT = object()
@@ -62,13 +64,28 @@ def result(id: str, content: str, error: bool = False) -> dict[str, Any]:
     return delta(gradus={"type": "tool_result", "tool_call_id": id, "content": content, "error": error})
 
 
-def end(reason: str = "stop", tokens: tuple[int, int] = (20, 10)) -> list[Any]:
-    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+def end(reason: str = "stop", tokens: tuple[int, int] = (20, 10), thinking: int = 0) -> list[Any]:
+    usage = {
+        "prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens),
+        "completion_tokens_details": {"reasoning_tokens": thinking},
+    }  # fmt: skip
     return [
         {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
         {"choices": [], "usage": usage},
         b"data: [DONE]\n\n",
     ]
+
+
+def endless(word: str, first: str = "") -> Script:
+    """A script that says a word again and again until the page goes away."""
+
+    def script(body: dict[str, Any]) -> Iterator[Any]:
+        yield from said(first)
+        while True:
+            yield delta(content=word)
+            yield 0.02
+
+    return script
 
 
 class PageServer(ThreadingHTTPServer):
@@ -171,15 +188,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-@contextmanager
-def running(script: Script) -> Iterator[PageServer]:
+def running(script: Script) -> AbstractContextManager[PageServer]:
     """The server in a thread of its own."""
-    server = PageServer(script)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return answering(PageServer(script))

@@ -11,11 +11,13 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from local_server import answering
 
 MODEL = "teacher-1"
 Mind = Callable[[dict[str, Any]], "str | dict[str, Any]"]
@@ -181,15 +183,6 @@ def echo(body: dict[str, Any]) -> str:
     return f"You said: {body['messages'][-1]['content']}"
 
 
-@contextmanager
-def running(mind: Mind = echo, port: int = 0, delay: float = 0.0) -> Iterator[TeacherServer]:
+def running(mind: Mind = echo, port: int = 0, delay: float = 0.0) -> AbstractContextManager[TeacherServer]:
     """The server in a thread of its own."""
-    server = TeacherServer(mind, port, delay)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return answering(TeacherServer(mind, port, delay))

@@ -40,6 +40,28 @@ def test_a_side_states_speed_flops_and_the_optimizers_share(side: str, one_threa
     assert found["flops_per_second_whole_rows"] == pytest.approx(rate * six_n)
 
 
+@pytest.mark.filterwarnings("ignore")  # of transformers
+@pytest.mark.parametrize("side", ["gradus", "compiled", "transformers"])
+def test_a_side_of_decoding_states_its_speed_by_rows(
+    side: str, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gpu_decode
+    import torch
+
+    monkeypatch.setattr(torch, "compile", lambda function, fullgraph: function)  # which takes long
+    shape = {key: JOB[key] for key in ("model", "vocab_size", "device")}
+    job = gpu_decode.DecodeJob(**shape, context=64, batches=[1, 3], prompt=5, generate=20, runs=1)
+    clock = iter(range(100))
+    monkeypatch.setattr(gpu_decode.time, "perf_counter", lambda: float(next(clock)))
+    found = gpu_decode.measure(side, job)
+    assert found["tokens_per_second_of_1"] == 20  # a second of that clock
+    assert found["tokens_per_second_of_3"] == 60
+    assert found["peak_allocated_bytes"] > 0
+    if side == "compiled":
+        assert found["alike_fraction"] == 1
+        assert found["compile_seconds"] == 1
+
+
 def test_random_rows_are_a_function_of_the_step_and_can_be_learned() -> None:
     import torch
     from gpu_sides import Job, rows_of_step
@@ -132,6 +154,7 @@ def test_the_script_runs_end_to_end_at_toy_size(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     parts = json.loads(out.read_text())["parts"]
     assert set(parts["experts"]) >= {"gradus", "gradus without compile", "gradus documents", "plain"}
+    assert set(parts["decode"]) >= {"gradus", "compiled", "transformers"}
     assert "skipped" in parts["tests"]["pytest -m gpu"]["last_lines"][-1]
 
 

@@ -7,37 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_stages import PROSE, tokens_of, write_lines
 
 GRADUS = [sys.executable, "-c", "from gradus.cli.main import main; main()"]
-ROADMAP = """\
-name = "small"
-
-[[stage]]
-name = "prose"
-kind = "corpus"
-sources = [{ kind = "files", path = "text.txt", split = "line" }]
-validation_fraction = 0.1
-
-[[stage]]
-name = "bpe"
-kind = "tokenizer"
-corpus = "prose"
-vocab_size = 280
-
-[[stage]]
-name = "tokens"
-kind = "tokenize"
-corpus = "prose"
-tokenizer = "bpe"
-"""
+ROADMAP = 'name = "small"\n\n' + PROSE + tokens_of(280)
 
 
 @pytest.fixture
 def gradus(tmp_path):
     """Run the command in a folder that holds small.toml and its text."""
     (tmp_path / "small.toml").write_text(ROADMAP)
-    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(300)]
-    (tmp_path / "text.txt").write_text("\n".join(lines))
+    write_lines(tmp_path, 300)
     environment = {k: v for k, v in os.environ.items() if k != "GRADUS_HOME"}
 
     def call(*arguments, command=GRADUS, **more):

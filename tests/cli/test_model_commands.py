@@ -76,7 +76,9 @@ def test_models_and_variants_stand_side_by_side_and_samples_have_a_clustered_rat
 def test_stages_asks_every_model_of_a_roadmap(model_folder, suite, tmp_path, capsys):
     run = tmp_path / "runs" / "toy"
     run.mkdir(parents=True)
-    (run / "roadmap.json").write_text(json.dumps({"stages": [{"name": n} for n in ("base", "pool", "chat")]}))
+    (run / "roadmap.json").write_text(
+        json.dumps({"name": "toy", "stages": [{"name": n, "artifact": n} for n in ("base", "pool", "chat")]})
+    )
     for stage in ("base", "chat"):
         (run / stage).mkdir()
         (run / stage / "model").symlink_to(model_folder)

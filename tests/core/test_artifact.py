@@ -98,7 +98,7 @@ def test_foreign_and_missing_folders_and_other_kinds_are_refused(tmp_path):
     (tmp_path / "other" / "manifest.json").write_text('{"fingerprint": "x", "format_version": 99}')
     with pytest.raises(ArtifactError, match="written in artifact format 99, this gradus reads 1"):
         open_artifact(tmp_path / "other")
-    with pytest.raises(ArtifactError, match="expected a tokenizer artifact, found a corpus artifact"):
+    with pytest.raises(ArtifactError, match="expected an artifact of kind tokenizer, found one of kind corpus"):
         open_artifact(make(tmp_path).path, "tokenizer")
 
 

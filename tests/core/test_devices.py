@@ -59,6 +59,7 @@ def test_the_users_file_adds_devices_and_replaces_single_figures(tmp_path):
         ("mine = 3\n", r"mine = 3: expected a table, \[mine\]"),
         ("[mine\n", "not valid TOML"),
         ("[mine]\nflops_by_width = { wide = 1.0 }\n", "keys are model widths"),
+        ("[mine]\nflops_per_second = 1.0\nfp32_flops_by_width = { wide = 1.0 }\n", "fp32_flops_by_width: keys are"),
         ("[mine.peak_flops]\nbf8 = 1.0\n", "bf8"),
     ],
 )
@@ -78,6 +79,16 @@ def test_rates_between_two_widths_lie_on_a_power_law_and_end_flat():
     # Another width as the table has it, another kind as the one alike.
     assert measured.training_rate("sft", 64)[0] == pytest.approx(1.5e10)
     assert measured.training_rate("dpo", 64) == measured.training_rate("pretrain", 64)
+
+
+def test_rates_in_fp32_are_their_own_unless_the_user_states_rates_by_width(tmp_path):
+    entry = DeviceEntry(flops_by_width={"64": 1e10}, fp32_flops_by_width={"64": 2e9, "256": 8e9})
+    assert entry.sustained_flops(128, in_fp32=True) == pytest.approx(4e9)
+    assert entry.training_rate("pretrain", 64, in_fp32=True)[0] == pytest.approx(2e9)
+    measured = entry.model_copy(update={"rates": {"pretrain": Rate(per_second=3e9, width=64)}})
+    assert measured.training_rate("pretrain", 256, in_fp32=True)[0] == pytest.approx(12e9)
+    (tmp_path / "devices.toml").write_text('[cpu]\nflops_by_width = { "256" = 7e9 }\n')
+    assert known_devices(tmp_path)["cpu"].sustained_flops(256, in_fp32=True) == pytest.approx(7e9)
 
 
 def test_without_a_rate_a_share_of_the_peak_is_assumed():

@@ -79,6 +79,17 @@ def test_text_is_no_number_and_a_number_is_no_text():
     ]
 
 
+def test_entries_that_are_wrong_are_not_missed_as_well():
+    class Export(Settings):
+        formats: tuple[Literal["gguf", "ollama"], ...] = Field(min_length=1)
+
+    def told(formats):
+        return [problem.text for problem in check_settings(Export, {"formats": formats})[1]]
+
+    assert told(["ggfu"]) == ['"formats[0]": expected one of gguf, ollama, found "ggfu"; did you mean "gguf"?']
+    assert told([]) == ['"formats": expected at least 1 entries, found a list']
+
+
 def test_a_wrong_union_tag_names_the_known_ones():
     assert texts({"corpus": "p", "sources": [{"kind": "file", "path": "x"}]}) == [
         '"sources[0].kind": expected one of files, synthetic, found "file"; did you mean "files"?'

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gradus.conversation.messages import Conversation
 from gradus.conversation.records import import_records
 from gradus.core.errors import DataError
-from gradus.data.pack import PackPlan, load_plan, pack_plan, unpacked_plan
+from gradus.data.pack import PackPlan, pack_plan, unpacked_plan
 from gradus.data.pack_tight import least_rows, tight_rows
 
 
@@ -160,31 +160,6 @@ def test_an_unpacked_plan_has_one_document_a_row() -> None:
     plan = unpacked_plan([4, 9, 2])
     assert rows_of(plan) == [[4], [9], [2]]
     assert plan.row_length == 9
-
-
-def test_a_saved_plan_is_loaded_as_it_was(tmp_path) -> None:
-    plan = pack_plan([30, 4, 9, 17], 12)
-    plan.save(tmp_path / "plan")
-    loaded = load_plan(tmp_path / "plan")
-    assert loaded.row_length == 12
-    assert rows_of(loaded) == rows_of(plan)
-    assert loaded.document.tolist() == plan.document.tolist()
-
-
-def test_a_damaged_or_missing_plan_is_refused(tmp_path) -> None:
-    with pytest.raises(DataError, match=r"no pack plan here, header\.npy is missing"):
-        load_plan(tmp_path)
-    pack_plan([3], 4).save(tmp_path)
-    (tmp_path / "length.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(DataError, match="damaged pack plan"):
-        load_plan(tmp_path)
-
-
-def test_a_plan_that_needs_pickle_is_refused(tmp_path) -> None:
-    pack_plan([3], 4).save(tmp_path)
-    np.save(tmp_path / "length.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="damaged pack plan"):
-        load_plan(tmp_path)
 
 
 # Tight packing

@@ -1,6 +1,5 @@
 """Rows of a shard set: every token in one row, plans kept by what they depend on, nothing moved by an append."""
 
-import json
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,7 @@ from gradus.core.errors import DataError
 from gradus.data.document import Document, document_id
 from gradus.data.order import RowOrder
 from gradus.data.pack import pack_plan
-from gradus.data.plans import Packing, ShardPlans, kept_path, plan_arguments, plan_shard
+from gradus.data.plans import Packing, ShardPlans, kept_path
 from gradus.data.shards import TokenStore
 from gradus.data.token_manifest import SetFacts, ShardEntry, SourceCounts, extended_manifest, manifest_path
 from gradus.data.token_writer import TokenWriter
@@ -120,17 +119,6 @@ def test_a_changed_byte_of_a_kept_plan_is_told(store: TokenStore, tmp_path: Path
     plans = ShardPlans(store, Packing(64), tmp_path)
     with pytest.raises(DataError, match=r"\.plan: damaged pack plan; delete it, and it is made again"):
         plans.spans(plans.first_row[1:2])
-
-
-def test_other_processes_can_make_the_plans_before(store: TokenStore, tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    ShardPlans(store, Packing(64, by_source=True), here)
-    jobs = list(plan_arguments(store, Packing(64, by_source=True), there))
-    assert [job["label"] for job in jobs] == [shard.name for shard in store.shards]
-    for job in reversed(jobs):
-        plan_shard(json.loads(json.dumps(job)))
-    assert {p.name: p.read_bytes() for p in there.iterdir()} == {p.name: p.read_bytes() for p in here.iterdir()}
-    assert list(plan_arguments(store, Packing(64, by_source=True), there)) == []
 
 
 def test_rows_packed_by_source_hold_one_source_each(store: TokenStore) -> None:

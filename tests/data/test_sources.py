@@ -1,6 +1,7 @@
 """Sources: patterns, formats, and what each bad file or record becomes."""
 
 import gzip
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -304,6 +305,16 @@ def test_a_remembered_digest_is_dropped_when_the_file_changes(tmp_path: Path, mo
     assert source_files(source, tmp_path, cache) != first
     cache.write_text("{torn")
     assert source_files(source, tmp_path, cache)[0]["bytes"] == 5
+
+
+def test_digests_are_computed_where_none_can_be_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradus.data.files._SETTLE_SECONDS", -1.0)
+    monkeypatch.setattr("gradus.data.files._LEAST_BYTES", 0)
+    (tmp_path / "a.txt").write_text("first")
+    (tmp_path / "taken").mkdir()
+    for cache in (tmp_path / "taken", tmp_path / "a.txt" / "digests.json"):  # as where this user may not read or write
+        (found,) = source_files(FilesSource(path="a.txt"), tmp_path, cache)
+        assert found["sha256"] == hashlib.sha256(b"first").hexdigest()
 
 
 def test_a_digest_of_a_file_just_written_is_not_remembered(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from gradus.data.build import build_corpus
 from gradus.data.corpus import read_corpus
 from gradus.data.files import FilesSource
 from gradus.data.loader import RowLoader
-from gradus.data.pack import load_plan, pack_plan
+from gradus.data.pack import pack_plan
 from gradus.data.pool import read_pool, write_pool
 from gradus.data.rows import render_pool
 from gradus.data.shards import TokenStore
@@ -29,8 +29,7 @@ def test_every_byte_of_real_prose_is_trained_once_an_epoch(tmp_path: Path, real_
         written = write_token_shards(documents, tokenizer, tmp_path / "tokens", split=split, shard_tokens=100_000)
         assert written["bytes"] == counts[split]["bytes"]
     store = TokenStore(tmp_path / "tokens", "train")
-    pack_plan(store.lengths, 256).save(tmp_path / "plan")
-    plan = load_plan(tmp_path / "plan")
+    plan = pack_plan(store.lengths, 256)
     assert plan.fill_fraction > 0.99
     loader = RowLoader(store, plan, seed=7, rows_per_step=plan.num_rows, micro_rows=512)
     batches = loader.batches(0)

@@ -56,7 +56,7 @@ class Stream:
         self.length = length
         self.forced: deque[int] = deque()
         self.finished = False
-        self.num_sampled = 0
+        self.num_sampled = self.num_cached_tokens = 0
         self.out: list[int] = []
         self.ran_out = False
         self.num_logprobs: int | None = None
@@ -262,7 +262,7 @@ def test_a_request_that_comes_to_no_numbers_harms_nobody_beside_or_after_it(row_
             batch.step()
         if overflows:
             with torch.inference_mode():
-                for stored in (*batch.cache.keys, *batch.cache.values):
+                for stored in (*batch.slots.cache.keys, *batch.slots.cache.values):
                     stored[0, :, :30] = torch.nan
         while not bad.finished:
             batch.step()

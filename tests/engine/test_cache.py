@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from gradus.engine.cache import SlotCache
+from gradus.engine.reading import PrefixedFill, SlotReading
 from gradus.model.batch import Documents
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,7 +107,7 @@ def test_the_beginning_takes_its_part_of_the_context() -> None:
 def test_a_prefill_behind_the_beginning_is_stored_and_attends_causally() -> None:
     rows = Rows([], 5)
     documents = Documents.of_lengths([3, 1, 20])
-    filling = rows.cache.filling(documents, first_slot=2)
+    filling = PrefixedFill(rows.cache, documents, first_slot=2)
     queries, keys, values = rows.draw(24, HEADS), rows.draw(24), rows.draw(24)
     out = filling.attend(1, queries, keys, values)
     for slot, start, end in ((2, 0, 3), (3, 3, 4), (4, 4, 24)):
@@ -150,7 +151,7 @@ def test_chunks_and_steps_in_any_slots_see_what_their_window_says_and_hold_no_mo
         for slot, (queries, keys, values) in lines.items():
             start = lengths[slot]
             part = slice(start, start + count)
-            reading = cache.reading(slot, start, count)
+            reading = SlotReading(cache, slot, start, count)
             for layer in range(2):
                 out = reading.attend(layer, queries[part], keys[part, :KV_HEADS], values[part, :KV_HEADS])
                 for place in range(start, start + count, 13):

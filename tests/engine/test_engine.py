@@ -9,7 +9,7 @@ import torch
 
 from gradus.conversation.formats.wire import CallReady, TextDelta, ThinkDelta
 from gradus.conversation.messages import Conversation, Message
-from gradus.core.errors import ConfigError
+from gradus.core.errors import ArtifactError, ConfigError
 from gradus.engine import decoding
 from gradus.engine.batching import DecodeBatch
 from gradus.engine.engine import Engine
@@ -144,6 +144,21 @@ def test_a_prompt_that_fills_the_context_is_refused_and_never_trimmed(memorised:
         engine.check(request)
     with pytest.raises(PromptTooLongError, match=message):
         next(engine.stream(request))
+    described = "tokens with the description of a tool and the .* shorten the conversation, offer fewer tools or start"
+    with pytest.raises(PromptTooLongError, match=described):
+        engine.check(replace(request, tools=("calculator",)))
+
+
+def test_a_damaged_model_of_a_walk_is_told_with_what_makes_it_anew(tmp_path: Path) -> None:
+    artifact = tmp_path / "sft-1"
+    (artifact / "model").mkdir(parents=True)
+    (artifact / "model/tokenizer.json").write_text("[]")
+    told = r"model/tokenizer\.json: not a readable tokenizer\.json \(.*\)"
+    with pytest.raises(ArtifactError, match=told + "$"):
+        load_engine(artifact / "model")
+    (artifact / "manifest.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=told + f"; delete the folder {artifact} and run the roadmap again"):
+        load_engine(artifact / "model")
 
 
 def test_an_unknown_tool_is_an_error_that_names_the_nearest(memorised: Memory) -> None:

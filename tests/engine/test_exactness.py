@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradus.engine.batching import CHUNK_TOKENS, DecodeBatch
+from gradus.engine.batching import DecodeBatch
 from gradus.engine.exactness import exact_row_tile
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.prefix_cache import Block, PrefixCache, beginning_key, block_key
 from gradus.engine.sampling import Sampling
+from gradus.engine.slots import CHUNK_TOKENS
 from gradus.model.batch import Documents
 from gradus.model.config import model_config
 from gradus.model.transformer import Transformer, build_model

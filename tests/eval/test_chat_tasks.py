@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from seeded_bundle import write_seeded_bundle
 
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.errors import ConfigError
 from gradus.data.synthetic.item import side_of
 from gradus.engine.engine import Engine
-from gradus.engine.load import load_engine
 from gradus.eval import generative_run
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, group_measures, num_characters
 from gradus.eval.generative import problems_of
@@ -23,13 +21,6 @@ from gradus.eval.task_run import gathered, run_tasks
 from gradus.model.batch import Documents
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("seeded")
-    write_seeded_bundle(folder)
-    return load_engine(folder)
 
 
 @pytest.fixture

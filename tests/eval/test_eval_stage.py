@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from seeded_bundle import write_seeded_bundle
+from small_stages import PROSE
 
 from gradus.cli.evaluating import evaluate_tasks
 from gradus.core.comparison import compare_measures, named_measures
@@ -19,18 +20,17 @@ from gradus.roadmap.schema import load_roadmap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROADMAP = """
+ROADMAP = (
+    """
 name = "small"
 
 [machine]
 threads = 1
 
-[[stage]]
-name = "prose"
-kind = "corpus"
-sources = [{ kind = "files", path = "text.txt", split = "line" }]
+"""
+    + PROSE
+    + """\
 decontaminate = []
-validation_fraction = 0.1
 
 [[stage]]
 name = "model"
@@ -45,6 +45,7 @@ corpus = "prose"
 tasks = ["arc_easy", "lambada_openai"]
 benchmarks = "sets"
 """
+)
 QUESTION = "In which of the four seasons of a year do the leaves of an old oak number {} turn to red and brown?"
 
 

@@ -6,15 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-from seeded_bundle import write_seeded_bundle
 
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.messages import Message
 from gradus.core.comparison import named_measures
-from gradus.core.errors import ConfigError, DataError, GradusError
+from gradus.core.errors import ConfigError, DataError
 from gradus.core.gate import Gate, find_measure, judge
 from gradus.engine.engine import Engine
-from gradus.engine.load import load_engine
 from gradus.engine.turn import PromptTooLongError, Reply
 from gradus.eval import generative
 from gradus.eval.benchmarks import BenchmarkSettings
@@ -28,15 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = Path(os.environ.get("GRADUS_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-@pytest.fixture(scope="module")
-def _sandbox() -> None:
-    try:
-        sandbox.require_sandbox()
-    except GradusError as error:
-        pytest.skip(f"no sandbox on this machine: {error}")
-
-
-works = pytest.mark.usefixtures("_sandbox")
+works = pytest.mark.usefixtures("sandboxed")
 
 
 class Scripted:
@@ -71,13 +61,6 @@ def folder(tmp_path: Path) -> Path:
     rows = [{"question": f"What is {n} and 2?", "answer": f"{n}+2=<<{n}+2={n + 2}>>\n#### {n + 2}"} for n in range(40)]
     write(tmp_path, "gsm8k/test.jsonl", rows)
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    bundle = tmp_path_factory.mktemp("seeded")
-    write_seeded_bundle(bundle)
-    return load_engine(bundle)
 
 
 def published(name: str) -> list[dict]:  # type: ignore[type-arg]

@@ -5,22 +5,22 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from seeded_bundle import write_seeded_bundle
 
 from gradus.conversation.messages import Message
 from gradus.conversation.probes import load_suite
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.gate import Gate, find_measure, judge
 from gradus.engine.engine import Engine
-from gradus.engine.load import load_engine
 from gradus.eval import mt_bench_run
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of, num_answers
 from gradus.eval.judging import JudgeModel, judge_from_file, rating_in
 from gradus.eval.mt_bench import MtQuestion, judge_prompts, mt_bench_questions
 from gradus.eval.probes import ProbeSettings, run_suite
 from gradus.eval.task_run import gathered, run_tasks
+from gradus.roadmap.stages import eval as stage
 from gradus.tools.endpoint_settings import EndpointSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -29,13 +29,6 @@ from teacher_server import MODEL, Fault, running
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = Path(os.environ.get("GRADUS_DATA", Path(__file__).parents[3] / "shared" / "data"))
 QUESTIONS = [("81", "writing"), ("111", "math"), ("151", "humanities")]
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("seeded")
-    write_seeded_bundle(folder)
-    return load_engine(folder)
 
 
 @pytest.fixture
@@ -111,6 +104,17 @@ def test_answers_to_mt_bench_survive_an_interruption(
         ((_, result),) = run_tasks(engine, ["mt_bench"], settings, journals=folder / "j")
     assert lots == [1, 1]
     assert result.measures()["score"]["value"] == 6.0
+
+
+def test_the_requests_in_flight_are_shared_by_the_processes(tmp_path: Path) -> None:
+    judge = EndpointSettings(base_url="http://localhost/v1", model=MODEL, concurrency=16)
+    shares = {}
+    for processes in (1, 3, 32):
+        place = SimpleNamespace(seed=1, home=tmp_path, world_size=processes, stage=SimpleNamespace(fingerprint="f"))
+        asked = stage.benchmark_settings(stage.Settings(judge=judge), tmp_path, place)  # type: ignore[arg-type]
+        assert asked.judge is not None
+        shares[processes] = asked.judge.settings.concurrency
+    assert shares == {1: 16, 3: 5, 32: 1}
 
 
 def test_what_the_judge_is_shown_is_as_published() -> None:

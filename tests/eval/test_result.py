@@ -8,7 +8,7 @@ import pytest
 
 from gradus.core.gate import Gate, judge
 from gradus.core.statistics import wilson
-from gradus.eval.result import ItemResult, SampleResult, SuiteResult, failure_counts, passed_measure, suite_measures
+from gradus.eval.result import ItemResult, SampleResult, SuiteResult, passed_measure, suite_measures
 
 
 def sample(*reasons: str, answer: str = "x") -> SampleResult:
@@ -107,11 +107,6 @@ def test_measures_carry_items_for_the_paired_test_of_a_gate() -> None:
     assert after["a"]["n"] == 10
     verdict = judge(Gate(measure="total", not_worse_than="before"), after, {"before": before})
     assert "2 won, 8 lost of 10 shared items" in verdict.text
-
-
-def test_failures_are_counted_by_the_kind_of_check() -> None:
-    several = ItemResult("i", "c", (sample("calls: did not call a", "calls: nor b", "stops: no"),))
-    assert failure_counts([several, *items("a", [True, False])]) == {"calls": 2, "stops": 1}
 
 
 def test_a_file_is_read_back_as_the_measures_that_it_was_written_from() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from seeded_bundle import write_seeded_bundle
+from small_stages import PROSE
 
 from gradus.core.errors import DataError, GradusError
 from gradus.eval.journal import Journal, SharedWork
@@ -22,18 +23,17 @@ from gradus.train.parallel import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-MADE = """
+MADE = (
+    """
 name = "small"
 
 [machine]
 threads = 1
 
-[[stage]]
-name = "prose"
-kind = "corpus"
-sources = [{ kind = "files", path = "text.txt", split = "line" }]
+"""
+    + PROSE.replace("fraction = 0.1", "fraction = 0.3")
+    + """\
 decontaminate = []
-validation_fraction = 0.3
 
 [[stage]]
 name = "bpe"
@@ -57,6 +57,7 @@ name = "model"
 kind = "import"
 take = "folder:model"
 """
+)
 ASKED = """
 [[stage]]
 name = "look"

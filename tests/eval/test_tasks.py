@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from seeded_bundle import write_seeded_bundle
 
 from gradus.cli.evaluating import task_text
 from gradus.core.comparison import compare_measures, named_measures
@@ -15,7 +14,6 @@ from gradus.core.errors import ConfigError, DataError
 from gradus.core.gate import Gate, find_measure, judge
 from gradus.core.statistics import wilson
 from gradus.engine.engine import Engine
-from gradus.engine.load import load_engine
 from gradus.eval import task_items, task_run
 from gradus.eval.asked import Asked, Continuation, Likelihood
 from gradus.eval.benchmarks import BenchmarkSettings, asked_of, files_of
@@ -28,13 +26,6 @@ from gradus.eval.tasks import Subset, asked, evenly_spread, evenly_spread_over
 from gradus.train.parallel import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("seeded")
-    write_seeded_bundle(folder)
-    return load_engine(folder)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Small models with random weights everywhere, and their logits, for the tests of this folder."""
 
 from collections import deque
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from gradus.engine.sampling import Sampling
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig, model_config
 from gradus.model.transformer import Transformer, build_model
+from gradus.model.weights import load_model, save_model
 
 VOCAB = 97
 TABLE = {"depth": 2, "width": 64, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "rope_base": 5000.0}
@@ -34,6 +36,15 @@ def random_model(config: ModelConfig, seed: int = 0) -> Transformer:
     return model
 
 
+def check_loads_back(model: Transformer, folder: Path) -> None:
+    """Saved and loaded a model is what it was, bit for bit."""
+    save_model(folder, model)
+    loaded = load_model(folder)
+    assert loaded.config == model.config
+    for (name, ours), theirs in zip(model.named_parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
 def logits_of(model: Transformer, tokens: Tensor, lengths: list[int]) -> Tensor:
     return model.head(model(tokens, Documents.of_lengths(lengths)))
 
@@ -48,6 +59,7 @@ class Forced:
     def __init__(self, tokens: list[int]) -> None:
         self.prompt_ids, self.forced = tokens[:3], deque(tokens[3:])
         self.sampling, self.finished, self.num_sampled = Sampling(), False, 0
+        self.num_cached_tokens = 0
         self.place = 3
         self.num_logprobs: int | None = None
 

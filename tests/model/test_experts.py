@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import SIGMOID, SOFTMAX, decoded, logits_of, random_model, random_tokens, small_config
+from small_models import (
+    SIGMOID,
+    SOFTMAX,
+    check_loads_back,
+    decoded,
+    logits_of,
+    random_model,
+    random_tokens,
+    small_config,
+)
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError, ConfigError
@@ -125,11 +134,7 @@ def test_a_saved_folder_gives_the_same_logits_in_transformers(
 @KINDS
 def test_a_folder_loads_back_bit_for_bit(tmp_path: Path, kind: dict[str, object]) -> None:
     model = random_model(small_config(**kind, depth=3, dense_layers=1, balance_weight=0.003))
-    save_model(tmp_path, model)
-    loaded = load_model(tmp_path)
-    assert loaded.config == model.config
-    for (name, ours), theirs in zip(model.named_parameters(), loaded.parameters(), strict=True):
-        assert torch.equal(ours, theirs), name
+    check_loads_back(model, tmp_path)
 
 
 def test_a_folder_that_transformers_wrote_loads(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import random_model
 
 from gradus.core.errors import ArtifactError
 from gradus.model.batch import Documents
@@ -24,13 +25,7 @@ SCALINGS = [
 
 def stretched_model(**scaling: object) -> Transformer:
     config = model_config(TABLE | {"rope_scaling": scaling}, vocab_size=97, context=256)
-    generator = torch.Generator().manual_seed(0)
-    model = build_model(config, generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.3 * noise if parameter.ndim == 1 else noise / parameter.shape[-1] ** 0.5)
-    return model
+    return random_model(config)
 
 
 def tokens_of(number: int) -> torch.Tensor:

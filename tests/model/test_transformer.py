@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import logits_of, random_model, small_config
+from small_models import check_loads_back, logits_of, random_model, small_config
 from torch import Tensor
 
 from gradus.core.errors import ArtifactError
@@ -55,11 +55,7 @@ def test_a_saved_folder_gives_the_same_logits_in_transformers(
 @pytest.mark.parametrize("tie_embeddings", [True, False])
 def test_a_folder_loads_back_bit_for_bit(tmp_path: Path, tie_embeddings: bool) -> None:
     model = random_model(small_config(tie_embeddings=tie_embeddings))
-    save_model(tmp_path, model)
-    loaded = load_model(tmp_path)
-    assert loaded.config == model.config
-    for (name, ours), theirs in zip(model.named_parameters(), loaded.parameters(), strict=True):
-        assert torch.equal(ours, theirs), name
+    check_loads_back(model, tmp_path)
 
 
 def test_a_folder_that_transformers_wrote_loads(tmp_path: Path) -> None:

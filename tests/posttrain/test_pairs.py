@@ -9,13 +9,11 @@ import pytest
 from gradus.conversation import artifacts
 from gradus.conversation.checks import AnswerNumber, AssistantTurn, Calls, CallsNone
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall
-from gradus.conversation.probes import Probe
 from gradus.core.errors import DataError
-from gradus.core.settings import load_settings
 from gradus.engine.engine import Engine
 from gradus.engine.turn import Reply
 from gradus.posttrain.pairs import PairSettings, artifact_reasons, make_pairs
-from gradus.posttrain.prompts import PairPrompt, judge, prompt_from_conversation, prompt_from_probe
+from gradus.posttrain.prompts import PairPrompt, judge, prompt_from_conversation
 from gradus.tools.toolbox import ToolBox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -178,23 +176,6 @@ def test_prompts_too_long_are_counted_and_left_out(memorised: Memory) -> None:
     result = make_pairs(engine, prompts, PairSettings(samples=1, max_tokens=30))
     assert result.skipped["prompt_too_long"] == 1
     assert result.counts["samples"] == 1
-
-
-def test_a_probe_is_a_prompt_with_its_own_checks() -> None:
-    table = {
-        "id": "p",
-        "messages": [{"role": "user", "content": "2 * 3?"}],
-        "tools": ["calculator"],
-        "think": True,
-        "checks": [{"kind": "answer_number", "value": 6}],
-    }
-    prompt = prompt_from_probe(load_settings(Probe, table), TOOLS)
-    assert prompt.conversation.think is True
-    assert prompt.conversation.tools == TOOLS
-    assert judge(prompt, AssistantTurn((Message("assistant", "6", "2 * 3"),))) == []
-    asked = {key: value for key, value in table.items() if key != "messages"} | {"turns": ["a", "b"]}
-    with pytest.raises(DataError, match='probe "p": turns cannot be a prompt for pairs; write them as messages'):
-        prompt_from_probe(load_settings(Probe, asked))
 
 
 @pytest.mark.parametrize("messages", [(Message("user", "2 * 3?"),), (Message("system", "Hm."),), worked("6")[:2]])

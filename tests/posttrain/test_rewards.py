@@ -5,11 +5,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from gradus.conversation.checks import AnswerNumber, AssistantTurn
 from gradus.conversation.messages import Conversation, Message, ToolCall
-from gradus.core.errors import DataError, GradusError
+from gradus.core.errors import DataError
 from gradus.posttrain.prompts import PairPrompt
 from gradus.posttrain.rewards import REWARD_KINDS, Reward, check_tasks, score
 from gradus.posttrain.tasks import Task
-from gradus.tools.sandbox import require_sandbox
 from gradus.tools.toolbox import ToolBox
 
 READ = TypeAdapter(Reward)
@@ -177,15 +176,7 @@ def test_rewards_add_up_by_weight_and_a_pass_needs_all_of_them():
     assert (half.reward, half.passed, half.scores) == (2.0, False, {"math": 1.0, "think": 0.0})
 
 
-@pytest.fixture
-def _sandbox():
-    try:
-        require_sandbox()
-    except GradusError as error:
-        pytest.skip(f"no sandbox on this machine: {error}")
-
-
-@pytest.mark.usefixtures("_sandbox")
+@pytest.mark.usefixtures("sandboxed")
 @pytest.mark.parametrize(
     ("text", "reward"),
     [

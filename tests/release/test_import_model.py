@@ -17,13 +17,7 @@ SIZES = {
     "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, "vocab_size": 300,
 }  # fmt: skip
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def transformers_folder(folder, kind="qwen3", shard="5GB", **changed):

@@ -11,7 +11,7 @@ from gradus.roadmap import kinds
 from gradus.roadmap.sources import file_sources
 from gradus.roadmap.stage import Estimate, Input, StageSettings
 
-sys.path.insert(0, str(Path(__file__).parent))  # for small_stages
+sys.path.insert(0, str(Path(__file__).parent))  # for walked_run
 
 RUNS: list[str] = []
 

@@ -4,18 +4,18 @@ import json
 
 import pytest
 import torch
-from small_stages import tokens_of
+from small_stages import base_of, tokens_of
 
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.model.batch import Documents
 from gradus.model.weights import load_model
+from gradus.roadmap.metrics import StepLines
 from gradus.roadmap.plan import choose_device, plan_roadmap
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.report_data import report_data
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.stages import extend
-from gradus.roadmap.training import StepLines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,17 +34,9 @@ sources = [{ kind = "files", path = "texts/*.txt" }]
 validation_fraction = 0.3
 """
     + tokens_of(280)
-    + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 1, width = 32, head_dim = 16 }
-context = 64
-horizon = "20 steps"
-batch_tokens = 512
+    + base_of(20, context=64, batch_tokens=512)
+    + """\
 evaluate_tokens = 500
-samples = []
 
 [[stage]]
 name = "long"

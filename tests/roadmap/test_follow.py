@@ -4,8 +4,9 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+from gradus.roadmap.metrics import Evaluation
 from gradus.roadmap.progress import QuietProgress
-from gradus.roadmap.training import Evaluation, follow
+from gradus.roadmap.training import follow
 from gradus.train.loop import StepReport
 from gradus.train.parallel import World
 

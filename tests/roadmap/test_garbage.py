@@ -70,6 +70,15 @@ def test_artifacts_of_settings_that_were_left_are_garbage_and_only_they_go(home,
     assert home("prose.words=6") == home.new
 
 
+def test_caches_beside_the_artifacts_are_told_and_stay(home, capsys):
+    (home.folder / "gguf").mkdir()
+    (home.folder / "gguf/model.gguf").write_bytes(bytes(3000))
+    collect([], home.folder, True, False)
+    told = "gguf/ holds 2.9 KiB that are made again where they lack; delete them by hand"
+    assert capsys.readouterr().out.splitlines()[-1] == told
+    assert (home.folder / "gguf/model.gguf").is_file()
+
+
 def test_a_roadmaps_file_needs_what_it_says_now_and_what_was_walked_last(home, roadmap_file, tmp_path):
     assert garbage(home, str(roadmap_file)) == {home.middle.name}
     other = tmp_path / "other.toml"

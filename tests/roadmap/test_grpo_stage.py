@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
+from small_stages import PROSE, SFT, TALK, base_of, tokens_of, write_chats, write_lines
 
 from gradus.core.errors import ConfigError, GradusError
 from gradus.model.weights import load_model, to_stored
@@ -33,12 +33,8 @@ precision = "fp32"
     + TALK
     + tokens_of(285)
     + base_of(2, context=64)
-    + """
-[[stage]]
-name = "chat"
-kind = "sft"
-from = "base"
-mixture = [{ source = "talk" }]
+    + SFT
+    + """\
 batch_tokens = 512
 epochs = 12
 evaluate_every = 1000
@@ -66,11 +62,7 @@ def trained(tmp_path_factory):
     """A folder with a walked chat model that answers "It is N.", right and wrong."""
     folder = tmp_path_factory.mktemp("rl")
     write_lines(folder, 100)
-    rows = [
-        {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"It is {i}."}]}
-        for i in range(120)
-    ]
-    (folder / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    write_chats(folder, [(f"Say {i}", f"It is {i}.") for i in range(120)])
     (folder / "rl.toml").write_text(CHAT)
     walk(load_roadmap(folder / "rl.toml"), folder / "home", QuietProgress())
     return folder

@@ -1,7 +1,6 @@
 """A walk killed by kill -9 anywhere ends with the weights of an unbroken walk, bit for bit."""
 
 import hashlib
-import json
 import os
 import random
 import signal
@@ -10,7 +9,7 @@ import sys
 import time
 
 import pytest
-from small_stages import PROSE, TALK, tokens_of, write_lines
+from small_stages import PROSE, SFT, TALK, base_of, tokens_of, write_chats, write_lines
 
 ROADMAP = (
     """\
@@ -24,25 +23,14 @@ threads = 1
     + PROSE
     + TALK
     + tokens_of(285)
-    + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 2, width = 32, head_dim = 16 }
-context = 64
-horizon = "24 steps"
-batch_tokens = 512
+    + base_of(24, context=64, depth=2, batch_tokens=512, samples='["The"]')
+    + """\
 save_every = 4
 evaluate_every = 6
 log_every = 2
-samples = ["The"]
-
-[[stage]]
-name = "chat"
-kind = "sft"
-from = "base"
-mixture = [{ source = "talk" }]
+"""
+    + SFT
+    + """\
 batch_tokens = 512
 epochs = 3
 save_every = 3
@@ -55,11 +43,7 @@ log_every = 2
 @pytest.fixture
 def folder(tmp_path):
     write_lines(tmp_path, 400)
-    rows = [
-        {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"It is {i}."}]}
-        for i in range(120)
-    ]
-    (tmp_path / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    write_chats(tmp_path, [(f"Say {i}", f"It is {i}.") for i in range(120)])
     (tmp_path / "killed.toml").write_text(ROADMAP)
     return tmp_path
 

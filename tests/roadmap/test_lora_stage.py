@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
+from small_stages import PROSE, SFT, TALK, base_of, tokens_of, write_chats, write_lines
 
 from gradus.core.errors import ConfigError
 from gradus.model.batch import Documents
@@ -23,12 +23,8 @@ ROADMAP = (
     + TALK
     + tokens_of(280)
     + base_of(4)
-    + """
-[[stage]]
-name = "chat"
-kind = "sft"
-from = "base"
-mixture = [{ source = "talk" }]
+    + SFT
+    + """\
 batch_tokens = 256
 lora = { rank = 4, targets = ["q_proj", "v_proj", "down_proj"] }
 epochs = 3
@@ -58,11 +54,7 @@ def folder(tmp_path):
     (tmp_path / "lora.toml").write_text(ROADMAP)
     pairs = [{"prompt": f"Say {i}!", "chosen": f"Well, {i} it is.", "rejected": "No."} for i in range(16)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    chats = [
-        {"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"The number {i}."}]}
-        for i in range(60)
-    ]
-    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    write_chats(tmp_path, [(f"{i}?", f"The number {i}.") for i in range(60)])
     return tmp_path
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_stages import PROSE, TALK, Stopping, tokens_of
+from small_stages import PROSE, SFT, TALK, Stopping, base_of, tokens_of, write_chats, write_lines
 
 from gradus.conversation.formats.hermes import HermesFormat
 from gradus.core.errors import ConfigError, GradusError
@@ -33,17 +33,7 @@ threads = 1
     + PROSE
     + TALK
     + tokens_of(285)
-    + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 2, width = 32, head_dim = 16 }
-context = 64
-horizon = "4 steps"
-batch_tokens = 512
-samples = []
-"""
+    + base_of(4, context=64, depth=2, batch_tokens=512)
 )
 MID = """
 [[stage]]
@@ -60,28 +50,15 @@ evaluate_every = 8
 log_every = 2
 samples = []
 """
-CHAT = """
-[[stage]]
-name = "chat"
-kind = "sft"
-from = "base"
-mixture = [{ source = "talk" }]
-batch_tokens = 512
-steps_at_most = 2
-"""
+CHAT = SFT + "batch_tokens = 512\nsteps_at_most = 2\n"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with text, conversations and a home in which everything up to `chat` is made."""
     folder = tmp_path_factory.mktemp("mid")
-    lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(400)]
-    (folder / "text.txt").write_text("\n".join(lines))
-    rows = [
-        {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"It is {i}."}]}
-        for i in range(120)
-    ]
-    (folder / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    write_lines(folder, 400)
+    write_chats(folder, [(f"Say {i}", f"It is {i}.") for i in range(120)])
     walked(folder, HEAD + CHAT)
     return folder
 

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
+from small_stages import PROSE, SFT, TALK, base_of, tokens_of, write_chats, write_lines
 
 from gradus.core.errors import ConfigError
 from gradus.roadmap.schema import load_roadmap
@@ -24,13 +24,10 @@ WALK = (
     + PROSE
     + TALK
     + tokens_of(280)
-    + base_of(24, context=64).replace("samples = []", 'samples = ["Line"]\nsave_every = 4\nevaluate_every = 12')
-    + """
-[[stage]]
-name = "chat"
-kind = "sft"
-from = "base"
-mixture = [{ source = "talk" }]
+    + base_of(24, context=64, samples='["Line"]')
+    + "save_every = 4\nevaluate_every = 12\n"
+    + SFT
+    + """\
 batch_tokens = 256
 steps_at_most = 8
 save_every = 4
@@ -108,9 +105,7 @@ def figures(home, stage):
 @needs_torch_xla
 def test_a_walk_that_is_killed_resumes_to_the_same_bits_and_the_figures_of_a_processor(tmp_path):
     write_lines(tmp_path, 300)
-    talk = [{"messages": [{"role": "user", "content": f"Say {i}!"}, {"role": "assistant", "content": f"Well, {i}."}]}
-            for i in range(60)]  # fmt: skip
-    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in talk))
+    write_chats(tmp_path, [(f"Say {i}!", f"Well, {i}.") for i in range(60)])
     (tmp_path / "walk.toml").write_text(WALK)
     code, said = gradus(tmp_path, "run", "walk.toml", "--home", "whole")
     assert code == 0, said

@@ -11,10 +11,10 @@ from gradus.roadmap import place as place_module
 from gradus.roadmap import progress as progress_module
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import LiveProgress, PlainProgress, QuietProgress, counted
+from gradus.roadmap.session import training_session
 from gradus.roadmap.sources import file_sources, matching_files
 from gradus.roadmap.stage import SourceError, Stage, StageSettings
 from gradus.roadmap.table import text_table
-from gradus.roadmap.training import training_session
 
 
 @pytest.fixture

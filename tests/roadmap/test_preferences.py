@@ -5,19 +5,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
+from small_stages import PROSE, SFT, TALK, base_of, tokens_of, write_chats, write_lines
 
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall
 from gradus.conversation.records import Quarantined
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.home import REFERENCE_FOLDER
 from gradus.posttrain import dpo
+from gradus.roadmap.metrics import StepLines
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.stages import dpo as stage
 from gradus.roadmap.stages import preferences
-from gradus.roadmap.training import StepLines
 from gradus.train.loop import StepReport
 from gradus.train.parallel import World
 
@@ -28,12 +28,8 @@ ROADMAP = (
     + TALK
     + tokens_of(280)
     + base_of(2)
-    + """
-[[stage]]
-name = "chat"
-kind = "sft"
-from = "base"
-mixture = [{ source = "talk" }]
+    + SFT
+    + """\
 batch_tokens = 256
 
 [[stage]]
@@ -78,11 +74,7 @@ def folder(tmp_path):
     pairs.append({"prompt": "Say 99!", "chosen": "<b>99</b>", "rejected": "No."})
     rows = [*pairs, {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    chats = [
-        {"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"{i}!"}]}
-        for i in range(40)
-    ]
-    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    write_chats(tmp_path, [(f"{i}?", f"{i}!") for i in range(40)])
     return tmp_path
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small_stages import PROSE, tokens_of, write_lines
+from small_stages import PROSE, base_of, tokens_of, write_lines
 
 from gradus.core.errors import ConfigError
 from gradus.data.lengths import length_statistics
@@ -64,17 +64,9 @@ sources = [{ path = "thoughts.jsonl" }]
 validation_fraction = 0.2
 """
     + tokens_of(280)
-    + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 1, width = 32, head_dim = 16 }
-context = 256
-horizon = "2 steps"
-batch_tokens = 512
+    + base_of(2, context=256, batch_tokens=512)
+    + """\
 micro_rows = 1
-samples = []
 
 [[stage]]
 name = "chat"

@@ -249,6 +249,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "roadmap.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"roadmap\.json: damaged .*; gradus run writes it again"):
         write_report(tmp_path)
+    for other in ([], {"stages": []}, {"name": "toy", "stages": [{"name": "one"}]}):
+        (tmp_path / "roadmap.json").write_text(json.dumps(other))
+        with pytest.raises(ArtifactError, match=r"roadmap\.json: not the record of a walk; gradus run writes it again"):
+            write_report(tmp_path)
 
 
 # One inert page

@@ -45,7 +45,7 @@ def test_a_new_roadmap_runs_in_order_and_prints_first_what_it_will_do(run):
     assert table(text) == {"prose": "run new", "talk": "run new", "chat": "run new"}
     assert text.index("3 to run, about 1 m 3 s") < text.index("prose (corpus)")
     assert "gate passed: probes.fresh.total = 0.9 (n = 100) is at least 0.8" in text
-    assert "talk     gradus chat --model toy\npage     gradus serve toy" in text
+    assert "talk     gradus chat --model toy --home" in text
     assert "weekday  ████████████████████ 100.0%  9/9" in text
 
 

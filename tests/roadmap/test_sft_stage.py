@@ -3,34 +3,16 @@
 import json
 
 import pytest
-from small_stages import PROSE, base_of, tokens_of, write_lines
+from small_stages import PROSE, SFT, TALK, base_of, tokens_of, write_chats, write_lines
 
 from gradus.data.pool import read_pool
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
 
-ROADMAP = (
-    PROSE
-    + """
-[[stage]]
-name = "talk"
-kind = "pool"
-sources = [{ path = "chats.jsonl" }]
-validation_fraction = 0.3
-"""
-    + tokens_of(280)
-    + base_of(2)
-    + """
-[[stage]]
-name = "chat"
-kind = "sft"
-from = "base"
-mixture = [{ source = "talk" }]
-batch_tokens = 256
-evaluate_every = 2
-"""
-)
+TALK_HELD_BACK = TALK.replace("fraction = 0.1", "fraction = 0.3")
+CHAT = SFT + "batch_tokens = 256\nevaluate_every = 2\n"
+ROADMAP = PROSE + TALK_HELD_BACK + tokens_of(280) + base_of(2) + CHAT
 
 
 @pytest.fixture
@@ -40,11 +22,7 @@ def train(tmp_path):
     (tmp_path / "chats.toml").write_text(ROADMAP)
 
     def walked(questions):
-        rows = [
-            {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "Yes."}]}
-            for question in questions
-        ]
-        (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_chats(tmp_path, [(question, "Yes.") for question in questions])
         return walk(load_roadmap(tmp_path / "chats.toml"), tmp_path, QuietProgress()).artifacts
 
     return walked

@@ -1,11 +1,9 @@
 """A stage that takes over its parent's optimizer state, and stages that begin from a checkpoint of another."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_stages import PROSE, TALK, Stopping, tokens_of, write_lines
+from small_stages import PROSE, TALK, Stopping, tokens_of, write_chats, write_lines
 
 from gradus.core.errors import ConfigError, GradusError
 from gradus.roadmap.place import Place
@@ -48,11 +46,7 @@ def folder(tmp_path_factory):
     """Text and chats; walks of the module share the stages they begin with."""
     folder = tmp_path_factory.mktemp("warm")
     write_lines(folder, 300)
-    rows = [
-        {"messages": [{"role": "user", "content": f"Is it {i}?"}, {"role": "assistant", "content": "Yes."}]}
-        for i in range(60)
-    ]
-    (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_chats(folder, [(f"Is it {i}?", "Yes.") for i in range(60)])
     return folder
 
 

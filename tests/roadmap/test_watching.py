@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_stages import PROSE, TALK, base_of, tokens_of, write_lines
+from small_stages import PROSE, TALK, base_of, tokens_of, write_chats, write_lines
 
 from gradus.core.errors import ConfigError
 from gradus.core.gate import find_measure
@@ -34,9 +34,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "sets/arc").mkdir(parents=True)
     for name in ("test", "val"):
         (tmp_path / f"sets/arc/arc_easy_{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    chats = [{"messages": [{"role": "user", "content": f"Who sat on {n}?"}, {"role": "assistant", "content": "A cat."}]}
-             for n in range(30)]  # fmt: skip
-    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    write_chats(tmp_path, [(f"Who sat on {n}?", "A cat.") for n in range(30)])
     return tmp_path
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from small_stages import PROSE, tokens_of, write_lines
+from small_stages import PROSE, base_of, tokens_of, write_lines
 
 from gradus.core.errors import GradusError
 from gradus.roadmap import workers
@@ -22,19 +22,8 @@ precision = "fp32"
 """
     + PROSE
     + tokens_of(280)
-    + """
-[[stage]]
-name = "base"
-kind = "pretrain"
-tokens = "tokens"
-model = { depth = 2, width = 32, head_dim = 16 }
-context = 64
-horizon = "12 steps"
-batch_tokens = 512
-log_every = 1
-evaluate_every = 6
-samples = []
-"""
+    + base_of(12, context=64, depth=2, batch_tokens=512)
+    + "log_every = 1\nevaluate_every = 6\n"
 )
 
 

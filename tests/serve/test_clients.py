@@ -130,6 +130,12 @@ def test_a_reply_of_the_servers_tools_that_is_sent_back_is_read_as_what_was_said
     for odd in ({"events": 5}, {"events": [5]}, [1], {"events": [listed]}, {"events": [{"type": [], "id": "call_1"}]}):
         error = tokens({"role": "assistant", "content": "so", "gradus": odd})["error"]
         assert (error["param"], "as a reply had it" in error["message"]) == ("messages[1].gradus", True)
+    # Errors tell of messages by their places in the request.
+    for wrong, told in (
+        ({"role": "user", "content": 5}, "messages[2].content: expected text, found 5"),
+        ({"role": "tool", "tool_call_id": "call_9", "content": "1"}, "messages[2]: no open call 'call_9'"),
+    ):
+        assert tokens(message, wrong)["error"]["message"] == told
     # As many messages as they tell of.
     events = message["gradus"]["events"] * 600
     error = tokens({"role": "assistant", "content": "so", "gradus": {"events": events}})["error"]

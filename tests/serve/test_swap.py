@@ -136,7 +136,8 @@ def home(tmp_path: Path, memorised: Any) -> Path:
         folder = run / name
         (folder / "model").mkdir(parents=True)
         (folder / MANIFEST).write_text(json.dumps({"name": name, "kind": kind, "fingerprint": name * 8}))
-        stages.append({"name": name, "kind": kind, "fingerprint": name * 8, "gates": gates, "inputs": inputs})
+        stages.append({"name": name, "kind": kind, "fingerprint": name * 8, "gates": gates, "inputs": inputs,
+                       "artifact": name})  # fmt: skip
         if kind != "eval":
             save_model(folder / "model", engine.model)
             engine.tokenizer.save(folder / "model", chat_template=engine.form.chat_template)
@@ -216,8 +217,9 @@ def test_deploy_repoints_a_running_server_and_a_restart_remembers(
     assert [(e["stage"], e["rollback"]) for e in events] == [("two", False), ("one", True), ("two", False)]
     assert events[-1]["override"] == "in a hurry"
     options: dict[str, Any] = {
-        "host": "127.0.0.1", "port": 0, "dtype": "fp32", "backend": None, "device": "cpu", "constrain": None,
-        "check": True, "tools": lambda: nullcontext(memorised[0].toolbox), "settings": {"num_slots": 2},
+        "host": "127.0.0.1", "port": 0, "dtype": "fp32", "backend": None, "device": "cpu", "compile": False,
+        "constrain": None, "check": True, "tools": lambda: nullcontext(memorised[0].toolbox),
+        "settings": {"num_slots": 2},
     }  # fmt: skip
     start_server(["chat=road/one"], home, **options)
     assert "chat: road/two, deployed in place of road/one" in capsys.readouterr().out
@@ -225,6 +227,29 @@ def test_deploy_repoints_a_running_server_and_a_restart_remembers(
     assert "deployed" not in capsys.readouterr().out
     with pytest.raises(ConfigError, match='two models are called "a"'):
         start_server(["a=road/one", "a=road/two"], home, **options)
+
+
+def test_a_server_compiles_steps_where_it_is_told_to(
+    home: Path, memorised: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[str] = []
+
+    def compiled(function: Any, fullgraph: bool) -> Any:  # in place of a compiler, which takes long
+        handed.append(function.__name__)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    options: dict[str, Any] = {
+        "host": "127.0.0.1", "port": 0, "dtype": "fp32", "device": "cpu", "constrain": None, "check": True,
+        "tools": lambda: nullcontext(memorised[0].toolbox),
+        "settings": {"num_slots": 2},
+    }  # fmt: skip
+    start_server(["chat=road/one"], home, **options, backend=None, compile=False)
+    assert handed == []
+    start_server(["chat=road/one"], home, **options, backend=None, compile=True)
+    assert handed == ["_heads", "_rest"]
+    with pytest.raises(ConfigError, match=r"--compile: llama\.cpp is compiled already; leave --compile out"):
+        start_server(["chat=road/one"], home, **options, backend="llamacpp", compile=True)
 
 
 def test_the_line_for_vllm_names_folders_and_parsers(home: Path) -> None:

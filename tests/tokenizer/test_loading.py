@@ -81,6 +81,20 @@ def test_other_kinds_of_tokenizer_are_refused(tokenizer: Tokenizer, tmp_path: Pa
     assert str(tmp_path / "tokenizer.json") in str(error.value)
 
 
+@pytest.mark.parametrize("content", ["[]", "{", "{}", '"text"', "\x00"])
+def test_a_damaged_file_is_refused_with_its_name(tmp_path: Path, content: str):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json: "):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{"])
+def test_a_damaged_settings_file_beside_it_is_refused_with_its_name(tmp_path: Path, content: str):
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"tokenizer_config\.json: expected a JSON object"):
+        saved_chat_template(tmp_path)
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path: Path):
     with pytest.raises(ArtifactError, match=r"no tokenizer\.json; expected a folder with a saved tokenizer"):
         load_tokenizer(tmp_path)

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpcore2
 import pytest
+from local_server import answering
 
 from gradus.conversation.messages import ToolCall
 from gradus.tools.fetch import MOST_CHARACTERS, fetch_tool
@@ -111,13 +112,8 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    server = Site(PAGES)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Site(PAGES)) as server:
+        yield server
 
 
 @pytest.fixture

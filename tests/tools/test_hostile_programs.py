@@ -9,20 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gradus.core.errors import GradusError
-from gradus.tools import sandbox
 from gradus.tools.sandbox import Limits, run_program
 
-
-@pytest.fixture(scope="module")
-def _sandbox():
-    try:
-        sandbox.require_sandbox()
-    except GradusError as error:
-        pytest.skip(f"no sandbox on this machine: {error}")
-
-
-works = pytest.mark.usefixtures("_sandbox")
+works = pytest.mark.usefixtures("sandboxed")
 
 # Each must raise. `call(number, ...)` makes a system call past Python's own wrappers, and raises where it is refused.
 REFUSED = {

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from local_server import answering
 
 from gradus.conversation.messages import ToolCall
 from gradus.core.errors import ConfigError, MissingPackageError
@@ -190,13 +191,11 @@ def test_a_key_is_sent_as_a_bearer_and_never_shown(monkeypatch):
             """Quiet."""
 
     monkeypatch.setenv("MCP_KEY", KEY)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), Refusing)) as server:
         table = {"url": f"http://127.0.0.1:{server.server_address[1]}/mcp", "key_variable": "MCP_KEY"}
         settings = load_settings(McpServerSettings, table)
         with pytest.raises(ConfigError, match="cannot be used") as error, mcp_tools({"box": settings}, Path()):
             pass
-        server.shutdown()
     assert sent[0] == f"Bearer {KEY}"
     assert KEY not in str(error.value)
 

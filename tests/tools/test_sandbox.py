@@ -11,22 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from gradus.core.errors import GradusError, MissingPackageError
+from gradus.core.errors import MissingPackageError
 from gradus.tools import sandbox
 from gradus.tools.sandbox import Limits, SandboxError, run_program
 
 DATA = Path(os.environ.get("GRADUS_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-@pytest.fixture(scope="module")
-def _sandbox():
-    try:
-        sandbox.require_sandbox()
-    except GradusError as error:
-        pytest.skip(f"no sandbox on this machine: {error}")
-
-
-works = pytest.mark.usefixtures("_sandbox")
+works = pytest.mark.usefixtures("sandboxed")
 
 
 @works

@@ -17,7 +17,7 @@ from gradus.data.titled_texts import titled_texts
 from gradus.tools import search_index
 from gradus.tools.passages import TitledText, passages
 from gradus.tools.search_index import SearchIndex, build_index
-from gradus.tools.web_search import MOST_CHARACTERS, results_text, search_in, search_toolbox, shown_address
+from gradus.tools.web_search import MOST_CHARACTERS, cut_address, results_text, search_in, search_toolbox
 
 DOCUMENTS = [
     TitledText("Bees", "bees.md", "A hive has one queen.\n\nWorkers live six weeks in summer."),
@@ -214,7 +214,7 @@ def test_a_long_title_or_address_does_not_fill_the_context(tmp_path):
     build_index(tmp_path / "i", [TitledText("t" * 5000, "https://x/" + "y" * 5000, "bees")])
     text = results_text(SearchIndex(tmp_path / "i").search("bees"))
     assert len(text) < 600
-    assert shown_address("https://x/" + "y" * 5000) == json.loads(text)["results"][0]["url"]
+    assert cut_address("https://x/" + "y" * 5000) == json.loads(text)["results"][0]["url"]
 
 
 # Files and commands

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from local_server import answering
 
 from gradus.conversation.messages import ToolCall
 from gradus.core.errors import ConfigError
@@ -95,25 +94,12 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-@contextmanager
-def running() -> Iterator[Standin]:
-    server = Standin()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.fixture
 def standin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
     monkeypatch.setattr(search_services, "_WAIT_SECONDS", 0.01)
     for name in ("TAVILY_API_KEY", "BRAVE_SEARCH_API_KEY"):
         monkeypatch.setenv(name, KEY)
-    with running() as server:
+    with answering(Standin()) as server:
         yield server
 
 
@@ -226,7 +212,7 @@ def test_an_endless_body_is_an_error(standin, monkeypatch):
 
 
 def test_a_service_that_is_not_there_is_an_error(standin):
-    with running() as gone:
+    with answering(Standin()) as gone:
         pass
     assert found(gone, "tavily").startswith("error: the search failed: tavily: no connection")
 

@@ -13,11 +13,11 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradus.model import attention
+from gradus.model import attention, compiler
 from gradus.model.batch import IGNORE, Batch, Documents
+from gradus.model.compiler import compiler_problem
 from gradus.model.config import model_config
 from gradus.model.transformer import Transformer, build_model
-from gradus.train import sharding
 from gradus.train.config import GuardSettings, OptimizerSettings
 from gradus.train.guard import Guard
 from gradus.train.losses import next_token_loss
@@ -136,16 +136,23 @@ def test_a_forward_pass_and_an_update_on_fake_cuda_tensors_fit_together(
 
 
 def test_auto_compiles_where_there_is_a_gpu_triton_and_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharding.importlib.util, "find_spec", lambda name: name == "triton" or None)
-    monkeypatch.setattr(sharding.shutil, "which", lambda name: "/usr/bin/gcc")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(compiler.importlib.util, "find_spec", lambda name: name == "triton" or None)
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: "/usr/bin/gcc")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert can_compile(torch.device("cuda", 0))
+    cuda = torch.device("cuda", 0)
+    assert can_compile(cuda)
     assert not can_compile(torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
-    assert not can_compile(torch.device("cuda", 0))
+    assert not can_compile(cuda)
+    assert "capability 7.0 or later, found 6.1" in (compiler_problem(cuda) or "")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(sharding.shutil, "which", lambda name: None)
-    assert not can_compile(torch.device("cuda", 0))
+    monkeypatch.setattr(compiler.importlib.util, "find_spec", lambda name: None)
+    assert "pip install triton" in (compiler_problem(cuda) or "")
+    monkeypatch.setattr(compiler.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: None)
+    assert not can_compile(cuda)
+    assert "no C compiler was found (cc, gcc, clang)" in (compiler_problem(cuda) or "")
 
 
 def test_layers_are_compiled_for_training_and_plain_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,19 @@ def test_orthogonalize_moves_singular_values_by_the_published_polynomials(shape:
         assert torch.allclose(mine.double(), u @ values.diag() @ vh, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (96, 32), (256, 64)])
+@pytest.mark.parametrize("decades", [0, 3, 6])
+def test_orthogonalize_in_fp32_is_exact_for_small_singular_values_too(shape: tuple[int, int], decades: int) -> None:
+    u, _, vh = torch.linalg.svd(random(*shape), full_matrices=False)
+    matrix = u * torch.logspace(0, -decades, shape[1]) @ vh
+    exact = matrix.double() / (matrix.double().norm() * 1.02)
+    for a, b, c in POLAR_EXPRESS:
+        gram = exact.T @ exact
+        exact = a * exact + exact @ (b * gram + c * gram @ gram)
+    found = orthogonalize(matrix[None], torch.float32)[0].double()
+    assert (found - exact).norm() < 5e-5 * exact.norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_orthogonalize_is_close_to_the_svd(dtype: torch.dtype) -> None:
     matrices = random(4, 96, 32)

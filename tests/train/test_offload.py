@@ -16,8 +16,8 @@ from gradus.core.settings import check_settings
 from gradus.model.config import model_config
 from gradus.model.cost import parameters, sharded_memory
 from gradus.roadmap.place import MachineSettings, Place
+from gradus.roadmap.session import training_session
 from gradus.roadmap.stage import Stage, StageSettings
-from gradus.roadmap.training import training_session
 from gradus.train.config import GuardSettings
 from gradus.train.guard import Guard
 from gradus.train.losses import next_token_loss

@@ -5,7 +5,6 @@ Run by `pytest -m gpu`, and by bench/gpu as its first part.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +14,13 @@ import torch
 from torch import Tensor
 
 from gradus.engine.batching import DecodeBatch
-from gradus.engine.sampling import Sampling
+from gradus.engine.compiled import compile_steps
+from gradus.engine.decoding import GreedyStream, decode_streams
 from gradus.model.attention import attention, has_varlen
 from gradus.model.batch import Batch, Documents
 from gradus.model.config import model_config
 from gradus.model.experts import has_grouped_mm
+from gradus.model.frozen import freeze
 from gradus.model.transformer import Transformer, build_model
 from gradus.model.weights import load_model
 from gradus.train.checkpoint import Checkpoints
@@ -274,23 +275,6 @@ def test_the_grouped_product_of_experts_runs_here_and_equals_the_loop(monkeypatc
         assert (mine - wanted).norm() <= 2e-2 * wanted.norm() + 1e-6
 
 
-class Greedy:
-    """A stream that takes the likeliest token so many times."""
-
-    def __init__(self, prompt: list[int], length: int) -> None:
-        self.prompt_ids, self.length = prompt, length
-        self.sampling, self.forced = Sampling(temperature=0.0), deque[int]()
-        self.finished, self.num_sampled, self.out = False, 0, list[int]()
-
-    def push(self, token: int) -> None:
-        self.out.append(token)
-        self.num_sampled += 1
-        self.finished = self.num_sampled >= self.length
-
-    def run_out(self) -> None:
-        self.finished = True
-
-
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_decoding_with_a_cache_says_what_the_cpu_says(name: str) -> None:
     answers = []
@@ -299,10 +283,29 @@ def test_decoding_with_a_cache_says_what_the_cpu_says(name: str) -> None:
     for device in (CPU, CUDA):
         model = built(FAMILIES[name], device)
         model.load_state_dict(trained.model.state_dict())
-        streams = [Greedy([3, 5, 7], 12), Greedy(list(range(1, 80)), 12), Greedy([9], 5)]
+        streams = [GreedyStream([3, 5, 7], 12), GreedyStream(list(range(1, 80)), 12), GreedyStream([9], 5)]
         batch = DecodeBatch(model, len(streams), VOCAB)
         batch.join(streams)
         while batch.num_live:
             batch.step()
-        answers.append([stream.out for stream in streams])
+        answers.append([stream.tokens for stream in streams])
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "experts"])
+def test_captured_steps_decode_what_plain_ones_do(name: str) -> None:
+    """Seven streams in three slots: they join, leave, and outgrow the first lengths."""
+    trained = Training(FAMILIES[name], CPU, torch.float32)
+    trained.losses(20)
+    model = built(FAMILIES[name], CUDA)
+    model.load_state_dict(trained.model.state_dict())
+    freeze(model)
+
+    def told() -> list[list[int]]:
+        streams = [GreedyStream([number, 3, 5], 10 + 45 * number) for number in range(7)]
+        list(decode_streams(model, streams, VOCAB, max_batch=3))
+        return [stream.tokens for stream in streams]
+
+    expected = told()
+    compile_steps(model)
+    assert told() == expected

@@ -26,7 +26,7 @@ from gradus.model.transformer import build_model
 from gradus.model.weights import load_model, to_stored
 from gradus.model.xla import num_compiled, open_xla, placed, send_work
 from gradus.roadmap.place import MachineSettings
-from gradus.roadmap.training import Session
+from gradus.roadmap.session import Session
 from gradus.train.checkpoint import open_checkpoint
 from gradus.train.losses import next_token_loss
 from gradus.train.parallel import World

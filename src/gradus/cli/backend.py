@@ -40,11 +40,13 @@ def open_engine(
     usual: DecodePrecision,
     toolbox: ToolBox | None = None,
     device: str = "cpu",
+    compile: bool = False,
 ) -> tuple[Engine, str]:
     """An engine on a model, and what its weights are in and who computes them.
 
-    backend: None for llamacpp where the model is a GGUF file, else torch. precision: None for `usual`. Errors:
-    ConfigError where these do not go together; as `load_engine`, `cached_gguf` and `load_gguf_engine`.
+    backend: None for llamacpp where the model is a GGUF file, else torch. precision: None for `usual`. compile: as of
+    `load_engine`. Errors: ConfigError where these do not go together; as `load_engine`, `cached_gguf` and
+    `load_gguf_engine`.
     """
     from gradus.engine.load import load_engine, load_gguf_engine, settled_precision
 
@@ -55,8 +57,11 @@ def open_engine(
             raise ConfigError(
                 f"--dtype {precision}: {model.label} has the weights that it was exported with; leave --dtype out"
             )
-    if device != "cpu" and (backend == "llamacpp" or is_gguf(model.folder)):
-        raise ConfigError(f"--device {device}: llama.cpp computes on the processor here; use the backend torch")
+    if backend == "llamacpp" or is_gguf(model.folder):
+        if device != "cpu":
+            raise ConfigError(f"--device {device}: llama.cpp computes on the processor here; use the backend torch")
+        if compile:
+            raise ConfigError("--compile: llama.cpp is compiled already; leave --compile out, or use the backend torch")
     if is_gguf(model.folder):
         from gradus.release.gguf_tokenizer import gguf_tokenizer
 
@@ -64,7 +69,12 @@ def open_engine(
     settled = settled_precision(precision or usual, model.folder, device, backend or "torch")
     if backend != "llamacpp":
         found = load_engine(
-            model.folder, tokenizer_folder=model.tokenizer, device=device, precision=settled, toolbox=toolbox
+            model.folder,
+            tokenizer_folder=model.tokenizer,
+            device=device,
+            precision=settled,
+            toolbox=toolbox,
+            compile=compile,
         )
         return found, settled
     from gradus.release.gguf_cache import cached_gguf

@@ -11,9 +11,9 @@ from typing import Any
 import typer
 
 from gradus.cli.walking import print_json
-from gradus.core.home import RUN_RECORD, RUNS
 from gradus.core.machine import machine_facts, package_version, software_versions
 from gradus.core.quantity import format_bytes
+from gradus.core.run_record import walked_runs
 
 LEAST_PYTHON = (3, 11)
 LEAST_MEMORY_BYTES = 2 * 2**30
@@ -40,7 +40,7 @@ def checkup(home: Path) -> dict[str, Any]:
         "software": software,
         "torch_xla": package_version("torch_xla"),
         "extras": {extra: _missing(extra) for extra in _extras()},
-        "home": {"path": str(home.resolve()), "free_bytes": disk.free, "runs": _runs(home)},
+        "home": {"path": str(home.resolve()), "free_bytes": disk.free, "runs": walked_runs(home)},
         "problems": problems,
     }
 
@@ -64,10 +64,6 @@ def _missing(extra: str) -> list[str]:
             if package_version(name) is None:
                 names.append(name)
     return names
-
-
-def _runs(home: Path) -> list[str]:
-    return sorted(path.parent.name for path in (home / RUNS).glob(f"*/{RUN_RECORD}"))
 
 
 def print_checkup(home: Path, as_json: bool) -> None:

@@ -20,7 +20,7 @@ def collect(roadmaps: Sequence[str], home: Path, delete: bool, as_json: bool) ->
     found = collect_garbage(home, roadmaps, delete, lambda text: typer.echo(text, err=True))
     if as_json:
         rows = {"garbage": [_row(held) for held in found.garbage], "kept": [_row(held) for held in found.kept]}
-        print_json({**rows, "freed_bytes": found.freed_bytes, "deleted": delete})
+        print_json({**rows, "freed_bytes": found.freed_bytes, "deleted": delete, "cache_bytes": found.caches})
     else:
         typer.echo(_text(found, delete))
 
@@ -55,6 +55,10 @@ def _text(found: Collection, delete: bool) -> str:
         lines.append(f"{len(found.garbage)} deleted, {freed} freed")
     else:
         lines.append(f"{len(found.garbage)} are left over; --delete deletes them and frees {freed}")
+    lines += [
+        f"{name}/ holds {format_bytes(size)} that are made again where they lack; delete them by hand"
+        for name, size in found.caches.items()
+    ]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The command line: what each command takes. The work is in the other files, imported when a command runs."""
 
-from __future__ import annotations
-
+# Annotations are not postponed here: typer would compile and evaluate each of them four times at every start.
+import io
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -9,10 +9,14 @@ from typing import Annotated
 
 import typer
 
-from gradus.cli.options import BackendName, Constrain, Home, Json, home_folder
+from gradus.cli.data import data_app
+from gradus.cli.eval import eval_app
+from gradus.cli.options import DTYPES, BackendName, Constrain, Home, Json, ModelName, home_folder
+from gradus.cli.sections import Sectioned
 from gradus.cli.serve import deploy, serve_app
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
+from gradus.core.files import place_error
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
 from gradus.model.precision import DecodePrecision
@@ -21,17 +25,14 @@ EXIT_ERROR, EXIT_CONFIG, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
     name="gradus",
+    cls=Sectioned,
     help="From raw text to a small chat model, by one roadmap file.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-eval_app = typer.Typer(help="Measure a model.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(eval_app, name="eval")
-data_app = typer.Typer(
-    help="Look into a corpus or a pool of conversations.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(data_app, name="data")
 app.add_typer(serve_app, name="serve")
 app.command()(deploy)
@@ -41,18 +42,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[STAGE.KEY=VALUE]...", help="Settings that replace the file's, in TOML syntax."),
 ]
-ModelName = Annotated[
-    str,
-    typer.Option("--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint."),
-]
-CorpusName = Annotated[
-    str, typer.Argument(metavar="CORPUS", help="ROADMAP/STAGE, a roadmap with one corpus, or an artifact's folder.")
-]
-Judge = Annotated[
-    Path | None,
-    typer.Option("--judge", metavar="FILE", help="TOML with base_url, model, key_variable of a model that rates."),
-]
-_DTYPES = "Of the weights: fp32, bf16, fp16, int8 (processors), or auto, what is fastest here"
 Smoke = Annotated[bool, typer.Option("--smoke", help="Every stage at toy size, apart from the real results.")]
 
 
@@ -125,7 +114,7 @@ def plan(
 
 @app.command()
 def chat(
-    model: ModelName,
+    model: ModelName | None = None,
     question: Annotated[list[str] | None, typer.Argument(help="Ask this and end; else a conversation.")] = None,
     think: Annotated[
         bool | None, typer.Option("--think/--direct", help="Think first or not [the model decides].")
@@ -154,7 +143,7 @@ def chat(
     tools_file: ToolsFile = None,
     index: IndexFile = None,
     constrain: Constrain = None,
-    dtype: Annotated[DecodePrecision | None, typer.Option("--dtype", help=f"{_DTYPES} [auto].")] = None,
+    dtype: Annotated[DecodePrecision | None, typer.Option("--dtype", help=f"{DTYPES} [auto].")] = None,
     backend: BackendName = None,
     url: Annotated[
         str | None, typer.Option("--url", help="An OpenAI-compatible API; --model is then a name it knows.")
@@ -169,9 +158,13 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
-    from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatOptions, local_loader, start_chat
+    from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatOptions, local_loader, start_chat, unnamed_model
     from gradus.cli.keyboard import history_file
 
+    if model is None and url is not None:
+        raise ConfigError("--url needs --model NAME, a name that the service knows")
+    if model is None:
+        raise unnamed_model(question or [], home_folder(home))
     if url is None and (key_variable or key_file):
         raise ConfigError("--key-variable and --key-file belong to --url")
     if url is not None and (dtype, backend) != (None, None):
@@ -227,210 +220,6 @@ def search(
     from gradus.cli.searching import print_hits
 
     print_hits(file, " ".join(query), number, json)
-
-
-@eval_app.command("probes")
-def eval_probes(
-    model: Annotated[
-        list[str],
-        typer.Option("--model", "-m", help="As for chat; several are set side by side."),
-    ],
-    suite: Annotated[
-        str, typer.Option("--suite", "-s", help="The probes (.jsonl or .toml), or starter, which comes with gradus.")
-    ],
-    stages: Annotated[bool, typer.Option("--stages", help="Every model of the roadmap, in order.")] = False,
-    variants: Annotated[
-        bool, typer.Option("--variants", help="Also without tools, without thinking, and without both.")
-    ] = False,
-    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
-    constrain: Constrain = None,
-    dtype: Annotated[DecodePrecision | None, typer.Option("--dtype", help=f"{_DTYPES} [fp32].")] = None,
-    backend: BackendName = None,
-    judge: Judge = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
-    failures: Annotated[int, typer.Option("--failures", min=0, help="Failed probes to show.")] = 5,
-    home: Home = None,
-) -> None:
-    """Ask a probe suite and judge the answers."""
-    from gradus.cli.probing import evaluate_probes
-
-    evaluate_probes(
-        model, suite, home_folder(home), stages=stages, variants=variants, samples=samples, temperature=temperature,
-        constrain=constrain, max_tokens=max_tokens, out=json, failures=failures, judge=judge,
-        precision=dtype, backend=backend,
-    )  # fmt: skip
-
-
-@eval_app.command("tasks")
-def eval_tasks(
-    model: ModelName,
-    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Benchmarks by name, with commas.")],
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Items of each task, evenly spread [all].")
-    ] = None,
-    subset_seed: Annotated[
-        int | None, typer.Option("--subset-seed", min=0, help="With --limit: draw the items, as many from every part.")
-    ] = None,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where the evaluation sets are [GRADUS_BENCHMARKS].")
-    ] = None,
-    bundle: Annotated[
-        str | None,
-        typer.Option("--bundle", help="CORE's folder, archive or hub:OWNER/NAME [core_bundle in it]."),
-    ] = None,
-    bos: Annotated[bool, typer.Option("--bos", help="Begin every text with the end-of-text token.")] = False,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each item that is answered.")] = 1,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
-    tools: Annotated[str, typer.Option("--tools", help="Tools that written answers may call, with commas.")] = "",
-    think: Annotated[bool | None, typer.Option("--think/--direct", help="Answers in chat format think first.")] = None,
-    shots: Annotated[int, typer.Option("--shots", min=0, help="Worked examples before items in chat format.")] = 0,
-    multiturn: Annotated[
-        bool, typer.Option("--multiturn/--one-message", help="Each example a turn, or all in one message.")
-    ] = True,
-    judge: Judge = None,
-    corpus: Annotated[
-        str | None, typer.Option("--corpus", help="ROADMAP/STAGE of a corpus to look for the items in.")
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON; a run cut short goes on.")
-    ] = None,
-    home: Home = None,
-) -> None:
-    """Score benchmarks: by log-likelihood, as lm-eval defines them, CORE, and those whose answers are written."""
-    from gradus.cli.evaluating import evaluate_tasks
-    from gradus.core.home import ANSWERS
-    from gradus.data.benchmarks import benchmarks_folder
-    from gradus.eval.benchmarks import BenchmarkSettings
-    from gradus.eval.core_bundle import bundle_at
-    from gradus.eval.judging import judge_from_file
-
-    place = benchmarks_folder(str(folder) if folder else None, Path())
-    settings = BenchmarkSettings(
-        place, bundle_at(bundle, Path()), limit, bos, samples, temperature, seed, max_tokens,
-        tuple(filter(None, tools.split(","))), think,
-        shots, multiturn, None if judge is None else judge_from_file(judge, home_folder(home) / ANSWERS),
-        subset_seed,
-    )  # fmt: skip
-    evaluate_tasks(model, tasks.split(","), home_folder(home), settings, corpus, json)
-
-
-@eval_app.command("audit")
-def eval_audit(
-    model: ModelName,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to draw.")] = 100,
-    prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="Conversations to ask from, else from templates.")
-    ] = None,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.7,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
-    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
-    home: Home = None,
-) -> None:
-    """How often its answers hold artifacts: tags, stock labels, hedges, loops, no end."""
-    from gradus.cli.evaluating import audit_model
-
-    audit_model(model, home_folder(home), samples, prompts, temperature, seed, json)
-
-
-@eval_app.command("harness")
-def eval_harness(
-    model: ModelName,
-    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Tasks of lm-eval by name, with commas.")],
-    include: Annotated[Path | None, typer.Option("--include", help="A folder of task files (.yaml).")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first items of each task [all].")] = None,
-    shots: Annotated[int | None, typer.Option("--shots", min=0, help="Worked examples [the task's own].")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the chat template.")] = False,
-    multiturn: Annotated[bool, typer.Option("--multiturn", help="With --chat: each example is a turn.")] = False,
-    think: Annotated[bool | None, typer.Option("--think/--direct", help="With --chat: think first or not.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write what lm-eval returns.")] = None,
-    home: Home = None,
-) -> None:
-    """Run tasks of lm-eval, EleutherAI's evaluation harness, on our engine."""
-    from gradus.cli.harness import run_harness
-
-    run_harness(
-        model, tasks.split(","), home_folder(home), include=include, limit=limit, shots=shots, chat=chat,
-        multiturn=multiturn, think=think, out=json,
-    )  # fmt: skip
-
-
-@data_app.command("stats")
-def data_stats(corpus: CorpusName, home: Home = None, json: Json = False) -> None:
-    """Documents and bytes by source, what was dropped and why, lengths."""
-    from gradus.cli.data import print_stats
-
-    print_stats(corpus, home_folder(home), json)
-
-
-@data_app.command("inspect")
-def data_inspect(
-    corpus: CorpusName,
-    number: Annotated[int, typer.Option("-n", min=1, help="How many documents.")] = 3,
-    source: Annotated[str | None, typer.Option("--source", help="Of this source alone.")] = None,
-    dropped: Annotated[
-        str | None, typer.Option("--dropped", metavar="REASON", help='What was dropped so instead; "any" for all.')
-    ] = None,
-    validation: Annotated[bool, typer.Option("--validation", help="From the side that is held back.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Whole texts.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws others.")] = 0,
-    home: Home = None,
-) -> None:
-    """Show documents drawn from a corpus, or from what it dropped."""
-    from gradus.cli.data import print_inspection
-
-    print_inspection(corpus, home_folder(home), number, seed, source, dropped, validation, full)
-
-
-@data_app.command("diff")
-def data_diff(
-    one: CorpusName,
-    two: Annotated[str, typer.Argument(metavar="OTHER", help="Another corpus.")],
-    home: Home = None,
-    json: Json = False,
-) -> None:
-    """Compare two corpora: settings, and documents they share or not, by source."""
-    from gradus.cli.data import print_diff
-
-    print_diff(one, two, home_folder(home), json)
-
-
-@data_app.command("trace")
-def data_trace(
-    corpus: CorpusName,
-    key: Annotated[str, typer.Argument(metavar="ID|PLACE", help="A document's id or its start, or FILE[:LINE].")],
-    home: Home = None,
-) -> None:
-    """Say where one document came from and where it went."""
-    from gradus.cli.data import print_trace
-
-    print_trace(corpus, key, home_folder(home))
-
-
-@data_app.command("preview")
-def data_preview(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help="ROADMAP/STAGE of a pool, a file, folder or pattern, or preset:NAME."),
-    ],
-    filters: Annotated[
-        list[str] | None, typer.Option("--filter", "-f", help="A filter's name; several may be given [all of them].")
-    ] = None,
-    number: Annotated[int, typer.Option("-n", min=0, help="Samples of each reason.")] = 2,
-    max_rows: Annotated[int | None, typer.Option("--max-rows", min=1, help="Rows to read at most.")] = None,
-    calls_may_end: Annotated[
-        bool, typer.Option("--calls-may-end", help="Conversations may end with calls that have no results.")
-    ] = False,
-    home: Home = None,
-    json: Json = False,
-) -> None:
-    """Show what each filter would remove from conversations, without writing anything."""
-    from gradus.cli.previewing import print_preview
-
-    print_preview(source, home_folder(home), filters or [], number, max_rows, calls_may_end, json)
 
 
 @app.command()
@@ -585,13 +374,18 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     if not debug:
         sys.excepthook = _one_line
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without our characters shows others in their place.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     try:
         typer.main.get_command(app)(args=arguments, prog_name="gradus")
-    except GradusError as error:
-        if debug:
+    except (GradusError, OSError) as error:
+        told = error if isinstance(error, GradusError) else place_error(error)
+        if debug or told is None:
             raise
-        typer.echo(f"error: {harmless(redacted(str(error)))}", err=True)
-        sys.exit(exit_code(error))
+        typer.echo(f"error: {harmless(redacted(str(told)))}", err=True)
+        sys.exit(exit_code(told))
 
 
 def exit_code(error: GradusError) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
@@ -15,8 +14,9 @@ import typer
 from gradus.cli.walking import print_json, run_folder
 from gradus.core.artifact import MANIFEST
 from gradus.core.errors import ConfigError
-from gradus.core.home import ARTIFACTS, RUN_RECORD, RUNS
+from gradus.core.home import ARTIFACTS, RUNS
 from gradus.core.quantity import format_bytes
+from gradus.core.run_record import read_run_record
 from gradus.core.secrets import redacted
 from gradus.core.settings import load_settings
 from gradus.release.settings import PushSettings
@@ -81,7 +81,7 @@ def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
 
 def _push_settings(run: Path, to: str | None, every: str | None) -> PushSettings:
     """The `[push]` table that the run was walked with, and what the command line says instead."""
-    record = json.loads((run / RUN_RECORD).read_text(encoding="utf-8"))
+    record = read_run_record(run)
     table = dict(record.get("push") or {})
     if to is not None:
         table["to"] = to
@@ -104,7 +104,7 @@ def pull_home(address: str, into: Path, roadmap: str | None, as_json: bool) -> N
     pulled = pull(place, into, roadmap, _say(as_json))
     for name in pulled.roadmaps:
         run = into / RUNS / name
-        record = json.loads((run / RUN_RECORD).read_text(encoding="utf-8"))
+        record = read_run_record(run)
         for stage in record["stages"]:
             artifact = into / ARTIFACTS / stage["artifact"]
             if (artifact / MANIFEST).is_file():

@@ -1,7 +1,6 @@
 """What `gradus serve` and its `keys` take. The work is in serving.py, imported when a command runs."""
 
-from __future__ import annotations
-
+# Annotations are not postponed here: typer would compile and evaluate each of them four times at every start.
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +50,14 @@ def start(
     ] = None,
     backend: BackendName = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile decoding steps, for a GPU with small models (not yet run on one); answers are then alike up "
+            "to rounding.",
+        ),
+    ] = False,
     tools: Tools = "all",
     tools_file: ToolsFile = None,
     index: IndexFile = None,
@@ -93,6 +100,7 @@ def start(
         dtype=dtype,
         backend=backend,
         device=device,
+        compile=compile,
         tools=lambda: opened_tools(tools, index, tools_file),
         constrain=constrain,
         check=check,

@@ -46,6 +46,7 @@ def start_server(
     dtype: DecodePrecision | None,
     backend: Backend | None,
     device: str,
+    compile: bool,
     tools: Callable[[], AbstractContextManager[ToolBox]],
     constrain: Constraint | None,
     check: bool,
@@ -71,7 +72,7 @@ def start_server(
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
     def load(source: ModelSource) -> ServedModel:
-        return load_model(source, home, toolbox, options, dtype, backend, device, constrain)
+        return load_model(source, home, toolbox, options, dtype, backend, device, compile, constrain)
 
     # The address first: it is refused in no time, and models take theirs.
     with bind(host, 0 if check else port, accounts) as listening, tools() as toolbox:
@@ -79,7 +80,7 @@ def start_server(
         state = open_state(sources, load, options, accounts, home / USAGE_FILE)
         for model in state.models:
             typer.echo(f"{model.source.name}: {model.source.label} ({model.source.folder})")
-            if command := vllm_command(model.source):
+            if check and (command := vllm_command(model.source)):
                 typer.echo(f"  with vLLM: {command}")
         if said := memory_warning(list(state.models), options.num_slots):
             typer.echo(f"warning: {said}", err=True)
@@ -158,6 +159,7 @@ def load_model(
     dtype: DecodePrecision | None,
     backend: Backend | None,
     device: str,
+    compile: bool,
     constrain: Constraint | None,
 ) -> ServedModel:
     """Bring a model up."""
@@ -165,7 +167,9 @@ def load_model(
     from gradus.serve.models import ServedModel
 
     model = ModelReference(source.folder, source.tokenizer, source.label)
-    engine, _ = open_engine(model, home, backend=backend, precision=dtype, usual="fp32", toolbox=toolbox, device=device)
+    engine, _ = open_engine(
+        model, home, backend=backend, precision=dtype, usual="fp32", toolbox=toolbox, device=device, compile=compile
+    )
     service = EngineService(engine, num_slots=options.num_slots, max_waiting=options.max_waiting)
     return ServedModel(source, engine, service, constrain)
 

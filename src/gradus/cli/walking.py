@@ -15,6 +15,7 @@ import typer
 
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.home import ARTIFACTS, RUN_RECORD, RUNS
+from gradus.core.run_record import walked_runs
 from gradus.roadmap.plan import choose_device, own_device, plan_roadmap
 from gradus.roadmap.plan_text import plan_json, plan_text
 from gradus.roadmap.schema import load_roadmap
@@ -114,7 +115,7 @@ def run_folder(name: str, home: Path) -> Path:
     for folder in (home / RUNS / name, Path(name)):
         if (folder / RUN_RECORD).is_file():
             return folder
-    known = sorted(path.parent.name for path in (home / RUNS).glob(f"*/{RUN_RECORD}"))
+    known = walked_runs(home)
     hint = did_you_mean(name, known) or (f"; there are {', '.join(known)}" if known else "; none was walked yet")
     raise ConfigError(f'no run "{name}" in {home / RUNS}{hint}')
 

@@ -196,14 +196,18 @@ class _CallNames:
         return self.waiting.pop(0) if self.waiting else None
 
 
-def messages_from_json(rows: object, where: str) -> tuple[Message, ...]:
-    """Messages of a JSON list; ids of calls and results that are missing are filled in by order."""
+def messages_from_json(rows: object, where: str, places: Sequence[int] | None = None) -> tuple[Message, ...]:
+    """Messages of a JSON list; ids of calls and results that are missing are filled in by order.
+
+    places: by which numbers errors tell of the rows, where they are not those of the list.
+    """
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         raise DataError(f"{where}: expected a list of messages, found {_found(rows)}")
     if not rows:
         raise DataError(f"{where}: expected at least one message, found none")
     names = _CallNames()
-    return tuple(_message(row, f"{where}[{index}]", names) for index, row in enumerate(rows))
+    numbered = zip(range(len(rows)) if places is None else places, rows, strict=True)
+    return tuple(_message(row, f"{where}[{place}]", names) for place, row in numbered)
 
 
 def _message(row: object, where: str, names: _CallNames) -> Message:

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field
 from gradus.core.errors import ArtifactError, ConfigError
 from gradus.core.files import fsync_file, fsync_folder, utf8, write_atomic
 from gradus.core.fingerprint import digest, file_digest
+from gradus.core.home import WORK_SUFFIX
 from gradus.core.settings import Settings, load_settings
 
 FORMAT_VERSION = 1
@@ -101,7 +102,7 @@ def folder_name(kind: str, fingerprint: str) -> str:
 
 def begin_work(artifacts_dir: Path, kind: str, fingerprint: str) -> Path:
     """The work folder of an artifact, made or, after an interruption, found with what it held."""
-    work = artifacts_dir / f"{folder_name(kind, fingerprint)}.work"
+    work = artifacts_dir / f"{folder_name(kind, fingerprint)}{WORK_SUFFIX}"
     work.mkdir(parents=True, exist_ok=True)
     # A kill between manifest and rename leaves a manifest; the stage finishes again and writes its own.
     (work / MANIFEST).unlink(missing_ok=True)
@@ -159,7 +160,7 @@ def open_artifact(path: Path, kind: str | None = None, verify: bool = True) -> A
     """
     manifest = _read_manifest(path)
     if kind is not None and manifest.kind != kind:
-        raise ArtifactError(f"{path}: expected a {kind} artifact, found a {manifest.kind} artifact")
+        raise ArtifactError(f"{path}: expected an artifact of kind {kind}, found one of kind {manifest.kind}")
     remembered = _remembered(path) if verify else {}
     for name, entry in manifest.files.items():
         known = entry.bytes >= LARGE_BYTES and remembered.get(name) == _mark(path / name)
@@ -203,13 +204,13 @@ def _read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"{path}: no such artifact folder")
     file = path / MANIFEST
     if not file.is_file():
-        unfinished = path.name.endswith(".work")
+        unfinished = path.name.endswith(WORK_SUFFIX)
         reason = "its stage has not finished; run the roadmap again" if unfinished else "not a gradus artifact"
         raise ArtifactError(f"{path}: no {MANIFEST} inside: {reason}")
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{file}: damaged, not readable as JSON ({error}); {_fix(path)}") from None
+        raise ArtifactError(f"{file}: damaged, not readable as JSON ({error}); {remedy(path)}") from None
     if not isinstance(body, dict) or "fingerprint" not in body or "format_version" not in body:
         raise ArtifactError(f"{file}: not the manifest of a gradus artifact")
     if body["format_version"] != FORMAT_VERSION:
@@ -220,7 +221,7 @@ def _read_manifest(path: Path) -> Manifest:
     actual = digest(body)
     if checksum != actual:
         raise ArtifactError(
-            f"{file}: damaged or edited: expected checksum {str(checksum)[:16]}, found {actual[:16]}; " + _fix(path)
+            f"{file}: damaged or edited: expected checksum {str(checksum)[:16]}, found {actual[:16]}; " + remedy(path)
         )
     try:
         return load_settings(Manifest, body, str(file))
@@ -233,15 +234,18 @@ def _check_file(path: Path, name: str, entry: FileEntry, verify: bool) -> None:
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise ArtifactError(f"{path}: the manifest names a file outside the artifact: {name}")
     if not file.is_file():
-        raise ArtifactError(f"{file}: missing from the artifact; {_fix(path)}")
+        raise ArtifactError(f"{file}: missing from the artifact; {remedy(path)}")
     size = file.stat().st_size
     if size != entry.bytes:
-        raise ArtifactError(f"{file}: damaged: expected {entry.bytes:,} bytes, found {size:,}; {_fix(path)}")
+        raise ArtifactError(f"{file}: damaged: expected {entry.bytes:,} bytes, found {size:,}; {remedy(path)}")
     if verify and (found := file_digest(file)) != entry.sha256:
-        raise ArtifactError(f"{file}: damaged: expected checksum {entry.sha256[:16]}, found {found[:16]}; {_fix(path)}")
+        raise ArtifactError(
+            f"{file}: damaged: expected checksum {entry.sha256[:16]}, found {found[:16]}; {remedy(path)}"
+        )
 
 
-def _fix(path: Path) -> str:
+def remedy(path: Path) -> str:
+    """What mends an artifact that is damaged."""
     return f"delete the folder {path} and run the roadmap again to make it anew"
 
 

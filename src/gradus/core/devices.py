@@ -42,13 +42,17 @@ class Rate(Settings):
 
 
 class DeviceEntry(Settings):
-    """One table of devices.toml. memory_gib: None for this machine's own."""
+    """One table of devices.toml. memory_gib: None for this machine's own.
+
+    flops_by_width, fp32_flops_by_width: by the width of the model, the latter where it is trained in fp32.
+    """
 
     names: tuple[str, ...] = ()
     peak_flops: dict[Format, float] = Field(default_factory=dict)
     mfu: float = Field(default=0.35, gt=0, le=1)
     flops_per_second: float | None = Field(default=None, gt=0)
     flops_by_width: dict[str, float] = Field(default_factory=dict)
+    fp32_flops_by_width: dict[str, float] = Field(default_factory=dict)
     training_overhead_seconds: float = Field(default=5.0, ge=0)
     memory_gib: float | None = Field(default=None, gt=0)
     price_per_hour: float = Field(default=0.0, ge=0)
@@ -58,8 +62,9 @@ class DeviceEntry(Settings):
     def _has_a_rate(self) -> DeviceEntry:
         if self.flops_per_second is None and not self.peak_flops and not self.flops_by_width:
             raise ValueError("a device needs flops_per_second, or peak_flops such as { bf16 = 989e12 }")
-        if not all(width.isdigit() and int(width) for width in self.flops_by_width):
-            raise ValueError('flops_by_width: keys are model widths, such as "256"')
+        for name in ("flops_by_width", "fp32_flops_by_width"):
+            if not all(width.isdigit() and int(width) for width in getattr(self, name)):
+                raise ValueError(f'{name}: keys are model widths, such as "256"')
         return self
 
     @property
@@ -68,7 +73,7 @@ class DeviceEntry(Settings):
         half = [peak for name, peak in self.peak_flops.items() if name != "fp32"]
         return max(half or self.peak_flops.values(), default=None)
 
-    def training_rate(self, kind: str, width: int) -> tuple[float, float]:
+    def training_rate(self, kind: str, width: int, in_fp32: bool = False) -> tuple[float, float]:
         """(FLOPs a second of one device, seconds besides) of a kind of training stage and a model of this width.
 
         A measured rate of the kind, or of one alike, counts first, carried over to another width as the rates by width
@@ -77,18 +82,19 @@ class DeviceEntry(Settings):
         known = (self.rates.get(name) for name in (kind, *_ALIKE.get(kind, ())))
         measured = next((rate for rate in known if rate is not None), None)
         if measured is not None:
-            scale = self.sustained_flops(width) / self.sustained_flops(measured.width) if measured.width else 1.0
+            scale = self.sustained_flops(width, in_fp32) / self.sustained_flops(measured.width or width, in_fp32)
             return measured.per_second * scale, measured.overhead_seconds
-        return self.sustained_flops(width), self.training_overhead_seconds
+        return self.sustained_flops(width, in_fp32), self.training_overhead_seconds
 
-    def sustained_flops(self, width: int) -> float:
+    def sustained_flops(self, width: int, in_fp32: bool = False) -> float:
         """The rate that is assumed without a measured one; between two widths on a straight line of the logarithms."""
         if self.flops_per_second is not None:
             return self.flops_per_second
-        if not self.flops_by_width:
+        by_width = (in_fp32 and self.fp32_flops_by_width) or self.flops_by_width
+        if not by_width:
             assert self.half_precision_peak is not None
             return self.mfu * self.half_precision_peak
-        known = sorted((math.log(int(w)), math.log(rate)) for w, rate in self.flops_by_width.items())
+        known = sorted((math.log(int(w)), math.log(rate)) for w, rate in by_width.items())
         at = min(max(math.log(width), known[0][0]), known[-1][0])
         for (low, before), (high, after) in pairwise(known):
             if at <= high:
@@ -114,9 +120,13 @@ def known_devices(home: Path) -> dict[str, DeviceEntry]:
 
 
 def _over(before: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
-    """`stated` over `before`; the rates are joined, all else is replaced."""
+    """`stated` over `before`; the rates are joined, all else is replaced.
+
+    Rates by width are of this machine, whatever it computes in: those of another in fp32 do not stand beside them.
+    """
     rates = {**before.get("rates", {}), **stated.get("rates", {})}
-    return {**before, **stated, "rates": rates}
+    others = {key: value for key, value in before.items() if key != "fp32_flops_by_width"}
+    return {**(others if "flops_by_width" in stated else before), **stated, "rates": rates}
 
 
 def device_called(driver_name: str, devices: Mapping[str, DeviceEntry]) -> str | None:

@@ -45,9 +45,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the name that the caller knows
         raise
     fsync_folder(path.parent)
 
@@ -64,7 +66,7 @@ def utf8(text: str, place: str) -> bytes:
         ) from None
 
 
-def readable_name(path: Path | str) -> str:
+def readable_name(path: Path | str | bytes) -> str:
     """A path or file name as text that can be written; older systems' names need not be UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -96,6 +98,32 @@ def link_or_copy(path: Path, there: Path) -> None:
 def expand_path(text: str, folder: Path) -> Path:
     """A path as a person writes it: relative to `folder`, `~` is the home folder."""
     return folder / Path(text).expanduser()
+
+
+# What is wrong with the place and not with us, and how it is mended.
+_MENDED_BY = {
+    errno.EACCES: "give this user the right to it, or choose another place",
+    errno.EPERM: "give this user the right to it, or choose another place",
+    errno.EROFS: "choose another place",
+    errno.ENOENT: "check the name, and that its folder is there",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another place, or move it away",
+    errno.EEXIST: "something else stands where a folder or file is to be made; choose another place, or move it away",
+    errno.EISDIR: "a folder stands where a file is needed; choose another name, or move it away",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "the link leads to itself; delete it",
+    errno.EIO: "the disk or the network behind it fails; look at the system's log",
+}
+
+
+def place_error(error: OSError) -> GradusError | None:
+    """The message for a file or folder that cannot be used, with the fix; None where the error is about no place."""
+    if error.filename is None:
+        return None
+    where = readable_name(error.filename) if isinstance(error.filename, str | bytes | Path) else str(error.filename)
+    if is_disk_full(error):
+        return disk_full_error(error, Path(where).parent)
+    mended = _MENDED_BY.get(error.errno or 0)
+    return None if mended is None else GradusError(f"{where}: {(error.strerror or '').lower()}; {mended}")
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -65,6 +65,8 @@ def check_settings(cls: type[SettingsType], data: Mapping[str, Any]) -> tuple[Se
         problems: dict[tuple[KeyPath, str], Problem] = {}
         for detail in error.errors(include_url=False, include_context=True):
             problem = _problem(cls, data, detail)
+            if detail["type"] == "too_short" and any(path[: len(problem.path)] == problem.path for path, _ in problems):
+                continue  # entries that are wrong are not counted, and told already
             problems.setdefault((problem.path, problem.text), problem)
         return None, list(problems.values())
 

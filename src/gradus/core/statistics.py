@@ -52,14 +52,6 @@ def mcnemar_exact(b: int, c: int) -> float:
     return min(1.0, float(2 * tail / 2**n))
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Mean of second - first over shared items, and its standard error (0 where n < 2)."""
-    if len(first) != len(second) or not first:
-        raise ValueError(f"paired items of {len(first)} and {len(second)}")
-    differences = [b - a for a, b in zip(first, second, strict=True)]
-    return sum(differences) / len(differences), standard_error(differences)
-
-
 def standard_error(values: Sequence[float]) -> float:
     """Standard error of the mean of independent values (sample variance, n - 1); 0 where n < 2."""
     n = len(values)

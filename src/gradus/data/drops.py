@@ -11,6 +11,7 @@ from typing import Any
 
 from gradus.core.files import write_atomic
 
+DROP_SUMMARY = "drops.json"
 _EXCERPT_CHARACTERS = 200
 
 
@@ -81,8 +82,9 @@ class DropLog:
         listed = sorted(self.by_reason.items(), key=lambda item: (-item[1], item[0]))
         return ", ".join(f"{count:,} {reason}" for reason, count in listed) or "nothing"
 
-    def first_sample(self) -> str:
-        """The first kept drop as one line, '' where there is none."""
+    def summary_with_sample(self) -> str:
+        """The summary, and behind it the first kept drop where there is one."""
         for samples in self._samples.values():
-            return f"{samples[0]['place']}: {samples[0]['reason']} {samples[0]['detail']}".rstrip()
-        return ""
+            first = f"{samples[0]['place']}: {samples[0]['reason']} {samples[0]['detail']}".rstrip()
+            return f"{self.summary()} (first: {first})"
+        return self.summary()

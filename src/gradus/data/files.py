@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -157,11 +158,11 @@ class DigestMemory:
         self._path = path
         self._known: dict[str, list[Any]] = {}
         self._changed = False
-        if path is not None and path.is_file():
+        if path is not None:
             try:
                 self._known = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                self._known = {}  # a torn cache is only slower
+            except (OSError, ValueError):
+                self._known = {}  # none yet; or torn, or another user's, which is only slower
 
     def file_digest(self, path: Path) -> tuple[int, str]:
         """(bytes, sha256 hex). Errors: DataError where the file vanished."""
@@ -186,5 +187,7 @@ class DigestMemory:
             known = self._known
             if len(known) > _MOST_REMEMBERED:
                 known = {path: state for path, state in known.items() if Path(path).exists()}
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._path, json.dumps(known, indent=0))
+            # Nothing depends on it: where this user may not write, files are read again.
+            with contextlib.suppress(OSError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(self._path, json.dumps(known, indent=0))

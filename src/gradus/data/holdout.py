@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 
+from gradus.core.errors import DataError
+
 
 def holdout_position(key: str) -> float:
     """A number in [0, 1) that depends on `key` only and is uniform over keys."""
@@ -17,6 +19,21 @@ def holdout_position(key: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def is_held_out(key: str, validation_fraction: float) -> bool:
-    """Whether the text with this key belongs to the validation side."""
-    return holdout_position(key) < validation_fraction
+def check_sides(
+    train: int, validation: int, unit: str, validation_fraction: float, least_position: float, advice: str = ""
+) -> None:
+    """DataError where a side is empty that must not be.
+
+    train, validation: how much they hold, in `unit`. least_position: of what is in train. advice: how else the
+    validation side gets something.
+    """
+    if validation_fraction > 0 and not validation:
+        raise DataError(
+            f"validation_fraction = {validation_fraction:g} holds out none of {train} {unit}; "
+            f"set it above {least_position:.4f} for at least one, or to 0 for none{advice}"
+        )
+    if not train:
+        raise DataError(
+            f"validation_fraction = {validation_fraction:g} holds out all {validation} {unit} and leaves none to train "
+            "on; set it lower"
+        )

@@ -113,11 +113,6 @@ class RowLoader:
             return self.order.mixture.epochs_before(self.order.place(step))
         return dict.fromkeys(self.store.sources, self.order.epochs_before(step))
 
-    @property
-    def tokens_per_step(self) -> float:
-        """Tokens of a step over all ranks, on average."""
-        return self.plan.num_tokens / self.plan.num_rows * self.order.rows_per_step
-
 
 class TextLoader:
     """The training batches of a corpus that is tokenised on the way; a pure function of the step as well."""

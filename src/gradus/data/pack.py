@@ -12,11 +12,8 @@ cutting a document short and throws the rest of it away.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -25,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradus.core.errors import DataError
 
 Int64 = NDArray[np.int64]
-# In the name of a saved plan's arrays; plans of another version are refused.
+# A kept plan is known by it: change it with any change of what stands in which row.
 PLAN_VERSION = 1
 PackMode = Literal["fragments", "whole", "tight", "crop"]
 # Best-fit decreasing stands where it needs at most this share more rows than any packing must.
@@ -83,42 +80,6 @@ class PackPlan:
             "fill_fraction": self.fill_fraction,
             "mean_context": self.mean_context,
         }
-
-    def save(self, folder: Path) -> None:
-        """Write the plan as npy arrays into `folder`, which is created."""
-        folder.mkdir(parents=True, exist_ok=True)
-        header = np.array([PLAN_VERSION, self.row_length], dtype="<i8")
-        for name, values in {"header": header, **self._arrays()}.items():
-            temporary = folder / f"{name}.npy.tmp"
-            with temporary.open("wb") as file:
-                np.save(file, values.astype("<i8", copy=False), allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / f"{name}.npy")
-
-    def _arrays(self) -> Mapping[str, Int64]:
-        return {name: getattr(self, name) for name in ("row_starts", "document", "offset", "length")}
-
-
-def load_plan(folder: Path) -> PackPlan:
-    """The plan saved in `folder`. Errors: DataError where a file is missing or of another version."""
-    names = ("header", "row_starts", "document", "offset", "length")
-    arrays = {name: _load_array(folder, name) for name in names}
-    header = arrays.pop("header")
-    if header.shape != (2,) or header[0] != PLAN_VERSION:
-        raise DataError(f"{folder}: not a pack plan of version {PLAN_VERSION}; plan the rows again")
-    return PackPlan(row_length=int(header[1]), **arrays)
-
-
-def _load_array(folder: Path, name: str) -> Int64:
-    path = folder / f"{name}.npy"
-    try:
-        array: Int64 = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no pack plan here, {name}.npy is missing") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: damaged pack plan ({error}); plan the rows again") from error
-    return array.astype(np.int64, copy=False)
 
 
 def pack_plan(

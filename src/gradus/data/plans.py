@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +145,7 @@ class ShardPlans:
     """The rows of all shards of a store, one after the other.
 
     folder: where plans are kept; only in memory if None. Making what is not kept yet takes about half a second for
-    each billion tokens on one core; `plan_arguments` lets other processes do it before.
+    each billion tokens on one core.
     """
 
     def __init__(self, store: TokenStore, packing: Packing, folder: Path | None = None) -> None:
@@ -247,27 +246,3 @@ class ShardPlans:
                     found.append((number, before, count))
                 before += count
         return Spans(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
-
-
-def plan_arguments(store: TokenStore, packing: Packing, folder: Path) -> Iterable[dict[str, Any]]:
-    """Arguments of `plan_shard` for each shard whose plan is not kept in `folder` yet."""
-    for number, shard in enumerate(store.shards):
-        if _kept_plan(kept_path(folder, shard, packing)) is None:
-            yield {
-                "label": shard.name,
-                "store": [str(store.folder), store.split, store.generation],
-                "shard": number,
-                "packing": [packing.row_length, packing.mode, packing.by_source],
-                "folder": str(folder),
-            }
-
-
-def plan_shard(arguments: dict[str, Any], report: object = None) -> dict[str, Any]:
-    """Make and keep the plan of one shard; as a job of another process."""
-    folder, split, generation = arguments["store"]
-    store, packing = TokenStore(Path(folder), split, generation), Packing(*arguments["packing"])
-    shard = store.shards[arguments["shard"]]
-    plan = make_plan(shard, packing)
-    Path(arguments["folder"]).mkdir(parents=True, exist_ok=True)
-    plan.write(kept_path(Path(arguments["folder"]), shard, packing))
-    return {"shard": shard.name, "rows": plan.num_rows}

@@ -23,8 +23,8 @@ from gradus.core.files import fsync_file, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.conversation_filters import Judge
 from gradus.data.corpus import SPLITS, Split
-from gradus.data.drops import DropLog, Dropped
-from gradus.data.holdout import holdout_position
+from gradus.data.drops import DROP_SUMMARY, DropLog, Dropped
+from gradus.data.holdout import check_sides, holdout_position
 from gradus.data.lengths import length_statistics
 
 Row = TypeVar("Row", Conversation, Pair)
@@ -86,15 +86,6 @@ def read_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     return _read(folder, split, Pair.from_json)
 
 
-def pool_counts(folder: Path) -> dict[str, Any]:
-    """The counts that `write_pool` or `write_pairs` returned for this folder."""
-    try:
-        counts: dict[str, Any] = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no pool here (pool.json is missing)") from None
-    return counts
-
-
 def question_of(row: Conversation | Pair) -> str:
     """What a row's side is decided by: its first user message, without regard to case and white space."""
     messages = row.messages if isinstance(row, Conversation) else row.prompt.messages
@@ -138,7 +129,10 @@ def _write(
             sides[split].add(row)
     for split in SPLITS:
         fsync_file(folder / f"{split}.jsonl")
-    _refuse_empty_sides(sides, validation_fraction, least_position, num_read, drops)
+    train, validation = sides["train"].rows, sides["validation"].rows
+    if not train + validation:
+        raise DataError(f"the pool has no usable row: {num_read} read, dropped {drops.summary_with_sample()}")
+    check_sides(train, validation, "rows", validation_fraction, least_position)
     counts: dict[str, Any] = {
         "read": num_read,
         "kept": sum(side.rows for side in sides.values()),
@@ -146,7 +140,7 @@ def _write(
         "dropped_by_source": {s: dict(sorted(c.items())) for s, c in sorted(drops.by_source.items())},
         **{split: side.counts() for split, side in sides.items()},
     }
-    drops.write(folder / "drops.json")
+    drops.write(folder / DROP_SUMMARY)
     write_atomic(folder / "pool.json", json.dumps(counts, ensure_ascii=False, indent=1))
     return counts
 
@@ -195,28 +189,6 @@ def _pair_content(pair: Pair) -> JsonObject:
         "chosen": row["chosen"],
         "rejected": row["rejected"],
     }
-
-
-def _refuse_empty_sides(
-    sides: dict[Split, _Side], fraction: float, least_position: float, num_read: int, drops: DropLog
-) -> None:
-    rows = {split: side.rows for split, side in sides.items()}
-    if not any(rows.values()):
-        sample = drops.first_sample()
-        raise DataError(
-            f"the pool has no usable row: {num_read} read, dropped {drops.summary()}"
-            + (f" (first: {sample})" if sample else "")
-        )
-    if fraction > 0 and not rows["validation"]:
-        raise DataError(
-            f"validation_fraction = {fraction:g} holds out none of {rows['train']} rows; "
-            f"set it above {least_position:.4f} for at least one, or to 0 for none"
-        )
-    if not rows["train"]:
-        raise DataError(
-            f"validation_fraction = {fraction:g} holds out all {rows['validation']} rows "
-            "and leaves none to train on; set it lower"
-        )
 
 
 class _Side:

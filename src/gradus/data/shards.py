@@ -107,7 +107,6 @@ class TokenStore:
         self.layout: Layout = manifest.facts.layout
         self.separator = manifest.facts.separator
         self.vocab_size = manifest.facts.vocab_size
-        self.tokenizer_digest = manifest.facts.tokenizer
         self.counts: dict[str, Any] = dict(pinned.counts)
         entries = manifest.shards[: pinned.shards]
         self.first_document = np.cumsum([0, *(entry.documents for entry in entries)])

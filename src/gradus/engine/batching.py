@@ -3,14 +3,12 @@
 A stream knows its prompt, how it samples, and what happens when a token is sampled (turn.py); here is only
 the machinery: prompts packed end to end for the prefill (`join`) or read chunk by chunk beside the others' steps
 (`enter`), one decode step for all live streams, forced tokens fed in place of sampled ones, a finished stream's slot
-handed to the last one. A stream that waits for something keeps its slot and is passed over.
-
-What a stream that entered read and sampled is kept in whole chunks for who begins alike, also of the next turn.
+handed to the last one. A stream that waits for something keeps its slot and is passed over. Who computes, and keeps
+what was read for who begins alike, is behind the slots (slots.py).
 
 An exact batch makes each stream's tokens a function of that stream alone, to the last bit: chunks end at fixed
 positions, whether they are worked out or found, and the products of a step have so many rows that the bits of one row
-do not go by the others (exactness.py). Of such a stream only chunks that were read at once are kept: what was
-sampled was worked out in other products, and would round what follows differently.
+do not go by the others (exactness.py).
 """
 
 from __future__ import annotations
@@ -18,26 +16,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradus.engine.cache import SlotCache
 from gradus.engine.llamacpp import LlamaCppModel, LlamaCppSlots
 from gradus.engine.logprobs import TokenLogprobs, token_logprobs
-from gradus.engine.prefix_cache import PrefixCache, beginning_key, block_key
+from gradus.engine.model_slots import ModelSlots
+from gradus.engine.prefix_cache import PrefixCache
 from gradus.engine.sampling import Sampling, SamplingBatch, penalise, sample, sampling_batch
-from gradus.model.batch import Documents
+from gradus.engine.slots import CHUNK_TOKENS, Slots
 from gradus.model.transformer import Transformer
 
 PREFILL_TOKENS = 8192
 """Prompt tokens that one prefill packs at most; a single longer prompt still goes in whole."""
-
-CHUNK_TOKENS = 64
-"""Tokens read between two steps of the others, where a stream enters."""
 
 _LEAST_READ = 32
 """So many forced tokens are read in chunks; fewer are fed one by one, with the others' steps."""
@@ -98,9 +94,8 @@ class _Row:
     """A live stream in its slot.
 
     length: positions stored so far, behind the common beginning; next: the token to feed at that position; seen: (V,)
-    bool, tokens of prompt and reply where they are penalised; unread: tokens to read before anything is sampled; keys:
-    the names of its beginning and whole chunks so far; tail: the tokens stored behind them, None once they are not to
-    be kept; last_chunk: the number, among all rows' chunks, of the last one read for it.
+    bool, tokens of prompt and reply where they are penalised; unread: tokens to read before anything is sampled;
+    last_chunk: the number, among all rows' chunks, of the last one read for it.
     """
 
     stream: TokenStream
@@ -108,23 +103,7 @@ class _Row:
     next: int
     seen: Tensor | None
     unread: deque[int] = field(default_factory=deque)
-    keys: list[bytes] = field(default_factory=list)
-    tail: list[int] | None = None
     last_chunk: int = 0
-
-    def next_key(self) -> bytes | None:
-        """The name of the whole chunk that is read next; None where there is none, or where it is the last."""
-        if self.tail != [] or len(self.unread) <= CHUNK_TOKENS:
-            return None
-        return block_key(self.keys[-1], [self.unread[place] for place in range(CHUNK_TOKENS)])
-
-    def take_chunk(self, key: bytes) -> None:
-        """What is read next was found, by this name."""
-        self.keys.append(key)
-        self.length += CHUNK_TOKENS
-        self.stream.num_cached_tokens += CHUNK_TOKENS
-        for _ in range(CHUNK_TOKENS):
-            self.unread.popleft()
 
 
 class DecodeBatch:
@@ -147,23 +126,16 @@ class DecodeBatch:
         batch is exact, with products of so many rows or a multiple; None where it need not be. prefixes: where streams
         that enter look for what was read before.
         """
-        # Any: each computes with slots of its own kind.
-        self.model: Any = model
-        self.cache: Any
         self.vocab_size = vocab_size
         self.prefix_ids = list(prefix_ids)
         self.num_slots = num_slots
         self.device = model.device
-        assert model.config.attends_to_all_alone or not prefix_ids, "this model's prompts cannot share a beginning"
-        self._row_tile = row_tile
-        self._prefixes = None
+        self.slots: Slots
         if isinstance(model, LlamaCppModel):  # whose sequences keep what was read
-            self.cache = LlamaCppSlots(model, num_slots, prefix_ids)
+            self.slots = LlamaCppSlots(model, num_slots, prefix_ids)
         else:
-            self.cache = _slot_cache(model, num_slots, prefix_ids, exact=row_tile is not None)
-            self._prefixes = None if prefix_ids else prefixes
+            self.slots = ModelSlots(model, num_slots, prefix_ids, row_tile=row_tile, prefixes=prefixes)
         self._rows: list[_Row] = []  # by slot
-        self._kept: list[set[bytes]] = [set() for _ in range(num_slots)]  # names of the chunks that a free slot holds
         self._num_chunks = 0
         self._sampling: tuple[list[_Row], SamplingBatch] | None = None  # of the rows that last took a step together
 
@@ -193,21 +165,10 @@ class DecodeBatch:
         salt: it finds what streams with the same one left.
         """
         assert self.num_free
-        slot, unread = len(self._rows), deque(stream.prompt_ids[len(self.prefix_ids) :])
-        if isinstance(self.cache, LlamaCppSlots):
-            found = self.cache.open(slot, list(unread), salt)
-            stream.num_cached_tokens += found
-            unread = deque(list(unread)[found:])
-            self._rows.append(_Row(stream, found, 0, self._prompt_tokens(stream), unread))
-            return
-        row = _Row(stream, 0, 0, self._prompt_tokens(stream), unread)
-        if self._prefixes is not None:
-            row.keys, row.tail = [beginning_key(salt)], []
-        self._rows.append(row)
-        while (key := row.next_key()) is not None and key in self._kept[slot]:
-            row.take_chunk(key)
-        self._kept[slot] = set()
-        self.cache.enter(slot, row.length)
+        prompt = stream.prompt_ids[len(self.prefix_ids) :]
+        found = self.slots.open(len(self._rows), prompt, salt)
+        stream.num_cached_tokens += found
+        self._rows.append(_Row(stream, found, 0, self._prompt_tokens(stream), deque(prompt[found:])))
 
     @torch.inference_mode()
     def step(self) -> list[TokenStream]:
@@ -238,43 +199,20 @@ class DecodeBatch:
         first = len(self._rows)
         behind = len(self.prefix_ids)
         prompts = [stream.prompt_ids[behind:] for stream in streams]
-        if isinstance(self.cache, LlamaCppSlots):
-            hidden, found = self.cache.prefill(first, prompts)
-            for stream, count in zip(streams, found, strict=True):
-                stream.num_cached_tokens += count
-        else:
-            hidden = self._read_prompts(first, prompts)
+        hidden, found = self.slots.prefill(first, prompts)
+        for stream, count in zip(streams, found, strict=True):
+            stream.num_cached_tokens += count
         rows = [_Row(s, len(prompt), 0, self._prompt_tokens(s)) for s, prompt in zip(streams, prompts, strict=True)]
         self._rows += rows
         columns = sampling_batch([stream.sampling for stream in streams], self.vocab_size, self.device)
         self._advance(rows, hidden, columns)
-
-    def _read_prompts(self, first: int, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Read prompts into slots from one on; hidden states (P, width) at their last tokens."""
-        lengths = [len(prompt) for prompt in prompts]
-        tokens = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)
-        documents = Documents.of_lengths(lengths, self.device)
-        self.cache.reserve(max(lengths))
-        for slot in range(first, first + len(prompts)):
-            self.cache.enter(slot, 0)
-        if self.prefix_ids:
-            filling = self.cache.filling(documents, first)
-            hidden = self.model.decode(tokens, documents.positions + len(self.prefix_ids), filling)
-        else:
-            hidden, recording = self.model.prefill(tokens, documents)
-            for layer, (keys, values) in enumerate(recording.keys_values):
-                self.cache.fill(layer, documents, first, keys, values)
-            self.cache.fill_recent(first, recording.recent)
-        last = torch.tensor(documents.bounds[1:], device=self.device) - 1
-        found: Tensor = hidden[last]
-        return found
 
     def _unread_forced(self, row: _Row) -> None:
         """Have many forced tokens read in chunks."""
         forced = row.stream.forced
         if len(forced) < _LEAST_READ:
             return
-        if row.length + 1 + len(forced) > self.cache.limit:
+        if row.length + 1 + len(forced) > self.slots.limit:
             row.stream.run_out()
             return
         row.unread.extend((row.next, *forced))
@@ -285,55 +223,27 @@ class DecodeBatch:
     def _read_chunk(self, slot: int) -> None:
         """Read what is unread in a slot up to the end of a chunk; behind the last one its stream samples."""
         row = self._rows[slot]
-        self._find_chunks(slot)
-        start = row.length
-        count = min(CHUNK_TOKENS - start % CHUNK_TOKENS, len(row.unread))
-        chunk = [row.unread.popleft() for _ in range(count)]
-        tokens = torch.tensor(chunk, device=self.device)
-        positions = torch.arange(start, start + count, device=self.device) + len(self.prefix_ids)
-        hidden = self.model.decode(tokens, positions, self.cache.reading(slot, start, count))
+        # Up to the prompt's last chunk, which is read for what it says next.
+        while found := self.slots.find(slot, row.length, list(islice(row.unread, CHUNK_TOKENS + 1))):
+            row.length += found
+            row.stream.num_cached_tokens += found
+            for _ in range(found):
+                row.unread.popleft()
+        count = min(CHUNK_TOKENS - row.length % CHUNK_TOKENS, len(row.unread))
+        hidden = self.slots.read(slot, row.length, [row.unread.popleft() for _ in range(count)])
+        row.length += count
         self._num_chunks += 1
         row.last_chunk = self._num_chunks
-        self._store(slot, chunk)
         if not row.unread:
             columns = sampling_batch([row.stream.sampling], self.vocab_size, self.device)
-            self._advance([row], hidden[-1:], columns)
-
-    def _find_chunks(self, slot: int) -> None:
-        """Take over what was read before, up to the prompt's last chunk, which is read for what it says next."""
-        row = self._rows[slot]
-        if self._prefixes is None:
-            return
-        while (key := row.next_key()) is not None and (block := self._prefixes.get(key)) is not None:
-            self.cache.put_block(slot, row.length, row.length + CHUNK_TOKENS, block)
-            row.take_chunk(key)
-        self._prefixes.used(row.keys)
-
-    def _store(self, slot: int, tokens: Sequence[int]) -> None:
-        """Count tokens that a row's slot holds now; a whole chunk of them is kept for who begins alike."""
-        row = self._rows[slot]
-        row.length += len(tokens)
-        if row.tail is None or self._prefixes is None:
-            return
-        row.tail += tokens
-        if len(row.tail) == CHUNK_TOKENS and (self._row_tile is None or len(tokens) == CHUNK_TOKENS):
-            row.keys.append(block_key(row.keys[-1], row.tail))
-            self._prefixes.put(row.keys, self.cache.block(slot, row.length - CHUNK_TOKENS, row.length))
-            row.tail = []
-        elif self._row_tile is not None:
-            row.tail = None
+            self._advance([row], hidden, columns)
 
     def _feed(self, slots: Sequence[int]) -> None:
         """Feed one token to the streams in these slots, in rising order, and take the next."""
         rows = [self._rows[slot] for slot in slots]
-        lengths = [row.length for row in rows]
-        filling = [0] * (0 if self._row_tile is None else -len(rows) % self._row_tile)
-        tokens = torch.tensor([row.next for row in rows] + filling, device=self.device)
-        positions = torch.tensor(lengths + filling, device=self.device) + len(self.prefix_ids)
-        self.cache.begin_step(slots, lengths)
-        hidden = self.model.decode(tokens, positions, self.cache)
-        for slot, row in zip(slots, rows, strict=True):
-            self._store(slot, [row.next])
+        hidden = self.slots.step(slots, [row.length for row in rows], [row.next for row in rows])
+        for row in rows:
+            row.length += 1
         if self._sampling is None or self._sampling[0] != rows:
             rules = [row.stream.sampling for row in rows]
             self._sampling = rows, sampling_batch(rules, self.vocab_size, self.device)
@@ -349,7 +259,7 @@ class DecodeBatch:
         told: list[TokenLogprobs | None] = [None] * len(streams)
         if not all(stream.forced for stream in streams):
             draws = [stream.num_sampled for stream in streams]
-            logits = self.model.head(hidden)[: len(rows), : self.vocab_size]
+            logits = self.slots.head(hidden)[: len(rows), : self.vocab_size]
             asked = [None if stream.forced else stream.num_logprobs for stream in streams]
             free = logits if all(number is None for number in asked) else logits.clone()
             for place, row in enumerate(rows):
@@ -369,7 +279,7 @@ class DecodeBatch:
                     continue
             if row.seen is not None:
                 row.seen[token] = True
-            if row.length >= self.cache.limit:
+            if row.length >= self.slots.limit:
                 stream.run_out()
                 continue
             row.next = token
@@ -386,36 +296,13 @@ class DecodeBatch:
     def drop_finished(self) -> list[TokenStream]:
         """Free the slots of finished streams; the last live one moves into each hole."""
         gone = [(slot, row) for slot, row in enumerate(self._rows) if row.stream.finished]
-        for slot, row in reversed(gone):
-            if isinstance(self.cache, LlamaCppSlots):
-                self.cache.leave(slot)
+        for slot, _ in reversed(gone):
+            self.slots.leave(slot)
             last = self._rows.pop()
             if slot != len(self._rows):
-                self.cache.move(len(self._rows), slot)
+                self.slots.move(len(self._rows), slot)
                 self._rows[slot] = last
-            elif self.model.config.attends_to_all_alone:
-                self._kept[slot] = set(row.keys)
         return [row.stream for _, row in gone]
-
-
-def _slot_cache(model: Transformer, num_slots: int, prefix_ids: Sequence[int], *, exact: bool) -> SlotCache:
-    """Slots for a model, behind a common beginning that is read for it."""
-    config, prefix = model.config, None
-    if prefix_ids:
-        tokens = torch.tensor(prefix_ids, device=model.device)
-        prefix = model.prefill(tokens, Documents.of_lengths([len(prefix_ids)], model.device))[1].keys_values
-    return SlotCache(
-        num_layers=config.depth,
-        num_slots=num_slots,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        context=config.context,
-        dtype=model.compute_dtype,
-        device=model.device,
-        prefix=prefix,
-        windows=config.windows,
-        exact=exact,
-    )
 
 
 def _forbid(logits: Tensor, streams: Sequence[TokenStream]) -> None:

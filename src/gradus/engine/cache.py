@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from gradus.engine.prefix_cache import Block, KeysValues
-from gradus.model.attention import attention_cached, attention_continued, continued_mask
+from gradus.model.attention import attention_cached
 from gradus.model.batch import Documents
-from gradus.model.prefix import attention_after, attention_cached_after
+from gradus.model.prefix import attention_cached_after
 
 _FIRST_CAPACITY = 64
 _CHUNK_ROWS = 32
@@ -58,13 +58,13 @@ class SlotCache:
         windows: how many tokens each layer sees, None for all; not together with a prefix. exact: what a row attends to
         is the same arithmetic whoever its neighbours are, in more and smaller pieces.
         """
-        self._windows = list(windows or [None] * num_layers)
-        assert not prefix or not any(self._windows), "windows do not reach into a common beginning"
+        self.windows = list(windows or [None] * num_layers)
+        assert not prefix or not any(self.windows), "windows do not reach into a common beginning"
         self._exact = exact
         self._recent: dict[str, Tensor] = {}  # (slots, reach, d)
         # (kv heads, P, head dim)
-        self._prefix = [(k.transpose(0, 1).contiguous(), v.transpose(0, 1).contiguous()) for k, v in prefix or ()]
-        self.prefix_length = self._prefix[0][0].shape[1] if self._prefix else 0
+        self.prefix = [(k.transpose(0, 1).contiguous(), v.transpose(0, 1).contiguous()) for k, v in prefix or ()]
+        self.prefix_length = self.prefix[0][0].shape[1] if self.prefix else 0
         self.limit = context - self.prefix_length
         self.capacity = min(_FIRST_CAPACITY, self.limit)
         self.num_slots = num_slots
@@ -72,10 +72,10 @@ class SlotCache:
         self._wiped = [0] * num_slots  # up to where there are zeros behind what the row holds
 
         def room(window: int | None) -> Tensor:
-            return torch.empty((num_slots, num_kv_heads, self._room(window), head_dim), dtype=dtype, device=device)
+            return torch.empty((num_slots, num_kv_heads, self.room(window), head_dim), dtype=dtype, device=device)
 
-        self.keys = [room(window) for window in self._windows]
-        self.values = [room(window) for window in self._windows]
+        self.keys = [room(window) for window in self.windows]
+        self.values = [room(window) for window in self.windows]
         self._step = _Step(torch.empty(0, dtype=torch.int64, device=device), {}, None, [], 0)
 
     @property
@@ -86,7 +86,7 @@ class SlotCache:
     @property
     def most_bytes(self) -> int:
         """Bytes that they hold once a slot is as long as it may get."""
-        positions = sum(_room(window, self.limit) for window in self._windows)
+        positions = sum(_room(window, self.limit) for window in self.windows)
         one = self.keys[0][:, :, :1]
         return 2 * positions * one.numel() * one.element_size()
 
@@ -95,7 +95,7 @@ class SlotCache:
         """Whether slots are longer than they were at first."""
         return self.capacity > min(_FIRST_CAPACITY, self.limit)
 
-    def _room(self, window: int | None) -> int:
+    def room(self, window: int | None) -> int:
         return _room(window, self.capacity)
 
     def reserve(self, length: int) -> None:
@@ -105,9 +105,9 @@ class SlotCache:
             return
         while self.capacity < length:
             self.capacity = min(2 * self.capacity, self.limit)
-        for layer, window in enumerate(self._windows):
+        for layer, window in enumerate(self.windows):
             for stored in (self.keys, self.values):
-                stored[layer] = self._grown(stored[layer], self._room(window))
+                stored[layer] = self._grown(stored[layer], self.room(window))
         self._wiped = [0] * self.num_slots
 
     def _grown(self, stored: Tensor, room: int) -> Tensor:
@@ -134,10 +134,10 @@ class SlotCache:
             recent[target] = recent[source]
         self._held[source], self._held[target], self._wiped[target] = 0, length, 0
 
-    def _hold(self, slot: int, length: int) -> None:
+    def hold(self, slot: int, length: int) -> None:
         self._held[slot] = max(self._held[slot], length)
 
-    def _wipe(self, slot: int, length: int, end: int) -> None:
+    def wipe(self, slot: int, length: int, end: int) -> None:
         """Have zeros in a slot from `length`, the end of what its row holds, to `end`."""
         if max(length, self._wiped[slot]) >= end:
             return
@@ -149,7 +149,7 @@ class SlotCache:
     def fill(self, layer: int, documents: Documents, first_slot: int, keys: Tensor, values: Tensor) -> None:
         """Store a prefill, document i in slot first_slot + i. keys, values: (N, kv heads, head dim)."""
         for slot, length in enumerate(documents.lengths, start=first_slot):
-            self._hold(slot, length)
+            self.hold(slot, length)
         slots, positions = documents.index + first_slot, documents.positions
         room = self.keys[layer].shape[2]
         if max(documents.lengths) > room:  # a ring holds the end of a long document
@@ -166,17 +166,17 @@ class SlotCache:
     def fill_recent(self, first_slot: int, recent: Mapping[str, Tensor]) -> None:
         """Store the last tokens of a prefill's documents, (documents, reach, d) by key, from a slot on."""
         for key, values in recent.items():
-            self._recent_of(key, values)[first_slot : first_slot + len(values)] = values
+            self.recent_of(key, values)[first_slot : first_slot + len(values)] = values
 
     def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
         """The last values under a key of the step's slots, (N, reach, d); then x (N, d) is stored behind them."""
         slots = self._step.slots
-        stored = self._recent_of(key, x[:, None].expand(-1, reach, -1))
+        stored = self.recent_of(key, x[:, None].expand(-1, reach, -1))
         before = stored[slots]
         stored[slots] = torch.cat([before[:, 1:], x[: len(slots), None]], dim=1)
         return _filled_up(before, len(x))
 
-    def _recent_of(self, key: str, like: Tensor) -> Tensor:
+    def recent_of(self, key: str, like: Tensor) -> Tensor:
         """What is stored under a key, zero at first; like: (rows, reach, d)."""
         if key not in self._recent:
             self._recent[key] = like.new_zeros((self.num_slots, *like.shape[1:]))
@@ -190,13 +190,13 @@ class SlotCache:
         self.reserve(max(lengths) + 1)
         device = self.keys[0].device
         positions = torch.tensor(lengths, device=device)
-        rooms = {window: self._room(window) for window in self._windows}
+        rooms = {window: self.room(window) for window in self.windows}
         places = {window: positions if window is None else positions % room for window, room in rooms.items()}
         # Where all hold as many, in slots one behind the other, plain copies and no masks will do.
         is_even = len(set(lengths)) == 1 and slots[-1] - slots[0] == len(slots) - 1
         masks: dict[int | None, Tensor | None] = {}  # (B, 1, 1, S) for each window
         for window, room in rooms.items():
-            if is_even and not self._exact and not self._prefix and (window is None or window > lengths[0]):
+            if is_even and not self._exact and not self.prefix and (window is None or window > lengths[0]):
                 masks[window] = None
                 continue
             # How long ago what lies at each place was stored; what was never stored seems older than the beginning.
@@ -210,8 +210,8 @@ class SlotCache:
             cut = {window: None if mask is None else mask[rows, ..., :longest] for window, mask in masks.items()}
             first = slots[rows.start]
             for row in range(rows.start, rows.stop):
-                self._hold(slots[row], lengths[row] + 1)
-                self._wipe(slots[row], lengths[row] + 1, longest)
+                self.hold(slots[row], lengths[row] + 1)
+                self.wipe(slots[row], lengths[row] + 1, longest)
             chunks.append(_Chunk(rows, slice(first, first + rows.stop - rows.start), longest, cut))
         even = (slice(slots[0], slots[-1] + 1), lengths[0]) if is_even else None
         self._step = _Step(torch.tensor(slots, device=device), places, even, chunks, len(slots))
@@ -239,7 +239,7 @@ class SlotCache:
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store the step's keys and values (N, Hk, D) and attend with queries (N, H, D). Returns (N, H D)."""
-        window, step = self._windows[layer], self._step
+        window, step = self.windows[layer], self._step
         if keys.shape[0] > step.num_rows:
             keys, values = keys[: step.num_rows], values[: step.num_rows]
         room = self.keys[layer].shape[2]
@@ -253,23 +253,13 @@ class SlotCache:
         for chunk in step.chunks:
             mask, places = chunk.masks[window], slice(min(chunk.longest, room))
             stored = self.keys[layer][chunk.slots, :, places], self.values[layer][chunk.slots, :, places]
-            if self._prefix:
+            if self.prefix:
                 assert mask is not None
-                outs.append(attention_cached_after(queries[chunk.rows], *stored, mask, *self._prefix[layer]))
+                outs.append(attention_cached_after(queries[chunk.rows], *stored, mask, *self.prefix[layer]))
             else:
                 outs.append(attention_cached(queries[chunk.rows], *stored, mask, exact=self._exact))
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
         return _filled_up(out, queries.shape[0])
-
-    def filling(self, documents: Documents, first_slot: int) -> PrefixedFill:
-        """What the model's decode needs to prefill these documents behind the beginning, from a slot on."""
-        return PrefixedFill(self, self._prefix, documents, first_slot)
-
-    def reading(self, slot: int, start: int, count: int) -> SlotReading:
-        """What the model's decode needs to read `count` tokens into a slot that holds `start` positions."""
-        self.reserve(start + count)
-        self._hold(slot, start + count)
-        return SlotReading(self, self._prefix, slot, start, count)
 
     def block(self, slot: int, start: int, stop: int) -> Block:
         """A copy of the last positions that a slot holds; start is a multiple of `stop - start`, as is a ring."""
@@ -282,13 +272,13 @@ class SlotCache:
     def put_block(self, slot: int, start: int, stop: int, block: Block) -> None:
         """Store such a copy behind the `start` positions that a slot holds."""
         self.reserve(stop)
-        self._hold(slot, stop)
+        self.hold(slot, stop)
         for layer, (keys, values) in enumerate(block.keys_values):
             places = _places(self.keys[layer].shape[2], start, stop)
             self.keys[layer][slot, :, places] = keys
             self.values[layer][slot, :, places] = values
         for key, recent in block.recent.items():
-            self._recent_of(key, recent[None])[slot] = recent
+            self.recent_of(key, recent[None])[slot] = recent
 
 
 @dataclass(frozen=True)
@@ -316,73 +306,6 @@ class _Step:
     even: tuple[slice, int] | None
     chunks: list[_Chunk]
     num_rows: int
-
-
-class PrefixedFill:
-    """A prefill behind the common beginning: document i goes to slot first_slot + i."""
-
-    def __init__(self, cache: SlotCache, prefix: Sequence[KeysValues], documents: Documents, first_slot: int) -> None:
-        self._cache, self._prefix, self._documents, self._first_slot = cache, prefix, documents, first_slot
-
-    def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
-        raise AssertionError("a model that looks back by place shares no beginnings")
-
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """queries: (N, H, D); keys, values: (N, Hk, D) of all documents' tokens. Returns (N, H D)."""
-        self._cache.fill(layer, self._documents, self._first_slot, keys, values)
-        return attention_after(queries, keys, values, self._documents, *self._prefix[layer])
-
-
-class SlotReading:
-    """`count` new tokens of one slot, behind the `start` that it holds."""
-
-    def __init__(self, cache: SlotCache, prefix: Sequence[KeysValues], slot: int, start: int, count: int) -> None:
-        self._cache, self._prefix = cache, prefix
-        self._slot, self._start, self._count = slot, start, count
-        self._masks: dict[int | None, Tensor] = {}
-
-    def recent(self, key: str, x: Tensor, reach: int) -> Tensor:
-        stored = self._cache._recent_of(key, x[:1, None].expand(-1, reach, -1))
-        line = torch.cat([stored[self._slot], x])  # (reach + N, d)
-        stored[self._slot] = line[-reach:]
-        return line[:-1].unfold(0, reach, 1).transpose(1, 2)
-
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """queries: (N, H, D); keys, values: (N, Hk, D). Returns (N, H D)."""
-        window = self._cache._windows[layer]
-        stored = self._cache.keys[layer][self._slot], self._cache.values[layer][self._slot]  # (Hk, room, D)
-        new = [part.transpose(0, 1).to(stored[0].dtype) for part in (keys, values)]  # (Hk, N, D)
-        whole = self._whole(stored, new) if window is None else self._ring(stored, new, window)
-        if self._prefix:
-            whole = [torch.cat([first, part], dim=1) for first, part in zip(self._prefix[layer], whole, strict=True)]
-        if window not in self._masks:
-            seen = self._seen(window, whole[0].shape[1], queries.device)
-            self._masks[window] = continued_mask(seen, queries.shape[1] // keys.shape[1], queries.dtype)
-        return attention_continued(queries, whole[0], whole[1], self._masks[window])
-
-    def _whole(self, stored: KeysValues, new: Sequence[Tensor]) -> list[Tensor]:
-        """Store the new tokens and give all that the slot holds, (Hk, S, D) each."""
-        stop = self._start + self._count
-        for part, added in zip(stored, new, strict=True):
-            part[:, self._start : stop] = added
-        return [part[:, :stop] for part in stored]
-
-    def _ring(self, stored: KeysValues, new: Sequence[Tensor], window: int) -> list[Tensor]:
-        """As `_whole`, of what the new tokens see: looked up before it is stored over."""
-        room, device = stored[0].shape[1], stored[0].device
-        before = torch.arange(max(0, self._start - window + 1), self._start, device=device) % room
-        seen = [torch.cat([part[:, before], added], dim=1) for part, added in zip(stored, new, strict=True)]
-        kept = min(self._count, room)
-        places = torch.arange(self._start + self._count - kept, self._start + self._count, device=device) % room
-        for part, added in zip(stored, new, strict=True):
-            part[:, places] = added[:, self._count - kept :]
-        return seen
-
-    def _seen(self, window: int | None, length: int, device: torch.device) -> Tensor:
-        """(N, S) bool: the new tokens are the last of S, all that lie before them within the window are seen."""
-        places = torch.arange(length, device=device)
-        age = places[length - self._count :, None] - places
-        return age >= 0 if window is None else (age >= 0) & (age < window)
 
 
 def _room(window: int | None, capacity: int) -> int:

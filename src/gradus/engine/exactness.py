@@ -26,13 +26,13 @@ def exact_row_tile(model: Transformer | LlamaCppModel, num_slots: int) -> int | 
     """Of how many rows, or a multiple of so many, a step's products are to be.
 
     So that what a request is answered is the same to the last bit whoever is answered beside it in these slots. None
-    where that is not to be had: sums below fp32, experts, whose products have as many rows as tokens chose them, and
-    products of llama.cpp.
+    where that is not to be had: sums below fp32, compiled steps, experts, whose products have as many rows as tokens
+    chose them, and products of llama.cpp.
     """
     if isinstance(model, LlamaCppModel):
         return None
     is_fp32 = model.compute_dtype == torch.float32 and not model.is_packed
-    if not is_fp32 or model.config.num_experts is not None:
+    if not is_fp32 or model.has_compiled_steps or model.config.num_experts is not None:
         return None
     most = -(-num_slots // _TILES[-1]) * _TILES[-1]
     products = _products(model)

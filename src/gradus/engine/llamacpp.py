@@ -59,14 +59,6 @@ class LlamaCppModel:
         self.device = torch.device("cpu")
         self._idle: list[_Sequences] = []  # at most one
 
-    def decode(self, tokens: Tensor, positions: Tensor, cache: LlamaCppSlots) -> Tensor:
-        """Read tokens (N,) into the sequences that the cache was told of; the logits that are wanted, (rows, V)."""
-        return cache.read(tokens.tolist(), positions.tolist())
-
-    def head(self, logits: Tensor) -> Tensor:
-        """What `decode` gives are logits already."""
-        return logits
-
     def sequences(self, number: int) -> _Sequences:
         """So many, for one batch; `give_back` them. Errors: GenerationError."""
         if number > self.file.max_sequences:
@@ -139,11 +131,7 @@ class LlamaCppSlots:
         return self._most_live * self._model.config.bytes_per_token
 
     def open(self, slot: int, prompt: Sequence[int], salt: str = "", *, go_on: bool = True) -> int:
-        """Give a slot to a new stream; how many tokens of its prompt it holds already, never all.
-
-        prompt: without the common beginning. salt: it finds what streams with the same one left. go_on: whether what a
-        sequence kept may be used.
-        """
+        """go_on: whether what a sequence kept may be used."""
         found = 0
         if go_on and not self._prefix:
             free = range(slot, len(self._sequence))
@@ -182,14 +170,18 @@ class LlamaCppSlots:
         names = self._sequence
         names[one], names[other] = names[other], names[one]
 
-    def begin_step(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
-        """Announce one new token for each of these slots."""
-        self._step = [self._sequence[slot] for slot in slots], [True] * len(slots)
+    def find(self, slot: int, start: int, ahead: Sequence[int]) -> int:
+        return 0  # only what a sequence began with
 
-    def reading(self, slot: int, start: int, count: int) -> LlamaCppSlots:
-        """Announce `count` tokens for one slot; what follows the last is wanted."""
-        self._step = [self._sequence[slot]] * count, [False] * (count - 1) + [True]
-        return self
+    def step(self, slots: Sequence[int], lengths: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        self._step = [self._sequence[slot] for slot in slots], [True] * len(slots)
+        return self._read(list(tokens), [len(self._prefix) + length for length in lengths])
+
+    def read(self, slot: int, start: int, tokens: Sequence[int]) -> Tensor:
+        return self._read_into(self._sequence[slot], list(tokens), len(self._prefix) + start, wanted=True)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden  # logits already
 
     def prefill(self, first_slot: int, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
         """Read whole prompts, without the common beginning, into slots from one on.
@@ -211,9 +203,9 @@ class LlamaCppSlots:
             sequences += [self._sequence[slot]] * len(unread)
             wanted += [False] * (len(unread) - 1) + [True]
         self._step = sequences, wanted
-        return self.read(ids, positions), held
+        return self._read(ids, positions), held
 
-    def read(self, ids: list[int], positions: list[int]) -> Tensor:
+    def _read(self, ids: list[int], positions: list[int]) -> Tensor:
         """Read the tokens that were announced; logits (rows, V)."""
         sequences, wanted = self._step
         self._reserve(len(ids))
@@ -225,9 +217,10 @@ class LlamaCppSlots:
             held.tokens[sequence].append(token)
         return torch.from_numpy(logits)
 
-    def _read_into(self, sequence: int, ids: list[int], start: int, *, wanted: bool) -> None:
-        self._step = [sequence] * len(ids), [wanted] * len(ids)
-        self.read(ids, list(range(start, start + len(ids))))
+    def _read_into(self, sequence: int, ids: list[int], start: int, *, wanted: bool) -> Tensor:
+        """Read into one sequence; logits (1, V) behind the last, or (0, V)."""
+        self._step = [sequence] * len(ids), [False] * (len(ids) - 1) + [wanted]
+        return self._read(ids, list(range(start, start + len(ids))))
 
     def _forget(self, sequence: int, start: int) -> None:
         del self._held.tokens[sequence][start:]

@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 
 from gradus.conversation.formats.table import conversation_format
+from gradus.core.artifact import MANIFEST, remedy
+from gradus.core.errors import ArtifactError
 from gradus.core.machine import bf16_instructions
+from gradus.engine.compiled import compile_steps
 from gradus.engine.decoding import MAX_BATCH
 from gradus.engine.engine import Engine
 from gradus.engine.llamacpp import LlamaCppModel
@@ -32,17 +35,26 @@ def load_engine(
     form: str = "hermes",
     toolbox: ToolBox | None = None,
     max_batch: int = MAX_BATCH,
+    compile: bool = False,
 ) -> Engine:
     """The engine of a model folder; ArtifactError, ConfigError or DataError where parts lack or do not fit.
 
     tokenizer_folder: where the tokenizer lies, None beside the model (a training checkpoint has none). precision: of
     the weights; fp32 gives the same answers in every batch. toolbox: tools to run, None for all that gradus has.
+    compile: decoding steps are compiled (compiled.py), which takes a while; answers are then the same up to rounding.
     """
     folder = Path(folder)
-    tokenizer = load_tokenizer(tokenizer_folder or folder)
-    precision = settled_precision(precision, folder, device)
-    model = load_model(folder, device=device, dtype=_DTYPES.get(precision, torch.float32))
+    try:
+        tokenizer = load_tokenizer(tokenizer_folder or folder)
+        precision = settled_precision(precision, folder, device)
+        model = load_model(folder, device=device, dtype=_DTYPES.get(precision, torch.float32))
+    except ArtifactError as error:
+        if (folder.parent / MANIFEST).is_file():  # a walk made it, and can again
+            raise ArtifactError(f"{error}; {remedy(folder.parent)}") from error
+        raise
     freeze(model, int8=precision == "int8")
+    if compile:
+        compile_steps(model)
     return Engine(model, tokenizer, conversation_format(form, tokenizer), toolbox or ToolBox(), max_batch)
 
 

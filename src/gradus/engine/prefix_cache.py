@@ -57,6 +57,9 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._blocks)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._blocks
+
     def get(self, key: bytes) -> Block | None:
         return self._blocks.get(key)
 

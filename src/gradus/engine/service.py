@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradus.core.errors import GenerationError
-from gradus.engine.batching import CHUNK_TOKENS, DecodeBatch
+from gradus.engine.batching import DecodeBatch
 from gradus.engine.continuation import Beginning, Continuation, Continued
 from gradus.engine.decoding import GreedyStream
 from gradus.engine.engine import Engine
@@ -27,6 +27,7 @@ from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.openmp import release_workers
 from gradus.engine.prefix_cache import PrefixCache
 from gradus.engine.sampling import Sampling
+from gradus.engine.slots import CHUNK_TOKENS
 from gradus.engine.turn import Reply, Request, StreamEvent, Turn
 
 PREFIX_BYTES = 2**29
@@ -173,8 +174,8 @@ class EngineService:
                 num_sampled_tokens=counts["sampled"] + sampled,
                 num_prompt_tokens=counts["prompt"],
                 num_cached_tokens=counts["cached"] + cached,
-                cache_bytes=self._batch.cache.num_bytes,
-                most_cache_bytes=self._batch.cache.most_bytes,
+                cache_bytes=self._batch.slots.num_bytes,
+                most_cache_bytes=self._batch.slots.most_bytes,
                 prefix_bytes=self._prefixes.num_bytes,
             )
 
@@ -246,7 +247,7 @@ class EngineService:
         while True:
             with self._changed:
                 while not self._stirred and not self._is_over:
-                    idle_seconds = IDLE_SECONDS if self._batch.cache.is_grown and not self._live else None
+                    idle_seconds = IDLE_SECONDS if self._batch.slots.is_grown and not self._live else None
                     if not self._changed.wait(idle_seconds) and not self._stirred:
                         self._batch = self._new_batch()  # the grown one's memory goes back
                 if self._is_over:

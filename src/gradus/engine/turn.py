@@ -41,12 +41,17 @@ class PromptTooLongError(DataError):
     """The conversation leaves no room to answer in the model's context; prompts are never trimmed."""
 
 
-def check_prompt_length(num_tokens: int, context: int) -> None:
-    """PromptTooLongError where a prompt of so many tokens leaves no position to answer at."""
+def check_prompt_length(num_tokens: int, context: int, num_tools: int = 0) -> None:
+    """PromptTooLongError where a prompt of so many tokens leaves no position to answer at.
+
+    num_tools: that are described in it, which takes more of a small context than a short question does.
+    """
     if num_tokens >= context:
+        described = f" with the descriptions of {num_tools} tools" if num_tools > 1 else ""
+        described = " with the description of a tool" if num_tools == 1 else described
         raise PromptTooLongError(
-            f"the prompt holds {num_tokens:,} tokens and the model's context is {context:,}; "
-            "shorten the conversation or start a new one"
+            f"the prompt holds {num_tokens:,} tokens{described} and the model's context is {context:,}; "
+            f"shorten the conversation{', offer fewer tools' if num_tools else ''} or start a new one"
         )
 
 
@@ -171,7 +176,7 @@ class Turn:
         self.num_cached_tokens = 0
         prompt = form.render_prompt(replace(conversation, tools=tools, think=self.think), self.think)
         self.prompt_ids: Sequence[int] = prompt.tolist()
-        check_prompt_length(len(self.prompt_ids), context)
+        check_prompt_length(len(self.prompt_ids), context, len(self.tools))
         self._request, self._form, self._toolbox = request, form, toolbox
         self._opens = conversation.messages[-1].role == "user"
         self._stop_ids = frozenset(form.stop_ids)

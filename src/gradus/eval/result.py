@@ -7,7 +7,7 @@ share of samples that pass stands beside it as "pass_rate", its interval cluster
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,13 +188,3 @@ def sampled_measure(items: Sequence[ItemResult]) -> dict[str, float | int]:
     """The share of samples that passed, as `core.statistics.clustered_proportion` with probes as clusters."""
     outcomes = [(float(sample.passed), item.id) for item in items for sample in item.samples]
     return clustered_proportion([passed for passed, _ in outcomes], [id for _, id in outcomes])
-
-
-def failure_counts(items: Iterable[ItemResult]) -> dict[str, int]:
-    """How often each reason failed an item, most frequent first; details after a colon are left out."""
-    counts: dict[str, int] = {}
-    for item in items:
-        if not item.passed:
-            for reason in {reason.split(":")[0] for reason in item.shown.reasons}:
-                counts[reason] = counts.get(reason, 0) + 1
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))

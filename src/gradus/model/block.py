@@ -7,7 +7,6 @@ projection behind them (a small product each step instead of one over all tokens
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from gradus.model.config import VALUE_GATE_CHANNELS, ModelConfig
 from gradus.model.experts import Experts, Routing
 from gradus.model.frozen import FrozenBlock
-from gradus.model.kernels import attention_heads, ready_heads, ready_norm, relu2, rms_norm, swiglu, turning
+from gradus.model.kernels import attention_heads, ready_heads, ready_norm, relu2, rms_norm, swiglu
 from gradus.model.lora import Adapters
 from gradus.model.past import Past
 from gradus.model.sine import SineParameters, sine, sine_feed_forward
@@ -26,7 +25,8 @@ from gradus.model.sine import SineParameters, sine, sine_feed_forward
 class Surroundings:
     """What a layer reads besides the residual.
 
-    tokens: (N,); start: (N, width), the embedding; cos, sin: (N, 1, D/2), of each token's angles.
+    tokens: (N,); start: (N, width), the embedding; cos, sin: (N, 1, D/2), of each token's angles; turn: both as factors
+    of whole heads, which a frozen layer takes.
     """
 
     tokens: Tensor
@@ -34,11 +34,7 @@ class Surroundings:
     cos: Tensor
     sin: Tensor
     past: Past
-
-    @cached_property
-    def turn(self) -> tuple[Tensor, Tensor]:
-        """Both as factors of whole heads, for all layers once."""
-        return turning(self.cos, self.sin)
+    turn: tuple[Tensor, Tensor] | None = None
 
 
 class Block(nn.Module):
@@ -114,6 +110,7 @@ class Block(nn.Module):
             turned, values = torch.split(qkv, [c.num_heads + c.num_kv_heads, c.num_kv_heads], dim=1)
             qkv = torch.cat([turned, values + gate[:, :, None] * added], dim=1)
         if self.frozen is not None:
+            assert around.turn is not None
             return ready_heads(qkv, self.frozen.heads, self.frozen.head_norm, around.turn)
         norms: tuple[Tensor, Tensor] | None = None
         if self.query_norm is not None and self.key_norm is not None:

@@ -66,6 +66,7 @@ def freeze(model: Transformer, int8: bool = False) -> None:
     for block in model.blocks:
         block.frozen = _frozen_block(block, ready, model.is_packed, model.compute_dtype)
     model.frozen_head = ready(model.head_weight)
+    model.frozen_frequencies = model.rope_frequencies(model.device)
     if model.is_packed and model.unembedding is not None:
         model.unembedding = nn.Parameter(model.unembedding.new_empty(0))
 

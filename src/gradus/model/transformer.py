@@ -19,7 +19,7 @@ from gradus.model.config import SMEAR_GATE_CHANNELS, LoraSettings, ModelConfig
 from gradus.model.experts import Routing
 from gradus.model.frozen import Product
 from gradus.model.initial import init_weights
-from gradus.model.kernels import rms_norm
+from gradus.model.kernels import rms_norm, turning
 from gradus.model.lora import is_adapter
 from gradus.model.past import CachedPass, FullPass, KeyValueCache, Past, Recording
 from gradus.model.rope import scaled_frequencies
@@ -47,7 +47,9 @@ class Transformer(nn.Module):
         self.compute_dtype = torch.float32
         self.lora: LoraSettings | None = None  # see lora.add_adapters
         self.frozen_head: Product | None = None
+        self.frozen_frequencies: Tensor | None = None
         self.is_packed = False  # see frozen.freeze
+        self.has_compiled_steps = False  # see engine.compiled
         self.offloaded_from: torch.device | None = None
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.blocks: list[Block] = nn.ModuleList(  # type: ignore[assignment]
@@ -81,7 +83,9 @@ class Transformer(nn.Module):
 
     def _hidden(self, tokens: Tensor, positions: Tensor, past: Past, routing: list[Routing] | None = None) -> Tensor:
         x = self._embedded(tokens, past)
-        around = Surroundings(tokens, x, *self._rotation(positions), past)
+        cos, sin = self._rotation(positions)
+        turn = None if self.frozen_head is None else turning(cos, sin)
+        around = Surroundings(tokens, x, cos, sin, past, turn)
         middle = None
         # Sharded layers gather when they are called, by all processes; who decodes may do so alone, with all weights.
         is_alone = type(past) is not FullPass
@@ -153,16 +157,23 @@ class Transformer(nn.Module):
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each token's angles, (N, 1, D/2). Source: RoPE, Su et al. 2021, in halves."""
-        half, scaling = self.config.head_dim // 2, self.config.rope_scaling
-        if scaling is not None:
-            stretched = scaled_frequencies(self.config.rope_base, self.config.head_dim, scaling)
-            angles = positions[:, None].float() * to_device(torch.tensor(stretched), positions.device)  # (N, D/2)
-            cos, sin = angles.cos() * scaling.magnitude, angles.sin() * scaling.magnitude
-            return cos[:, None].to(self.compute_dtype), sin[:, None].to(self.compute_dtype)
-        steps = torch.arange(half, device=positions.device, dtype=torch.float32)
-        frequencies = self.config.rope_base ** (-steps / half)
+        frequencies = self.frozen_frequencies
+        if frequencies is None:
+            frequencies = self.rope_frequencies(positions.device)
         angles = positions[:, None].float() * frequencies  # (N, D/2)
-        return angles.cos()[:, None].to(self.compute_dtype), angles.sin()[:, None].to(self.compute_dtype)
+        cos, sin = angles.cos(), angles.sin()
+        if self.config.rope_scaling is not None:
+            cos, sin = (part * self.config.rope_scaling.magnitude for part in (cos, sin))
+        return cos[:, None].to(self.compute_dtype), sin[:, None].to(self.compute_dtype)
+
+    def rope_frequencies(self, device: torch.device) -> Tensor:
+        """Radians a position, (D/2,) fp32."""
+        c = self.config
+        if c.rope_scaling is not None:
+            return to_device(torch.tensor(scaled_frequencies(c.rope_base, c.head_dim, c.rope_scaling)), device)
+        half = c.head_dim // 2
+        found: Tensor = c.rope_base ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+        return found
 
 
 def build_model(

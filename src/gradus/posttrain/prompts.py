@@ -22,8 +22,7 @@ from gradus.conversation.checks import (
     answer_number,
     run_checks,
 )
-from gradus.conversation.messages import Conversation, Message, ToolSchema
-from gradus.conversation.probes import Probe
+from gradus.conversation.messages import Conversation, Message
 from gradus.conversation.validate import turn_violations
 from gradus.core.errors import DataError
 
@@ -86,15 +85,6 @@ def _stated_facts(answer: str) -> list[Check]:
         value = int(number) if number.denominator == 1 else float(number)
         facts.append(AnswerNumber(kind="answer_number", value=value))
     return facts
-
-
-def prompt_from_probe(probe: Probe, tools: Sequence[ToolSchema] = ()) -> PairPrompt:
-    """A probe as a prompt, with its checks. tools: schemas of the tools that the probe names."""
-    if probe.later_turns:
-        raise DataError(f'probe "{probe.id}": turns cannot be a prompt for pairs; write them as messages')
-    if probe.judgements:
-        raise DataError(f'probe "{probe.id}": a check that a judge decides cannot decide between pairs; leave it out')
-    return PairPrompt(probe.first_prompt(tuple(tools)), probe.own_checks)
 
 
 def judge(prompt: PairPrompt, turn: AssistantTurn) -> list[str]:

@@ -22,6 +22,7 @@ from gradus.core.errors import ArtifactError
 from gradus.core.files import link_or_copy
 from gradus.core.fingerprint import file_digest
 from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, LEDGER, REPORT, RUN_RECORD, RUNS, WORK_SUFFIX
+from gradus.core.run_record import read_run_record
 from gradus.release.place import Outgoing, ParcelRecord, record_path, record_text
 
 PINS = ".push"
@@ -72,11 +73,7 @@ def entry_of(file: Path) -> FileEntry:
 
 def run_artifacts(home: Path, roadmap: str) -> list[str]:
     """Folder names of the artifacts that a walked roadmap is made of, in its order. Errors: ArtifactError."""
-    record = home / RUNS / roadmap / RUN_RECORD
-    try:
-        return [str(stage["artifact"]) for stage in json.loads(record.read_text(encoding="utf-8"))["stages"]]
-    except FileNotFoundError:
-        raise ArtifactError(f'{record}: no such file; walk the roadmap "{roadmap}" first: gradus run FILE') from None
+    return [str(stage["artifact"]) for stage in read_run_record(home / RUNS / roadmap)["stages"]]
 
 
 def artifact_parcel(home: Path, name: str) -> Parcel | None:

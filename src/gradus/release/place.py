@@ -177,11 +177,6 @@ def resume_part(part: Path, entry: FileEntry) -> Iterator[BinaryIO]:
         os.fsync(handle.fileno())
 
 
-def missing_error(address: str, path: str) -> PlaceError:
-    """For a file that a record names and the place does not hold."""
-    return PlaceError(f"{address}: {path} is missing; push again from the machine that has it")
-
-
 def refuse_other(found: FileEntry, outgoing: Outgoing) -> None:
     """Errors: ArtifactError where a file of this machine is not what its manifest says."""
     if found != outgoing.entry:

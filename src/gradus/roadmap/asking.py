@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gradus.eval.probes import ProbeSettings
     from gradus.eval.result import SuiteResult
     from gradus.eval.results import Result
-    from gradus.roadmap.training import Session
+    from gradus.roadmap.session import Session
     from gradus.train.parallel import World
 
 

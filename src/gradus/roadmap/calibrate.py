@@ -22,7 +22,7 @@ from gradus.core.devices import CPU, DEVICES_FILE, Rate, known_devices
 from gradus.core.errors import ConfigError
 from gradus.core.files import write_atomic
 from gradus.core.home import ARTIFACTS
-from gradus.core.machine import gpu_names, processor_name
+from gradus.core.machine import bf16_instructions, gpu_names, processor_name
 from gradus.core.quantity import format_seconds
 from gradus.data.hub_models import commit_of
 from gradus.data.sources import SyntheticSource
@@ -211,13 +211,17 @@ def _decoding_rate(model: Artifact, device: Device) -> Rate:
 
 
 def _processor_peaks(cores: int) -> dict[str, float]:
-    """FLOPs a second and core that products of large matrices reach, by format: what MFU is a share of."""
+    """FLOPs a second and core that products of large matrices reach, by format: what MFU is a share of.
+
+    bf16 only where the processor has it: a product without takes minutes.
+    """
     import time
 
     import torch
 
+    formats = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if bf16_instructions() else {})
     found = {}
-    for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
+    for name, dtype in formats.items():
         a = torch.ones(_PRODUCT_SIZE, _PRODUCT_SIZE, dtype=dtype)
         best, end = float("inf"), time.perf_counter() + _PRODUCT_SECONDS
         while time.perf_counter() < end:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from gradus.roadmap.table import text_table
 _BAR_WIDTH = 20
 
 
-def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Path | None) -> str:
-    """Probe results by category where a stage measured them, times, the report and the chat command."""
+def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Path | None, home: Path = Path()) -> str:
+    """Probe results by category where a stage measured them, times, the report and the chat command.
+
+    home: where the next commands have to look for what was made.
+    """
     made = [(s.name, artifacts[s.name]) for s in roadmap.stages if s.name in artifacts]
     total = sum(a.manifest.seconds for _, a in made)
     lines = ["", f"{roadmap.name}: {len(made)} stages, {format_seconds(total)} of work"]
@@ -26,8 +31,24 @@ def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Pa
     if report is not None:
         lines += ["", f"report   {report}"]
     if any((a.path / MODEL_FOLDER).is_dir() for _, a in made):
-        lines += [f"talk     gradus chat --model {roadmap.name}", f"page     gradus serve {roadmap.name}"]
+        where = _home_option(home)
+        lines += [
+            f"talk     {shlex.join(['gradus', 'chat', '--model', roadmap.name, *where])}",
+            f"page     {shlex.join(['gradus', 'serve', roadmap.name, *where])}",
+        ]
     return "\n".join(lines)
+
+
+def run_command(roadmap: Roadmap, home: Path) -> str:
+    """The command that goes on with a walk, to be typed as it stands."""
+    smoke = ["--smoke"] if roadmap.smoke else []
+    return shlex.join(["gradus", "run", str(roadmap.path), *roadmap.overrides, *smoke, *_home_option(home)])
+
+
+def _home_option(home: Path) -> list[str]:
+    """Nothing where commands look there without being told."""
+    usual = Path(os.environ.get("GRADUS_HOME") or ".").expanduser()
+    return [] if home.resolve() == usual.resolve() else ["--home", str(home)]
 
 
 def _is_table(value: Any) -> bool:

@@ -9,7 +9,6 @@ artifacts/.deleted/    on the way out: renamed there, so that a kill leaves no h
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -27,15 +26,18 @@ from gradus.core.home import (
     CHECKPOINTS_FOLDER,
     DEPLOYED,
     DRY_HOME,
+    GGUF_CACHE,
     LOCK,
     PROTECTED_FILE,
+    REFERENCE_FOLDER,
     RUN_RECORD,
     RUNS,
     SOCKETS,
     WORK_SUFFIX,
 )
 from gradus.core.lock import exclusive_lock
-from gradus.release.parcels import PINS, checkpoint_steps, run_artifacts
+from gradus.core.run_record import read_run_record
+from gradus.release.parcels import PINS, checkpoint_steps
 from gradus.release.push import read_status
 from gradus.roadmap.schema import load_roadmap
 from gradus.roadmap.status import artifact_path
@@ -65,11 +67,15 @@ class Held:
 
 @dataclass(frozen=True)
 class Collection:
-    """freed_bytes: what deleting the garbage gives back, less than its sizes together where files have two names."""
+    """freed_bytes: what deleting the garbage gives back, less than its sizes together where files have two names.
+
+    caches: bytes by folder of the home of what is made again where it lacks, and is never deleted here.
+    """
 
     garbage: tuple[Held, ...]
     kept: tuple[Held, ...]
     freed_bytes: int
+    caches: dict[str, int]
 
 
 def collect_garbage(home: Path, roadmaps: Sequence[str], delete: bool, say: Callable[[str], None]) -> Collection:
@@ -160,16 +166,15 @@ def _of_roadmap(home: Path, text: str) -> list[str]:
 
 def _of_run(home: Path, name: str) -> list[str]:
     """What a run was last walked with, and what its stages point to until those are made. Errors: GradusError."""
-    file = home / RUNS / name / RUN_RECORD
+    run = home / RUNS / name
     try:
-        stages = [str(stage["name"]) for stage in json.loads(file.read_text(encoding="utf-8"))["stages"]]
-        recorded = run_artifacts(home, name)
-    except (OSError, ValueError, KeyError, TypeError):
+        stages = read_run_record(run)["stages"]
+    except (OSError, ArtifactError):
         raise GradusError(
-            f"{file}: cannot be read, so what it needs is unknown; walk the roadmap again, or move {file.parent} away "
-            "if nothing of it is needed"
+            f"{run / RUN_RECORD}: cannot be read, so what it needs is unknown; walk the roadmap again, or move {run} "
+            "away if nothing of it is needed"
         ) from None
-    return [*recorded, *_within(home, [file.with_name(stage) for stage in stages])]
+    return [*(stage["artifact"] for stage in stages), *_within(home, [run / stage["name"] for stage in stages])]
 
 
 def _within(home: Path, paths: Sequence[Path]) -> list[str]:
@@ -226,7 +231,13 @@ def _look(home: Path, needed: Needed) -> Collection:
     garbage.sort(key=lambda held: (-held.num_bytes, held.path))
     doomed = [held.path for held in garbage]
     left = home / ARTIFACTS / DELETED
-    return Collection(tuple(garbage), tuple(kept), _freed_bytes([*doomed, *([left] if left.is_dir() else [])]))
+    freed = _freed_bytes([*doomed, *([left] if left.is_dir() else [])])
+    return Collection(tuple(garbage), tuple(kept), freed, _cache_bytes(home))
+
+
+def _cache_bytes(home: Path) -> dict[str, int]:
+    sizes = {name: sum(facts.st_size for facts in _files(home / name)) for name in (GGUF_CACHE, REFERENCE_FOLDER)}
+    return {name: size for name, size in sizes.items() if size}
 
 
 def _is_artifact(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.errors import ArtifactError, did_you_mean
 from gradus.core.home import CHECKPOINTS_FOLDER, MODEL_FOLDER, RUN_RECORD, RUNS
+from gradus.core.run_record import read_run_record, walked_runs
 from gradus.roadmap.stage import Inputs, Stage
 
 
@@ -106,7 +106,7 @@ def resolve_stage(name: str, home: Path, kind: str) -> Artifact:
 def _run_folder(name: str, home: Path, missing: str) -> tuple[Path, str]:
     """(the folder of a roadmap in runs/, the stage that was named or ""). Errors: ArtifactError."""
     runs = home / RUNS
-    known = sorted(p.parent.name for p in runs.glob(f"*/{RUN_RECORD}")) if runs.is_dir() else []
+    known = walked_runs(home)
     roadmap, _, stage = name.partition("/")
     if roadmap not in known:
         hint = did_you_mean(roadmap, known)
@@ -130,8 +130,7 @@ def _artifact_folder(name: str, home: Path) -> tuple[Path | None, str]:
 
 
 def _stage_names(run: Path) -> list[str]:
-    record = json.loads((run / RUN_RECORD).read_text(encoding="utf-8"))
-    return [str(stage["name"]) for stage in record["stages"]]
+    return [str(stage["name"]) for stage in read_run_record(run)["stages"]]
 
 
 def _has_model(run: Path, stage: str) -> bool:

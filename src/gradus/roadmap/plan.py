@@ -11,7 +11,7 @@ from gradus.core.artifact import Artifact, folder_name, open_artifact
 from gradus.core.devices import CPU, DEVICES_FILE, device_called, known_devices
 from gradus.core.errors import ArtifactError, ConfigError, did_you_mean
 from gradus.core.gate import unreachable_bound
-from gradus.core.machine import gpu_names, machine_facts, usable_cores
+from gradus.core.machine import bf16_instructions, gpu_names, machine_facts, usable_cores
 from gradus.roadmap.kinds import stage_module
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.schema import Roadmap
@@ -102,9 +102,10 @@ def choose_device(name: str, machine: MachineSettings, home: Path) -> Device:
     # [machine] threads are of each process.
     training_cores = usable_cores() if machine.threads is None else min(usable_cores(), cores * machine.processes)
     count = training_cores if name == CPU else machine.processes
+    in_fp32 = name == CPU and (machine.precision in {"fp32", "fp16"} or not bf16_instructions())
     return Device(
         name=name,
-        flops_per_second=entry.sustained_flops(_USUAL_WIDTH) * count,
+        flops_per_second=entry.sustained_flops(_USUAL_WIDTH, in_fp32) * count,
         memory_bytes=memory,
         price_per_hour=entry.price_per_hour,
         count=count,
@@ -115,6 +116,7 @@ def choose_device(name: str, machine: MachineSettings, home: Path) -> Device:
         offload=machine.offload and name != CPU,
         entry=entry,
         host=devices[CPU],
+        in_fp32=in_fp32,
     )
 
 

@@ -5,12 +5,13 @@ Only what was recorded is told. An artifact that is not on this machine is named
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
+from gradus.core.comparison import named_measures
 from gradus.core.errors import ArtifactError, DataError
 from gradus.core.home import ARTIFACTS, WORK_SUFFIX
 from gradus.core.privacy import shown, shown_address
@@ -145,19 +146,20 @@ def _dataset(homepage: str) -> str:
     return name.strip("/") if found else ""
 
 
-def _measured(stage: str, results: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Measured]:
+def _measured(stage: str, results: Mapping[str, Any]) -> Iterator[Measured]:
     """Every measure with an interval; where a total stands beside its parts, the total alone."""
-    keys = ["total"] if isinstance(results.get("total"), Mapping) else list(results)
-    for key in keys:
-        value = results[key]
-        if not isinstance(value, Mapping):
-            continue
-        if {"value", "lower", "upper"} <= value.keys():
-            n = value.get("n")
-            found, low, high = (float(value[name]) for name in ("value", "lower", "upper"))
-            yield Measured(stage, ".".join((*path, key)), found, low, high, n if isinstance(n, int) else None)
-        else:
-            yield from _measured(stage, value, (*path, key))
+    measures = named_measures(results)
+    for name, found in measures.items():
+        if {"lower", "upper"} <= found.keys() and not _is_part(name, measures):
+            n = found.get("n")
+            value, low, high = (float(found[key]) for key in ("value", "lower", "upper"))
+            yield Measured(stage, name, value, low, high, n if isinstance(n, int) else None)
+
+
+def _is_part(name: str, measures: Collection[str]) -> bool:
+    """Whether a total stands beside a measure, or beside a group that it is in."""
+    words = name.split(".")
+    return any(word != "total" and ".".join([*words[:place], "total"]) in measures for place, word in enumerate(words))
 
 
 def _held_out(ancestors: Sequence[Artifact]) -> tuple[list[str], str]:

@@ -14,6 +14,7 @@ from gradus.core.home import LEDGER, MODEL_FOLDER
 from gradus.core.ledger import Ledger
 from gradus.core.machine import package_version
 from gradus.core.privacy import shown, shown_path
+from gradus.core.run_record import read_run_record
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import (
     audit_results,
@@ -26,14 +27,14 @@ from gradus.roadmap.report_measures import (
     training_curves,
 )
 from gradus.roadmap.report_stage_measures import across_stages
-from gradus.roadmap.report_stages import StageView, run_record, stage_view
+from gradus.roadmap.report_stages import StageView, stage_view
 
 LEDGER_TAIL = 60
 
 
 def report_data(run_folder: Path) -> dict[str, Any]:
     """Everything the page shows. Errors: ArtifactError where the folder holds no walked roadmap."""
-    record = run_record(run_folder)
+    record = read_run_record(run_folder)
     stages = [stage_view(run_folder, stage) for stage in record["stages"]]
     ledger = list(Ledger(run_folder / LEDGER).records())
     gates = _gates(stages, ledger)

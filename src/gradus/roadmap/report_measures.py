@@ -16,6 +16,8 @@ from gradus.conversation.probes import Probe, load_suite, suite_path
 from gradus.core.comparison import paired_test
 from gradus.core.errors import GradusError
 from gradus.core.gate import without_items
+from gradus.data.drops import DROP_SUMMARY
+from gradus.roadmap.metrics import METRICS, SAMPLES
 from gradus.roadmap.report_stage_measures import evaluated_stage
 from gradus.roadmap.report_stages import StageView
 from gradus.roadmap.sources import suite_digest
@@ -245,7 +247,7 @@ def training_curves(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     """
     found = []
     for view in stages:
-        lines, passed_over = counting_lines(_json_lines(view.file("metrics.jsonl")))
+        lines, passed_over = counting_lines(_json_lines(view.file(METRICS)))
         train = [line for line in lines if line.get("event") == "train" and "step" in line]
         extension = _extension(view)
         evaluate = [line for line in lines if line.get("event") == "evaluate" and "step" in line]
@@ -311,7 +313,7 @@ def text_samples(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     """What each training stage said as it trained: lines by step, at most `SAMPLE_STEPS` steps of them."""
     found = []
     for view in stages:
-        lines = [line for line in _json_lines(view.file("samples.jsonl")) if _is_number(line.get("step"))]
+        lines = [line for line in _json_lines(view.file(SAMPLES)) if _is_number(line.get("step"))]
         steps = sorted({line["step"] for line in lines})
         if not steps:
             continue
@@ -332,7 +334,7 @@ def drop_samples(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     """Per stage that left something out, the first few of each reason."""
     found = []
     for view in stages:
-        file = view.file("drops.json")
+        file = view.file(DROP_SUMMARY)
         try:
             content = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
         except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from gradus.core.artifact import SCRATCH, Artifact, open_artifact
 from gradus.core.errors import ArtifactError
-from gradus.core.home import ARTIFACTS, RUN_RECORD
+from gradus.core.home import ARTIFACTS, WORK_SUFFIX
 
 State = Literal["done", "working", "waiting", "damaged"]
 
@@ -43,37 +42,23 @@ class StageView:
         return path if path is not None and path.is_file() else None
 
 
-def run_record(run_folder: Path) -> dict[str, Any]:
-    """What the last walk wrote about itself. Errors: ArtifactError where the folder holds no run."""
-    file = run_folder / RUN_RECORD
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ArtifactError(
-            f"{run_folder}: no walked roadmap here ({RUN_RECORD} is missing); walk one first: gradus run FILE"
-        ) from None
-    except ValueError as error:
-        raise ArtifactError(f"{file}: damaged ({error}); gradus run writes it again") from None
-    if not isinstance(record, dict) or "name" not in record or not isinstance(record.get("stages"), list):
-        raise ArtifactError(f"{file}: not the record of a walk; gradus run writes it again")
-    return record
-
-
 def stage_view(run_folder: Path, record: Mapping[str, Any]) -> StageView:
     """Find what a stage left: under the run folder's link, or by name in the artifacts beside runs/."""
     link = run_folder / str(record["name"])
-    expected = str(record.get("artifact", ""))
+    expected = str(record["artifact"])
     linked = link.resolve() if link.is_dir() else None
-    folder = run_folder.resolve().parent.parent / ARTIFACTS / expected
+    # runs/ may be a link to a folder elsewhere: the artifacts lie beside the link.
+    homes = [path.parent.parent for path in (run_folder.absolute(), run_folder.resolve())]
+    folder = next((home for home in homes if (home / ARTIFACTS).is_dir()), homes[-1]) / ARTIFACTS / expected
     if linked is not None and linked.name == expected:
         folder = linked
-    if expected and folder.is_dir():
+    if folder.is_dir():
         try:
             return StageView(record, "done", folder, open_artifact(folder, verify=False))
         except ArtifactError as error:
             return StageView(record, "damaged", note=str(error))
-    work = folder.with_name(folder.name + ".work")
-    if expected and work.is_dir() and any(path.name != SCRATCH for path in work.iterdir()):
+    work = folder.with_name(folder.name + WORK_SUFFIX)
+    if work.is_dir() and any(path.name != SCRATCH for path in work.iterdir()):
         return StageView(record, "working", work, note="not finished; what it has so far is shown")
     if linked is not None:
         return StageView(record, "waiting", note="its settings or inputs have changed since it last ran")

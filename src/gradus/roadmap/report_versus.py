@@ -15,9 +15,10 @@ from gradus.core.comparison import SIGNIFICANCE, compare_measures, named_measure
 from gradus.core.errors import DataError
 from gradus.core.machine import package_version
 from gradus.core.privacy import shown
+from gradus.core.run_record import read_run_record
 from gradus.roadmap.place import now
 from gradus.roadmap.report_measures import clip, probe_results, training_curves
-from gradus.roadmap.report_stages import StageView, run_record, stage_view
+from gradus.roadmap.report_stages import StageView, stage_view
 from gradus.roadmap.status import differences
 
 FLIPPED_ITEMS = 200  # of one suite, shown
@@ -28,7 +29,7 @@ def versus_data(first: Path, second: Path) -> dict[str, Any]:
 
     Errors: ArtifactError where a folder holds no walked roadmap; DataError where no stage of one name is done in both.
     """
-    records = [run_record(folder) for folder in (first, second)]
+    records = [read_run_record(folder) for folder in (first, second)]
     views = [
         {view.name: view for view in (stage_view(folder, stage) for stage in record["stages"])}
         for folder, record in zip((first, second), records, strict=True)

@@ -26,7 +26,7 @@ from gradus.core.ledger import Ledger
 from gradus.core.lock import exclusive_lock
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
-from gradus.roadmap.card import closing_card
+from gradus.roadmap.card import closing_card, run_command
 from gradus.roadmap.kinds import stage_module
 from gradus.roadmap.launched import Meeting, other_processes
 from gradus.roadmap.memory_advice import is_out_of_memory, memory_advice
@@ -165,7 +165,7 @@ def _walk(walking: _Walk, chosen: list[Stage], finish: bool) -> WalkResult:
             raise
         report = _write_report(walking) if finish and walking.keeps else None
         if finish and walking.keeps:
-            walking.progress.line(closing_card(roadmap, walking.artifacts, report))
+            walking.progress.line(closing_card(roadmap, walking.artifacts, report, walking.home))
     return WalkResult(walking.artifacts, walking.run_dir, report)
 
 
@@ -207,7 +207,7 @@ def _refuse_missing_inputs(walking: _Walk, stage: Stage) -> None:
     if missing and stage.name not in walking.artifacts:
         raise ConfigError(
             f"{stage.place}: its input {', '.join(missing)} has not been made yet; "
-            f"run the whole roadmap: gradus run {walking.roadmap.path}"
+            f"run the whole roadmap: {run_command(walking.roadmap, walking.home)}"
         )
 
 
@@ -288,7 +288,7 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs)
     try:
         yield
     except KeyboardInterrupt:
-        after = f"the same command resumes it: gradus run {walking.roadmap.path}"
+        after = f"the same command resumes it: {run_command(walking.roadmap, walking.home)}"
         what = f"what it saved is kept, {after}" if walking.keeps else "nothing of it is kept"
         walking.progress.line(f'stopped in stage "{stage.name}" after {format_seconds(place.seconds)}; {what}')
         raise

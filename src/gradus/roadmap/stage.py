@@ -147,7 +147,7 @@ class Device:
 
     count: how many of it, for a processor its cores; processes: data-parallel ones of a training stage; cores: of the
     machine it is in, for work on data. parallel, activation_checkpointing, offload: as `[machine]` lays a model out.
-    entry, host: the device's and the processor's tables.
+    entry, host: the device's and the processor's tables; in_fp32: a processor that trains in fp32.
     """
 
     name: str
@@ -162,6 +162,7 @@ class Device:
     offload: bool = False
     entry: DeviceEntry | None = None
     host: DeviceEntry | None = None
+    in_fp32: bool = False
 
     def seconds(self, work: str, units: float, cores: int = 1) -> float:
         """Time for data work by its name in the table of rates, on so many cores, without a stage's overhead."""
@@ -176,14 +177,21 @@ class Device:
     def training(self, kind: str, width: int) -> tuple[float, float]:
         """(FLOPs a second of all devices, seconds besides) of a kind of training stage with a model of this width."""
         assert self.entry is not None, "plans are made with a device of the table"
-        rate, overhead = self.entry.training_rate(kind, width)
+        rate, overhead = self.entry.training_rate(kind, width, self.in_fp32)
         return rate * self.count, overhead
 
     @property
     def peak_flops(self) -> float | None:
-        """At half precision, of all devices together; None where it is unknown."""
-        half = self.entry.half_precision_peak if self.entry else None
-        return None if half is None else half * self.count
+        """Of all devices together, in the format that they train in; None where it is unknown."""
+        if self.entry is None:
+            return None
+        peak = self.entry.peak_flops.get("fp32") if self.in_fp32 else self.entry.half_precision_peak
+        return None if peak is None else peak * self.count
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a rate of training was measured, by `--calibrate` or by the user."""
+        return self.entry is not None and ("pretrain" in self.entry.rates or "sft" in self.entry.rates)
 
     @property
     def money_per_second(self) -> float:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from gradus.core.artifact import MANIFEST, Artifact, Manifest, folder_name, open_artifact
 from gradus.core.errors import ArtifactError
+from gradus.core.home import WORK_SUFFIX
 from gradus.core.quantity import format_seconds
 from gradus.roadmap.kinds import stage_module
 from gradus.roadmap.schema import Roadmap
@@ -42,7 +43,7 @@ def stage_status(roadmap: Roadmap, stage: Stage, artifacts_dir: Path, run_dir: P
         took = format_seconds(artifact.manifest.seconds)
         return StageStatus("done", f"done in {took} on {artifact.manifest.started[:10]}, reused", artifact)
     changes = _changes(roadmap, stage, run_dir)
-    work = path.with_name(path.name + ".work")
+    work = path.with_name(path.name + WORK_SUFFIX)
     if work.is_dir() and any(work.iterdir()):
         return StageStatus("resume", f"resumes in {work.name}" + (f" ({changes})" if changes else ""))
     return StageStatus("run", changes or "new")
@@ -136,6 +137,9 @@ def link_stage(run_dir: Path, name: str, target: Path) -> None:
     """Point runs/<roadmap>/<stage> at an artifact, replacing an older pointer in one step."""
     link = run_dir / name
     relative = os.path.relpath(target, run_dir)
+    if (run_dir.resolve() / relative).resolve() != target.resolve():
+        # runs/ is itself a link, and what a link holds is followed from where the folder really lies.
+        relative = os.path.relpath(target.resolve(), run_dir.resolve())
     if link.is_symlink() and os.readlink(link) == relative:
         return
     if link.exists() and not link.is_symlink():

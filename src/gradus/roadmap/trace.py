@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
-from gradus.core.home import RUN_RECORD, RUNS
+from gradus.core.home import RUNS
+from gradus.core.run_record import read_run_record, walked_runs
 from gradus.data.accounts import Whereabouts
 from gradus.data.bookmark import read_bookmark
 from gradus.data.order import RowOrder
@@ -96,11 +96,11 @@ def _first_document(corpus: Artifact, tokens: Artifact, side: str, stages: list[
 def _finished(home: Path) -> Iterator[tuple[str, Artifact]]:
     """(ROADMAP/STAGE, artifact) of every finished stage, each artifact once."""
     seen: set[str] = set()
-    for record in sorted((home / RUNS).glob(f"*/{RUN_RECORD}")):
-        for stage in json.loads(record.read_text(encoding="utf-8"))["stages"]:
-            folder = record.parent / stage["name"]
+    for name in walked_runs(home):
+        for stage in read_run_record(home / RUNS / name)["stages"]:
+            folder = home / RUNS / name / stage["name"]
             if (folder / MANIFEST).is_file():
                 artifact = open_artifact(folder.resolve(), verify=False)
                 if artifact.fingerprint not in seen:
                     seen.add(artifact.fingerprint)
-                    yield f"{record.parent.name}/{stage['name']}", artifact
+                    yield f"{name}/{stage['name']}", artifact

@@ -1,54 +1,43 @@
-"""What the training stages share: settings, the session a run works in, and following `fit` to its end.
+"""What the training stages share: settings, checkpoints, following `fit` to its end, and what is left of it.
 
-Each stage builds its own model, batches and loss, and passes what it evaluates as a plain function. Metrics go
-to metrics.jsonl, one line per logged step and one per evaluation, samples to samples.jsonl; a resumed run first
-drops the lines that its checkpoint does not know.
+Each stage builds its own model, batches and loss, and passes what it evaluates as a plain function.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gradus.core.errors import ConfigError, TrainingError
-from gradus.core.files import write_atomic
+from gradus.core.errors import TrainingError
 from gradus.core.home import ADAPTER_FOLDER, CHECKPOINTS_FOLDER, MODEL_FOLDER
 from gradus.core.quantity import format_count
 from gradus.core.statistics import Z95
 from gradus.model.config import ModelConfig
 from gradus.model.cost import parameters
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.metrics import METRICS, STANDARD_ERRORS, Evaluation, Journal, StepLines
 from gradus.roadmap.models import ModelReference, newest_checkpoint
-from gradus.roadmap.place import MachineSettings, Place
+from gradus.roadmap.place import Place
 from gradus.roadmap.stage import StageSettings
 from gradus.roadmap.warm_start import carry_over, state_bytes
-from gradus.roadmap.xla_limits import model_problem
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
 
 if TYPE_CHECKING:
-    import torch
-
     from gradus.model.batch import Batch
     from gradus.model.transformer import Transformer
+    from gradus.roadmap.session import Session
     from gradus.roadmap.watched_tasks import Watch
     from gradus.tokenizer.tokenizer import Tokenizer
     from gradus.train.checkpoint import Checkpoints
     from gradus.train.loop import StepReport
     from gradus.train.losses import Loss
-    from gradus.train.parallel import World
 
-METRICS = "metrics.jsonl"
-SAMPLES = "samples.jsonl"
 SMOKE_STEPS = 12
-STANDARD_ERRORS = "standard_errors"  # in a line of metrics
 # What has a model to begin from, or to ask: artifacts of these kinds.
 MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
@@ -115,150 +104,6 @@ class TrainingSettings(StageSettings):
         )
 
 
-@dataclass(frozen=True)
-class Session:
-    """Where a training stage computes: this process among all, its device, and how."""
-
-    world: World
-    device: torch.device
-    machine: MachineSettings
-
-    @property
-    def decoding_device(self) -> torch.device:
-        """Where a finished model is asked: on the host where the device is XLA, which compiles for every length."""
-        import torch
-
-        return torch.device("cpu") if self.device.type == "xla" else self.device
-
-    def prepare(self, model: Transformer) -> None:
-        """Wrap and shard a model as `[machine]` says."""
-        from gradus.train.sharding import can_compile, prepare_model
-
-        if self.device.type == "xla" and (problem := model_problem(model.config)):
-            raise ConfigError(f'[machine] device = "xla": {problem}')
-        kind, compile = self.machine.activation_checkpointing, self.machine.compile
-        if compile == "auto":
-            compile = kind != "selective" and can_compile(self.device)
-        prepare_model(
-            model,
-            self.world,
-            activation_checkpointing=kind,
-            compile=compile,
-            offload_from=self.device if self.machine.offload else None,
-        )
-
-
-@contextmanager
-def training_session(place: Place) -> Iterator[Session]:
-    """Threads, device and the other processes, as `[machine]` says."""
-    import torch
-
-    from gradus.model.xla import open_xla
-    from gradus.train.parallel import join_world, leave_world
-
-    threads = torch.get_num_threads()
-    if place.machine.threads is None and place.world_size > 1:
-        # Two processes with all cores each wait for each other's threads: 25 times slower (EXPERIMENTS.md).
-        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", place.world_size))))
-    name = place.machine.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    # Of several machines each counts its GPUs, and its processes, by itself.
-    local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
-    device = torch.device(name, local_rank) if name == "cuda" else torch.device(name)
-    if name == "xla":
-        device = open_xla()
-    elif name == "cuda":
-        torch.cuda.set_device(device)
-    elif place.machine.offload:
-        raise TrainingError(
-            "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"
-        )
-    world = join_world(device, place.machine.parallel)
-    try:
-        yield Session(world, device, place.machine)
-    finally:
-        leave_world()
-        torch.set_num_threads(threads)
-
-
-class StepLines:
-    """A file of JSON lines with a "step" each: appended to as training goes, cut back to a step on resume."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def cut_after(self, step: int) -> None:
-        """Keep whole lines up to `step`; what came later is trained again."""
-        kept = [line for line in self.lines() if line["step"] <= step]
-        write_atomic(self._path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
-
-    def append(self, **line: Any) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Every whole line; a torn last line of a killed run is left out."""
-        if not self._path.exists():
-            return []
-        texts = self._path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(text) for text in texts[:-1] if text]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What one evaluation found: measures by name, and samples as JSON objects."""
-
-    measures: Mapping[str, float]
-    samples: Sequence[Mapping[str, Any]] = ()
-    standard_errors: Mapping[str, float] = field(default_factory=dict)
-    """Of the measures that have one."""
-
-
-class _Journal:
-    """What the main process writes about a run: metrics.jsonl, samples.jsonl and the ledger."""
-
-    def __init__(self, place: Place, meter: Meter | None) -> None:
-        self._place, self._meter = place, meter
-        self._metrics, self._samples = StepLines(place.work / METRICS), StepLines(place.work / SAMPLES)
-        self._written: set[str] = set()
-
-    def open(self, report: StepReport) -> None:
-        """Begin with the first report of this process: what later steps left is dropped."""
-        # A killed run may have written lines past its checkpoint, and not those of the checkpoint's step.
-        self._metrics.cut_after(report.step if report.resumed else 0)
-        lines = self._metrics.lines() if report.resumed else []
-        self._written = {line["event"] for line in lines if line["step"] == report.step}
-        known = report.resumed and (self.is_evaluated or not report.evaluate)
-        self._samples.cut_after(report.step if known else (report.step - 1 if report.resumed else 0))
-
-    @property
-    def is_evaluated(self) -> bool:
-        """Whether the step of the first report has been evaluated before the run was interrupted."""
-        return "evaluate" in self._written
-
-    def train(self, report: StepReport) -> None:
-        known = (
-            {line["step"] for line in self._metrics.lines() if line["event"] == "rollback"} if report.rollbacks else {}
-        )
-        for refused, returned, begin, end in report.passed_over:
-            if refused not in known:
-                self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
-        if report.logged and not (report.resumed and "train" in self._written):
-            figures = self._meter.figures(report.tokens_per_second) if self._meter is not None else {}
-            line = _train_line(report) | figures
-            self._metrics.append(event="train", **line)
-            self._place.follow(report.step, line)
-
-    def evaluate(self, report: StepReport, found: Evaluation) -> None:
-        for sample in found.samples:
-            self._samples.append(step=report.step, **sample)
-        errors = {STANDARD_ERRORS: dict(found.standard_errors)} if found.standard_errors else {}
-        self._metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures, **errors)
-        self._place.record(step=report.step, **found.measures)
-        self._place.follow(report.step, found.measures)
-
-
 def follow(
     reports: Iterator[StepReport],
     place: Place,
@@ -274,7 +119,7 @@ def follow(
     what each logged line tells besides. watch: benchmarks that are looked at besides.
     """
     last: StepReport | None = None
-    journal = _Journal(place, meter) if session.world.is_main else None
+    journal = Journal(place, meter) if session.world.is_main else None
     shown: dict[str, float] = {}
     with place.progress.task("training", None, "tok") as task:
         for report in reports:
@@ -303,19 +148,6 @@ def _with_benchmarks(found: Evaluation, looked: Mapping[str, Mapping[str, Any]])
     values = {name: float(measure["value"]) for name, measure in looked.items()}
     errors = {name: float(m["standard_error"]) for name, m in looked.items() if "standard_error" in m}
     return replace(found, measures={**found.measures, **values}, standard_errors=errors)
-
-
-def _train_line(report: StepReport) -> dict[str, Any]:
-    return {
-        "step": report.step,
-        "loss": report.loss,
-        "lr": report.lr,
-        "grad_norm": report.grad_norm,
-        "tokens": report.tokens,
-        "tokens_per_second": report.tokens_per_second,
-        "skipped": report.skipped,
-        **report.metrics,
-    }
 
 
 def _info(report: StepReport, shown: Mapping[str, float]) -> str:

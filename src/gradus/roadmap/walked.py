@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradus.core.home import RUN_RECORD
+from gradus.core.errors import ArtifactError
+from gradus.core.run_record import read_run_record
 from gradus.core.settings import Settings
 
 Walked = Mapping[str, Any]
@@ -16,9 +16,8 @@ Walked = Mapping[str, Any]
 def walked_stages(run_dir: Path) -> dict[str, Walked]:
     """The stages of the last walk by name, as its record has them; {} where there is none that can be read."""
     try:
-        record = json.loads((run_dir / RUN_RECORD).read_text(encoding="utf-8"))
-        return {str(stage["name"]): stage for stage in record["stages"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {str(stage["name"]): stage for stage in read_run_record(run_dir)["stages"]}
+    except (OSError, ArtifactError):
         return {}
 
 

@@ -24,7 +24,7 @@ from gradus.roadmap.stage import SourceError
 if TYPE_CHECKING:
     from gradus.conversation.formats.wire import Format
     from gradus.model.transformer import Transformer
-    from gradus.roadmap.training import Session
+    from gradus.roadmap.session import Session
 
 CHARACTERS_PER_TOKEN = 4.0  # of English, about
 _SMOKE_ITEMS = 4

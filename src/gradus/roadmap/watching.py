@@ -21,9 +21,11 @@ from gradus.core.artifact import SCRATCH
 from gradus.core.errors import ConfigError
 from gradus.core.gate import without_items
 from gradus.core.home import LEDGER, LOCK, RUN_RECORD, RUNS
+from gradus.core.run_record import read_run_record, walked_runs
+from gradus.roadmap.metrics import METRICS, SAMPLES
 from gradus.roadmap.place import CLOCK
 from gradus.roadmap.report_measures import counting_lines
-from gradus.roadmap.report_stages import StageView, run_record, stage_view
+from gradus.roadmap.report_stages import StageView, stage_view
 
 # What telemetry is called, in the order in which it is shown.
 TELEMETRY = (
@@ -165,13 +167,13 @@ class Watcher:
 
     def __init__(self, run_folder: Path) -> None:
         """Errors: ArtifactError where the folder holds no walked roadmap."""
-        run_record(run_folder)
+        read_run_record(run_folder)
         self.folder = run_folder
         self._files: dict[Path, FollowedLines] = {}
 
     def look(self) -> WalkNow:
         """The walk as it stands. Errors: ArtifactError where its record is gone or damaged."""
-        record = run_record(self.folder)
+        record = read_run_record(self.folder)
         views = [stage_view(self.folder, stage) for stage in record["stages"]]
         ledger = self._lines(self.folder / LEDGER, keep_gates)
         gates = _last_gates(ledger, views)
@@ -200,13 +202,13 @@ class Watcher:
     def _training(self, views: Sequence[StageView], *, running: bool) -> TrainingNow | None:
         """Of the stage at work where it trains, else of the last that did."""
         for view in sorted(views, key=lambda own: own.state == "working")[::-1]:
-            metrics = view.file("metrics.jsonl")
+            metrics = view.file(METRICS)
             if metrics is None:
                 continue
             lines = self._lines(metrics, keep_thinned)
             trained = [line for line in lines if line.get("event") == "train" and _is_number(line.get("step"))]
             if trained:
-                samples = self._lines(metrics.with_name("samples.jsonl"), keep_newest_step)
+                samples = self._lines(metrics.with_name(SAMPLES), keep_newest_step)
                 evaluated = [line for line in lines if line.get("event") == "evaluate"]
                 now = _training_now(view, trained, evaluated, samples)
                 return now if running else replace(now, eta_seconds=None)
@@ -216,7 +218,7 @@ class Watcher:
         files = [self.folder / LEDGER, self.folder / RUN_RECORD]
         for view in views:
             if view.state == "working" and view.folder is not None:
-                files += [view.folder / "metrics.jsonl", view.folder / SCRATCH / CLOCK]
+                files += [view.folder / METRICS, view.folder / SCRATCH / CLOCK]
         times = [written for path in files if (written := _written_at(path)) is not None]
         return max(0.0, time.time() - max(times)) if times else None
 
@@ -244,7 +246,7 @@ def walking_process(run_folder: Path) -> int | None:
 
 def newest_run(home: Path) -> Path:
     """The run folder whose ledger was written to last. Errors: ConfigError where there is none."""
-    found = [path.parent for path in (home / RUNS).glob(f"*/{RUN_RECORD}")]
+    found = [home / RUNS / name for name in walked_runs(home)]
     if not found:
         raise ConfigError(f"{home / RUNS}: nothing has been walked here yet; walk a roadmap first: gradus run FILE")
     return max(found, key=lambda f: max(_written_at(p) or 0.0 for p in f.iterdir() if not p.is_symlink()))

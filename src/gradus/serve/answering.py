@@ -31,12 +31,11 @@ class CutOffError(GenerationError):
 class Answers:
     """The events of several requests as they come, each with the number of its request."""
 
-    def __init__(self, num_requests: int, tally: Tally) -> None:
+    def __init__(self, tally: Tally) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, ServiceEvent]] = asyncio.Queue()
         self._tickets: list[Ticket] = []
         self._num_open = 0
-        self._num_requests = num_requests
         self._unwanted = False
         self._tally = tally
 
@@ -103,7 +102,7 @@ async def answers_of(
 
     account: who asks, and alone finds again what was read for it.
     """
-    answers = Answers(len(requests), tally)
+    answers = Answers(tally)
     try:
         await asyncio.to_thread(answers.submit, service, requests, account)
         yield answers

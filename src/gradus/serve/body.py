@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gradus.conversation.messages import check_json_text
+from gradus.conversation.messages import check_json_text, is_deeper
 from gradus.core.errors import DataError
 from gradus.core.settings import SettingsType, check_settings
 from gradus.serve.errors import bad_request, unsupported
@@ -54,14 +54,9 @@ def read_json(data: bytes) -> dict[str, Any]:
         raise bad_request(f"the body is no JSON: {error}") from None
     if not isinstance(body, dict):
         raise bad_request("the body is no JSON object")
-    if _is_deeper(body, _MOST_DEPTH):
+    if is_deeper(body, _MOST_DEPTH):
         raise bad_request(f"the body is nested more than {_MOST_DEPTH} deep")
     return body
-
-
-def _is_deeper(value: Any, depth: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(depth == 0 or _is_deeper(one, depth - 1) for one in inner if isinstance(one, dict | list))
 
 
 def _no_constant(name: str) -> float:

@@ -192,16 +192,18 @@ def _messages(rows: Sequence[Any], settings: ServeSettings) -> tuple[Message, ..
     for what, number in numbers.items():
         if number > settings.max_messages:
             raise bad_request(f"{number:,} {what}, and at most {settings.max_messages:,} are taken", "messages")
+    places = [index for index, _ in unfolded]
     try:
-        messages = messages_from_json([_plain(row, index) for index, row in unfolded], "messages")
+        messages = messages_from_json([_plain(row, index) for index, row in unfolded], "messages", places)
     except DataError as error:
         raise bad_request(str(error), "messages") from None
     messages = _results_in_order(messages)
     if messages[-1].role not in ("user", "tool"):
-        raise bad_request("the last message must be a user's or a tool's", f"messages[{len(messages) - 1}].role")
+        raise bad_request("the last message must be a user's or a tool's", f"messages[{len(rows) - 1}].role")
     for violation in violations(Conversation(messages)):
         if violation.reason in _REFUSED_VIOLATIONS:
-            raise bad_request(f"messages[{violation.message_index}]: {violation.detail}", "messages")
+            assert violation.message_index is not None
+            raise bad_request(f"messages[{places[violation.message_index]}]: {violation.detail}", "messages")
     return messages
 
 

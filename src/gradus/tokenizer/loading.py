@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path | str, special_tokens: Sequence[str] = ()) -> To
         return Tokenizer(text).extended(special_tokens)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: not a readable tokenizer.json ({error})") from error
 
 
@@ -69,12 +69,15 @@ def load_tokenizer_from_hub(
 
 
 def saved_chat_template(folder: Path | str) -> str | None:
-    """The chat template kept beside a tokenizer, if any."""
+    """The chat template kept beside a tokenizer, if any. ArtifactError where the file that would hold it is damaged."""
     separate = Path(folder) / "chat_template.jinja"
     if separate.exists():
         return separate.read_text(encoding="utf-8")
     config = Path(folder) / CONFIG_FILE
     if not config.exists():
         return None
-    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+    try:
+        template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+    except (ValueError, AttributeError) as error:
+        raise ArtifactError(f"{config}: expected a JSON object ({error})") from error
     return template if isinstance(template, str) else None

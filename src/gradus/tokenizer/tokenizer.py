@@ -118,11 +118,6 @@ class Tokenizer:
         keys = ("normalizer", "pre_tokenizer", "decoder", "model", "added_tokens")
         return digest({key: self._data[key] for key in keys})
 
-    @cached_property
-    def ids_dtype(self) -> type[np.uint16] | type[np.uint32]:
-        """The smallest unsigned type that holds every id."""
-        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
-
     # --- text to ids
 
     def encode(self, text: str) -> list[int]:

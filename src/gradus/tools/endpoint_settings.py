@@ -30,8 +30,9 @@ class EndpointSettings(Settings):
     max_tokens: of one answer, thinking included; limit_key: by which name the service knows that. extra: further
     fields of every request ({ reasoning_effort = "low" }).
     key_variable: the environment variable that holds the key; key_file: a file of mode 0600 that does; neither for a
-    service without keys. concurrency: requests in flight. timeout_seconds: of one attempt. max_attempts: of one request
-    that fails in other ways than by a rate limit. patience_seconds: without any answer before the walk stops.
+    service without keys. concurrency: requests in flight, of all processes together. timeout_seconds: of one attempt.
+    max_attempts: of one request that fails in other ways than by a rate limit. patience_seconds: without any answer
+    before the walk stops.
     input_price, cached_input_price, output_price: for a million tokens. budget: most that may be spent, in the same
     money; the walk stops before it would be passed.
     """

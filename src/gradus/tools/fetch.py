@@ -25,7 +25,7 @@ from gradus.tools.deadline import Deadline
 from gradus.tools.page_text import page_text, tidy_text
 from gradus.tools.public_network import Connect, PublicNetwork, Resolve, connected, resolved
 from gradus.tools.toolbox import Tool
-from gradus.tools.web_search import shown_address
+from gradus.tools.web_search import cut_address
 
 FETCH = ToolSchema(
     "fetch",
@@ -68,7 +68,7 @@ def fetch_tool(resolve: Resolve = resolved, connect: Connect = connected) -> Too
         title, text = _text_of(page)
         # In JSON one character may take several; what is shown is cut before, so that the JSON stays whole.
         shown = harmless(text)[:MOST_CHARACTERS]
-        result = {"url": shown_address(url), "title": harmless(title)[:_MOST_TITLE_CHARACTERS], "text": shown}
+        result = {"url": cut_address(url), "title": harmless(title)[:_MOST_TITLE_CHARACTERS], "text": shown}
         if page.is_cut or len(text) > len(shown):
             result["text"] += " ..."
         return json.dumps(result, ensure_ascii=False)

@@ -55,7 +55,7 @@ def results_text(hits: Sequence[Hit], most_characters: int = MOST_CHARACTERS) ->
         {
             "number": number,
             "title": hit.title[:_MOST_TITLE_CHARACTERS],
-            "url": shown_address(hit.url),
+            "url": cut_address(hit.url),
             "text": _shortened(hit.text, room),
         }
         for number, hit in enumerate(hits, start=1)
@@ -63,7 +63,7 @@ def results_text(hits: Sequence[Hit], most_characters: int = MOST_CHARACTERS) ->
     return json.dumps({"results": results}, ensure_ascii=False)
 
 
-def shown_address(url: str) -> str:
+def cut_address(url: str) -> str:
     """An address as results show it: its beginning, where a document has made it longer than a passage."""
     return url[:_MOST_ADDRESS_CHARACTERS]
 

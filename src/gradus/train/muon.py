@@ -30,6 +30,9 @@ POLAR_EXPRESS = (
 )
 # Elements of matrices that are worked on at a time: a step needs several copies of them.
 _MOST_ELEMENTS = 2**27
+# A gram matrix in fp32 rounds away what is below 3e-4 of the largest singular value. Two steps lift small ones 33-fold,
+# after which the result is within 2e-5 of the exact one; bf16 is too coarse for it at any step.
+_STEPS_BEFORE_GRAM = 2
 _SAFETY = 1.02  # keeps the largest singular value below 1 where bf16 rounds up
 
 
@@ -38,13 +41,33 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tens
 
     matrices: (G, r, c) with r >= c. Returns the same shape in `dtype`. A zero matrix stays zero.
     """
-    assert matrices.shape[-2] >= matrices.shape[-1]
+    long, short = matrices.shape[-2:]
+    assert long >= short
     norm = matrices.flatten(1).norm(dim=1)[:, None, None]
     x: Tensor = (matrices / (norm * _SAFETY + 1e-30)).to(dtype)
-    for a, b, c in POLAR_EXPRESS:
+    is_tall = dtype == torch.float32 and long >= 2 * short
+    for a, b, c in POLAR_EXPRESS[: _STEPS_BEFORE_GRAM if is_tall else None]:
         gram = x.mT @ x  # (G, c, c)
         x = torch.baddbmm(x, x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), beta=a)
-    return x
+    return x @ _remaining_steps(x.mT @ x) if is_tall else x
+
+
+def _remaining_steps(gram: Tensor) -> Tensor:
+    """What the steps after `_STEPS_BEFORE_GRAM` multiply x with, (G, c, c), from its x^T x alone.
+
+    Each step x <- x p(x^T x) is a factor that commutes with the gram matrix, which becomes p gram p: products of the
+    short side only, of 15 to 22 % fewer operations in all where the long side is 2.75 to 4 times the short one.
+    """
+    product: Tensor | None = None
+    remaining = POLAR_EXPRESS[_STEPS_BEFORE_GRAM:]
+    for index, (a, b, c) in enumerate(remaining):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else product @ factor
+        if index + 1 < len(remaining):
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,6 @@ FSDP2: a block's parameters are gathered before it runs and let go after it, gra
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from gradus.model.batch import Batch, Documents
+from gradus.model.compiler import compiler_problem
 from gradus.model.transformer import Transformer
 from gradus.model.xla import send_work
 from gradus.train.config import ActivationCheckpointing
@@ -60,14 +58,8 @@ def prepare_model(
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether compiling is worth its time on a device, and what it needs is there: Triton and a C compiler.
-
-    Triton knows GPUs from compute capability 7.0 on.
-    """
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (7, 0):
-        return False
-    has_compiler = any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
-    return has_compiler and importlib.util.find_spec("triton") is not None
+    """Whether compiling is worth its time on a device, and what it needs is there."""
+    return device.type == "cuda" and compiler_problem(device) is None
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

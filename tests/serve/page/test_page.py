@@ -4,7 +4,7 @@ import json
 import threading
 
 import pytest
-from page_server import CUT, MODELS, Refusal, call, delta, end, result, said, thought
+from page_server import CUT, MODELS, Refusal, call, delta, end, endless, result, said, thought
 
 SEARCH_RESULTS = json.dumps(
     {"results": [{"number": 1, "title": "Seoul", "url": "https://example.org/seoul", "text": "A city."},
@@ -110,13 +110,8 @@ def test_a_reply_streams_with_thinking_and_tool_cards_and_goes_back_whole(page, 
 
 
 def test_stop_keeps_what_was_said_and_roles_alternate_after_it(page, server):
-    def endless(body):
-        yield from said("One two ")
-        while True:
-            yield delta(content="three ")
-            yield 0.02
-
-    server.script = endless
+    counting = endless("three ", first="One two ")
+    server.script = counting
     page.fill("#composer", "Count")
     page.press("#composer", "Enter")
     answer(page, "three")
@@ -143,7 +138,7 @@ def test_stop_keeps_what_was_said_and_roles_alternate_after_it(page, server):
     assert server.requests[2]["messages"][1]["content"].strip() == kept.strip()
     assert server.requests[2]["messages"][3]["content"] == ""
 
-    server.script = endless
+    server.script = counting
     page.fill("#composer", "On and on")
     page.press("#composer", "Enter")
     page.locator(".item-title .spinner").wait_for()
@@ -362,12 +357,7 @@ def test_stages_answer_side_by_side_and_one_goes_on(page, server, expect):
 
 
 def test_a_conversation_is_renamed_while_its_reply_is_written(page, server, expect):
-    def endless(body):
-        while True:
-            yield delta(content="three ")
-            yield 0.05
-
-    server.script = endless
+    server.script = endless("three ")
     page.fill("#composer", "Count")
     page.press("#composer", "Enter")
     answer(page, "three three")

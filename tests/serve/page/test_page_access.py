@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from page_server import MODELS, delta, end, said, thought
+from page_server import MODELS, delta, end, endless, said, thought
 
 REPLY = (
     "A **long** line: "
@@ -151,7 +151,7 @@ def test_a_conversation_is_held_by_keyboard_alone(page, server, expect):
     page.keyboard.press("Enter")
     page.get_by_role("menuitem", name="Rename").wait_for()
     page.keyboard.press("ArrowDown")
-    focus_comes_to("Export")
+    focus_comes_to("Copy as Markdown")
     page.keyboard.press("Escape")
     page.get_by_role("menu").wait_for(state="detached")
     focus_comes_to("More for One two")
@@ -207,12 +207,7 @@ def test_a_phone_shows_all_of_it_and_words_stand_out_in_both_colours(browser, se
 
 
 def test_a_second_tab_hears_of_the_first_and_a_closed_page_keeps_its_reply(page, server):
-    def endless(body):
-        while True:
-            yield delta(content="word ")
-            yield 0.02
-
-    server.script = endless
+    server.script = endless("word ")
     page.fill("#composer", "Begin")
     page.press("#composer", "Enter")
     page.locator(".reply .markdown", has_text="word word").wait_for()

@@ -33,7 +33,6 @@ _SMALL = [
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 _ROUND = frozenset(str(10 * n) for n in range(3, 11))
-CURRENCY_NAMES = ("dollars", "bucks", "euros", "pounds")
 
 
 def number_word(n: int) -> str:

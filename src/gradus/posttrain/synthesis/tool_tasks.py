@@ -22,7 +22,7 @@ from gradus.posttrain.synthesis.judge import (
 )
 from gradus.posttrain.synthesis.material import Material, asking, banks
 from gradus.posttrain.synthesis.teacher import Brief, Rejected, Teacher
-from gradus.tools.web_search import WEB_SEARCH, shown_address
+from gradus.tools.web_search import WEB_SEARCH, cut_address
 
 QUESTION = "what the user writes"
 THINKING = "what the assistant thinks before it does anything, in two to five plain sentences, in the first person"
@@ -41,7 +41,7 @@ def draw_search(rng: random.Random, material: Material) -> Brief:
         "thinking": f"{THINKING}: what is asked, why it must be looked up, what to search for; never the answer",
         "query": "the search query, three to eight words that the text would have",
     }
-    return Brief(prompt, fields, {"url": shown_address(hit.url), "text": hit.text})
+    return Brief(prompt, fields, {"url": cut_address(hit.url), "text": hit.text})
 
 
 async def write_search(brief: Brief, material: Material, teacher: Teacher) -> Conversation:

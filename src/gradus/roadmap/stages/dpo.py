@@ -22,21 +22,18 @@ from gradus.posttrain.config import DPOSettings
 from gradus.roadmap.estimate import training_estimate
 from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.metrics import METRICS, Evaluation, StepLines
 from gradus.roadmap.models import ModelReference, input_model
 from gradus.roadmap.place import Place
+from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
-    METRICS,
-    Evaluation,
-    Session,
-    StepLines,
     TrainingSettings,
     follow,
     save_final_model,
     training_checkpoints,
     training_reports,
     training_results,
-    training_session,
 )
 from gradus.train.config import OptimizerSettings, ScheduleSettings
 

@@ -43,9 +43,10 @@ from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.remote_model import asking_note, asking_seconds
+from gradus.roadmap.session import training_session
 from gradus.roadmap.sources import file_sources, suite_digest
 from gradus.roadmap.stage import COUNTED, Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
-from gradus.roadmap.training import MODEL_KINDS, training_session
+from gradus.roadmap.training import MODEL_KINDS
 from gradus.tools.endpoint_settings import EndpointSettings
 
 if TYPE_CHECKING:
@@ -166,12 +167,10 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     return found
 
 
-def benchmark_settings(
-    settings: Settings, roadmap_dir: Path, seed: int = 0, home: Path | None = None, payer: str = ""
-) -> BenchmarkSettings:
+def benchmark_settings(settings: Settings, roadmap_dir: Path, place: Place | None = None) -> BenchmarkSettings:
     """Where the tasks' files lie and how they are asked. Errors: ConfigError for samples that would be the same.
 
-    home, payer: where a judge's answers are kept and in whose name they are paid for.
+    place: where they are asked, None to plan it.
     """
     folder = benchmarks_folder(settings.benchmarks, roadmap_dir)
     return BenchmarkSettings(
@@ -182,18 +181,25 @@ def benchmark_settings(
         subset_seed=settings.subset_seed,
         samples=settings.task_samples,
         temperature=settings.task_temperature,
-        seed=seed,
+        seed=place.seed if place is not None else 0,
         max_tokens=settings.task_tokens,
         tools=settings.task_tools,
         think=settings.task_think,
         shots=settings.task_shots,
         multiturn=settings.task_multiturn,
-        judge=_judge(settings, home or Path(), payer, roadmap_dir),
+        judge=_judge(settings, roadmap_dir, place),
     )
 
 
-def _judge(settings: Settings, home: Path, payer: str, roadmap_dir: Path) -> JudgeModel | None:
-    return None if settings.judge is None else JudgeModel(settings.judge, home / ANSWERS, payer, roadmap_dir)
+def _judge(settings: Settings, roadmap_dir: Path, place: Place | None) -> JudgeModel | None:
+    """Who rates answers. The requests in flight are shared by the processes, of which each has at least one."""
+    if settings.judge is None:
+        return None
+    if place is None:
+        return JudgeModel(settings.judge, Path(ANSWERS), "", roadmap_dir)
+    share = max(1, settings.judge.concurrency // place.world_size)
+    judge = settings.judge.model_copy(update={"concurrency": share})
+    return JudgeModel(judge, place.home / ANSWERS, place.stage.fingerprint, roadmap_dir)
 
 
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
@@ -276,7 +282,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     settings: Settings = stage.settings
     if settings.perplexity_documents is not None and "corpus" not in inputs:
         raise ConfigError('perplexity_documents: no corpus is named; set corpus = "STAGE" to take documents from')
-    asked = benchmark_settings(settings, place.roadmap_dir, place.seed, place.home, stage.fingerprint)
+    asked = benchmark_settings(settings, place.roadmap_dir, place)
     results: dict[str, Any] = {}
     with training_session(place) as session:
         asking = Asking.load(input_model(stage, inputs), inputs["from"], place, session)
@@ -319,7 +325,7 @@ def _probe_settings(settings: Settings, place: Place) -> ProbeSettings:
         Sampling(temperature=settings.temperature, seed=place.seed),
         max_tokens=settings.max_tokens,
         constrain=settings.constrain,
-        judge=_judge(settings, place.home, place.stage.fingerprint, place.roadmap_dir),
+        judge=_judge(settings, place.roadmap_dir, place),
     )
 
 

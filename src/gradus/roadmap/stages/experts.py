@@ -24,18 +24,12 @@ from gradus.model.config import ModelConfig, model_config, toy_model
 from gradus.roadmap.estimate import steps_of
 from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.metrics import Evaluation
 from gradus.roadmap.place import Place
+from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import BOOKMARK, TextSettings, document_evaluation, text_estimate
-from gradus.roadmap.training import (
-    Evaluation,
-    Session,
-    follow,
-    save_final_model,
-    training_reports,
-    training_results,
-    training_session,
-)
+from gradus.roadmap.training import follow, save_final_model, training_reports, training_results
 
 if TYPE_CHECKING:
     import torch

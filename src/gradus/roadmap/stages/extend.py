@@ -18,19 +18,18 @@ from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
+from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import document_evaluation, refuse_other_tokenizer
 from gradus.roadmap.training import (
     MODEL_KINDS,
     SMOKE_STEPS,
-    Session,
     TrainingSettings,
     follow,
     save_final_model,
     training_checkpoints,
     training_reports,
     training_results,
-    training_session,
 )
 
 if TYPE_CHECKING:

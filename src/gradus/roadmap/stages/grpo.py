@@ -25,22 +25,20 @@ from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.estimate import training_estimate
 from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.metrics import Evaluation, StepLines
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
+from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.sources import file_sources
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage
 from gradus.roadmap.training import (
     SMOKE_STEPS,
-    Evaluation,
-    Session,
-    StepLines,
     TrainingSettings,
     follow,
     save_final_model,
     training_checkpoints,
     training_reports,
     training_results,
-    training_session,
 )
 from gradus.train.config import OptimizerSettings, ScheduleSettings
 

@@ -93,7 +93,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.model.cost import parameters
     from gradus.release.nanochat_model import nanochat_steps, read_nanochat_model, refuse_pickled_tokenizer
     from gradus.release.transformers_model import read_transformers_model
-    from gradus.roadmap.training import Session, save_final_model
+    from gradus.roadmap.session import Session
+    from gradus.roadmap.training import save_final_model
     from gradus.tokenizer.loading import load_tokenizer
     from gradus.tokenizer.specials import SPECIAL_TOKENS
     from gradus.train.parallel import World

@@ -18,22 +18,21 @@ from gradus.model.config import ModelConfig, model_config, toy_model
 from gradus.roadmap.estimate import steps_of, training_estimate
 from gradus.roadmap.lineage import fine_tuned_problem, refuse_warm, shape_problem
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.metrics import Evaluation
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.scaling import law_note, law_settings, stage_law
+from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
     MODEL_KINDS,
     SMOKE_STEPS,
-    Evaluation,
-    Session,
     TrainingSettings,
     follow,
     save_final_model,
     training_checkpoints,
     training_reports,
     training_results,
-    training_session,
 )
 from gradus.roadmap.watched_tasks import WatchSettings, check_watch, watch_of, watched_tokens
 

@@ -26,22 +26,21 @@ from gradus.model.config import LoraSettings, ModelConfig
 from gradus.roadmap.estimate import training_estimate
 from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
+from gradus.roadmap.metrics import Evaluation
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
 from gradus.roadmap.preflight import larger_batch, long_conversations, said, separate_habits
+from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
     MODEL_KINDS,
     SMOKE_STEPS,
-    Evaluation,
-    Session,
     TrainingSettings,
     follow,
     save_final_model,
     training_checkpoints,
     training_reports,
     training_results,
-    training_session,
 )
 from gradus.roadmap.watched_tasks import WatchSettings, check_watch, watch_of, watched_tokens
 

@@ -48,6 +48,7 @@ const ICONS = {
   warning: "M12 4l9 16H3zM12 10v4M12 17h.01",
   download: "M12 4v11M7 11l5 5 5-5M5 20h14",
   upload: "M12 16V5M7 9l5-5 5 5M5 20h14",
+  keys: "M3 7h18v10H3zM7 11h.01M11 11h.01M15 11h.01M8 14h8",
   key: "M14 10a4 4 0 1 0-3.500 4L13 14v2h2v2h3v-3z",
   brand: "M4 19h4v-4.500h4V10h4V5.500h4V19z",
 };
@@ -88,7 +89,8 @@ export function copyButton(text, label = "Copy") {
   return button;
 }
 
-async function copied(text) {
+/** Put a text on the clipboard; false where the browser does not allow it. */
+export async function copied(text) {
   // Pages that came over plain http from another machine have no clipboard of the modern kind.
   if (!navigator.clipboard) return false;
   return navigator.clipboard.writeText(text).then(

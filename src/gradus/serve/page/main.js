@@ -20,6 +20,7 @@ import {
   stop,
 } from "./session.js";
 import { applyTheme, openSettings } from "./settings.js";
+import { openShortcuts, shortcut } from "./shortcuts.js";
 import { sidebarView } from "./sidebar.js";
 import { onOtherTab, openStore } from "./store.js";
 import { threadView } from "./thread.js";
@@ -64,7 +65,13 @@ async function start() {
 function build() {
   const scroller = h("main", { class: "scroller", id: "thread", tabindex: -1 });
   const hide = () => showSidebar(false);
-  const sidebar = sidebarView({ conversation: (id) => go(id), fresh: () => go(""), settings: openSettings, hide });
+  const sidebar = sidebarView({
+    conversation: (id) => go(id),
+    fresh: () => go(""),
+    keys: openShortcuts,
+    settings: openSettings,
+    hide,
+  });
   const picker = pickerView({ settings: openSettings });
   const composer = composerView({ generation: openGeneration });
   const opener = iconButton("menu", "Show the list of conversations", () => showSidebar(true), {
@@ -109,7 +116,18 @@ function build() {
     sidebar.draw();
     rereadConversation(id).catch((error) => toast(error.message));
   });
-  addEventListener("keydown", (event) => shortcut(event, sidebar));
+  const keys = {
+    search: () => {
+      showSidebar(true);
+      sidebar.focusSearch();
+    },
+    fresh: () => go(""),
+    sidebar: () => showSidebar(!document.body.classList.contains("with-sidebar")),
+    field: composer.focusField,
+    isBusy,
+    stop,
+  };
+  addEventListener("keydown", (event) => shortcut(event, keys));
   showSidebar(preferences.sidebar && !NARROW.matches, false);
   sidebar.draw();
   return composer;
@@ -191,26 +209,6 @@ function empty() {
         SUGGESTIONS.map((text) => h("li", null, h("button", { type: "button", click: () => ask(text) }, text))),
       ),
   );
-}
-
-function shortcut(event, sidebar) {
-  const command = event.ctrlKey || event.metaKey;
-  if (command && event.key.toLowerCase() === "k") {
-    event.preventDefault();
-    showSidebar(true);
-    sidebar.focusSearch();
-  } else if (command && event.shiftKey && event.key.toLowerCase() === "o") {
-    event.preventDefault();
-    go("");
-  } else if (event.key === "Escape" && isBusy() && !document.querySelector("dialog[open], :popover-open")) {
-    stop();
-  } else if (event.key === "ArrowUp" && event.target.id === "composer" && event.target.value === "") {
-    const last = [...document.querySelectorAll(".question [aria-label='Edit your message']")].at(-1);
-    if (last) {
-      event.preventDefault();
-      last.click();
-    }
-  }
 }
 
 start();

@@ -310,7 +310,9 @@ async function run(job) {
   try {
     if (model.id === "") throw session.modelsError ?? new ApiError("refused", "The server offers no model.");
     const messages = messagesTo(conversation, question, model.extras !== null);
-    for await (const chunk of streamChat(connection(), requestBody(model, messages), controller.signal)) {
+    const body = requestBody(model, messages);
+    node.turn.thinkBudget = body.gradus?.think_budget ?? null;
+    for await (const chunk of streamChat(connection(), body, controller.signal)) {
       absorb(node.turn, chunk);
       tell("turn", node.id);
     }

@@ -13,7 +13,6 @@ export function openSettings() {
     connectionPart(() => dialog.close()),
     appearancePart(),
     conversationsPart(),
-    keysPart(),
   );
   return dialog;
 }
@@ -177,38 +176,5 @@ function conversationsPart() {
     ),
     file,
     said,
-  );
-}
-
-const SHORTCUTS = [
-  ["Enter", "send"],
-  ["Shift Enter", "new line"],
-  ["Esc", "stop the reply"],
-  ["Ctrl K", "search conversations"],
-  ["Ctrl Shift O", "new chat"],
-  ["↑", "edit the last message, from an empty field"],
-];
-
-function keysPart() {
-  return h(
-    "section",
-    { class: "settings" },
-    h("h3", null, "Keys"),
-    h(
-      "dl",
-      { class: "shortcuts" },
-      SHORTCUTS.map(([keys, what]) =>
-        h(
-          "div",
-          null,
-          h(
-            "dt",
-            null,
-            keys.split(" ").map((key) => h("kbd", null, key)),
-          ),
-          h("dd", null, what),
-        ),
-      ),
-    ),
   );
 }

@@ -1,13 +1,13 @@
 // The list of conversations: found by words, opened, renamed, exported, deleted with a way back.
 
-import { download, h, icon, iconButton, toast } from "./dom.js";
+import { copied, download, h, icon, iconButton, toast } from "./dom.js";
 import { conversationOf, deleteConversation, isBusy, on, restore, saveConversation, session } from "./session.js";
 import * as store from "./store.js";
-import { exportText, trainingRow } from "./transfer.js";
+import { exportText, markdownText, trainingRow } from "./transfer.js";
 
 const DAY_MILLISECONDS = 24 * 3600 * 1000;
 
-/** The side of the page. open: {conversation(id), fresh(), settings(), hide()}. */
+/** The side of the page. open: {conversation(id), fresh(), keys(), settings(), hide()}. */
 export function sidebarView(open) {
   const field = h("input", {
     type: "search",
@@ -29,6 +29,12 @@ export function sidebarView(open) {
     h("button", { type: "button", class: "fresh", click: open.fresh }, icon("plus"), "New chat"),
     h("label", { class: "search-field" }, icon("search"), field),
     items,
+    h(
+      "button",
+      { type: "button", class: "side-button keys-button", click: open.keys },
+      icon("keys"),
+      "Keyboard shortcuts",
+    ),
     h("button", { type: "button", class: "side-button", click: open.settings }, icon("gear"), "Settings"),
   );
   let drawing = 0;
@@ -141,7 +147,9 @@ export function sidebarView(open) {
         keydown: walk,
       },
       entry("edit", "Rename", () => rename(head)),
+      entry("copy", "Copy as Markdown", () => copyOne(head)),
       entry("download", "Export", () => exportOne(head, "json")),
+      entry("download", "Export as Markdown", () => exportOne(head, "md")),
       entry("download", "Export as training data", () => exportOne(head, "jsonl")),
       entry("trash", "Delete", () => remove(head)),
     );
@@ -190,7 +198,13 @@ export function sidebarView(open) {
     const conversation = await conversationOf(head.id);
     const name = (head.title || "conversation").replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 50);
     if (kind === "json") download(`${name}.json`, exportText([conversation]));
+    else if (kind === "md") download(`${name}.md`, markdownText(conversation), "text/markdown");
     else download(`${name}.jsonl`, `${trainingRow(conversation)}\n`, "application/jsonl");
+  }
+
+  async function copyOne(head) {
+    const done = await copied(markdownText(await conversationOf(head.id)));
+    toast(done ? "Copied." : "The browser did not allow copying; export it instead.");
   }
 
   async function remove(head) {
@@ -230,6 +244,6 @@ function place(popover, opener) {
   const box = opener.getBoundingClientRect();
   const width = 230;
   popover.style.left = `${Math.max(8, Math.min(box.left, innerWidth - width - 8))}px`;
-  if (box.bottom > innerHeight - 220) popover.style.bottom = `${innerHeight - box.top + 4}px`;
+  if (box.bottom > innerHeight - 300) popover.style.bottom = `${innerHeight - box.top + 4}px`;
   else popover.style.top = `${box.bottom + 4}px`;
 }

@@ -28,11 +28,16 @@ export function threadView(scroller, open) {
   const views = new WeakMap(); // node -> its view, so that folds stay as they are
   const live = new Map(); // id -> view of a reply in the making
   let sticks = true;
+  let top = 0;
 
   scroller.addEventListener(
     "scroll",
     () => {
-      sticks = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_BOTTOM_PIXELS;
+      const left = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+      // Only going up leaves the foot: a thread that has grown since leaves it behind without anybody's wish.
+      if (left < NEAR_BOTTOM_PIXELS) sticks = true;
+      else if (scroller.scrollTop < top) sticks = false;
+      top = scroller.scrollTop;
       jump.hidden = sticks;
     },
     { passive: true },

@@ -7,6 +7,7 @@ import {
   leafBelow,
   messagesTo,
   newConversation,
+  pathTo,
   problemWith,
   titleFrom,
 } from "./conversation.js";
@@ -33,6 +34,39 @@ export function trainingRow(conversation) {
       : message,
   );
   return JSON.stringify({ messages });
+}
+
+/** The branch that is shown as a text to read: who said what, with thinking as quotes and calls with their results. */
+export function markdownText(conversation) {
+  const parts = [`# ${conversation.title || "Untitled"}`];
+  if (conversation.system) parts.push("## System", conversation.system);
+  for (const node of pathTo(conversation, leafBelow(conversation))) {
+    if (node.role === "user") parts.push("## You", node.text);
+    else parts.push(`## ${node.turn.label}`, ...node.turn.blocks.map(blockMarkdown));
+  }
+  return `${parts.join("\n\n")}\n`;
+}
+
+function blockMarkdown(block) {
+  if (block.type === "text") return block.text.trim();
+  if (block.type === "think") return `Thinking:\n\n${quoted(block.text)}`;
+  const result = block.result === null ? "no result" : block.result.content;
+  return `${block.name}:\n\n${fenced(contentText(block.arguments))}\n\n${fenced(result)}`;
+}
+
+function quoted(text) {
+  return text
+    .trim()
+    .split("\n")
+    .map((line) => `> ${line}`.trimEnd())
+    .join("\n");
+}
+
+/** A code block whose fence is longer than any run of backticks in it. */
+function fenced(text) {
+  const longest = Math.max(2, ...(text.match(/`+/g) ?? []).map((run) => run.length));
+  const fence = "`".repeat(longest + 1);
+  return `${fence}\n${text}\n${fence}`;
 }
 
 function parsedArguments(text) {

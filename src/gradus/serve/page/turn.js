@@ -1,6 +1,7 @@
 // A reply of the assistant: its blocks in the order in which they were said, folded from the typed events of a stream.
 //
-// turn: {model, label, status, blocks, error, usage, started, firstToken, ended}
+// turn: {model, label, status, blocks, error, usage, thinkBudget, started, firstToken, ended}
+// usage: null or {prompt, completion, thinking}, in tokens; thinkBudget: the most tokens of thinking, where one was set.
 // status: "streaming", "done", "stopped" (by the person), "cut" (token limit), "interrupted" (the page was closed) or
 // "failed" (error says why). Times are milliseconds since 1970.
 // blocks: {type: "think", text, started, ended}, {type: "text", text},
@@ -18,6 +19,7 @@ export function newTurn(model) {
     blocks: [],
     error: null,
     usage: null,
+    thinkBudget: null,
     started: Date.now(),
     firstToken: null,
     ended: null,
@@ -26,7 +28,10 @@ export function newTurn(model) {
 
 /** Fold one chunk of a stream into a turn. */
 export function absorb(turn, chunk) {
-  if (chunk.usage) turn.usage = { prompt: chunk.usage.prompt_tokens, completion: chunk.usage.completion_tokens };
+  if (chunk.usage) {
+    const { prompt_tokens: prompt, completion_tokens: completion, completion_tokens_details: details } = chunk.usage;
+    turn.usage = { prompt, completion, thinking: details?.reasoning_tokens ?? 0 };
+  }
   const choice = chunk.choices?.[0];
   if (!choice) return;
   const delta = choice.delta ?? {};

@@ -262,15 +262,33 @@ export function turnFoot(turn, act, pager, isLane) {
     pager,
     spoken && copyButton(() => turnText(turn), "Copy the reply"),
     iconButton("again", "Answer again", act.regenerate, { class: "icon-button again" }),
-    h("span", { class: "figures" }, figures(turn, isLane)),
+    h("span", { class: "figures", title: reading(turn) }, figures(turn, isLane)),
+    budgetBar(turn),
   );
+}
+
+/** How much of the think budget was thought; null where none was set. */
+function budgetBar(turn) {
+  if (!turn.thinkBudget || turn.usage === null) return null;
+  const used = Math.min(turn.usage.thinking, turn.thinkBudget);
+  const said = `${used.toLocaleString("en")} of ${turn.thinkBudget.toLocaleString("en")} tokens of the think budget`;
+  return h("progress", { class: "budget", max: turn.thinkBudget, value: used, title: said, "aria-label": said });
+}
+
+/** What was read before the first token, and how long that took. */
+function reading(turn) {
+  if (!turn.usage?.prompt || turn.firstToken === null) return null;
+  const wait = ((turn.firstToken - turn.started) / 1000).toFixed(1);
+  return `${turn.usage.prompt.toLocaleString("en")} tokens read, the first written after ${wait} s`;
 }
 
 function figures(turn, isLane) {
   const num = turn.usage?.completion;
   const spent = turn.ended - turn.firstToken;
   const speed = num > 1 && spent > 0 ? `${rate((num - 1) / (spent / 1000))} tokens/s` : null;
-  return [!isLane && turn.label, num && `${num.toLocaleString("en")} tokens`, speed].filter(Boolean).join(" · ");
+  const thought = turn.usage?.thinking ? ` (${turn.usage.thinking.toLocaleString("en")} thinking)` : "";
+  const tokens = num && `${num.toLocaleString("en")} tokens${thought}`;
+  return [!isLane && turn.label, tokens, speed].filter(Boolean).join(" · ");
 }
 
 function rate(value) {

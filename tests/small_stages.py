@@ -1,5 +1,7 @@
 """Stages that many small roadmaps begin with, the text that they read, and a walk that is stopped."""
 
+import json
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +23,15 @@ sources = [{ path = "chats.jsonl" }]
 validation_fraction = 0.1
 """
 
+# Further keys may follow.
+SFT = """
+[[stage]]
+name = "chat"
+kind = "sft"
+from = "base"
+mixture = [{ source = "talk" }]
+"""
+
 
 def tokens_of(vocab_size: int) -> str:
     """Stages "bpe" and "tokens": a tokenizer trained on stage "prose", and that one's tokens."""
@@ -39,18 +50,18 @@ tokenizer = "bpe"
 """
 
 
-def base_of(steps: int, context: int = 128) -> str:
-    """Stage "base": the smallest model that trains, on stage "tokens"."""
+def base_of(steps: int, context: int = 128, depth: int = 1, batch_tokens: int = 256, samples: str = "[]") -> str:
+    """Stage "base": the smallest model that trains, on stage "tokens". Further keys may follow."""
     return f"""
 [[stage]]
 name = "base"
 kind = "pretrain"
 tokens = "tokens"
-model = {{ depth = 1, width = 32, head_dim = 16 }}
+model = {{ depth = {depth}, width = 32, head_dim = 16 }}
 context = {context}
 horizon = "{steps} steps"
-batch_tokens = 256
-samples = []
+batch_tokens = {batch_tokens}
+samples = {samples}
 """
 
 
@@ -58,6 +69,15 @@ def write_lines(folder: Path, count: int) -> None:
     """What stage "prose" reads: so many documents of one line."""
     lines = [f"Line {i}: the cat number {i * 7} sat on mat {i % 13}." for i in range(count)]
     (folder / "text.txt").write_text("\n".join(lines))
+
+
+def write_chats(folder: Path, chats: Iterable[tuple[str, str]]) -> None:
+    """What stage "talk" reads: conversations of a question and its answer."""
+    rows = [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+        for question, answer in chats
+    ]
+    (folder / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
 
 
 class Stopping(QuietProgress):

@@ -1,0 +1,86 @@
+"""Where a stage computes: its threads, its device, and the other processes that work on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gradus.core.errors import ConfigError, TrainingError
+from gradus.roadmap.place import MachineSettings, Place
+from gradus.roadmap.xla_limits import model_problem
+
+if TYPE_CHECKING:
+    import torch
+
+    from gradus.model.transformer import Transformer
+    from gradus.train.parallel import World
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where a training stage computes: this process among all, its device, and how."""
+
+    world: World
+    device: torch.device
+    machine: MachineSettings
+
+    @property
+    def decoding_device(self) -> torch.device:
+        """Where a finished model is asked: on the host where the device is XLA, which compiles for every length."""
+        import torch
+
+        return torch.device("cpu") if self.device.type == "xla" else self.device
+
+    def prepare(self, model: Transformer) -> None:
+        """Wrap and shard a model as `[machine]` says."""
+        from gradus.train.sharding import can_compile, prepare_model
+
+        if self.device.type == "xla" and (problem := model_problem(model.config)):
+            raise ConfigError(f'[machine] device = "xla": {problem}')
+        kind, compile = self.machine.activation_checkpointing, self.machine.compile
+        if compile == "auto":
+            compile = kind != "selective" and can_compile(self.device)
+        prepare_model(
+            model,
+            self.world,
+            activation_checkpointing=kind,
+            compile=compile,
+            offload_from=self.device if self.machine.offload else None,
+        )
+
+
+@contextmanager
+def training_session(place: Place) -> Iterator[Session]:
+    """Threads, device and the other processes, as `[machine]` says."""
+    import torch
+
+    from gradus.model.xla import open_xla
+    from gradus.train.parallel import join_world, leave_world
+
+    threads = torch.get_num_threads()
+    if place.machine.threads is None and place.world_size > 1:
+        # Two processes with all cores each wait for each other's threads: 25 times slower (EXPERIMENTS.md).
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", place.world_size))))
+    name = place.machine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    # Of several machines each counts its GPUs, and its processes, by itself.
+    local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
+    device = torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+    if name == "xla":
+        device = open_xla()
+    elif name == "cuda":
+        torch.cuda.set_device(device)
+    elif place.machine.offload:
+        raise TrainingError(
+            "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"
+        )
+    world = join_world(device, place.machine.parallel)
+    try:
+        yield Session(world, device, place.machine)
+    finally:
+        leave_world()
+        torch.set_num_threads(threads)
