@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: help quickstart prose rounds test test-slow test-peers test-xla lint format clean
 
 help:
-	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores)"
+	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores with bf16)"
 	@echo "make prose        the same on real text: walk roadmaps/prose.toml, after setting GRADUS_DATA (40 minutes)"
 	@echo "make rounds       fine-tuning in rounds, from the base of prose.toml: walk roadmaps/rounds.toml"
 	@echo "make test         set up, then lint, types, import contracts and the tests"
@@ -19,6 +19,7 @@ help:
 
 # torch comes first and by itself: another package would pull its CUDA build.
 .venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gradus needs Python 3.11 or newer, and $(PYTHON) is %d.%d; install one and name it: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(PIP) torch==$(TORCH)
 	$(PIP) --editable '.[serve]'

@@ -2,7 +2,10 @@
 
 import io
 import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -10,6 +13,7 @@ from typer.testing import CliRunner
 
 from gradus.cli.main import app, main
 from gradus.cli.sections import SECTIONS
+from gradus.core.errors import ConfigError
 
 ROADMAP = """\
 [[stage]]
@@ -76,3 +80,44 @@ def test_every_command_stands_in_the_help_with_its_whole_sentence():
     listed = re.findall(r"^  ([a-z]+)  +[A-Z]", text, flags=re.MULTILINE)
     assert listed == [name for names in SECTIONS.values() for name in names]
     assert sorted(listed) == sorted(get_command(app).commands)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_an_old_python_is_refused_before_anything_is_installed(tmp_path):
+    top = Path(__file__).parents[2]
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((top / name).read_text())
+    old = tmp_path / "python3.9"
+    old.write_text(f"#!{sys.executable}\nimport sys\nsys.version_info = (3, 9, 1)\nexec(sys.argv[2])\n")
+    old.chmod(0o755)
+    done = subprocess.run(["make", "quickstart", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"gradus needs Python 3.11 or newer, and {old} is 3.9; install one and name it: make")
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_a_chat_without_a_model_says_which_there_are(gradus, tmp_path):
+    which = "error: say which model: gradus chat --model NAME; "
+    assert gradus("chat") == (2, f"{which}none was made here yet: gradus run FILE makes one\n")
+    for name in ("tiny", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "roadmap.json").write_text("{}")
+    assert gradus("chat", "hello") == (2, f"{which}there are other, tiny\n")
+    assert gradus("chat", "tiny/base@20", "hello") == (2, f"{which}did you mean gradus chat --model tiny/base@20?\n")
+    said = "error: --url needs --model NAME, a name that the service knows\n"
+    assert gradus("chat", "--url", "http://localhost:1/v1", "hello") == (2, said)
+
+
+def test_a_port_that_is_taken_is_told_without_numbers_of_the_system(tmp_path):
+    from gradus.serve.keys import Accounts
+    from gradus.serve.server import bind
+
+    accounts = Accounts(tmp_path / "keys.json")
+    with bind("127.0.0.1", 0, accounts) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConfigError) as refused:
+            bind("127.0.0.1", port, accounts)
+    assert str(refused.value) == (
+        f"cannot listen at 127.0.0.1 port {port}: another program listens there, maybe a server of gradus; choose "
+        "another with --port"
+    )

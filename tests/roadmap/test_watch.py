@@ -221,6 +221,18 @@ def test_the_screen_tells_stages_figures_samples_and_what_to_do(run):
     assert not {"\x1b", "\x07", "\r"} & set(text)
 
 
+def test_in_a_narrow_terminal_each_stage_keeps_its_line(run):
+    run.finish("primer")
+    begin_base(run)
+    now = Watcher(run.folder).look()
+    console = Console(width=40, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(screen(now, 40))
+    lines = console.export_text(styles=False).splitlines()
+    stages = lines[2 : 2 + len(now.stages)]
+    assert [line.split()[1:3] for line in stages] == [[stage.name, stage.state] for stage in now.stages]
+    assert max(map(len, lines)) <= 40
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [("cpu_fraction", 0.5, "cpu 50%"), ("gpu_memory_bytes", 2**31, "gpu memory 2.0 GiB"),

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from gradus.cli.screen import PlainScreen, Screen, terminal_screen
 from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GradusError, did_you_mean
 from gradus.core.files import write_atomic
+from gradus.core.home import RUN_RECORD, RUNS
 from gradus.model.precision import Backend, DecodePrecision
 
 if TYPE_CHECKING:
@@ -216,6 +217,16 @@ def start_chat(
         converse(session, screen, typed_messages(screen, history, lambda line: completions(session, line)))
     else:
         converse(session, screen, (line.rstrip("\n") for line in sys.stdin))
+
+
+def unnamed_model(question: Sequence[str], home: Path) -> ConfigError:
+    """What to say where no model was named: which there are, and which was probably meant."""
+    known = sorted(path.parent.name for path in (home / RUNS).glob(f"*/{RUN_RECORD}"))
+    if question and question[0].partition("/")[0].partition("@")[0] in known:
+        meant = f"; did you mean gradus chat --model {question[0]}?"
+    else:
+        meant = f"; there are {', '.join(known)}" if known else "; none was made here yet: gradus run FILE makes one"
+    return ConfigError(f"say which model: gradus chat --model NAME{meant}")
 
 
 def local_loader(

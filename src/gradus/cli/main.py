@@ -114,7 +114,7 @@ def plan(
 
 @app.command()
 def chat(
-    model: ModelName,
+    model: ModelName | None = None,
     question: Annotated[list[str] | None, typer.Argument(help="Ask this and end; else a conversation.")] = None,
     think: Annotated[
         bool | None, typer.Option("--think/--direct", help="Think first or not [the model decides].")
@@ -158,9 +158,13 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
-    from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatOptions, local_loader, start_chat
+    from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatOptions, local_loader, start_chat, unnamed_model
     from gradus.cli.keyboard import history_file
 
+    if model is None and url is not None:
+        raise ConfigError("--url needs --model NAME, a name that the service knows")
+    if model is None:
+        raise unnamed_model(question or [], home_folder(home))
     if url is None and (key_variable or key_file):
         raise ConfigError("--key-variable and --key-file belong to --url")
     if url is not None and (dtype, backend) != (None, None):

@@ -80,7 +80,7 @@ def start_server(
         state = open_state(sources, load, options, accounts, home / USAGE_FILE)
         for model in state.models:
             typer.echo(f"{model.source.name}: {model.source.label} ({model.source.folder})")
-            if command := vllm_command(model.source):
+            if check and (command := vllm_command(model.source)):
                 typer.echo(f"  with vLLM: {command}")
         if said := memory_warning(list(state.models), options.num_slots):
             typer.echo(f"warning: {said}", err=True)

@@ -24,6 +24,7 @@ _SAMPLES, _SAMPLE_CHARACTERS = 4, 160
 # Dots of a braille character by (row, column); 4 rows of 2.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BRAILLE = 0x2800
+_ROOMY_COLUMNS = 60  # which the table of stages takes in whole
 _MARKS = {"done": "✓", "working": "▶", "waiting": "·", "damaged": "✕"}
 _STYLES = {"running": "bold green", "finished": "bold green", "gate failed": "bold red", "stopped": "bold yellow"}
 
@@ -82,7 +83,7 @@ def screen(now: WalkNow, width: int) -> RenderableType:
     from rich.text import Text
 
     head = Text.assemble((now.name, "bold"), "  ", (now.state, _STYLES[now.state]), "  ", (_sign_of_life(now), "dim"))
-    parts: list[RenderableType] = [head, Text(""), _stage_table(now.stages)]
+    parts: list[RenderableType] = [head, Text(""), _stage_table(now.stages, width)]
     if now.training is not None:
         parts += [Text(""), *_training_lines(now.training, min(width, 100) - 12)]
     if now.abilities:
@@ -112,18 +113,23 @@ def _what_next(now: WalkNow) -> str:
     return "no process of this machine walks it; what it saved is kept, and the same gradus run goes on from there"
 
 
-def _stage_table(stages: Sequence[StageNow]) -> RenderableType:
+def _stage_table(stages: Sequence[StageNow], width: int) -> RenderableType:
+    """A row for each stage; where there is little room, without kinds and without what was planned."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    is_narrow = width < _ROOMY_COLUMNS
+    table = Table(box=None, show_header=False, padding=(0, 1 if is_narrow else 2, 0, 0))
+    for _ in range(3 if is_narrow else 5):
+        table.add_column(no_wrap=True)
     styles = {"done": "green", "working": "bold cyan", "waiting": "dim", "damaged": "red"}
     for stage in stages:
         style = styles[stage.state]
         took = "" if stage.seconds is None else format_seconds(max(stage.seconds, 0.01))
         planned = stage.predicted_seconds
         expected = f"of about {format_seconds(planned)}" if planned and stage.state != "done" else ""
-        row = (f"  {_MARKS[stage.state]} {stage.name}", stage.kind, stage.state, took, expected)
+        name = f"  {_MARKS[stage.state]} {stage.name}"
+        row = (name, stage.state, took) if is_narrow else (name, stage.kind, stage.state, took, expected)
         table.add_row(*(Text(cell, style=style) for cell in row))
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import signal
@@ -44,7 +45,9 @@ def bind(host: str, port: int, accounts: Accounts) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"cannot listen at {host} port {port}: {error}; choose another with --port") from None
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = "another program listens there, maybe a server of gradus" if taken else str(error)
+        raise ConfigError(f"cannot listen at {host} port {port}: {why}; choose another with --port") from None
 
 
 def is_loopback(host: str) -> bool:

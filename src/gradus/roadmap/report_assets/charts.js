@@ -26,12 +26,15 @@ const LEAST_JOINED = 8; // points; fewer are marked one by one
 const NOT_DRAWN = new Set(["step", "tokens"]);
 let chosenAxis = "step";
 const drawn = new Set(); // {draw()} of each chart in view, to draw anew when the colours change
+const undrawn = new Set(); // {begin()} of each chart that has not been in view; paper shows them all
+addEventListener("beforeprint", () => { for (const begin of [...undrawn]) begin(); });
 
 function training() {
   if (!data.training.length) return null;
   const blocks = h("div");
   function draw() {
     drawn.clear();
+    undrawn.clear();
     replaceContent(blocks, data.training.map((entry) => stageCharts(entry, chosenAxis)));
   }
   draw();
@@ -126,13 +129,16 @@ function chart(stage, panel, axis) {
     const lines = panel.names.map((name) => panel.columns[name]);
     plot = new uPlot(plotOptions(stage.name, { ...panel, smooth }, box.clientWidth || 300, axis), [xs, ...lines, ...(smooth ? [smoothed(ys)] : [])], box);
   }
-  new IntersectionObserver((seen, observer) => {
-    if (!seen.some((entry) => entry.isIntersecting)) return;
+  const observer = new IntersectionObserver((seen) => { if (seen.some((entry) => entry.isIntersecting)) begin(); }, { rootMargin: "300px" });
+  function begin() {
     observer.disconnect();
+    undrawn.delete(begin);
     draw();
     drawn.add(draw);
     new ResizeObserver(() => { if (plot && box.clientWidth) plot.setSize({ width: box.clientWidth, height: CHART_HEIGHT }); }).observe(box);
-  }, { rootMargin: "300px" }).observe(figureBox);
+  }
+  undrawn.add(begin);
+  observer.observe(figureBox);
   return figureBox;
 }
 

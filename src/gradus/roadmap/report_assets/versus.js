@@ -48,6 +48,7 @@ function versusCurves() {
   const { curves, labels } = data.versus;
   if (!curves.length) return null;
   drawn.clear();
+  undrawn.clear();
   return section("training", "Training", "Loss of both runs by step. Drag over a plot to look closer, double click to go back.",
     h("ul", { class: "legend" }, labels.map((label, index) => h("li", null, h("i", { class: `swatch line-${index}` }), label))),
     h("div", { class: "charts" }, curves.map((curve) => {
