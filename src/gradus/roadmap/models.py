@@ -108,6 +108,8 @@ def _run_folder(name: str, home: Path, missing: str) -> tuple[Path, str]:
     runs = home / RUNS
     known = walked_runs(home)
     roadmap, _, stage = name.partition("/")
+    if name.startswith(("/", "./", "../", "~")):
+        raise ArtifactError(f"{name}: no such folder, and no model; give a folder that holds one, or a roadmap's name")
     if roadmap not in known:
         hint = did_you_mean(roadmap, known)
         if not hint:
