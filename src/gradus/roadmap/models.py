@@ -114,6 +114,8 @@ def _run_folder(name: str, home: Path, missing: str) -> tuple[Path, str]:
         hint = did_you_mean(roadmap, known)
         if not hint:
             hint = f"; there are {', '.join(known)}" if known else "; run a roadmap first: gradus run FILE"
+            if stage and missing == "no model":
+                hint += f' (a model of the Hub is taken in by a stage of kind "import" with take = "hub:{name}")'
         raise ArtifactError(f'{missing} "{name}" in {runs}{hint}')
     return runs / roadmap, stage
 
