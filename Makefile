@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: help quickstart prose rounds test test-slow test-peers test-xla lint format clean
 
 help:
-	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores)"
+	@echo "make quickstart   set up, then walk roadmaps/quickstart.toml (about ten minutes on two cores with bf16)"
 	@echo "make prose        the same on real text: walk roadmaps/prose.toml, after setting GRADUS_DATA (40 minutes)"
 	@echo "make rounds       fine-tuning in rounds, from the base of prose.toml: walk roadmaps/rounds.toml"
 	@echo "make test         set up, then lint, types, import contracts and the tests"

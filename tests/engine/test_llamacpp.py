@@ -69,6 +69,9 @@ def test_calls_thinking_stops_constraints_and_draws_are_ours(both):
     ]
     requests.append(question(known["greeting"], stop=("are",)))
     requests.append(question(known["product"], sampling=hot, constrain="turn", max_tokens=60))
+    requests.append(question(known["two"], sampling=hot, must_call=True, single_call=True, max_calls=1, max_tokens=90))
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "s": {"enum": ["a", "b"]}}, "required": ["n"]}
+    requests.append(question(known["coffee"], sampling=hot, answer_schema=schema, think_budget=5, max_tokens=90))
     expected, found = ours.generate(requests), theirs.generate(requests)
     assert [without_logprobs(reply) for reply in found] == [without_logprobs(reply) for reply in expected]
     told = [

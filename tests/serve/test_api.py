@@ -179,8 +179,6 @@ def called(arguments: dict[str, Any]) -> list[dict[str, Any]]:
 REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
     ({"logit_bias": {"1": 5}}, "logit_bias", "not supported"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "only"),
-    ({"tool_choice": "required", "tools": [CALCULATOR]}, "tool_choice", "no call can be forced"),
     ({"reasoning_effort": "high"}, "reasoning_effort", "gradus.think"),
     ({"temprature": 1}, "temprature", 'did you mean "temperature"'),
     ({"temperature": -1}, "temperature", "at least 0"),

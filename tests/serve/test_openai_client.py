@@ -5,8 +5,11 @@ Needs the package openai: `make test-peers`.
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
 
+import pydantic
 import pytest
 from small_server import Running, serving
 
@@ -20,8 +23,9 @@ THINKING = {"gradus": {"think": True}}
 
 
 @pytest.fixture(scope="module")
-def client(running: Running) -> Any:
-    return openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+def client(running: Running) -> Iterator[Any]:
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as found:
+        yield found
 
 
 def declared(memorised: Any) -> dict[str, Any]:
@@ -75,6 +79,52 @@ def test_responses_whole_and_accumulated_and_sent_back(client: Any, memorised: A
     assert (again.output_text, again.status) == ("12 * 3 = 36.", "completed")
     cut = client.responses.create(model="small", input="hello", temperature=0, max_output_tokens=2)
     assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+
+class Pet(pydantic.BaseModel):
+    kind: Literal["cat", "dog"]
+
+
+class Person(pydantic.BaseModel):
+    name: str = pydantic.Field(max_length=5)
+    age: int | None
+    pets: list[Pet] = pydantic.Field(max_length=2)
+
+
+def test_replies_are_parsed_by_pydantic_whole_and_streamed(client: Any) -> None:
+    asked = {"model": "small", "temperature": 1, "extra_body": {"gradus": {"think": True, "think_budget": 5}}}
+    for seed in range(3):
+        chat = asked | {"messages": QUESTION, "seed": seed, "response_format": Person}
+        whole = client.chat.completions.parse(**chat).choices[0].message
+        assert isinstance(whole.parsed, Person)
+        with client.chat.completions.stream(**chat) as stream:
+            kinds = [event.type for event in stream]
+            streamed = stream.get_final_completion().choices[0].message
+        assert "content.done" in kinds
+        assert streamed.parsed == whole.parsed
+        assert whole.reasoning_content
+    response = client.responses.parse(input=QUESTION, text_format=Person, **asked)
+    assert isinstance(response.output_parsed, Person)
+    with client.responses.stream(input=QUESTION, text_format=Person, **asked) as stream:
+        for _ in stream:
+            pass
+        assert isinstance(stream.get_final_response().output_parsed, Person)
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(messages=QUESTION, response_format=Person, max_tokens=3, **asked)
+    free = client.chat.completions.create(
+        messages=QUESTION, response_format={"type": "json_object"}, max_tokens=400, **asked | {"seed": 5}
+    )
+    assert isinstance(json.loads(free.choices[0].message.content), dict)
+
+
+def test_calls_are_forced_and_their_arguments_parsed(client: Any) -> None:
+    tool = openai.pydantic_function_tool(Pet, name="tell")
+    asked = {"model": "small", "temperature": 1, "messages": QUESTION, "tools": [tool], "reasoning_effort": "none"}
+    for choice in ("required", {"type": "function", "function": {"name": "tell"}}):
+        made = client.chat.completions.parse(tool_choice=choice, parallel_tool_calls=False, **asked).choices[0]
+        (call,) = made.message.tool_calls
+        assert isinstance(call.function.parsed_arguments, Pet)
+        assert made.finish_reason == "tool_calls"
 
 
 def test_completions_models_and_the_exceptions_of_refusals(client: Any, load: Any, tmp_path: Any) -> None:

@@ -81,6 +81,10 @@ class RemoteEngine:
             "repetition_penalty": sampling.repetition_penalty != 1.0,
             "think_budget": request.think_budget is not None,
             "constrain": request.constrain is not None,
+            "answer_schema": request.answer_schema is not None,
+            "callable_tools": request.callable_tools is not None,
+            "must_call": request.must_call,
+            "single_call": request.single_call,
         }
         if any(unknown.values()):
             named = ", ".join(name for name, is_asked in unknown.items() if is_asked)

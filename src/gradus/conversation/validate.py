@@ -164,7 +164,7 @@ def schema_faults(value: Any, schema: JsonObject) -> list[tuple[str, str]]:
     """Where a JSON value breaks a JSON schema, as (reason, detail); bad_schema where the schema is none."""
     validator = _validator_of(schema)
     if isinstance(validator, str):
-        return [("bad_schema", validator)]
+        return [("bad_schema", f"its parameters are {validator}")]
     if is_deeper(value, DEEPEST_ARGUMENTS):  # a schema may refer to itself
         return [("bad_arguments", f"nested deeper than {DEEPEST_ARGUMENTS} levels")]
     from referencing.exceptions import Unresolvable
@@ -176,9 +176,9 @@ def schema_faults(value: Any, schema: JsonObject) -> list[tuple[str, str]]:
     return [("bad_arguments", f"{_place(error)}{error.message[:200]}") for error in errors]
 
 
-def schema_fault(tool: ToolSchema) -> str | None:
-    """What makes a tool's parameters no JSON schema, None where they are one."""
-    validator = _validator_of(tool.parameters)
+def schema_fault(schema: JsonObject) -> str | None:
+    """What a value is that is no JSON schema, None where it is one."""
+    validator = _validator_of(schema)
     return validator if isinstance(validator, str) else None
 
 
@@ -190,7 +190,7 @@ def _place(error: Any) -> str:
 def _validator_of(schema: JsonObject) -> Validator | str:
     """A validator of a JSON schema, or what is wrong with the schema."""
     if is_deeper(schema, _DEEPEST_SCHEMA):
-        return f"its parameters are nested deeper than {_DEEPEST_SCHEMA} levels"
+        return f"nested deeper than {_DEEPEST_SCHEMA} levels"
     return _validator(json.dumps(schema, sort_keys=True))
 
 
@@ -206,6 +206,6 @@ def _validator(parameters: str) -> Validator | str:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        return f"its parameters are no JSON schema ({_place(error)}{error.message[:200]})"
+        return f"no JSON schema ({_place(error)}{error.message[:200]})"
     # An empty registry: a schema must not make us fetch addresses that it names.
     return Draft202012Validator(schema, registry=Registry())

@@ -25,17 +25,17 @@ from gradus.core.files import inherit_files, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.corpus import COUNTS, DROPS, EXACT, NEAR, SPLITS, corpus_counts
 from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
-from gradus.data.drops import DropLog
+from gradus.data.drops import DROP_SUMMARY, DropLog
 from gradus.data.exact_duplicates import ExactDuplicates
 from gradus.data.finish import Fate, finish_portion
 from gradus.data.holdout import check_sides
 from gradus.data.lengths import counted_length_statistics, merged_counts
 from gradus.data.limits import TextLimit
 from gradus.data.minhash import MinHashSettings
-from gradus.data.near_duplicates import find_near_duplicates, read_index
+from gradus.data.near_duplicates import INDEX, find_near_duplicates, read_index
 from gradus.data.portions import Portion, portions_of
 from gradus.data.prepare import PrepareSettings, prepare_portion
-from gradus.data.prepared import PortionFiles, read_columns
+from gradus.data.prepared import FATES, KEPT_FACTS, PortionFiles, read_columns
 from gradus.data.shard_tasks import ShardTask
 from gradus.data.sources import AnySource, shard_tasks, source_limit
 from gradus.data.worker import run_jobs
@@ -199,7 +199,7 @@ class _Decision:
         """Decide about one portion's documents. One that was settled in part goes on where it ended."""
         number = prepared["number"]
         files = PortionFiles(self._folder, number)
-        facts: NDArray[Any] = np.load(files["kept.npy"], allow_pickle=False)
+        facts: NDArray[Any] = np.load(files[KEPT_FACTS], allow_pickle=False)
         sizes = facts["bytes"].astype(np.int64)
         [ids, *urls] = read_columns(files, "id", *(["url"] if self._unique_urls else []))
         fates = np.full(len(facts), Fate.NOT_TAKEN, np.uint8)
@@ -216,7 +216,7 @@ class _Decision:
         position = int(facts["position"][row - 1]) if self.is_full(source) else None
         if position is None and not prepared["whole"]:
             self._fates[number] = fates
-        np.save(files["fates.npy"], fates, allow_pickle=False)
+        np.save(files[FATES], fates, allow_pickle=False)
         self.taken[number] = position
         self._read[number] = prepared["read"] if position is None else position + 1
         self._masked[number] = prepared["masked"]
@@ -239,9 +239,9 @@ class _Decision:
 
     def drop_near_duplicates(self, folder: Path, generation: int, settings: MinHashSettings) -> None:
         """Decide about the documents that most of another one's text is in."""
-        fates = {number: np.load(PortionFiles(self._folder, number)["fates.npy"]) for number in self.taken}
+        fates = {number: np.load(PortionFiles(self._folder, number)[FATES]) for number in self.taken}
         out = folder / str(generation)
-        if not (out / "index.json").exists():
+        if not (out / INDEX).exists():
             find_near_duplicates(
                 [PortionFiles(self._folder, number)["sketch"] for number in self.taken],
                 out,
@@ -252,7 +252,7 @@ class _Decision:
         index = read_index(out, settings)
         for shard, (number, fate) in enumerate(fates.items()):
             fate[index.removed(shard)] = Fate.NEAR_DUPLICATE
-            np.save(PortionFiles(self._folder, number)["fates.npy"], fate, allow_pickle=False)
+            np.save(PortionFiles(self._folder, number)[FATES], fate, allow_pickle=False)
 
 
 class _Counts:
@@ -274,7 +274,7 @@ class _Counts:
             self._portions += before["portions"]
             self._generations += before["generations"]
             self._masked.update(before["masked"])
-            self.drops.merge(json.loads((extends / "drops.json").read_text(encoding="utf-8")))
+            self.drops.merge(json.loads((extends / DROP_SUMMARY).read_text(encoding="utf-8")))
             for split in SPLITS:
                 self._add_side(split, before[split], extends / _LENGTHS.format(split))
 
@@ -303,7 +303,7 @@ class _Counts:
             np.save(out / _LENGTHS.format(split), self._lengths[split], allow_pickle=False)
             side["by_source"] = dict(sorted(side["by_source"].items()))
             side["document_bytes"] = counted_length_statistics(*self._lengths[split])
-        self.drops.write(out / "drops.json")
+        self.drops.write(out / DROP_SUMMARY)
         return {
             "read": self._read,
             "kept": sum(side["documents"] for side in self._sides.values()),

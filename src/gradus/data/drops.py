@@ -11,6 +11,7 @@ from typing import Any
 
 from gradus.core.files import write_atomic
 
+DROP_SUMMARY = "drops.json"
 _EXCERPT_CHARACTERS = 200
 
 

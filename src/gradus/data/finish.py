@@ -22,7 +22,7 @@ from gradus.core.files import fsync_file, write_atomic
 from gradus.data.corpus import CORPUS_SCHEMA, DROPS, NEAR_DUPLICATE, ROW_GROUP_DOCUMENTS, SPLITS, Split
 from gradus.data.drops import DropLog, Dropped, excerpt_of
 from gradus.data.holdout import holdout_position
-from gradus.data.prepared import DROP_SCHEMA, Left, PortionFiles, drop_rows
+from gradus.data.prepared import DROP_SCHEMA, FATES, Left, PortionFiles, drop_rows
 from gradus.data.worker import Report
 
 # A row group ends early at this much text, so that memory is bounded whatever the documents' size.
@@ -86,7 +86,7 @@ def finish_portion(job: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def _prepared(files: PortionFiles) -> Iterator[tuple[Row, int]]:
     """Every prepared document with its fate, a batch in memory at a time."""
-    fates: NDArray[np.uint8] = np.load(files["fates.npy"], allow_pickle=False)
+    fates: NDArray[np.uint8] = np.load(files[FATES], allow_pickle=False)
     with pa.OSFile(str(files["arrow"])) as file, pa.ipc.open_file(file) as reader:
         first = 0
         for number in range(reader.num_record_batches):

@@ -55,6 +55,7 @@ from gradus.data.sketches import (
 )
 from gradus.data.sorted_runs import Run, RunWriter, Values, merged_blocks, runs_of
 
+INDEX = "index.json"  # of what an index holds, written last
 _COPY_ROWS = 1 << 16
 _CHECKED_PAIRS = 1 << 13
 _DECIDED_PAIRS = 1 << 16
@@ -84,7 +85,7 @@ class NearDuplicateIndex:
 
 def read_index(folder: Path, settings: MinHashSettings) -> NearDuplicateIndex:
     """Errors: DataError where there is none, it is unfinished or damaged, or it was made with other settings."""
-    content = read_manifest(folder, "index.json", settings)
+    content = read_manifest(folder, INDEX, settings)
     return NearDuplicateIndex(
         folder,
         content["documents"],
@@ -143,7 +144,7 @@ class _Search:
 
     def run(self) -> NearDuplicateIndex:
         self._out.mkdir(parents=True, exist_ok=True)
-        (self._out / "index.json").unlink(missing_ok=True)
+        (self._out / INDEX).unlink(missing_ok=True)
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
         self._gather()
@@ -293,7 +294,7 @@ class _Search:
             "keys": self._num_keys,
             "sizes": sizes,
         }
-        write_atomic(self._out / "index.json", json.dumps(content, indent=1))
+        write_atomic(self._out / INDEX, json.dumps(content, indent=1))
         return read_index(self._out, self._settings)
 
     def _table(self, name: str, dtype: str, width: int) -> RowFiles:

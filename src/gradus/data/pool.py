@@ -23,7 +23,7 @@ from gradus.core.files import fsync_file, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.data.conversation_filters import Judge
 from gradus.data.corpus import SPLITS, Split
-from gradus.data.drops import DropLog, Dropped
+from gradus.data.drops import DROP_SUMMARY, DropLog, Dropped
 from gradus.data.holdout import check_sides, holdout_position
 from gradus.data.lengths import length_statistics
 
@@ -140,7 +140,7 @@ def _write(
         "dropped_by_source": {s: dict(sorted(c.items())) for s, c in sorted(drops.by_source.items())},
         **{split: side.counts() for split, side in sides.items()},
     }
-    drops.write(folder / "drops.json")
+    drops.write(folder / DROP_SUMMARY)
     write_atomic(folder / "pool.json", json.dumps(counts, ensure_ascii=False, indent=1))
     return counts
 

@@ -30,7 +30,7 @@ from gradus.data.filters.table import FilterEntry, filter_named, masker_named
 from gradus.data.limits import TextLimit
 from gradus.data.minhash import MinHashSettings
 from gradus.data.normalise import normalise_text
-from gradus.data.prepared import DROP_SCHEMA, KEPT_DTYPE, KEPT_SCHEMA, Left, PortionFiles, drop_rows
+from gradus.data.prepared import DROP_SCHEMA, KEPT_DTYPE, KEPT_FACTS, KEPT_SCHEMA, Left, PortionFiles, drop_rows
 from gradus.data.shard_reading import read_shard
 from gradus.data.shard_tasks import RawText, ShardTask
 from gradus.data.sketches import SketchWriter
@@ -127,8 +127,8 @@ def _prepare(
             bytes_read += sum(one.size for one in kept)
             enough.add(kept)
             report(read, bytes_read)
-    np.save(files["kept.npy"], np.concatenate(facts) if facts else np.zeros(0, KEPT_DTYPE), allow_pickle=False)
-    for ending in ("arrow", "drops.arrow", "kept.npy"):
+    np.save(files[KEPT_FACTS], np.concatenate(facts) if facts else np.zeros(0, KEPT_DTYPE), allow_pickle=False)
+    for ending in ("arrow", "drops.arrow", KEPT_FACTS):
         fsync_file(files[ending])
     if sketch is not None:
         sketch.close()

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from gradus.data.drops import Dropped, excerpt_of
 
+# Endings of a portion's files: what later passes decide about its documents by, and what they decided.
+KEPT_FACTS, FATES = "kept.npy", "fates.npy"
 KEPT_SCHEMA = pa.schema(
     [
         ("id", pa.string()),

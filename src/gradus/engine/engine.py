@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from gradus.conversation.formats.wire import Format
+from gradus.conversation.messages import JsonObject
 from gradus.core.errors import ConfigError, GenerationError
 from gradus.engine.batching import DecodeBatch, Decoder
 from gradus.engine.constraint import Constraints
@@ -74,7 +75,7 @@ class Engine:
 
         Answers do not depend on what else is asked for, up to rounding: each request has a random stream of
         its own. PromptTooLongError where a conversation fills the context. Under a constraint: MissingPackageError
-        without llguidance, ConfigError where a declared tool's schema cannot be enforced.
+        without llguidance, ConfigError where the schema of a tool or of the answer cannot be enforced.
         """
         turns = [self.open_turn(request, listen=False) for request in requests]
         index_of = {id(turn): index for index, turn in enumerate(turns)}
@@ -102,14 +103,19 @@ class Engine:
         """What `generate` would raise for this request, before anything is generated."""
         self.open_turn(request, listen=False)
 
+    def check_answer(self, schema: JsonObject) -> None:
+        """ConfigError where answers cannot be held to this JSON schema; MissingPackageError without llguidance."""
+        self._shared_constraints().check((), schema)
+
     def open_turn(self, request: Request, *, listen: bool = True, on_results: Callable[[], None] | None = None) -> Turn:
         """The turn that answers a request, for who decodes it. Raises as `generate` does.
 
         listen: it keeps events. on_results: it does not block while calls are under way, and this is called when they
         are over.
         """
-        if request.constrain is not None and self._constraints is None:
-            self._constraints = Constraints(self.form)
+        constraints = self._shared_constraints() if request.held_to is not None else None
+        if constraints is not None:
+            constraints.check((), request.answer_schema)
         turn = Turn(
             request,
             self.form,
@@ -117,8 +123,12 @@ class Engine:
             self.context,
             listen=listen,
             on_results=on_results,
-            constraints=self._constraints,
+            constraints=constraints,
         )
-        if request.constrain is not None and self._constraints is not None:
-            self._constraints.check(turn.tools)
+        if constraints is not None:
+            constraints.check(turn.callable_tools)
         return turn
+
+    def _shared_constraints(self) -> Constraints:
+        self._constraints = self._constraints or Constraints(self.form)
+        return self._constraints

@@ -23,9 +23,9 @@ from gradus.conversation.formats.wire import (
     TextDelta,
     ThinkDelta,
 )
-from gradus.conversation.messages import Conversation, Message, ToolCall
+from gradus.conversation.messages import Conversation, JsonObject, Message, ToolCall
 from gradus.core.errors import ConfigError, DataError
-from gradus.engine.constraint import ConstrainedSegment, Constraints, Mask
+from gradus.engine.constraint import ConstrainedSegment, Constraints, Mask, tools_to_call
 from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import GREEDY, Sampling
 from gradus.engine.stop_strings import StopStrings
@@ -67,6 +67,11 @@ class Request:
     short stays cut. stop: strings at which the answer ends; they are not part of it, and those in thinking or calls
     do not count. think_budget: sampled tokens of thinking after which it is closed. logprobs: how many likeliest
     tokens to tell with the log-probability of each sampled one; None for neither.
+
+    answer_schema: a JSON schema; what is said, thinking apart, is one JSON value that satisfies it, and comes when
+    max_calls is spent at the latest. callable_tools: names of declared tools that may be called; None for all.
+    must_call: the turn begins with a call, behind its thinking. These three imply constrain = "calls". single_call: a
+    message holds one call at most.
     """
 
     conversation: Conversation
@@ -79,6 +84,16 @@ class Request:
     stop: tuple[str, ...] = ()
     think_budget: int | None = None
     logprobs: int | None = None
+    answer_schema: JsonObject | None = None
+    callable_tools: tuple[str, ...] | None = None
+    must_call: bool = False
+    single_call: bool = False
+
+    @property
+    def held_to(self) -> Constraint | None:
+        """By which constraint it is decoded, asked for or implied."""
+        is_bound = self.must_call or self.answer_schema is not None or self.callable_tools is not None
+        return self.constrain or ("calls" if is_bound else None)
 
     def __post_init__(self) -> None:
         if not all(self.stop):
@@ -152,6 +167,7 @@ class Turn:
         self.think = conversation.think if request.think is None else request.think
         tools = conversation.tools if request.tools is None else toolbox.schemas(request.tools)
         self.tools = tuple(tools)
+        self.callable_tools = tools_to_call(self.tools, request.callable_tools, must_call=request.must_call)
         self.runnable = {tool.name for tool in tools} & set(toolbox.names)
         self.sampling = request.sampling
         self.forced: deque[int] = deque()
@@ -179,7 +195,7 @@ class Turn:
         self.num_logprobs = request.logprobs
         self._logprobs: list[TokenLogprobs] = []
         self._stop = StopStrings(request.stop)
-        self._num_thought = 0
+        self._num_thought, self._num_ready = 0, 0  # tokens of thinking; calls in this segment
         self._parser: StreamParser | None = self._new_parser()
         self._constraints = constraints
         self._constraint = self._new_constraint()
@@ -206,6 +222,9 @@ class Turn:
             self._finish("stop")
         elif token in self._stop_ids:
             self._end_segment(token)
+        elif self._num_ready and self._num_ready == self._most_calls():
+            self._force([stop := self._form.stop_ids[0]])
+            self._end_segment(stop)
         elif self.num_sampled >= self._request.max_tokens:
             self._finish("length")
         else:
@@ -231,10 +250,23 @@ class Turn:
         """Force the end of thinking where its budget is spent."""
         budget = self._request.think_budget
         if budget is not None and self._parser is not None and self._parser.in_think and self._num_thought >= budget:
-            closing = self._form.think_end_ids()
-            self.forced.extend(closing)
-            for token in closing:
-                self._take(token, sampled=False)
+            self._force(self._form.think_end_ids())
+
+    def _force(self, tokens: Sequence[int]) -> None:
+        """Tokens of the assistant's own that are not left to the model."""
+        self.forced.extend(tokens)
+        for token in tokens:
+            self._take(token, sampled=False)
+
+    def _most_calls(self) -> int | None:
+        """How many calls this segment may hold; None for any number."""
+        left = self._request.max_calls - self._num_calls if self._must_answer else None
+        return 1 if self._request.single_call else left
+
+    @property
+    def _must_answer(self) -> bool:
+        """Whether an answer has to come behind the calls; where nobody runs them, they end the turn."""
+        return self._request.answer_schema is not None and self._request.max_calls > 0
 
     def run_out(self) -> None:
         """The context is full."""
@@ -304,11 +336,10 @@ class Turn:
     def _read_segment(self) -> tuple[ToolCall, ...]:
         """Read the tokens of this segment into a message. Returns its calls."""
         parsed = self._form.parse(self._segment, self._segment_think, self._first_call + self._num_calls)
-        self._segment = []
+        self._segment, self._num_ready = [], 0
         message = parsed.message
         if self._stop.found:
-            content = StopStrings(self._request.stop).push(message.content)
-            message = replace(message, content=content)
+            message = replace(message, content=StopStrings(self._request.stop).push(message.content))
         self._messages.append(message)
         self._problems += parsed.problems
         return parsed.message.tool_calls
@@ -332,16 +363,25 @@ class Turn:
         return self.think if self._opens and not self._messages else None
 
     def _new_constraint(self) -> ConstrainedSegment | None:
-        constraint = self._request.constrain
-        if constraint is None:
+        request = self._request
+        if request.held_to is None:
             return None
         assert self._constraints is not None
-        opens = self._opens and not self._messages
-        return self._constraints.segment(constraint, self.tools, think=self._segment_think, opens=opens)
+        is_first = not self._messages
+        return self._constraints.segment(
+            request.held_to,
+            () if self._must_answer and self._num_calls >= request.max_calls else self.callable_tools,
+            think=self._segment_think,
+            opens=self._opens and is_first,
+            must_call=request.must_call and is_first,
+            answer=request.answer_schema,
+        )
 
     def _new_parser(self) -> StreamParser | None:
         """A parser where anybody needs to know what is written before the segment ends."""
-        if not self._listens and not self._request.stop and self._request.think_budget is None:
+        request = self._request
+        is_heard = self._listens or request.stop or request.think_budget is not None
+        if not (is_heard or request.single_call or self._must_answer):
             return None
         return self._form.stream_parser(self._segment_think, self._first_call + self._num_calls)
 
@@ -351,6 +391,7 @@ class Turn:
                 text = self._stop.push(event.text)
                 self._tell([TextDelta(text)] if text else [])
             elif isinstance(event, (ThinkDelta, TextDelta, CallReady, Problem)):
+                self._num_ready += isinstance(event, CallReady)
                 self._release()
                 self._tell([event])
 

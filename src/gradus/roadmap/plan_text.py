@@ -32,8 +32,8 @@ def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
         lines.append('note: [machine] device = "xla", and times are those of a processor; no TPU is measured yet')
     if any(plan.device.in_fp32 and not plan.device.is_measured for plan in plans):
         lines.append(
-            "note: this processor trains in fp32, at about half the rate of one with bf16 instructions; times are "
-            "assumed from another machine, and --calibrate measures this one"
+            "note: the processor trains in fp32, at about half the rate of one in bf16; its times are assumed from "
+            "another machine, and --calibrate measures this one"
         )
     for plan in plans:
         most, has = plan.memory_bytes, plan.device.memory_bytes

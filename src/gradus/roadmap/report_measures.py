@@ -16,6 +16,7 @@ from gradus.conversation.probes import Probe, load_suite, suite_path
 from gradus.core.comparison import paired_test
 from gradus.core.errors import GradusError
 from gradus.core.gate import without_items
+from gradus.data.drops import DROP_SUMMARY
 from gradus.roadmap.metrics import METRICS, SAMPLES
 from gradus.roadmap.report_stage_measures import evaluated_stage
 from gradus.roadmap.report_stages import StageView
@@ -333,7 +334,7 @@ def drop_samples(stages: Sequence[StageView]) -> list[dict[str, Any]]:
     """Per stage that left something out, the first few of each reason."""
     found = []
     for view in stages:
-        file = view.file("drops.json")
+        file = view.file(DROP_SUMMARY)
         try:
             content = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
         except ValueError:

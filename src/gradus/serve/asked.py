@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from pydantic import Field
 
-from gradus.conversation.messages import Message
+from gradus.conversation.messages import JsonObject, Message
 from gradus.core.settings import Settings
 from gradus.core.temperature import LEAST_TEMPERATURE
 from gradus.engine.continuation import Beginning
@@ -45,8 +45,8 @@ class Asked:
     """Answers to make, one engine request each, and how they are given.
 
     num_each: answers to each prompt, one behind the other. client_tools: names whose calls end a reply. runs_tools:
-    whether the server runs any. searched: a call and its result that stand before the answer, or nothing. single_call:
-    of several calls of the client's tools in one reply the first alone is told.
+    whether the server runs any. searched: a call and its result that stand before the answer, or nothing. repeated:
+    what the reply says of the request, beside what the engine knows.
     """
 
     requests: tuple[Request, ...] | tuple[Beginning, ...]
@@ -56,7 +56,7 @@ class Asked:
     client_tools: frozenset[str] = frozenset()
     runs_tools: bool = False
     searched: tuple[Message, ...] = ()
-    single_call: bool = False
+    repeated: JsonObject = field(default_factory=dict)
 
 
 def sampling_of(body: SamplingBody, settings: ServeSettings) -> Sampling:

@@ -89,8 +89,6 @@ class ChatWriter:
                 choice.reasoning = (choice.reasoning or "") + text
                 yield {"reasoning_content": text, "reasoning": text}
             case CallReady(call) if call.name in self._asked.client_tools:
-                if self._asked.single_call and choice.tool_calls:
-                    return
                 arguments = json.dumps(call.arguments, ensure_ascii=False)
                 head = {"id": call.id, "type": "function"}
                 index = len(choice.tool_calls)

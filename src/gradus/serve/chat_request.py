@@ -37,6 +37,7 @@ from gradus.serve.asked import (
     stops,
 )
 from gradus.serve.errors import bad_request, unsupported
+from gradus.serve.forcing import chat_schema, tool_choice
 from gradus.serve.models import ServedModel
 from gradus.serve.settings import ServeSettings
 from gradus.tools.web_search import WEB_SEARCH
@@ -95,7 +96,9 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
     """The engine requests of a chat completion. Errors: ApiError."""
     toolbox = model.engine.toolbox
     extension = body.gradus or Extension()
-    _refuse_formats(body)
+    if body.stream_options is not None and not body.stream:
+        raise bad_request('"stream_options" needs "stream": true', "stream_options")
+    schema = chat_schema(body.response_format, model)
     client_tools = _client_tools(body, model)
     knows_none = body.gradus is None and not body.tools and body.tool_choice != "none"
     names = settings.run_tools if knows_none else extension.tools
@@ -108,6 +111,9 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
     # Among tools that are run, a client's own would be taken for the server's by its name.
     if server_tools and (both := {tool.name for tool in client_tools} & set(toolbox.names)):
         raise bad_request(f'"{both.pop()}" is the name of a tool of the server; rename yours', "tools")
+    # Forced, a client that knows nothing of the server's tools would get a call of one of those.
+    own = (*client_tools, *(() if knows_none else server_tools))
+    choice = tool_choice(body.tool_choice, [tool.name for tool in own])
     messages = _messages(body.messages, settings)
     check_room(_texts(messages), model)
     conversation = Conversation(messages, (*client_tools, *server_tools))
@@ -122,6 +128,10 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
         think_budget=extension.think_budget,
         logprobs=_logprobs(body),
         constrain=model.constrain or ("calls" if _any_strict(body) else None),
+        answer_schema=schema,
+        callable_tools=choice.names,
+        must_call=choice.must_call,
+        single_call=body.parallel_tool_calls is False,
     )
     number = body.n or 1
     return Asked(
@@ -131,15 +141,7 @@ def ask(body: ChatBody, model: ServedModel, settings: ServeSettings) -> Asked:
         body.stream_options is not None and body.stream_options.include_usage,
         frozenset(tool.name for tool in client_tools),
         bool(server_tools),
-        single_call=body.parallel_tool_calls is False,
     )
-
-
-def _refuse_formats(body: ChatBody) -> None:
-    if body.response_format is not None and body.response_format != {"type": "text"}:
-        raise unsupported("response_format", 'only {"type": "text"} is supported; ask for JSON by a tool')
-    if body.stream_options is not None and not body.stream:
-        raise bad_request('"stream_options" needs "stream": true', "stream_options")
 
 
 def _texts(messages: Sequence[Message]) -> Iterator[str]:
@@ -154,8 +156,6 @@ def _compact(part: ToolCall | ToolSchema) -> str:
 
 
 def _client_tools(body: ChatBody, model: ServedModel) -> tuple[ToolSchema, ...]:
-    if body.tool_choice not in ("auto", "none", None):
-        raise unsupported("tool_choice", 'only "auto" and "none" are supported: no call can be forced')
     if body.tool_choice == "none":
         return ()
     if len(body.tools or ()) > _MOST_TOOLS:
@@ -170,8 +170,8 @@ def _client_tools(body: ChatBody, model: ServedModel) -> tuple[ToolSchema, ...]:
     # Before the schemas are looked at, which takes longer and is remembered.
     check_room((text for tool in tools for text in (tool.description, _compact(tool))), model)
     for index, tool in enumerate(tools):
-        if fault := schema_fault(tool):
-            raise bad_request(f"tools[{index}] ({tool.name}): {fault}", f"tools[{index}]")
+        if fault := schema_fault(tool.parameters):
+            raise bad_request(f"tools[{index}] ({tool.name}): its parameters are {fault}", f"tools[{index}]")
     names = [tool.name for tool in tools]
     if len(set(names)) < len(names):
         raise bad_request("two tools have one name", "tools")

@@ -36,7 +36,7 @@ class ResponseWriter:
         (request,) = asked.requests
         assert isinstance(request, Request)
         self._request = request
-        self._client_tools, self._single_call = asked.client_tools, asked.single_call
+        self._client_tools, self._repeated = asked.client_tools, asked.repeated
         self._id = f"resp_{secrets.token_hex(16)}"
         self._created = int(time.time())
         self._items: list[JsonObject] = []
@@ -56,8 +56,6 @@ class ResponseWriter:
             case TextDelta(text):
                 yield from self._text("message", text)
             case CallReady(call) if call.name in self._client_tools:
-                if self._single_call and any(item["type"] == "function_call" for item in self._items):
-                    return
                 yield from self._close()
                 yield from self._call(call.id, call.name, json.dumps(call.arguments, ensure_ascii=False))
             case Done(reply):
@@ -160,7 +158,7 @@ class ResponseWriter:
     def _response(self, status: str) -> JsonObject:
         request = self._request
         own = [tool for tool in request.conversation.tools if tool.name in self._client_tools]
-        tools = [{"type": "function", "strict": request.constrain is not None} | tool.to_json() for tool in own]
+        tools = [{"type": "function", "strict": request.held_to is not None} | tool.to_json() for tool in own]
         return {
             "id": self._id,
             "object": "response",
@@ -171,17 +169,16 @@ class ResponseWriter:
             "max_output_tokens": request.max_tokens,
             "model": self._model.source.name,
             "output": list(self._items),
-            "parallel_tool_calls": not self._single_call,
+            "parallel_tool_calls": not request.single_call,
             "previous_response_id": None,
             "store": False,
             "temperature": request.sampling.temperature,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
             "tools": tools,
             "top_p": request.sampling.top_p if request.sampling.top_p is not None else 1.0,
             "truncation": "disabled",
             "metadata": {},
             "usage": None,
+            **self._repeated,
         }
 
 

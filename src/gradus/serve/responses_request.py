@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from gradus.conversation.messages import JsonObject
 from gradus.core.settings import Settings
+from gradus.engine.turn import Request
 from gradus.serve.asked import Asked, SamplingBody, bounded_tokens
 from gradus.serve.body import load_body
 from gradus.serve.chat_request import ChatBody, Extension, ask
 from gradus.serve.errors import bad_request, unsupported
+from gradus.serve.forcing import nested_choice, response_schema
 from gradus.serve.models import ServedModel
 from gradus.serve.settings import ServeSettings
 
@@ -44,8 +47,6 @@ class ResponsesBody(SamplingBody):
 def read_response(body: Mapping[str, Any], model: ServedModel, settings: ServeSettings) -> Asked:
     """The engine request of a response. Errors: ApiError."""
     given = load_body(ResponsesBody, body)
-    if given.text not in (None, {}, {"format": {"type": "text"}}):
-        raise unsupported("text", 'only {"format": {"type": "text"}} is supported')
     if given.gradus is not None and given.gradus.tools:
         raise unsupported("gradus.tools", "tools of the server are offered by /v1/chat/completions alone")
     bounded_tokens(given.max_output_tokens, "max_output_tokens", settings)
@@ -56,12 +57,16 @@ def read_response(body: Mapping[str, Any], model: ServedModel, settings: ServeSe
         max_completion_tokens=given.max_output_tokens,
         stream=given.stream,
         tools=tuple(_tool(tool, index) for index, tool in enumerate(given.tools or ())),
-        tool_choice=given.tool_choice,
+        tool_choice=nested_choice(given.tool_choice),
         parallel_tool_calls=given.parallel_tool_calls,
         reasoning_effort=given.reasoning.effort if given.reasoning else None,
         gradus=given.gradus,
     )
-    return ask(chat, model, settings)
+    schema = response_schema(given.text, model)
+    asked = ask(chat, model, settings)
+    requests = tuple(replace(one, answer_schema=schema) for one in asked.requests if isinstance(one, Request))
+    told = {"text": {"format": (given.text or {}).get("format") or {"type": "text"}}}
+    return replace(asked, requests=requests, repeated=told | {"tool_choice": given.tool_choice or "auto"})
 
 
 def _tool(tool: Mapping[str, Any], index: int) -> JsonObject:

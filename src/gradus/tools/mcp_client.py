@@ -273,7 +273,7 @@ def _schema(server: str, name: str, description: str, parameters: dict[str, Any]
     if len(full) > _MOST_NAME:
         raise ConfigError(f'mcp: the name "{full}" is longer than {_MOST_NAME} characters; name the server shorter')
     schema = ToolSchema(full, harmless(description)[:_MOST_DESCRIPTION], parameters)
-    fault = schema_fault(schema) or ("its type is not object" if parameters.get("type") != "object" else None)
+    fault = schema_fault(parameters) or ("its type is not object" if parameters.get("type") != "object" else None)
     if fault is not None:
         raise ConfigError(f'mcp server "{server}": the schema of "{harmless(name)}" is none ({harmless(fault)[:200]})')
     return schema

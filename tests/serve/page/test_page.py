@@ -110,7 +110,8 @@ def test_a_reply_streams_with_thinking_and_tool_cards_and_goes_back_whole(page, 
 
 
 def test_stop_keeps_what_was_said_and_roles_alternate_after_it(page, server):
-    server.script = endless("three ", first="One two ")
+    counting = endless("three ", first="One two ")
+    server.script = counting
     page.fill("#composer", "Count")
     page.press("#composer", "Enter")
     answer(page, "three")
@@ -137,7 +138,7 @@ def test_stop_keeps_what_was_said_and_roles_alternate_after_it(page, server):
     assert server.requests[2]["messages"][1]["content"].strip() == kept.strip()
     assert server.requests[2]["messages"][3]["content"] == ""
 
-    server.script = endless
+    server.script = counting
     page.fill("#composer", "On and on")
     page.press("#composer", "Enter")
     page.locator(".item-title .spinner").wait_for()

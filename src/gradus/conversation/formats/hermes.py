@@ -44,7 +44,7 @@ from gradus.conversation.constraint import Constraint
 from gradus.conversation.formats.hermes_parser import HermesParser, parse_ids
 from gradus.conversation.formats.hermes_rules import HermesRules, Words
 from gradus.conversation.formats.hermes_template import HERMES_TEMPLATE
-from gradus.conversation.formats.wire import Parsed, Rendered
+from gradus.conversation.formats.wire import Held, Parsed, Rendered
 from gradus.conversation.messages import Conversation, Message, ToolCall, ToolSchema
 from gradus.core.errors import DataError
 from gradus.tokenizer import specials
@@ -260,12 +260,9 @@ class HermesFormat:
         """What closes a think block whatever stands in it, as between thinking and an answer."""
         return [*self._newline, *self._think_end, *self._blank_line]
 
-    def rules(self, constraint: Constraint, *, think: bool | None, tools: bool, opens: bool) -> HermesRules:
-        """What may be written from the end of a prompt on, or behind tool results (`opens` false).
-
-        think: as given to `render_prompt`; tools: whether any are declared.
-        """
-        return HermesRules(self._words, self.stop_ids[0], constraint, think=think, tools=tools, opens=opens)
+    def rules(self, constraint: Constraint, held: Held) -> HermesRules:
+        """What may be written in a segment."""
+        return HermesRules(self._words, self.stop_ids[0], constraint, held, self._blank_line)
 
     def call_frame(self, name: str) -> tuple[str, str]:
         """What stands before and behind the arguments of a call of that tool, between the markers."""

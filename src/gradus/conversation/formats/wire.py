@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,13 +91,35 @@ class StreamParser(Protocol):
 class Allowed:
     """What may come next: all ids of text or none of them, but for some; and these ids besides.
 
-    in_call: what a grammar of calls allows, and `besides` only where a call may end.
+    grammar: what a grammar of calls or of answers allows, too; `ends`: ids that may come where what it reads is whole.
+    What `besides` has among them begins something else, and the grammar anew behind it.
     """
 
     text: bool
     besides: tuple[int, ...]
     but: tuple[int, ...] = ()
-    in_call: bool = False
+    grammar: Literal["call", "answer"] | None = None
+    ends: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a segment, which goes from the end of a prompt or of tool results to a stop token, is held to.
+
+    think: as given to `render_prompt`. tools: whether any may be called. opens: no tool result stands before it.
+    must_call: behind its thinking come calls and nothing else. formatted: its text is what a grammar of answers allows.
+    """
+
+    think: bool | None
+    tools: bool
+    opens: bool
+    must_call: bool = False
+    formatted: bool = False
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether not every text may be written."""
+        return self.must_call or self.formatted
 
 
 class Rules(Protocol):
@@ -132,6 +154,6 @@ class Format(Protocol):
         """What closes a think block whatever stands in it."""
         ...
 
-    def rules(self, constraint: Constraint, *, think: bool | None, tools: bool, opens: bool) -> Rules: ...
+    def rules(self, constraint: Constraint, held: Held) -> Rules: ...
 
     def call_frame(self, name: str) -> tuple[str, str]: ...

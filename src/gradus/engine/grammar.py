@@ -1,23 +1,23 @@
-"""What a tool call may be, token by token: grammars of the declared tools, by llguidance.
+"""What a tool call or a JSON answer may be, token by token: grammars of tools and schemas, by llguidance.
 
-A grammar is compiled once for a set of tools and copied for every call. It allows the text between the call markers
-and nothing else, in the wire format's own layout: one name of a declared tool, arguments in the order of its schema.
+A grammar is compiled once for a set of tools, or a schema, and copied for every call or answer. That of calls allows
+the text between the call markers and nothing else, in the wire format's own layout: one name of a declared tool,
+arguments in the order of its schema. That of answers allows one JSON value in the same layout.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradus.conversation.formats.wire import Format
-from gradus.conversation.messages import ToolSchema
-from gradus.conversation.validate import schema_fault
+from gradus.conversation.messages import JsonObject, ToolSchema
 from gradus.core.errors import ConfigError, GenerationError, MissingPackageError
-from gradus.engine.call_schema import UnenforceableError, narrowed
+from gradus.engine.schema import UnenforceableError, narrowed
 from gradus.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ _LAYOUT = {
     "json_allowed_escapes": '"\\bfnrt',
 }
 _MAX_GRAMMARS = 64
+_TRIED_TOKENS = 3
 
 
-class CallText:
-    """The text of one call in the making."""
+class GrammarText:
+    """The text of one call or answer in the making."""
 
     def __init__(self, matcher: LLMatcher, vocab_size: int, stop_id: int) -> None:
         """stop_id: with which the grammar says that it may end, which is for the format to say."""
@@ -47,7 +48,7 @@ class CallText:
         self._check()
 
     def allowed(self) -> NDArray[np.bool_]:
-        """(V,), not shared: the tokens that may come next; none where the call can only end."""
+        """(V,), not shared: the tokens that may come next; none where it can only end."""
         if self._matcher.is_stopped():
             self._check()
             return np.zeros(self._vocab_size, dtype=np.bool_)
@@ -59,16 +60,17 @@ class CallText:
 
     @property
     def may_end(self) -> bool:
-        """Whether the call is whole."""
+        """Whether it is whole."""
         return bool(self._matcher.is_accepting())
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GenerationError(f"the grammar of a tool call gave up: {_first_line(self._matcher.get_error())}")
+            reason = _first_line(self._matcher.get_error())
+            raise GenerationError(f"the grammar gave up: {reason}")
 
 
-class CallGrammars:
-    """The grammars of calls over one tokenizer."""
+class Grammars:
+    """The grammars of calls and answers over one tokenizer."""
 
     def __init__(self, form: Format) -> None:
         """MissingPackageError without llguidance."""
@@ -85,45 +87,62 @@ class CallGrammars:
         )
         self._known: dict[str, LLMatcher] = {}
 
-    def call(self, tools: Sequence[ToolSchema]) -> CallText:
+    def call(self, tools: Sequence[ToolSchema]) -> GrammarText:
         """A call at its beginning. ConfigError where a tool's schema is none, or cannot be enforced."""
         key = json.dumps([[tool.name, tool.parameters] for tool in tools])
+        try:
+            return self._begun(key, lambda: self._rules(tools))
+        except UnenforceableError as error:
+            raise ConfigError(f"the grammar of {len(tools)} tools: {error}") from None
+
+    def answer(self, schema: JsonObject) -> GrammarText:
+        """An answer at its beginning. UnenforceableError where the schema is none, or cannot be enforced."""
+        return self._begun(json.dumps(schema), lambda: f"start: {_value(schema)}")
+
+    def _begun(self, key: str, lark: Callable[[], str]) -> GrammarText:
+        """A copy of the grammar that is known by that key, compiled where it is not."""
         matcher = self._known.get(key)
         if matcher is None:
-            matcher = self._compiled(tools)
+            matcher = self._compiled(lark())
             if len(self._known) >= _MAX_GRAMMARS:
-                self._known.clear()
+                self._known.pop(next(iter([*self._known])), None)  # the oldest, unless another thread did
             self._known[key] = matcher
-        return CallText(matcher.deep_copy(), self._vocab_size, self._stop_id)
+        return GrammarText(matcher.deep_copy(), self._vocab_size, self._stop_id)
 
-    def _compiled(self, tools: Sequence[ToolSchema]) -> LLMatcher:
+    def _compiled(self, lark: str) -> LLMatcher:
+        """UnenforceableError where it cannot be."""
         from llguidance import LLMatcher
 
+        matcher = LLMatcher(self._tokenizer, lark, log_level=0)
+        if matcher.is_error():
+            raise UnenforceableError(_first_line(matcher.get_error()))
+        # Much of what is too large shows only when a mask is asked for, or the second.
+        text = GrammarText(matcher.deep_copy(), self._vocab_size, self._stop_id)
+        try:
+            for _ in range(_TRIED_TOKENS):
+                if (allowed := text.allowed()).any():
+                    text.push(int(allowed.argmax()))
+        except GenerationError as error:
+            raise UnenforceableError(str(error)) from None
+        return matcher
+
+    def _rules(self, tools: Sequence[ToolSchema]) -> str:
+        """The grammar of calls of these tools."""
         names = [tool.name for tool in tools]
         problems = [f'tool "{name}": declared twice' for name in sorted({n for n in names if names.count(n) > 1})]
         rules = []
         for number, tool in enumerate(tools):
+            before, after = map(json.dumps, self._form.call_frame(tool.name))
             try:
-                rule = self._arguments(tool)
+                rule = (f"{before} arguments_{number} {after}", f"arguments_{number}: {_arguments(tool)}")
+                self._compiled(_lark([rule]))
             except UnenforceableError as error:
                 problems.append(f'tool "{tool.name}": its parameters cannot be enforced: {error}')
                 continue
-            before, after = map(json.dumps, self._form.call_frame(tool.name))
-            rules.append((f"{before} arguments_{number} {after}", f"arguments_{number}: {rule}"))
-            if fault := LLMatcher.validate_grammar(_lark(rules[-1:]), self._tokenizer):
-                problems.append(f'tool "{tool.name}": its parameters cannot be enforced: {_first_line(fault)}')
+            rules.append(rule)
         if problems:
             raise ConfigError([f"{problem}; change it, or decode without constraint" for problem in problems])
-        matcher = LLMatcher(self._tokenizer, _lark(rules), log_level=0)
-        if matcher.is_error():
-            raise ConfigError(f"the grammar of {len(tools)} tools: {_first_line(matcher.get_error())}")
-        return matcher
-
-    def _arguments(self, tool: ToolSchema) -> str:
-        """The arguments of a tool as a grammar rule."""
-        if fault := schema_fault(tool):
-            raise UnenforceableError(fault)
-        return f"%json {json.dumps({**narrowed(tool.parameters), 'x-guidance': _LAYOUT})}"
+        return _lark(rules)
 
 
 class _LlguidanceVocabulary:
@@ -141,6 +160,19 @@ class _LlguidanceVocabulary:
         return self._tokenizer.encode(text if isinstance(text, str) else text.decode("utf-8", errors="replace"))
 
 
+def _arguments(tool: ToolSchema) -> str:
+    """The arguments of a tool as a grammar rule. UnenforceableError where they are no objects, too."""
+    kind = tool.parameters.get("type", "object")
+    if kind != "object":
+        raise UnenforceableError(f"arguments are an object, and its type is {kind!r}")
+    return _value({**tool.parameters, "type": "object"})
+
+
+def _value(schema: JsonObject) -> str:
+    """A JSON value as a grammar rule. UnenforceableError where the schema is none, or cannot be enforced."""
+    return f"%json {json.dumps({**narrowed(schema), 'x-guidance': _LAYOUT})}"
+
+
 def _lark(rules: Sequence[tuple[str, str]]) -> str:
     """A grammar of alternatives, (how a call is written, what its arguments are) each."""
     return "\n".join(["start: " + " | ".join(call for call, _ in rules), *(arguments for _, arguments in rules)])
@@ -148,4 +180,6 @@ def _lark(rules: Sequence[tuple[str, str]]) -> str:
 
 def _first_line(text: str) -> str:
     """The reason without the grammar that llguidance quotes behind it."""
-    return text.split("\n", 1)[0].partition("failed to compile JSON schema: ")[2] or text.split("\n", 1)[0]
+    line = text.split("\n", 1)[0]
+    reason = line.partition("failed to compile JSON schema: ")[2] or line
+    return "oneOf: its choices may go together; use anyOf" if reason.startswith("oneOf") else reason
