@@ -11,9 +11,11 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from gradus.cli.keyboard import history_file
 from gradus.cli.main import app, main
 from gradus.cli.sections import SECTIONS
 from gradus.core.errors import ConfigError
+from gradus.data.hub import cache_folder
 
 ROADMAP = """\
 [[stage]]
@@ -121,3 +123,18 @@ def test_a_port_that_is_taken_is_told_without_numbers_of_the_system(tmp_path):
         f"cannot listen at 127.0.0.1 port {port}: another program listens there, maybe a server of gradus; choose "
         "another with --port"
     )
+
+
+def test_a_user_without_a_home_folder_works_and_is_told_where_one_is_needed(gradus, monkeypatch):
+    def unknown(number):
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "GRADUS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)  # as in a container that runs by a number alone
+    assert history_file() is None
+    assert gradus("run", "é.toml") == (0, "")
+    with pytest.raises(ConfigError, match="no home folder to keep caches in; set HOME or GRADUS_CACHE to a folder"):
+        cache_folder()
+    said = "error: ~ means no folder, since this user has none; set HOME, or write the path out\n"
+    assert gradus("run", "é.toml", "--home", "~/models") == (2, said)

@@ -201,6 +201,8 @@ def test_a_model_is_found_by_roadmap_stage_or_folder(run, tmp_path):
         "toy/prose": 'stage "prose" of roadmap "toy" holds no finished model; stages with a model are chat',
         "toy@500": 'toy/chat keeps no checkpoint "@500"; there are @latest',
         str(tmp_path): "this folder holds no model",
+        "./nowhere": r"\./nowhere: no such folder, and no model",
+        "owner/model": r'no model "owner/model" in .*; there are toy .*"import" with take = "hub:owner/model"',
     }.items():
         with pytest.raises(ArtifactError, match=message):
             resolve_model(reference, home)

@@ -118,6 +118,15 @@ def test_syntax_errors_show_the_line(roadmap_file):
         load_roadmap(roadmap_file)
 
 
+def test_a_file_that_an_editor_has_marked_as_utf8_is_read_with_its_lines(roadmap_file):
+    text = roadmap_file.read_bytes()
+    roadmap_file.write_bytes(b"\xef\xbb\xbf" + text)
+    assert load_roadmap(roadmap_file).name == "toy"
+    roadmap_file.write_bytes(b"\xef\xbb\xbf" + text.replace(b"seed = 1", b"sed = 1"))
+    with pytest.raises(ConfigError, match=r'toy\.toml:2: unknown key "sed"; did you mean "seed"'):
+        load_roadmap(roadmap_file)
+
+
 def test_a_missing_roadmap_suggests_the_nearest_file(roadmap_file):
     with pytest.raises(ConfigError, match=r'toi\.toml: no such roadmap file; did you mean "toy\.toml"\?'):
         load_roadmap(roadmap_file.with_name("toi.toml"))

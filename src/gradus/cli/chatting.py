@@ -15,7 +15,7 @@ from gradus.cli.screen import PlainScreen, Screen, terminal_screen
 from gradus.conversation.constraint import Constraint
 from gradus.core.errors import ConfigError, GradusError, did_you_mean
 from gradus.core.files import write_atomic
-from gradus.core.home import RUN_RECORD, RUNS
+from gradus.core.run_record import walked_runs
 from gradus.model.precision import Backend, DecodePrecision
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def start_chat(
 
 def unnamed_model(question: Sequence[str], home: Path) -> ConfigError:
     """What to say where no model was named: which there are, and which was probably meant."""
-    known = sorted(path.parent.name for path in (home / RUNS).glob(f"*/{RUN_RECORD}"))
+    known = walked_runs(home)
     if question and question[0].partition("/")[0].partition("@")[0] in known:
         meant = f"; did you mean gradus chat --model {question[0]}?"
     else:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from gradus.core.files import user_folder
+
 if TYPE_CHECKING:
     from gradus.cli.screen import Screen
 
@@ -24,11 +26,13 @@ _MOST_ENTRIES = 1000
 _MORE = "… "
 
 
-def history_file() -> Path:
-    """Where what is typed is kept."""
+def history_file() -> Path | None:
+    """Where what is typed is kept; None where this user has no folder for it."""
     state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    return base / "gradus" / "chat_history"
+    if os.path.isabs(state):
+        return Path(state) / "gradus" / "chat_history"
+    home = user_folder()
+    return None if home is None else home / ".local" / "state" / "gradus" / "chat_history"
 
 
 def typed_messages(screen: Screen, history: Path | None, complete: Complete) -> Iterator[str]:

@@ -380,12 +380,21 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         typer.main.get_command(app)(args=arguments, prog_name="gradus")
-    except (GradusError, OSError) as error:
-        told = error if isinstance(error, GradusError) else place_error(error)
+    except (GradusError, OSError, RuntimeError) as error:
+        told = _told(error)
         if debug or told is None:
             raise
         typer.echo(f"error: {harmless(redacted(str(told)))}", err=True)
         sys.exit(exit_code(told))
+
+
+def _told(error: Exception) -> GradusError | None:
+    """An error as the user can act on it; None for what is a bug of ours."""
+    if isinstance(error, OSError):
+        return place_error(error)
+    if str(error) == "Could not determine home directory.":  # pathlib's words
+        return ConfigError("~ means no folder, since this user has none; set HOME, or write the path out")
+    return error if isinstance(error, GradusError) else None
 
 
 def exit_code(error: GradusError) -> int:

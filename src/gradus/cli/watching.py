@@ -71,7 +71,7 @@ def watched_folder(name: str | None, home: Path) -> Path:
     file = Path(name)
     if file.suffix == ".toml" and file.is_file():
         try:
-            name = str(tomllib.loads(file.read_text(encoding="utf-8")).get("name", file.stem))
+            name = str(tomllib.loads(file.read_text(encoding="utf-8-sig")).get("name", file.stem))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file}: not TOML: {error}") from error
     return run_folder(name, home)

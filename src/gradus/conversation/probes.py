@@ -129,7 +129,7 @@ def load_suite(path: Path | str) -> Suite:
     """Read a suite; ConfigError with every problem as file:line."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         known = ", ".join(SUITES)
         raise ConfigError(f"{path}: no such probe file; suites that come with gradus: {known}") from error

@@ -109,8 +109,8 @@ def known_devices(home: Path) -> dict[str, DeviceEntry]:
     own = home / DEVICES_FILE
     if own.is_file():
         try:
-            stated = tomllib.loads(own.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
+            stated = tomllib.loads(own.read_text(encoding="utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{own}: not valid TOML: {error}") from None
         for name, table in stated.items():
             if not isinstance(table, dict):

@@ -95,6 +95,14 @@ def link_or_copy(path: Path, there: Path) -> None:
         os.replace(half, there)
 
 
+def user_folder() -> Path | None:
+    """This user's home folder; None where the system knows none, as of users that a container runs by number alone."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
 def expand_path(text: str, folder: Path) -> Path:
     """A path as a person writes it: relative to `folder`, `~` is the home folder."""
     return folder / Path(text).expanduser()

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from pydantic import field_validator, model_validator
 
-from gradus.core.errors import DataError, did_you_mean
-from gradus.core.files import write_atomic
+from gradus.core.errors import ConfigError, DataError, did_you_mean
+from gradus.core.files import user_folder, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.core.secrets import exposure
 from gradus.data.dataset_card import (
@@ -375,8 +375,16 @@ def is_offline() -> bool:
 
 
 def cache_folder() -> Path:
-    """Where this user's caches stand: GRADUS_CACHE, else gradus/ in the system's place for caches."""
+    """Where this user's caches stand: GRADUS_CACHE, else gradus/ in the system's place for caches.
+
+    Errors: ConfigError where the user has no home folder that it could stand in.
+    """
     chosen = os.environ.get("GRADUS_CACHE")
     if chosen:
         return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradus"
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "gradus"
+    home = user_folder()
+    if home is None:
+        raise ConfigError("this user has no home folder to keep caches in; set HOME or GRADUS_CACHE to a folder")
+    return home / ".cache" / "gradus"

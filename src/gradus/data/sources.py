@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gradus.core.errors import ConfigError
 from gradus.core.fingerprint import digest
 from gradus.core.settings import Settings
 from gradus.data.drops import Dropped
@@ -107,9 +108,12 @@ def _tasks(source: AnySource, roadmap_dir: Path, seed: int, index: int) -> list[
 # Digests
 
 
-def digest_memory() -> Path:
-    """Where digests of this user's files are remembered."""
-    return cache_folder() / "digests.json"
+def digest_memory() -> Path | None:
+    """Where digests of this user's files are remembered; None where the user has no folder for it."""
+    try:
+        return cache_folder() / "digests.json"
+    except ConfigError:
+        return None
 
 
 def source_files(source: AnySource, roadmap_dir: Path, cache: Path | None = None) -> list[dict[str, Any]]:

@@ -153,7 +153,7 @@ def check_judge(suite: Suite, judge: object | None) -> None:
 def judge_from_file(path: Path, answers: Path) -> JudgeModel:
     """A judge by a TOML file of EndpointSettings. Errors: ConfigError with every problem."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML ({error}); give a file with base_url and model") from error
     return JudgeModel(load_settings(EndpointSettings, table, str(path)), answers, "eval", path.parent)

@@ -101,7 +101,7 @@ def _chain(path: Path) -> list[tuple[Path, dict[str, Any], Locator]]:
 
 def _read_toml(path: Path, mention: str) -> tuple[dict[str, Any], Locator]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # some editors mark their files as UTF-8
     except FileNotFoundError:
         names = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         raise ConfigError(f"{mention}{path}: no such roadmap file{did_you_mean(path.name, names)}") from None

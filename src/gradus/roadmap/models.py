@@ -108,10 +108,14 @@ def _run_folder(name: str, home: Path, missing: str) -> tuple[Path, str]:
     runs = home / RUNS
     known = walked_runs(home)
     roadmap, _, stage = name.partition("/")
+    if name.startswith(("/", "./", "../", "~")):
+        raise ArtifactError(f"{name}: no such folder, and no model; give a folder that holds one, or a roadmap's name")
     if roadmap not in known:
         hint = did_you_mean(roadmap, known)
         if not hint:
             hint = f"; there are {', '.join(known)}" if known else "; run a roadmap first: gradus run FILE"
+            if stage and missing == "no model":
+                hint += f' (a model of the Hub is taken in by a stage of kind "import" with take = "hub:{name}")'
         raise ArtifactError(f'{missing} "{name}" in {runs}{hint}')
     return runs / roadmap, stage
 

@@ -57,7 +57,7 @@ class ToolSettings(Settings):
 def read_tool_settings(file: Path) -> ToolSettings:
     """The settings in a TOML file. Errors: ConfigError."""
     try:
-        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
