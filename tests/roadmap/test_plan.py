@@ -205,6 +205,9 @@ def test_a_processor_without_bf16_trains_at_the_rates_of_fp32(file, tmp_path, mo
     assert planned(["avx512_bf16"], "machine.precision=fp32")[0] == without[0]
     assert planned([], "machine.precision=bf16")[0] == without[0]
     assert (with_bf16[1], without[1]) == (False, True)
+    (tmp_path / "devices.toml").write_text('[cpu]\nflops_by_width = { "256" = 3e10 }\n')
+    assert planned([]) == planned(["avx512_bf16"])
+    (tmp_path / "devices.toml").unlink()
     # A rate that was measured here is one of what this processor computes in.
     write_rates(tmp_path, "cpu", {"pretrain": Rate(per_second=1e9, width=32, overhead_seconds=2.5)}, {"fp32": 2e9})
     assert planned([]) == planned(["avx512_bf16"])

@@ -96,6 +96,7 @@ class SlotCache:
         return self.capacity > min(_FIRST_CAPACITY, self.limit)
 
     def room(self, window: int | None) -> int:
+        """Positions that a slot holds now in a layer with this window."""
         return _room(window, self.capacity)
 
     def reserve(self, length: int) -> None:
@@ -135,6 +136,7 @@ class SlotCache:
         self._held[source], self._held[target], self._wiped[target] = 0, length, 0
 
     def hold(self, slot: int, length: int) -> None:
+        """A slot's row comes to hold so many positions."""
         self._held[slot] = max(self._held[slot], length)
 
     def wipe(self, slot: int, length: int, end: int) -> None:

@@ -213,7 +213,7 @@ def _decoding_rate(model: Artifact, device: Device) -> Rate:
 def _processor_peaks(cores: int) -> dict[str, float]:
     """FLOPs a second and core that products of large matrices reach, by format: what MFU is a share of.
 
-    bf16 only where the processor has it: a product without takes minutes.
+    bf16 only where the processor has it: without, one product takes half a minute.
     """
     import time
 

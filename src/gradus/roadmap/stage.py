@@ -190,8 +190,11 @@ class Device:
 
     @property
     def is_measured(self) -> bool:
-        """Whether a rate of training was measured, by `--calibrate` or by the user."""
-        return self.entry is not None and ("pretrain" in self.entry.rates or "sft" in self.entry.rates)
+        """Whether training's rate is this machine's own: measured by `--calibrate`, or stated by the user."""
+        if self.entry is None:
+            return False
+        is_stated = self.entry.flops_per_second is not None or (self.in_fp32 and not self.entry.fp32_flops_by_width)
+        return is_stated or "pretrain" in self.entry.rates or "sft" in self.entry.rates
 
     @property
     def money_per_second(self) -> float:
