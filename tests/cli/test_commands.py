@@ -80,7 +80,7 @@ def test_a_plan_tells_tokens_and_time(gradus):
     text = gradus("plan", "small.toml").stdout
     assert "small on cpu" in text
     assert "tokens  tokenize" in text
-    assert "time " in text.splitlines()[-1]
+    assert any(line.startswith("time ") for line in text.splitlines())  # notes on this machine may follow
 
 
 def test_errors_are_one_clear_line_and_a_traceback_only_on_demand(gradus):
