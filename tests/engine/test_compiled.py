@@ -198,10 +198,7 @@ def test_a_step_stays_on_its_device(name: str) -> None:
     with torch.device("meta"):
         model = Transformer(config)
     freeze(model)
-    cache = SlotCache(
-        num_layers=config.depth, num_slots=4, num_kv_heads=config.num_kv_heads, head_dim=config.head_dim,
-        context=CONTEXT, dtype=torch.float32, device=model.device, windows=config.windows,
-    )  # fmt: skip
+    cache = SlotCache.of_model(model, 4)
     step = compiled._FixedStep(model, cache, 4, 64, None)
     with Crossings() as crossings:
         hidden = step._run()

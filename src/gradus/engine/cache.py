@@ -24,6 +24,7 @@ from gradus.engine.prefix_cache import Block, KeysValues
 from gradus.model.attention import attention_cached
 from gradus.model.batch import Documents
 from gradus.model.prefix import attention_cached_after
+from gradus.model.transformer import Transformer
 
 _FIRST_CAPACITY = 64
 _CHUNK_ROWS = 32
@@ -77,6 +78,25 @@ class SlotCache:
         self.keys = [room(window) for window in self.windows]
         self.values = [room(window) for window in self.windows]
         self._step = _Step(torch.empty(0, dtype=torch.int64, device=device), {}, None, [], 0)
+
+    @classmethod
+    def of_model(
+        cls, model: Transformer, num_slots: int, *, prefix: Sequence[KeysValues] | None = None, exact: bool = False
+    ) -> SlotCache:
+        """Slots of a model's shape, type and device."""
+        c = model.config
+        return cls(
+            num_layers=c.depth,
+            num_slots=num_slots,
+            num_kv_heads=c.num_kv_heads,
+            head_dim=c.head_dim,
+            context=c.context,
+            dtype=model.compute_dtype,
+            device=model.device,
+            prefix=prefix,
+            windows=c.windows,
+            exact=exact,
+        )
 
     @property
     def num_bytes(self) -> int:

@@ -194,18 +194,8 @@ def compile_steps(model: Transformer) -> None:
 @torch.inference_mode()
 def _try(model: Transformer) -> None:
     """Take a step of each kind, which compiles them: whoever asks first does not wait for that."""
-    c = model.config
     for rows in _TRIED:
-        cache = SlotCache(
-            num_layers=c.depth,
-            num_slots=rows,
-            num_kv_heads=c.num_kv_heads,
-            head_dim=c.head_dim,
-            context=c.context,
-            dtype=model.compute_dtype,
-            device=model.device,
-            windows=c.windows,
-        )
+        cache = SlotCache.of_model(model, rows)
         step = _FixedStep(model, cache, rows, cache.capacity, None)
         try:
             step.take(range(rows), [0] * rows, [0] * rows)

@@ -164,19 +164,8 @@ class ModelSlots:
 
 def _slot_cache(model: Transformer, num_slots: int, prefix_ids: Sequence[int], *, exact: bool) -> SlotCache:
     """Slots for a model, behind a common beginning that is read for it."""
-    config, prefix = model.config, None
+    prefix = None
     if prefix_ids:
         tokens = torch.tensor(prefix_ids, device=model.device)
         prefix = model.prefill(tokens, Documents.of_lengths([len(prefix_ids)], model.device))[1].keys_values
-    return SlotCache(
-        num_layers=config.depth,
-        num_slots=num_slots,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        context=config.context,
-        dtype=model.compute_dtype,
-        device=model.device,
-        prefix=prefix,
-        windows=config.windows,
-        exact=exact,
-    )
+    return SlotCache.of_model(model, num_slots, prefix=prefix, exact=exact)
