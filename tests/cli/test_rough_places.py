@@ -84,6 +84,20 @@ def test_every_command_stands_in_the_help_with_its_whole_sentence():
     assert sorted(listed) == sorted(get_command(app).commands)
 
 
+def test_models_are_named_alike_by_every_command():
+    def options(command, path):
+        for name, below in getattr(command, "commands", {}).items():
+            yield from options(below, (*path, name))
+        yield from ((path, option) for option in command.params if option.name == "model" and option.opts != ["model"])
+
+    found = dict(options(get_command(app), ()))
+    assert ("chat",) in found
+    assert len(found) >= 5
+    for option in found.values():
+        assert {"--model", "-m"} <= set(option.opts)
+        assert option.help
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_an_old_python_is_refused_before_anything_is_installed(tmp_path):
     top = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import typer
 
 from gradus.cli.data import data_app
 from gradus.cli.eval import eval_app
-from gradus.cli.options import DTYPES, BackendName, Constrain, Home, Json, ModelName, home_folder
+from gradus.cli.options import DTYPES, BackendName, Constrain, Home, Json, ModelName, ModelNameOrNone, home_folder
 from gradus.cli.sections import Sectioned
 from gradus.cli.serve import deploy, serve_app
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
@@ -114,7 +114,7 @@ def plan(
 
 @app.command()
 def chat(
-    model: ModelName | None = None,
+    model: ModelNameOrNone = None,
     question: Annotated[list[str] | None, typer.Argument(help="Ask this and end; else a conversation.")] = None,
     think: Annotated[
         bool | None, typer.Option("--think/--direct", help="Think first or not [the model decides].")

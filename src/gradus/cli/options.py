@@ -13,10 +13,9 @@ from gradus.model.precision import Backend
 
 DTYPES = "Of the weights: fp32, bf16, fp16, int8 (processors), or auto, what is fastest here"
 
-ModelName = Annotated[
-    str,
-    typer.Option("--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint."),
-]
+_MODEL = typer.Option("--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint.")
+ModelName = Annotated[str, _MODEL]
+ModelNameOrNone = Annotated[str | None, _MODEL]  # in "ModelName | None" typer sees neither -m nor the help
 Home = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
