@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact
-from gradus.core.home import MODEL_FOLDER
+from gradus.core.home import DRY_HOME, MODEL_FOLDER
 from gradus.core.quantity import format_seconds
 from gradus.roadmap.schema import Roadmap
 from gradus.roadmap.table import text_table
@@ -46,7 +46,9 @@ def run_command(roadmap: Roadmap, home: Path) -> str:
 
 
 def _home_option(home: Path) -> list[str]:
-    """Nothing where commands look there without being told."""
+    """Nothing where commands look there without being told. Of a dry run's folder, which does not stay, the home."""
+    if home.name.startswith(DRY_HOME):
+        home = home.parent
     usual = Path(os.environ.get("GRADUS_HOME") or ".").expanduser()
     return [] if home.resolve() == usual.resolve() else ["--home", str(home)]
 
