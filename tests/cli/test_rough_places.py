@@ -68,12 +68,16 @@ def test_the_debug_option_shows_where_a_file_was_missed(gradus, monkeypatch):
         main()
 
 
-def test_a_terminal_without_our_characters_gets_others(gradus, monkeypatch):
-    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", shown)
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, b"? (?.toml)"), (False, rb"\xe9 (\xe9.toml)")])
+def test_a_terminal_without_our_characters_gets_others_and_a_file_their_numbers(
+    gradus, monkeypatch, is_terminal, shown
+):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    stream.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stdout", stream)
     assert gradus("run", "é.toml") == (0, "")
-    shown.flush()
-    assert b"? (?.toml)" in shown.buffer.getvalue()
+    stream.flush()
+    assert shown in stream.buffer.getvalue()
 
 
 def test_every_command_stands_in_the_help_with_its_whole_sentence():

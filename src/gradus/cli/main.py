@@ -375,9 +375,9 @@ def main() -> None:
     if not debug:
         sys.excepthook = _one_line
     for stream in (sys.stdout, sys.stderr):
-        # A terminal without our characters shows others in their place.
+        # A terminal without our characters shows others in their place; files get their numbers, so that none is lost.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="replace" if stream.isatty() else "backslashreplace")
     try:
         typer.main.get_command(app)(args=arguments, prog_name="gradus")
     except (GradusError, OSError, RuntimeError) as error:
