@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gradus.conversation.constraint import Constraint
+from gradus.core.home import usual_home
 from gradus.model.precision import Backend
 
 DTYPES = "Of the weights: fp32, bf16, fp16, int8 (processors), or auto, what is fastest here"
@@ -36,5 +36,4 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 def home_folder(home: Path | None) -> Path:
     """Where artifacts and runs lie: --home, GRADUS_HOME, or the current folder."""
-    chosen = home or Path(os.environ.get("GRADUS_HOME") or ".")
-    return chosen.expanduser()
+    return usual_home() if home is None else home.expanduser()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact
-from gradus.core.home import DRY_HOME, MODEL_FOLDER
+from gradus.core.home import DRY_HOME, MODEL_FOLDER, usual_home
 from gradus.core.quantity import format_seconds
 from gradus.roadmap.schema import Roadmap
 from gradus.roadmap.table import text_table
@@ -49,8 +48,7 @@ def _home_option(home: Path) -> list[str]:
     """Nothing where commands look there without being told. Of a dry run's folder, which does not stay, the home."""
     if home.name.startswith(DRY_HOME):
         home = home.parent
-    usual = Path(os.environ.get("GRADUS_HOME") or ".").expanduser()
-    return [] if home.resolve() == usual.resolve() else ["--home", str(home)]
+    return [] if home.resolve() == usual_home().resolve() else ["--home", str(home)]
 
 
 def _is_table(value: Any) -> bool:
