@@ -11,7 +11,7 @@ import typer
 
 from gradus.cli.data import data_app
 from gradus.cli.eval import eval_app
-from gradus.cli.options import DTYPES, BackendName, Constrain, Home, Json, ModelName, ModelNameOrNone, home_folder
+from gradus.cli.options import DTYPES, BackendName, Constrain, Home, Json, ModelNameOrNone, home_folder
 from gradus.cli.sections import Sectioned
 from gradus.cli.serve import deploy, serve_app
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
