@@ -38,10 +38,10 @@ def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Pa
     return "\n".join(lines)
 
 
-def run_command(roadmap: Roadmap, home: Path) -> str:
-    """The command that goes on with a walk, to be typed as it stands."""
-    smoke = ["--smoke"] if roadmap.smoke else []
-    return shlex.join(["gradus", "run", str(roadmap.path), *roadmap.overrides, *smoke, *_home_option(home)])
+def run_command(roadmap: Roadmap, home: Path, only: str | None = None) -> str:
+    """The command that goes on with a walk, or with one stage of it, to be typed as it stands."""
+    options = [*(["--only", only] if only else []), *(["--smoke"] if roadmap.smoke else []), *_home_option(home)]
+    return shlex.join(["gradus", "run", str(roadmap.path), *roadmap.overrides, *options])
 
 
 def _home_option(home: Path) -> list[str]:
