@@ -68,12 +68,16 @@ def test_the_debug_option_shows_where_a_file_was_missed(gradus, monkeypatch):
         main()
 
 
-def test_a_terminal_without_our_characters_gets_others(gradus, monkeypatch):
-    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", shown)
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, b"? (?.toml)"), (False, rb"\xe9 (\xe9.toml)")])
+def test_a_terminal_without_our_characters_gets_others_and_a_file_their_numbers(
+    gradus, monkeypatch, is_terminal, shown
+):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    stream.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stdout", stream)
     assert gradus("run", "é.toml") == (0, "")
-    shown.flush()
-    assert b"? (?.toml)" in shown.buffer.getvalue()
+    stream.flush()
+    assert shown in stream.buffer.getvalue()
 
 
 def test_every_command_stands_in_the_help_with_its_whole_sentence():
@@ -82,6 +86,20 @@ def test_every_command_stands_in_the_help_with_its_whole_sentence():
     listed = re.findall(r"^  ([a-z]+)  +[A-Z]", text, flags=re.MULTILINE)
     assert listed == [name for names in SECTIONS.values() for name in names]
     assert sorted(listed) == sorted(get_command(app).commands)
+
+
+def test_models_are_named_alike_by_every_command():
+    def options(command, path):
+        for name, below in getattr(command, "commands", {}).items():
+            yield from options(below, (*path, name))
+        yield from ((path, option) for option in command.params if option.name == "model" and option.opts != ["model"])
+
+    found = dict(options(get_command(app), ()))
+    assert ("chat",) in found
+    assert len(found) >= 5
+    for option in found.values():
+        assert {"--model", "-m"} <= set(option.opts)
+        assert option.help
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -13,7 +13,7 @@ import pytest
 from small_stages import PROSE, base_of, tokens_of, write_lines
 
 from gradus.cli.walking import run_roadmap
-from gradus.core.errors import GateFailedError
+from gradus.core.errors import ConfigError, GateFailedError
 from gradus.core.lock import exclusive_lock
 from gradus.roadmap import dry_run
 from gradus.roadmap.dry_run import dry_home, dry_walk, sweep_dry_homes
@@ -96,6 +96,12 @@ def test_a_failed_gate_an_error_and_ctrl_c_leave_nothing_either(roadmap_file, ho
         dry_walk(load_roadmap(roadmap_file, ['prose.fail="interrupt"']), home, PlainProgress())
     assert "nothing of it is kept" in capsys.readouterr().out.splitlines()[-1]
     assert not home.exists()
+
+
+def test_the_command_that_makes_missing_inputs_names_the_home_and_not_what_is_thrown_away(roadmap_file, home, toys):
+    with pytest.raises(ConfigError) as refused:
+        dry_walk(load_roadmap(roadmap_file), home, QuietProgress(), only="chat")
+    assert str(refused.value).endswith(f"run the whole roadmap: gradus run {roadmap_file} --home {home}")
 
 
 def test_a_dry_run_does_not_push(roadmap_file, home, toys, tmp_path):

@@ -197,13 +197,15 @@ def test_a_processor_without_bf16_trains_at_the_rates_of_fp32(file, tmp_path, mo
         monkeypatch.setattr("gradus.roadmap.plan.bf16_instructions", lambda: flags)
         roadmap = load_roadmap(file, ["base.horizon=50_000 steps", *overrides])
         plan = plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, tmp_path), tmp_path / "artifacts")
-        return plan.stages[4].estimate.seconds, "trains in fp32" in plan_text(roadmap, [plan])
+        text = plan_text(roadmap, [plan])
+        assert ('precision = "bf16" on a processor without' in text) == (bool(overrides) and "bf16" in overrides[0])
+        return plan.stages[4].estimate.seconds, "trains in fp32" in text
 
     with_bf16, without = planned(["avx512_bf16"]), planned([])
     # "a step of a small model" and "training on a CPU" of EXPERIMENTS.md, and the table's last width.
     assert 1.7 < without[0] / with_bf16[0] < 2.1
     assert planned(["avx512_bf16"], "machine.precision=fp32")[0] == without[0]
-    assert planned([], "machine.precision=bf16")[0] == without[0]
+    assert planned([], "machine.precision=bf16") == (without[0], False)
     assert (with_bf16[1], without[1]) == (False, True)
     (tmp_path / "devices.toml").write_text('[cpu]\nflops_by_width = { "256" = 3e10 }\n')
     assert planned([]) == planned(["avx512_bf16"])
@@ -328,7 +330,8 @@ def test_a_calibration_measures_the_kinds_of_the_roadmap_and_writes_them(file, t
 
 def test_measured_rates_stand_beside_what_the_user_wrote(tmp_path):
     path = tmp_path / "devices.toml"
-    path.write_text("# my own\n[cpu]\nprice_per_hour = 0.1\n\n[mine]\nflops_per_second = 2e12\n")
+    written = "# my own\n[cpu]\nprice_per_hour = 0.1\n\n[mine]\nflops_per_second = 2e12\n"
+    path.write_text(written, encoding="utf-8-sig")  # as some editors do
     write_rates(tmp_path, "cpu", {"corpus": Rate(per_second=1e6), "sft": Rate(per_second=2.0, width=64)}, {})
     write_rates(tmp_path, "cpu", {"corpus": Rate(per_second=3e6)}, {"bf16": 5e10})
     text = path.read_text()

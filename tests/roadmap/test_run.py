@@ -11,7 +11,7 @@ import pytest
 from gradus.core.artifact import open_artifact
 from gradus.core.errors import ArtifactError, ConfigError, GateFailedError, GradusError
 from gradus.core.ledger import Ledger
-from gradus.roadmap.models import resolve_model
+from gradus.roadmap.models import models_of_roadmap, resolve_model, resolve_stage
 from gradus.roadmap.progress import PlainProgress, QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
@@ -201,11 +201,15 @@ def test_a_model_is_found_by_roadmap_stage_or_folder(run, tmp_path):
         "toy/prose": 'stage "prose" of roadmap "toy" holds no finished model; stages with a model are chat',
         "toy@500": 'toy/chat keeps no checkpoint "@500"; there are @latest',
         str(tmp_path): "this folder holds no model",
-        "./nowhere": r"\./nowhere: no such folder, and no model",
+        "./nowhere": r"\./nowhere: no model and no such folder; give a folder that holds one, or a",
         "owner/model": r'no model "owner/model" in .*; there are toy .*"import" with take = "hub:owner/model"',
     }.items():
         with pytest.raises(ArtifactError, match=message):
             resolve_model(reference, home)
+    with pytest.raises(ArtifactError, match=f"{tmp_path}: no corpus in this folder; give a folder that holds one, or"):
+        resolve_stage(str(tmp_path), home, "corpus")
+    with pytest.raises(ArtifactError, match=r'no roadmap "\./toy" in .*; there are toy'):
+        models_of_roadmap("./toy", home)
 
 
 def test_a_quiet_walk_prints_nothing(roadmap_file, tmp_path, capsys):

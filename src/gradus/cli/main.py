@@ -11,7 +11,7 @@ import typer
 
 from gradus.cli.data import data_app
 from gradus.cli.eval import eval_app
-from gradus.cli.options import DTYPES, BackendName, Constrain, Home, Json, ModelName, home_folder
+from gradus.cli.options import DTYPES, BackendName, Constrain, Home, Json, ModelNameOrNone, home_folder
 from gradus.cli.sections import Sectioned
 from gradus.cli.serve import deploy, serve_app
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
@@ -114,7 +114,7 @@ def plan(
 
 @app.command()
 def chat(
-    model: ModelName | None = None,
+    model: ModelNameOrNone = None,
     question: Annotated[list[str] | None, typer.Argument(help="Ask this and end; else a conversation.")] = None,
     think: Annotated[
         bool | None, typer.Option("--think/--direct", help="Think first or not [the model decides].")
@@ -375,9 +375,9 @@ def main() -> None:
     if not debug:
         sys.excepthook = _one_line
     for stream in (sys.stdout, sys.stderr):
-        # A terminal without our characters shows others in their place.
+        # A terminal without our characters shows others in their place; files get their numbers, so that none is lost.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="replace" if stream.isatty() else "backslashreplace")
     try:
         typer.main.get_command(app)(args=arguments, prog_name="gradus")
     except (GradusError, OSError, RuntimeError) as error:

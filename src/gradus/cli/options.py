@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gradus.conversation.constraint import Constraint
+from gradus.core.home import usual_home
 from gradus.model.precision import Backend
 
 DTYPES = "Of the weights: fp32, bf16, fp16, int8 (processors), or auto, what is fastest here"
 
-ModelName = Annotated[
-    str,
-    typer.Option("--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint."),
-]
+_MODEL = typer.Option("--model", "-m", help="A roadmap's name, ROADMAP/STAGE or a folder; @STEP picks a checkpoint.")
+ModelName = Annotated[str, _MODEL]
+ModelNameOrNone = Annotated[str | None, _MODEL]  # in "ModelName | None" typer sees neither -m nor the help
 Home = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of artifacts/ and runs/ [GRADUS_HOME, else the current folder]."),
@@ -37,5 +36,4 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 def home_folder(home: Path | None) -> Path:
     """Where artifacts and runs lie: --home, GRADUS_HOME, or the current folder."""
-    chosen = home or Path(os.environ.get("GRADUS_HOME") or ".")
-    return chosen.expanduser()
+    return usual_home() if home is None else home.expanduser()

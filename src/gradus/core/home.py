@@ -1,4 +1,7 @@
-"""Names of what lies in a home, the folder of artifacts/ and runs/ (see docs/artifacts.md)."""
+"""Names of what lies in a home, the folder of artifacts/ and runs/ (see docs/artifacts.md), and where it is."""
+
+import os
+from pathlib import Path
 
 ARTIFACTS = "artifacts"
 RUNS = "runs"
@@ -23,3 +26,8 @@ KEYS_FILE = "keys.json"
 USAGE_FILE = ".usage.json"
 DEPLOYED = "deployed.json"
 SOCKETS = ".servers"  # of the servers that run
+
+
+def usual_home() -> Path:
+    """Where commands look without being told: GRADUS_HOME, or the current folder."""
+    return Path(os.environ.get("GRADUS_HOME") or ".").expanduser()

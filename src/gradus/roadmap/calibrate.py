@@ -238,7 +238,7 @@ def write_rates(home: Path, name: str, rates: dict[str, Rate], peaks: dict[str, 
     Errors: ConfigError where the rest of the file states the same, and would win or clash.
     """
     path = home / DEVICES_FILE
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
     block = _BLOCK.search(text)
     tables: dict[str, Any] = tomllib.loads(block[0]) if block else {}
     table = tables.setdefault(name, {})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gradus.core.artifact import Artifact
-from gradus.core.home import MODEL_FOLDER
+from gradus.core.home import DRY_HOME, MODEL_FOLDER, usual_home
 from gradus.core.quantity import format_seconds
 from gradus.roadmap.schema import Roadmap
 from gradus.roadmap.table import text_table
@@ -39,16 +38,17 @@ def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Pa
     return "\n".join(lines)
 
 
-def run_command(roadmap: Roadmap, home: Path) -> str:
-    """The command that goes on with a walk, to be typed as it stands."""
-    smoke = ["--smoke"] if roadmap.smoke else []
-    return shlex.join(["gradus", "run", str(roadmap.path), *roadmap.overrides, *smoke, *_home_option(home)])
+def run_command(roadmap: Roadmap, home: Path, only: str | None = None) -> str:
+    """The command that goes on with a walk, or with one stage of it, to be typed as it stands."""
+    options = [*(["--only", only] if only else []), *(["--smoke"] if roadmap.smoke else []), *_home_option(home)]
+    return shlex.join(["gradus", "run", str(roadmap.path), *roadmap.overrides, *options])
 
 
 def _home_option(home: Path) -> list[str]:
-    """Nothing where commands look there without being told."""
-    usual = Path(os.environ.get("GRADUS_HOME") or ".").expanduser()
-    return [] if home.resolve() == usual.resolve() else ["--home", str(home)]
+    """Nothing where commands look there without being told. Of a dry run's folder, which does not stay, the home."""
+    if home.name.startswith(DRY_HOME):
+        home = home.parent
+    return [] if home.resolve() == usual_home().resolve() else ["--home", str(home)]
 
 
 def _is_table(value: Any) -> bool:

@@ -108,8 +108,9 @@ def _run_folder(name: str, home: Path, missing: str) -> tuple[Path, str]:
     runs = home / RUNS
     known = walked_runs(home)
     roadmap, _, stage = name.partition("/")
-    if name.startswith(("/", "./", "../", "~")):
-        raise ArtifactError(f"{name}: no such folder, and no model; give a folder that holds one, or a roadmap's name")
+    if missing != "no roadmap" and name.startswith(("/", "./", "../", "~")):
+        there = "in this folder" if Path(name).expanduser().is_dir() else "and no such folder"
+        raise ArtifactError(f"{name}: {missing} {there}; give a folder that holds one, or a roadmap's name")
     if roadmap not in known:
         hint = did_you_mean(roadmap, known)
         if not hint:

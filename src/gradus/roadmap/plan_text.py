@@ -31,9 +31,13 @@ def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
     if roadmap.machine.device == "xla" and first.device.name == CPU:
         lines.append('note: [machine] device = "xla", and times are those of a processor; no TPU is measured yet')
     if any(plan.device.in_fp32 and not plan.device.is_measured for plan in plans):
+        precision = roadmap.machine.precision
         lines.append(
-            "note: the processor trains in fp32, at about half the rate of one in bf16; its times are assumed from "
-            "another machine, and --calibrate measures this one"
+            f'note: [machine] precision = "{precision}" on a processor without its instructions may take far longer '
+            "than fp32, whose times these are; --calibrate measures it"
+            if precision in {"bf16", "fp16"}
+            else "note: the processor trains in fp32, at about half the rate of one in bf16; its times are assumed "
+            "from another machine, and --calibrate measures this one"
         )
     for plan in plans:
         most, has = plan.memory_bytes, plan.device.memory_bytes

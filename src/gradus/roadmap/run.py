@@ -71,6 +71,7 @@ class _Walk:
     accepted: str | None = None
     meeting: Meeting | None = None  # where a launcher started the other processes
     keeps: bool = True
+    only: str | None = None  # the stage that is walked alone
     track: Track | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
@@ -114,7 +115,7 @@ def walk(
                 device = choose_device(own_device(roadmap.machine, home), roadmap.machine, home)
                 planned = {p.stage.name: p for p in plan_roadmap(roadmap, device, home / ARTIFACTS).stages}
                 walking = _Walk(
-                    roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps
+                    roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps, only
                 )
                 _begin(walking, chosen)
             return _walk(walking, chosen, finish=only is None)
@@ -288,7 +289,7 @@ def _told_with_place(walking: _Walk, stage: Stage, place: Place, inputs: Inputs)
     try:
         yield
     except KeyboardInterrupt:
-        after = f"the same command resumes it: {run_command(walking.roadmap, walking.home)}"
+        after = f"the same command resumes it: {run_command(walking.roadmap, walking.home, walking.only)}"
         what = f"what it saved is kept, {after}" if walking.keeps else "nothing of it is kept"
         walking.progress.line(f'stopped in stage "{stage.name}" after {format_seconds(place.seconds)}; {what}')
         raise

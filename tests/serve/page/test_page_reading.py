@@ -37,6 +37,19 @@ def test_every_key_of_the_list_does_what_it_says(page, server, expect):
     dialog.wait_for()
 
 
+def test_keys_of_the_page_do_nothing_behind_a_dialog_and_events_without_a_key_are_passed_by(page, server, expect):
+    server.script = lambda body: [*said("Hello."), *end()]
+    ask(page, "Good morning")
+    page.get_by_role("button", name="Settings", exact=True).click()
+    for key in ("Control+Shift+O", "Control+Shift+S", "Control+k", "Control+/"):
+        page.keyboard.press(key)
+    expect(page.locator("dialog[open]")).to_have_count(1)
+    assert page.locator("article.reply").count() == 1
+    assert page.evaluate("document.body.className") == "with-sidebar"
+    page.keyboard.press("Escape")
+    page.evaluate("document.querySelector('#composer').dispatchEvent(new Event('keydown', { bubbles: true }))")
+
+
 def test_the_think_budget_is_shown_beside_the_tokens_that_were_thought(page, server, expect):
     server.script = lambda body: [*thought("Tens first."), *said("36."), *end(tokens=(50, 30), thinking=12)]
     ask(page, "12 * 3?")

@@ -16,9 +16,8 @@ const SHORTCUTS = [
   [`${COMMAND} /`, "this list"],
 ];
 
-/** Show the list, once. */
+/** Show the list. */
 export function openShortcuts() {
-  if (document.querySelector(".shortcuts")) return;
   openDialog(
     "Keyboard shortcuts",
     h(
@@ -45,9 +44,11 @@ export function openShortcuts() {
  * it is done, and the browser's own keys stay its own.
  */
 export function shortcut(event, act) {
+  // A browser that fills in a field tells of a key without a name.
+  if (!event.key || document.querySelector("dialog[open]")) return;
   const command = event.ctrlKey || event.metaKey;
   const key = event.key.toLowerCase();
-  const isCovered = document.querySelector("dialog[open], :popover-open") !== null;
+  const isCovered = document.querySelector(":popover-open") !== null;
   const done = () => event.preventDefault();
   if (command && key === "/") {
     done();
