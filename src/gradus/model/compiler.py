@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 
 import torch
 
@@ -23,7 +24,7 @@ def compiler_problem(device: torch.device) -> str | None:
             return "the package triton is not installed; run: pip install triton"
         return _no_compiler("CC", ("cc", "gcc", "clang"), "C")
     if device.type == "cpu":
-        return _no_compiler("CXX", ("g++", "clang++"), "C++")
+        return _no_compiler("CXX", ("clang++" if sys.platform == "darwin" else "g++",), "C++")
     return f"nothing is compiled for the device {device.type}, only for cuda and cpu"
 
 

@@ -34,6 +34,7 @@ def open_xla() -> torch.device:
     is_named = "PJRT_DEVICE" in os.environ  # torch_xla sets it where it is not
     import torch_xla
     import torch_xla.runtime as runtime
+    from torch_xla.backends import get_mat_mul_precision, set_mat_mul_precision
 
     if not is_named and runtime.device_type() != "TPU":
         raise TrainingError(
@@ -45,6 +46,9 @@ def open_xla() -> torch.device:
             f'[machine] device = "xla" drives the chips of one machine, and this is one of {runtime.process_count()} '
             "processes of a pod; start it where a single host has all chips"
         )
+    # A TPU multiplies fp32 in bf16 unless it is told not to.
+    if get_mat_mul_precision() != "highest":
+        set_mat_mul_precision("highest")
     if num_devices() > 1 and not runtime.is_spmd():
         runtime.use_spmd()
     device: torch.device = torch_xla.device()
