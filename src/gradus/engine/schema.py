@@ -40,7 +40,7 @@ _CHOICES = ("anyOf", "oneOf", "allOf", "$ref", "enum", "const")
 # Python reads \D, \W and \S, and classes that exclude \d, \w and \s, by Unicode and the grammar by ASCII; flags,
 # classes in classes and set operations differ as well, and `a++` and `a{ 2 }`.
 _FOREIGN_PATTERN = re.compile(
-    r"\\[DWSpPAzZ]|\(\?[^:]|(?<!\\)(?:\\\\)*\[(?:\^\]?(?:[^\]\\]|\\.)*?\\[dws]|\^?\]?(?:[^\]\\[]|\\.)*\[)"
+    r"(?s)\\[DWSpPAzZ]|\(\?[^:]|(?<!\\)(?:\\\\)*\[(?:\^\]?(?:[^\]\\]|\\.)*?\\[dws]|\^?\]?(?:[^\]\\[]|\\.)*\[)"
     r"|&&|~~|--|[*+?}]\+|\{[\d,]*\s[\d,\s]*\}"
 )
 _CLASS = re.compile(r"(?s)(?<!\\)(?:\\\\)*(\[\^?\]?(?:[^\]\\]|\\.)*\])")
