@@ -201,6 +201,12 @@ def test_arguments_too_deep_for_a_schema_that_refers_to_itself_are_a_violation()
         assert [v.reason for v in violations(Conversation((USER, calling, RESULT, FOUR), (tool,)))] == reasons
 
 
+def test_a_schema_that_refers_to_itself_without_end_is_a_violation():
+    tool = replace(TOOL, parameters={"type": "object", "anyOf": [{"$ref": "#"}]})
+    (violation,) = violations(Conversation((USER, CALLING, RESULT, FOUR), (tool,)))
+    assert violation.reason == "bad_schema"
+
+
 def test_validating_without_calls_does_not_import_jsonschema():
     script = (
         "import sys\n"

@@ -274,6 +274,8 @@ TREE = {"$defs": {**{str(i): one for i, one in enumerate(TWICE)}, "30": {"const"
         ({**LOOP, "type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}}, "it needs another of itself"),
         ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "anyOf": [{"$ref": "#/$defs/a"}, {"const": 1}]}, ": it needs another"),
         ({"type": "array", "minItems": 1, "items": {"$ref": "#"}}, "items: it needs another of itself"),
+        ({"$defs": {"a": {"$ref": "#/$defs/a", "const": 1}}, "oneOf": [{"$ref": "#/$defs/a"}]}, "$defs.a: it needs"),
+        ({"$defs": {"any_json_value": {"type": "null"}}}, "$defs.any_json_value: the name has a meaning here"),
         ({"type": "string", "pattern": "(a{100}){101}"}, "patterns repeat more than 10,000 times"),
         (properties(a={"enum": ["x" * MOST_CHARACTERS]}), "characters, and at most 65,536 are taken"),
         ({"anyOf": [{"const": i} for i in range(1000)]}, "1,001 objects in it, and at most 1,000 are taken"),
@@ -291,6 +293,8 @@ def test_a_schema_that_cannot_be_enforced_is_refused_with_the_place_that_is_wron
     ("schema", "words"),
     [
         (properties(a=False), "unsatisfiable"),
+        ({"type": "array", "items": {}, "minItems": 2.0}, "Expected positive integer for 'minItems'"),
+        ({"type": "string", "pattern": "(a)\\1"}, r"pattern '\(a\)\\\\1': backreferences are not supported"),
         ({"oneOf": [{"type": "string"}, {"const": "a"}]}, "oneOf: its choices may go together; use anyOf"),
         ({**TREE, "$ref": "#/$defs/0"}, "Too many items"),
         ({"type": "object", "properties": {f"p{i}": {"type": "null"} for i in range(900)}}, "items; max is"),
@@ -325,6 +329,28 @@ def test_choices_that_a_key_tells_apart_are_alternatives_and_others_are_not(raw:
     for kinds in (("word", "untold"), ("word", "word")):
         with pytest.raises(ConfigError, match="oneOf"):
             raw.check_answer(choice(*kinds))
+
+
+HALF = {"$defs": {"half": properties(a={"type": "number"})}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [properties(a={"type": "boolean"}), properties(b={"enum": ["x", 2, 0.5]}), {"maxProperties": 3}]},
+        {**HALF, "allOf": [{"$ref": "#/$defs/half"}], **properties(b={"const": 1})},
+        {**HALF, "$ref": "#/$defs/half", "anyOf": [properties(b={"const": 1}), properties(c={})]},
+        properties(a={"anyOf": [{"type": "number"}], "exclusiveMinimum": 0.1, "exclusiveMaximum": 0.3}),
+        properties(a={"allOf": [{"type": "number"}], "exclusiveMinimum": 0.1, "exclusiveMaximum": 0.3}),
+    ],
+)
+def test_what_several_schemas_say_of_one_value_holds(raw: Engine, schema: JsonObject) -> None:
+    judge = jsonschema.Draft202012Validator(schema)
+    replies = drawn(raw, Request(ASK, think=False, max_tokens=200, answer_schema=schema), 6)
+    whole = [json.loads(reply.turn.messages[0].content) for reply in replies if reply.finish_reason == "stop"]
+    assert whole
+    for value in whole:
+        judge.validate(value)
 
 
 def test_what_libraries_write_into_schemas_is_taken(raw: Engine) -> None:

@@ -173,6 +173,8 @@ def schema_faults(value: Any, schema: JsonObject) -> list[tuple[str, str]]:
         errors = list(validator.iter_errors(value))
     except Unresolvable as error:
         return [("bad_schema", str(error))]
+    except RecursionError:
+        return [("bad_schema", "its parameters refer to themselves without end")]
     return [("bad_arguments", f"{_place(error)}{error.message[:200]}") for error in errors]
 
 

@@ -180,6 +180,9 @@ def _lark(rules: Sequence[tuple[str, str]]) -> str:
 
 def _first_line(text: str) -> str:
     """The reason without the grammar that llguidance quotes behind it."""
-    line = text.split("\n", 1)[0]
+    line, *more = text.split("\n")
     reason = line.partition("failed to compile JSON schema: ")[2] or line
+    if reason == "regex parse error:":  # the pattern and what is wrong with it stand below
+        told = next((one for one in more if one.startswith("error: ")), "error: it cannot be read")
+        return f"pattern {more[0].strip()!r}: {told.removeprefix('error: ')}"
     return "oneOf: its choices may go together; use anyOf" if reason.startswith("oneOf") else reason

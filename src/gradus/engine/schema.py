@@ -3,7 +3,8 @@
 What a grammar allows must satisfy the schema as the validator reads it, that is after parsing by Python. A grammar of
 JSON text knows nothing of parsing, so what the two could disagree on is taken away or refused:
 - numbers lie within 10^15, with at most 9 digits behind the point and no exponent (1e999 is infinite, a number of
-  5,000 digits is not read at all, and small models do not find the end of a fraction);
+  5,000 digits is not read at all, and small models do not find the end of a fraction); where schemas are merged, as
+  with `allOf`, the digits are not counted, for the compiler compares such steps inexactly;
 - exclusive bounds of fractions move inwards a little (0.29999999999999999999 is 0.3);
 - an object with named properties has no others, where nothing says that it may, as in the strict mode of OpenAI's API;
 - keys that could repeat, fractions as steps, and patterns that Python reads in another way are refused;
@@ -30,13 +31,19 @@ MOST_OBJECTS = 1000
 MOST_REPEATS = 10_000
 _INWARDS = 1e-9  # of a bound's size, at least of 1
 _ANY = "any_json_value"
+_MERGED_LEVELS = 3
+"""So many levels of any value, where schemas are merged: the compiler would not end with what holds itself."""
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties")
 _CHOICES = ("anyOf", "oneOf", "allOf", "$ref", "enum", "const")
-# Python reads \D, \W and \S, and classes that exclude \d, \w and \s, by Unicode and the grammar by ASCII; flags and
-# set operations differ as well, and `a++`.
-_FOREIGN_PATTERN = re.compile(r"\\[DWSpPAzZ]|\(\?[^:]|\[\^[^\]]*\\[dws]|\[\[|&&|~~|--|[*+?}]\+")
+# Python reads \D, \W and \S, and classes that exclude \d, \w and \s, by Unicode and the grammar by ASCII; flags,
+# classes in classes and set operations differ as well, and `a++` and `a{ 2 }`.
+_FOREIGN_PATTERN = re.compile(
+    r"(?s)\\[DWSpPAzZ]|\(\?[^:]|(?<!\\)(?:\\\\)*\[(?:\^\]?(?:[^\]\\]|\\.)*?\\[dws]|\^?\]?(?:[^\]\\[]|\\.)*\[)"
+    r"|&&|~~|--|[*+?}]\+|\{[\d,]*\s[\d,\s]*\}"
+)
+_CLASS = re.compile(r"(?s)(?<!\\)(?:\\\\)*(\[\^?\]?(?:[^\]\\]|\\.)*\])")
 _COUNTED = re.compile(r"\{(\d*),?(\d*)\}")
 _FOREIGN_KEYS = (
     *("$id", "$anchor", "$dynamicRef", "$dynamicAnchor"),  # they move what references mean
@@ -66,6 +73,8 @@ def narrowed(schema: JsonObject) -> JsonObject:
         raise UnenforceableError(f"{num_objects:,} objects in it, and at most {MOST_OBJECTS:,} are taken")
     if fault := schema_fault(schema):
         raise UnenforceableError(fault)
+    if taken := next((name for name in schema.get("$defs", {}) if name.startswith(_ANY)), None):
+        raise UnenforceableError(f"$defs.{taken}: the name has a meaning here; give it another")
     parts = list(_parts(schema))
     num_repeats = 0
     for place, node in parts:
@@ -81,22 +90,28 @@ def narrowed(schema: JsonObject) -> JsonObject:
     # Where schemas are merged, properties of one part are unknown to another.
     merges = any("allOf" in node or _is_merged(node) for _, node in parts)
     root = _narrow(schema, not merges, dict(parts))
-    anything = {
-        "minimum": -LARGEST_NUMBER,
-        "maximum": LARGEST_NUMBER,
-        "multipleOf": SMALLEST_STEP,
-        "items": {"$ref": f"#/$defs/{_ANY}"},
-        "additionalProperties": {"$ref": f"#/$defs/{_ANY}"},
-    }
     root.pop("$schema", None)
-    return {**root, "$defs": {**root.get("$defs", {}), _ANY: anything}}
+    return {**root, "$defs": {**root.get("$defs", {}), **_anything(merges)}}
+
+
+def _anything(merges: bool) -> dict[str, JsonObject]:
+    """The definitions that any value goes by. merges: whether schemas are merged, which some of them may be then."""
+    bounds = {"minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
+    if not merges:
+        itself = {"$ref": f"#/$defs/{_ANY}"}
+        return {_ANY: {**bounds, "multipleOf": SMALLEST_STEP, "items": itself, "additionalProperties": itself}}
+    names = [_ANY, *(f"{_ANY}_{level}" for level in range(1, _MERGED_LEVELS))]
+    inner = [{"$ref": f"#/$defs/{name}"} for name in names[1:]]
+    last = {**bounds, "type": ["string", "number", "boolean", "null"]}
+    holding = [{**bounds, "items": one, "additionalProperties": one} for one in inner]
+    return dict(zip(names, [*holding, last], strict=True))
 
 
 def _is_merged(node: JsonObject) -> bool:
     """Whether several things are said of the same object's keys."""
-    return any(key in node for key in ("anyOf", "oneOf", "$ref")) and any(
-        key in node for key in ("properties", "required", "additionalProperties")
-    )
+    num_others = sum(key in node for key in ("anyOf", "oneOf", "$ref"))
+    says_itself = any(key in node for key in ("properties", "required", "additionalProperties"))
+    return num_others + says_itself > 1
 
 
 def _num_objects(value: Any) -> int:
@@ -136,6 +151,12 @@ def _check(node: JsonObject) -> None:
     for pattern in _patterns(node):
         if found := _FOREIGN_PATTERN.search(pattern):
             raise UnenforceableError(f"pattern {pattern!r}: {found[0]!r} is read in more than one way")
+        if leaking := _leaking_class(pattern):
+            mend = f"write {leaking[:-1]}\\x00-\\x1f]" if leaking.startswith("[^") else "leave those out"
+            raise UnenforceableError(
+                f"pattern {pattern!r}: {leaking} takes control characters, but not both quote and backslash, which "
+                f"cannot be held apart; {mend}"
+            )
 
 
 def _says_nothing(key: str, value: Any) -> bool:
@@ -147,6 +168,17 @@ def _says_nothing(key: str, value: Any) -> bool:
 
 def _patterns(node: JsonObject) -> list[str]:
     return [*([node["pattern"]] if "pattern" in node else []), *node.get("patternProperties", {})]
+
+
+def _leaking_class(pattern: str) -> str | None:
+    """A class in which the compiler (llguidance 1.9) lets a quote or a backslash though it leaves it out.
+
+    It does so, written as an escape, where all control characters are in it.
+    """
+    for found in dict.fromkeys(_CLASS.findall(pattern)):
+        if re.fullmatch(found, "\x01") and not (re.fullmatch(found, '"') and re.fullmatch(found, "\\")):
+            return str(found)
+    return None
 
 
 def _repeats(pattern: str) -> int:
@@ -199,7 +231,7 @@ def _can_end(place: Place, node: JsonObject, ends: set[Place]) -> bool:
     named, others = node.get("properties", {}), "additionalProperties"
     keys = [("properties", key) if key in named else (others,) for key in node.get("required", ())]
     first, least = len(node.get("prefixItems", ())), node.get("minItems", 0)
-    items = choices("prefixItems")[:least] + ([can("items")] if least > first and "items" in node else [])
+    items = choices("prefixItems")[: int(least)] + ([can("items")] if least > first and "items" in node else [])
     by_kind = (
         bool(kinds - {"object", "array"})
         or ("object" in kinds and all(can(*key) for key in keys if key[0] in node))
@@ -207,7 +239,7 @@ def _can_end(place: Place, node: JsonObject, ends: set[Place]) -> bool:
     )
     by_others = ("$ref" not in node or _target(node["$ref"]) in ends) and all(choices("allOf"))
     by_choice = all(key not in node or any(choices(key)) for key in ("anyOf", "oneOf"))
-    it_can = "const" in node or "enum" in node or (by_kind and by_others and by_choice)
+    it_can = by_others and ("const" in node or "enum" in node or (by_kind and by_choice))
     if it_can:
         ends.add(place)
     return it_can
@@ -237,11 +269,19 @@ def _narrow(schema: Any, close: bool, parts: Mapping[Place, JsonObject]) -> Any:
     for key in ("format", "uniqueItems", "propertyNames"):  # what of these is let in says nothing
         node.pop(key, None)
     kinds = node.get("type", None if any(key in node for key in _CHOICES) else _KINDS)
-    if "const" in node or "enum" in node or kinds is None:
+    if "const" in node or "enum" in node:
+        return node
+    if kinds is None:
+        _move_inwards(node)
         return node
     kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+    if "number" in kinds:
+        _move_inwards(node)
+        if close:
+            node.setdefault("multipleOf", SMALLEST_STEP)
     if kinds & {"number", "integer"}:
-        _bound_numbers(node, whole="number" not in kinds)
+        node["minimum"] = max(-LARGEST_NUMBER, node.get("minimum", -LARGEST_NUMBER))
+        node["maximum"] = min(LARGEST_NUMBER, node.get("maximum", LARGEST_NUMBER))
     if "array" in kinds:
         node.setdefault("items", {"$ref": f"#/$defs/{_ANY}"})
     if "object" in kinds and "additionalProperties" not in node:
@@ -277,23 +317,16 @@ def _texts(schema: Any) -> set[str]:
     return set(values) if all(isinstance(value, str) for value in values) else set()
 
 
-def _bound_numbers(node: JsonObject, whole: bool) -> None:
-    """Both bounds, inclusive, and a step. whole: of integers, whose steps and exclusive bounds are exact."""
-
-    lowest, highest = [-LARGEST_NUMBER], [LARGEST_NUMBER]
-    if "minimum" in node:
-        lowest.append(node["minimum"])
-    if "maximum" in node:
-        highest.append(node["maximum"])
-    if "exclusiveMinimum" in node and not whole:
+def _move_inwards(node: JsonObject) -> None:
+    """Have inclusive bounds in place of exclusive ones, which are exact of integers alone."""
+    if "exclusiveMinimum" in node:
         bound = node.pop("exclusiveMinimum")
-        lowest.append(bound + _INWARDS * max(1.0, abs(bound)))
-    if "exclusiveMaximum" in node and not whole:
+        bound += _INWARDS * max(1.0, abs(bound))
+        node["minimum"] = max(bound, node.get("minimum", bound))
+    if "exclusiveMaximum" in node:
         bound = node.pop("exclusiveMaximum")
-        highest.append(bound - _INWARDS * max(1.0, abs(bound)))
-    if not whole:
-        node.setdefault("multipleOf", SMALLEST_STEP)
-    node["minimum"], node["maximum"] = max(lowest), min(highest)
+        bound -= _INWARDS * max(1.0, abs(bound))
+        node["maximum"] = min(bound, node.get("maximum", bound))
 
 
 def _settle_other_keys(node: JsonObject, close: bool) -> None:
