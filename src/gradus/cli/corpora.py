@@ -24,7 +24,7 @@ from gradus.data.document import Document
 from gradus.roadmap.models import resolve_stage
 from gradus.roadmap.status import differences
 from gradus.roadmap.table import text_table
-from gradus.roadmap.trace import Tokens, Training, follow_document
+from gradus.roadmap.trace import Tokens, Training, finished_stages, follow_document
 
 _BAR_CELLS = 30
 _SHOWN_STEPS = 8
@@ -139,12 +139,13 @@ def print_trace(name: str, key: str, home: Path) -> None:
             f'{name}: no text with id or place "{key}", neither kept nor dropped; a place is a file as the corpus '
             "names it, such as books.jsonl:12 (see gradus data inspect)"
         )
+    stages = list(finished_stages(home))
     for one in found:
         if isinstance(one, DroppedRow):
             typer.echo(_dropped_text(one) + "\n")
             continue
         typer.echo(_kept_text(one))
-        for place in follow_document(artifact, one, home):
+        for place in follow_document(artifact, one, stages):
             typer.echo(f"  {_followed_text(place)}")
         typer.echo()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,10 @@ class Training:
     num_steps: int
 
 
-def follow_document(corpus: Artifact, found: Whereabouts, home: Path) -> Iterator[Tokens | Training]:
-    """What became of a document in the finished stages of all roadmaps in `home`."""
-    stages = list(_finished(home))
+def follow_document(
+    corpus: Artifact, found: Whereabouts, stages: Sequence[tuple[str, Artifact]]
+) -> Iterator[Tokens | Training]:
+    """What became of a document of a corpus. stages: all that are finished (`finished_stages`)."""
     for name, tokens in stages:
         if tokens.kind != "tokens" or tokens.parent("corpus") != corpus.fingerprint:
             continue
@@ -61,7 +62,7 @@ def follow_document(corpus: Artifact, found: Whereabouts, home: Path) -> Iterato
 
 
 def _training(
-    name: str, trained: Artifact, tokens: Artifact, document: int, stages: list[tuple[str, Artifact]]
+    name: str, trained: Artifact, tokens: Artifact, document: int, stages: Sequence[tuple[str, Artifact]]
 ) -> Training:
     settings: dict[str, Any] = trained.manifest.settings
     store = TokenStore(tokens.path, "train", settings["generation"])
@@ -85,7 +86,7 @@ def _training(
     return Training(name, rows, tuple((e, s) for e, s in steps if 0 <= s < num_steps), num_steps)
 
 
-def _first_document(corpus: Artifact, tokens: Artifact, side: str, stages: list[tuple[str, Artifact]]) -> int:
+def _first_document(corpus: Artifact, tokens: Artifact, side: str, stages: Sequence[tuple[str, Artifact]]) -> int:
     """Documents of other corpora that stand before this one's in a set that extends another."""
     before = next((a for _, a in stages if a.fingerprint == tokens.parent("extends")), None)
     if before is None or corpus.parent("extends") == before.parent("corpus"):
@@ -93,8 +94,8 @@ def _first_document(corpus: Artifact, tokens: Artifact, side: str, stages: list[
     return int(before.results["counts"].get(side, {}).get("documents", 0))
 
 
-def _finished(home: Path) -> Iterator[tuple[str, Artifact]]:
-    """(ROADMAP/STAGE, artifact) of every finished stage, each artifact once."""
+def finished_stages(home: Path) -> Iterator[tuple[str, Artifact]]:
+    """(ROADMAP/STAGE, artifact) of every finished stage of all roadmaps, each artifact once."""
     seen: set[str] = set()
     for name in walked_runs(home):
         for stage in read_run_record(home / RUNS / name)["stages"]:
