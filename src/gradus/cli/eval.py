@@ -31,7 +31,7 @@ def eval_probes(
         bool, typer.Option("--variants", help="Also without tools, without thinking, and without both.")
     ] = False,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers a probe, sampled.")] = None,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.0,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="Of answers; 0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 512,
     constrain: Constrain = None,
     dtype: Annotated[DecodePrecision | None, typer.Option("--dtype", help=f"{DTYPES} [fp32].")] = None,
@@ -113,7 +113,7 @@ def eval_audit(
     prompts: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="Conversations to ask from, else from templates.")
     ] = None,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0)] = 0.7,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="Of answers; 0 is greedy.")] = 0.7,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
     json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON.")] = None,
     home: Home = None,

@@ -125,8 +125,11 @@ def chat(
         float | None,
         typer.Option("--temperature", "-t", min=0.0, help="0: the likeliest token [0; with --url the service's]."),
     ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1)] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", min=0.0, max=1.0)] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the K likeliest tokens [all].")] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest tokens of this share together [all]."),
+    ] = None,
     min_p: Annotated[
         float | None,
         typer.Option("--min-p", min=0.0, max=1.0, help="Least share of the likeliest's probability."),

@@ -145,10 +145,19 @@ def deploy(
 @keys_app.command("add")
 def keys_add(
     name: AccountName,
-    requests_per_minute: Annotated[float | None, typer.Option("--requests-per-minute", min=0.01)] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option("--tokens-per-minute", min=1)] = None,
-    tokens_per_day: Annotated[int | None, typer.Option("--tokens-per-day", min=1)] = None,
-    max_concurrent: Annotated[int | None, typer.Option("--max-concurrent", min=1, help="Requests at once.")] = None,
+    requests_per_minute: Annotated[
+        float | None,
+        typer.Option("--requests-per-minute", min=0.01, help="A minute's worth may come at once [no bound]."),
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option("--tokens-per-minute", min=1, help="Read and written [no bound].")
+    ] = None,
+    tokens_per_day: Annotated[
+        int | None, typer.Option("--tokens-per-day", min=1, help="Read and written, days in UTC [no bound].")
+    ] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option("--max-concurrent", min=1, help="Requests at once [no bound].")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
