@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 from bench_record import peak_bytes
-from gpu_sides import hub_model, wait
+from gpu_sides import ModelJob, hub_model, wait
 from torch import Tensor
 
 from gradus.engine.batching import DecodeBatch
 from gradus.engine.compiled import compile_steps
 from gradus.engine.decoding import GreedyStream
-from gradus.model.config import ModelConfig, model_config
 from gradus.model.cost import parameters
 from gradus.model.frozen import freeze
 from gradus.model.transformer import Transformer, build_model
@@ -34,25 +33,13 @@ Decode = Callable[[Tensor], list[list[int]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class DecodeJob:
-    """What is measured. batches: rows decoded together; prompt, generate: tokens of each; runs: timed, of each."""
+class DecodeJob(ModelJob):
+    """batches: rows decoded together; prompt, generate: tokens of each; runs: timed, of each."""
 
-    model: str | dict[str, Any]
-    vocab_size: int
-    context: int
     batches: list[int]
     prompt: int
     generate: int
     runs: int
-    device: str
-
-    @property
-    def config(self) -> ModelConfig:
-        return model_config(self.model, vocab_size=self.vocab_size, context=self.context)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.device == "cuda" else torch.float32
 
 
 def own_model(job: DecodeJob) -> Transformer:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from bench_record import peak_bytes
@@ -29,22 +29,13 @@ from gradus.model.hub import hub_config
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What is measured. rows: of one step; micro_rows: of one pass; steps: in each of `windows` timed runs of steps.
-
-    document_tokens: length of the documents in a row, None for one that fills it.
-    """
+class ModelJob:
+    """The model that is measured, and where."""
 
     model: str | dict[str, Any]
     vocab_size: int
     context: int
-    rows: int
-    micro_rows: int
-    steps: int
-    windows: int
     device: str
-    compile: bool
-    document_tokens: int | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -53,6 +44,21 @@ class Job:
     @property
     def dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.device == "cuda" else torch.float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Job(ModelJob):
+    """Training. rows: of one step; micro_rows: of one pass; steps: in each of `windows` timed runs of steps.
+
+    document_tokens: length of the documents in a row, None for one that fills it.
+    """
+
+    rows: int
+    micro_rows: int
+    steps: int
+    windows: int
+    compile: bool
+    document_tokens: int | None = None
 
 
 @dataclasses.dataclass
@@ -65,17 +71,7 @@ class Measured:
     loss: float
 
 
-class Measurement(Protocol):
-    """What a job of any part has."""
-
-    @property
-    def device(self) -> str: ...
-
-    @property
-    def config(self) -> ModelConfig: ...
-
-
-def wait(job: Measurement) -> None:
+def wait(job: ModelJob) -> None:
     """Until the GPU has done everything."""
     if job.device == "cuda":
         torch.cuda.synchronize()
@@ -163,7 +159,7 @@ def timed(job: Job, work: Callable[[], object], repeats: int = 5) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def hub_model(job: Measurement) -> Any:
+def hub_model(job: ModelJob) -> Any:
     """The Hub's class for this shape with fresh fp32 weights on the device."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

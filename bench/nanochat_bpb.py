@@ -183,7 +183,11 @@ def main() -> None:
     if args.rates:
         measured = json.loads(args.rates.read_text())["tokens_per_second"]
         rates = {"nanochat": measured["nanochat-bf16"], "gradus": measured["gradus"]}
-    runs: list[dict[str, Any]] = json.loads(args.out.read_text())["runs"] if args.out.exists() else []
+    mode = "wall clock" if args.wall_clock else "token budgets from measured rates"
+    before: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"mode": mode, "runs": []}
+    if before["mode"] != mode:
+        parser.error(f"{args.out} holds runs by {before['mode']}; name another file with --out")
+    runs: list[dict[str, Any]] = before["runs"]
     finished = {(run["side"], run["seed"], run["budget_seconds"]) for run in runs}
     for budget, seed, side in product(args.budgets, args.seeds, args.sides):
         if (side, seed, budget) in finished:
@@ -196,7 +200,7 @@ def main() -> None:
         print(json.dumps(runs[-1], indent=1), flush=True)
         result = {
             "claim": "held-out bits per byte against nanochat at equal training time",
-            "mode": "wall clock" if args.wall_clock else "token budgets from measured rates",
+            "mode": mode,
             "budgets": summarise(runs),
             "runs": runs,
             **facts,

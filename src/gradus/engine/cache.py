@@ -221,11 +221,7 @@ class SlotCache:
             if is_even and not self._exact and not self.prefix and (window is None or window > lengths[0]):
                 masks[window] = None
                 continue
-            # How long ago what lies at each place was stored; what was never stored seems older than the beginning.
-            reach = torch.arange(min(self._seen(max(lengths)), room), device=device)
-            age = positions[:, None] - reach
-            seen = age >= 0 if window is None else age % room <= positions.clamp(max=window - 1)[:, None]
-            masks[window] = seen[:, None, None, :]
+            masks[window] = seen_places(positions, window, room, self._seen(max(lengths)))
         chunks = []
         for rows in self._neighbours(slots, lengths):
             longest = self._seen(max(lengths[rows]))
@@ -328,6 +324,17 @@ class _Step:
     even: tuple[slice, int] | None
     chunks: list[_Chunk]
     num_rows: int
+
+
+def seen_places(positions: Tensor, window: int | None, room: int, length: int) -> Tensor:
+    """What each row sees of the first `length` places of its slot, of which there are `room`: (B, 1, 1, S) bool.
+
+    positions: (B,), of the newest token of each row, which is stored.
+    """
+    # How long ago what lies at each place was stored; what was never stored seems older than the beginning.
+    age = positions[:, None] - torch.arange(min(length, room), device=positions.device)
+    seen = age >= 0 if window is None else age % room <= positions.clamp(max=window - 1)[:, None]
+    return seen[:, None, None, :]
 
 
 def _room(window: int | None, capacity: int) -> int:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gradus.core.errors import ConfigError
-from gradus.engine.cache import SlotCache
+from gradus.engine.cache import SlotCache, seen_places
 from gradus.model.attention import attention_cached
 from gradus.model.batch import to_device
 from gradus.model.block import Block, Surroundings
@@ -107,10 +107,7 @@ class _FixedStep:
         tokens, positions, source = self._inputs.unbind()
         for window in set(self._cache.windows):
             room = self._cache.room(window)
-            reach = torch.arange(min(self._length, room), device=positions.device)
-            age = positions[:, None] - reach
-            seen = age >= 0 if window is None else age % room <= positions.clamp(max=window - 1)[:, None]
-            self._masks[window] = seen[:, None, None, :]
+            self._masks[window] = seen_places(positions, window, room, self._length)
             self._places[window] = (positions if window is None else positions % room)[source]
         return self._model.decode(tokens, positions + self._cache.prefix_length, self)
 
