@@ -1,6 +1,8 @@
 """The stage `extend`: what it trains on, measures and saves, with gates, resuming, two processes and wrong settings."""
 
 import json
+import re
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -194,10 +196,53 @@ def test_wrong_settings_are_told_before_anything_is_trained(folder):
         planned("long.context=64")
     with pytest.raises(ConfigError, match=r'"rope_base" goes with rope = "base"'):
         planned("long.rope_base=50000.0")
+
+
+def test_documents_too_short_are_told_once_they_are_encoded_and_before_the_parent_is_trained(folder):
+    with pytest.raises(ConfigError) as told:
+        walked(folder, "long.least_document_tokens=100_000", "long.context=4096")
+    first, second = str(told.value).splitlines()
+    assert re.search(r'"long".*: no document has 100,000 tokens, the longest has [\d,]+; lower least_document', first)
+    assert re.search(r'"long".*: no validation document has 4,096 tokens, .*validation_fraction', second)
+    made = {folder.name.split("-")[0] for folder in (folder / "artifacts").iterdir() if folder.is_dir()}
+    assert "tokens" in made
+    assert "pretrain" not in made
+    # Once the tokens are there, a plan knows it too.
+    roadmap = load_roadmap(folder / "longer.toml", ["long.context=4096"])
+    with pytest.raises(ConfigError, match="no validation document has 4,096 tokens"):
+        plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, folder), folder / "artifacts")
+
+
+def test_tokens_of_an_earlier_version_do_not_say_how_long_documents_are(folder, monkeypatch):
+    """The stage itself finds it then."""
+    monkeypatch.setattr(extend, "_refuse_short_documents", lambda settings, longest: None)
     with pytest.raises(GradusError, match=r"no document has 100,000 tokens, the longest of .* lower least_document"):
         walked(folder, "long.least_document_tokens=100_000")
     with pytest.raises(GradusError, match=r"no validation document has 4,096 tokens.*validation_fraction"):
-        walked(folder, "long.context=4096")
+        walked(folder, "long.context=4096", "long.least_document_tokens=300")
+
+
+def test_progress_of_what_is_measured_adds_up_to_its_total(folder):
+    shown = {}
+
+    class Counted(QuietProgress):
+        @contextmanager
+        def task(self, description, total=None, unit=""):
+            with super().task(description, total, unit) as task:
+                update = task.update
+
+                def counted(done=None, **given):
+                    shown.setdefault(description, [total]).append(given.get("advance"))
+                    update(done, **given)
+
+                task.update = counted
+                yield task
+
+    walk(load_roadmap(folder / "longer.toml", []), folder, Counted())
+    for when in ("before", "after"):
+        total, *steps = shown[f"perplexity by position and pass keys, {when}"]
+        assert len(steps) >= 2
+        assert sum(steps) == total
 
 
 def test_a_smoke_run_reaches_the_end(folder):

@@ -138,6 +138,11 @@ class TokenStore:
         """(documents,) tokens of each; reads the index of every shard, so not for large sets."""
         return np.concatenate([np.zeros(0, dtype=np.int64), *(shard.lengths for shard in self.shards)])
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document, 0 where there is none; reads the index of one shard after the other."""
+        return max((int(shard.lengths.max(initial=0)) for shard in self.shards), default=0)
+
     @cached_property
     def source_index(self) -> Int64:
         """(documents,) index into `sources`; reads a file of every shard, so not for large sets."""

@@ -7,7 +7,7 @@ the probabilities of the right number's tokens: where each is the likeliest, gre
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +93,13 @@ def passkey_items(
 
 @torch.no_grad()
 def passkey_retrieval(
-    model: Transformer, items: Sequence[PasskeyItem], *, tokens_per_batch: int = 8192
+    model: Transformer,
+    items: Sequence[PasskeyItem],
+    *,
+    tokens_per_batch: int = 8192,
+    measured: Callable[[int], None] = lambda tokens: None,
 ) -> PasskeyResult:
-    """Ask every item, several together."""
+    """Ask every item, several together. measured: is told of so many tokens more, after each batch."""
     device = model.device
     found: list[bool] = []
     nats: list[float] = []
@@ -111,6 +115,7 @@ def passkey_retrieval(
             begin, end = end, end + item.answer
             found.append(all(right[begin:end]))
             nats.append(sum(losses[begin:end]) / item.answer)
+        measured(sum(len(item.tokens) for item in batch))
         batch.clear()
 
     for item in items:

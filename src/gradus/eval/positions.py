@@ -6,6 +6,7 @@ A model that uses its context gets better with depth; one that never saw positio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -52,11 +53,8 @@ class PositionLoss:
         return {"value": self.perplexity(begin, end), "n": self.documents * len(self.nats[begin:end])}
 
 
-@torch.no_grad()
-def loss_by_position(
-    model: Transformer, store: TokenStore, length: int, *, max_tokens: int, tokens_per_batch: int = 8192
-) -> PositionLoss:
-    """Over the first `length` tokens of documents that have as many, evenly spaced, about `max_tokens` in all.
+def measured_documents(store: TokenStore, length: int, max_tokens: int) -> NDArray[np.int64]:
+    """Documents of at least `length` tokens, evenly spaced, as many as make about `max_tokens` of their beginnings.
 
     Errors: DataError where no document is long enough.
     """
@@ -68,7 +66,25 @@ def loss_by_position(
             "more documents (validation_fraction of the corpus), or extend to a shorter context"
         )
     number = min(len(long_enough), max(1, max_tokens // length))
-    chosen = long_enough[np.linspace(0, len(long_enough) - 1, number).round().astype(np.int64)]
+    return long_enough[np.linspace(0, len(long_enough) - 1, number).round().astype(np.int64)]
+
+
+@torch.no_grad()
+def loss_by_position(
+    model: Transformer,
+    store: TokenStore,
+    length: int,
+    *,
+    max_tokens: int,
+    tokens_per_batch: int = 8192,
+    measured: Callable[[int], None] = lambda tokens: None,
+) -> PositionLoss:
+    """Over the first `length` tokens of each of the `measured_documents`.
+
+    measured: is told of so many tokens more, after each batch. Errors: DataError where no document is long enough.
+    """
+    chosen = measured_documents(store, length, max_tokens)
+    number = len(chosen)
     plan = PackPlan(
         row_length=length,
         row_starts=np.arange(number + 1, dtype=np.int64),
@@ -80,4 +96,5 @@ def loss_by_position(
     for batch in rows_in_order(store, plan, max(1, tokens_per_batch // length)):
         logp = token_logp(model, batch.to(model.device))
         nats -= logp.double().cpu().view(-1, length).sum(0).numpy()
+        measured(batch.num_tokens)
     return PositionLoss(nats, number)

@@ -147,6 +147,34 @@ def plan_roadmap(roadmap: Roadmap, device: Device, artifacts_dir: Path) -> Plan:
     return Plan(device, tuple(planned))
 
 
+def refuse_what_follows(
+    roadmap: Roadmap, planned: Mapping[str, PlannedStage], made: Mapping[str, Artifact], stage: Stage, device: Device
+) -> None:
+    """Plan again what takes `stage`, now that its results are known: what cannot be is told before more is made.
+
+    planned: of the whole roadmap; made: by name. Errors: ConfigError as of `plan_roadmap`.
+    """
+    facts = {
+        name: {
+            **item.estimate.facts,
+            **(made[name].results if name in made else {}),
+            "makes": stage_module(item.stage.kind).MAKES,
+        }
+        for name, item in planned.items()
+    }
+    problems = []
+    for later in roadmap.stages:
+        if later.name in made or later.absent or stage.name not in later.parents:
+            continue
+        by_key = {key: tuple(facts[r.stage] for r in refs) for key, refs in later.references.items()}
+        try:
+            stage_module(later.kind).plan(later.settings, Expected(by_key, facts), device, later)
+        except ConfigError as error:
+            problems += [f"{later.place}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+
+
 def _unreachable(stage: Stage, estimate: Estimate) -> list[str]:
     """Gates that no result can pass, by the items that the stage will count (facts: COUNTED)."""
     found = []

@@ -31,7 +31,7 @@ from gradus.roadmap.kinds import stage_module
 from gradus.roadmap.launched import Meeting, other_processes
 from gradus.roadmap.memory_advice import is_out_of_memory, memory_advice
 from gradus.roadmap.place import Place, now
-from gradus.roadmap.plan import PlannedStage, choose_device, own_device, plan_roadmap
+from gradus.roadmap.plan import PlannedStage, choose_device, own_device, plan_roadmap, refuse_what_follows
 from gradus.roadmap.plan_text import device_json
 from gradus.roadmap.progress import Progress
 from gradus.roadmap.pushing import pushing
@@ -181,6 +181,8 @@ def _walk_stage(walking: _Walk, stage: Stage) -> None:
         sweep_scratch(artifact.path)
     link_stage(walking.run_dir, stage.name, artifact.path)
     _judge_gates(walking, stage, artifact)
+    if walking.only is None:
+        refuse_what_follows(walking.roadmap, walking.planned, walking.artifacts, stage, walking.device)
 
 
 def _opening(walking: _Walk, chosen: list[Stage], statuses: dict[str, StageStatus]) -> str:

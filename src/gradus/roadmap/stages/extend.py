@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
@@ -34,6 +36,7 @@ from gradus.roadmap.training import (
 
 if TYPE_CHECKING:
     from gradus.data.shards import TokenStore
+    from gradus.eval.passkey import PasskeyItem
     from gradus.model.transformer import Transformer
     from gradus.tokenizer.tokenizer import Tokenizer
 
@@ -100,12 +103,14 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     if parent is None:
         return Estimate(notes=("the model is not known yet",))
     config = extended_config(ModelConfig(**parent), settings)
+    if "longest_document" in tokens:
+        _refuse_short_documents(settings, tokens["longest_document"])
     mean = settings.context / 2
     step_tokens, epoch_tokens = settings.step_tokens(settings.context), float(tokens.get("tokens", 0.0))
     steps = steps_of(settings.horizon, step_tokens, config, epoch_tokens, mean)
     evaluations = steps // settings.evaluate_every + 1
-    # Perplexity by position is measured three times over as many tokens, pass keys twice over four lengths.
-    passkeys = 2 * settings.passkey_samples * _PASSKEY_DEPTHS * 2 * settings.context
+    # Perplexity by position is measured three times over as many tokens, and pass keys at every length.
+    passkeys = 3 * settings.passkey_samples * _PASSKEY_DEPTHS * sum(passkey_lengths(settings.context))
     return training_estimate(
         config,
         steps,
@@ -116,6 +121,30 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         mean_context=mean,
         evaluated_tokens=(evaluations + 3) * settings.evaluate_tokens + passkeys,
     )
+
+
+def _refuse_short_documents(settings: Settings, longest: Mapping[str, int]) -> None:
+    """What `run` finds of the documents, told before a parent is trained for it. longest: tokens by split."""
+    problems = []
+    least = settings.least_document_tokens or settings.context
+    if longest.get("train", 0) < least:
+        problems.append(
+            f"no document has {least:,} tokens, the longest has {longest.get('train', 0):,}; lower "
+            "least_document_tokens, or give longer documents"
+        )
+    if longest.get("validation", 0) < settings.context:
+        problems.append(
+            f"no validation document has {settings.context:,} tokens, the longest has "
+            f"{longest.get('validation', 0):,}; hold back more documents (validation_fraction of the corpus), or "
+            "extend to a shorter context"
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def passkey_lengths(context: int) -> list[int]:
+    """Where pass keys are asked for: the context and its halves, down to what holds a question; longest first."""
+    return [context >> k for k in range(4) if context >> k >= _SHORTEST_PASSKEY] or [context]
 
 
 def extended_config(parent: ModelConfig, settings: Settings) -> ModelConfig:
@@ -188,7 +217,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         meter = Meter(place, model, seen)
         last = follow(reports, place, session, evaluate, kept, meter)
         results = training_results(place, last, config, meter) | {"packing": rows.statistics()}
-        results |= _measured(model, held_back, tokenizer, stage, parent.context, session) | before
+        with _measuring(held_back, tokenizer, stage, place, "after", times=1) as measured:
+            results |= _measured(model, held_back, tokenizer, stage, parent.context, session, measured) | before
         if not results["passkey"]:
             place.progress.line(f"  note: {settings.context:,} tokens of this tokenizer do not hold a pass key probe")
         save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
@@ -217,17 +247,37 @@ def _measured_before(
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
     parent = model.config
-    with place.progress.task("perplexity by position and pass keys, before", 2, "measurements") as task:
-        before = _measured(model, held_back, tokenizer, stage, parent.context, session)
-        task.update(1)
+    with _measuring(held_back, tokenizer, stage, place, "before", times=2) as measured:
+        before = _measured(model, held_back, tokenizer, stage, parent.context, session, measured)
         _take_config(model, config)
-        rescaled = _measured(model, held_back, tokenizer, stage, parent.context, session)
+        rescaled = _measured(model, held_back, tokenizer, stage, parent.context, session, measured)
         _take_config(model, parent)
-        task.update(2)
     found = {"before": before, "rescaled": rescaled}
     if session.world.is_main:
         write_atomic(file, json.dumps(found))
     return found
+
+
+@contextmanager
+def _measuring(
+    held_back: TokenStore, tokenizer: Tokenizer, stage: Stage, place: Place, when: str, *, times: int
+) -> Iterator[Callable[[int], None]]:
+    """Progress over all tokens that are measured `times` times; gives what is told of more of them."""
+    from gradus.eval.positions import measured_documents
+
+    settings: Settings = stage.settings
+    documents = len(measured_documents(held_back, settings.context, settings.evaluate_tokens))
+    once = documents * settings.context + sum(len(item.tokens) for item in _passkeys(tokenizer, stage))
+    with place.progress.task(f"perplexity by position and pass keys, {when}", times * once, "tok") as task:
+        yield lambda tokens: task.update(advance=tokens)
+
+
+def _passkeys(tokenizer: Tokenizer, stage: Stage) -> tuple[PasskeyItem, ...]:
+    from gradus.eval.passkey import passkey_items
+
+    settings: Settings = stage.settings
+    lengths = passkey_lengths(settings.context)[::-1]
+    return passkey_items(tokenizer, lengths, depths=_PASSKEY_DEPTHS, samples=settings.passkey_samples, seed=stage.seed)
 
 
 def _measured(
@@ -237,23 +287,20 @@ def _measured(
     stage: Stage,
     parent_context: int,
     session: Session,
+    measured: Callable[[int], None],
 ) -> dict[str, Any]:
     """Perplexity by position over the new context, and pass keys over the lengths up to it, as gates read them.
 
     Every process measures all of it: where the model is sharded none can without the others.
     """
-    from gradus.eval.passkey import passkey_items, passkey_retrieval
+    from gradus.eval.passkey import passkey_retrieval
     from gradus.eval.positions import loss_by_position
     from gradus.train.sharding import let_go
 
     settings: Settings = stage.settings
-    loss = loss_by_position(model, held_back, settings.context, max_tokens=settings.evaluate_tokens)
-    length = settings.context
-    lengths = [length >> k for k in range(4) if length >> k >= _SHORTEST_PASSKEY] or [length]
-    items = passkey_items(
-        tokenizer, lengths[::-1], depths=_PASSKEY_DEPTHS, samples=settings.passkey_samples, seed=stage.seed
-    )
-    passkeys = passkey_retrieval(model, items).measures() if items else {}
+    loss = loss_by_position(model, held_back, settings.context, max_tokens=settings.evaluate_tokens, measured=measured)
+    items = _passkeys(tokenizer, stage)
+    passkeys = passkey_retrieval(model, items, measured=measured).measures() if items else {}
     let_go(model, session.world)
     return {
         "perplexity": {

@@ -121,6 +121,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         "tokens_per_document": round(train["tokens"] / max(1, train["documents"]), 1),
         "generations": {split: TokenStore(place.work, split).generation for split in SPLITS if split in counts},
         "shards": {split: len(corpus_shards(corpus.path, split)) for split in SPLITS if split in counts},
+        # What a longer context can be learned from: a later stage is refused by it before anything is trained.
+        "longest_document": {split: TokenStore(place.work, split).longest for split in SPLITS if split in counts},
         "counts": counts,
     }
     if "validation" in counts:
