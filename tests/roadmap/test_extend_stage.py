@@ -198,6 +198,20 @@ def test_wrong_settings_are_told_before_anything_is_trained(folder):
         planned("long.rope_base=50000.0")
 
 
+def test_a_plan_counts_what_is_measured_before_stretched_and_after(folder):
+    def seconds(*overrides):
+        roadmap = load_roadmap(folder / "longer.toml", overrides)
+        device = choose_device("cpu", roadmap.machine, folder)
+        return plan_roadmap(roadmap, device, folder / "artifacts").stages[4].estimate.seconds
+
+    # Three times another five questions of 384 tokens and five of 192, as many tokens as three evaluations (at 0, 3 and
+    # 6 steps) and three measurements have with 1,440 more each.
+    assert 3 * 5 * (384 + 192) == 6 * 1440
+    more = seconds("long.passkey_samples=2")
+    assert more == pytest.approx(seconds("long.evaluate_tokens=2440"), rel=1e-9)
+    assert more > seconds()
+
+
 def test_documents_too_short_are_told_once_they_are_encoded_and_before_the_parent_is_trained(folder):
     with pytest.raises(ConfigError) as told:
         walked(folder, "long.least_document_tokens=100_000", "long.context=4096")

@@ -121,6 +121,9 @@ def test_text_becomes_tokens_and_every_text_comes_back(folder):
     store = TokenStore(tokens.path, "train")
     assert store.num_documents == tokens.results["documents"] == made["prose"].results["documents"]
     assert store.num_tokens == tokens.results["tokens"]
+    assert tokens.results["longest_document"] == {
+        split: TokenStore(tokens.path, split).lengths.max() for split in ("train", "validation")
+    }
     lines = set((folder / "text.txt").read_text().split("\n"))
     assert {tokenizer.decode(list(store.ids(i)), skip_special=True) for i in range(5)} <= lines
 
