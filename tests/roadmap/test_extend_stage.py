@@ -113,6 +113,26 @@ def test_a_horizon_in_tokens_is_kept_where_a_row_is_longer_than_a_step(folder):
     assert 0.9 * 1920 < results["tokens"] <= 1920
 
 
+def test_a_walk_says_what_was_measured(folder):
+    lines = []
+
+    class Heard(QuietProgress):
+        def line(self, text):
+            lines.append(text)
+
+    results = walk(load_roadmap(folder / "longer.toml", []), folder, Heard()).artifacts["long"].results
+    measured = (results["before"], results["rescaled"], results)
+    for name in ("within", "beyond"):
+        before, stretched, after = (f"{found['perplexity'][name]['value']:.2f}" for found in measured)
+        assert f"  perplexity {name} 64 tokens: {before} before, {stretched} stretched, {after} after" in lines
+    keys = [found["passkey"]["total"] for found in measured]
+    found_of = ", ".join(
+        f"{k['successes']} {when}" for k, when in zip(keys, ("before", "stretched", "after"), strict=True)
+    )
+    nats = ", ".join(f"{key['nats_per_token']:.2f}" for key in keys)
+    assert f"  pass keys found of {keys[0]['n']}: {found_of}; nats a token {nats}" in lines
+
+
 def test_before_and_after_are_plotted_and_gates_name_them(folder):
     gate = 'long.gate=[{ measure = "perplexity.beyond", at_most = 1.01 }]'
     with pytest.raises(GateFailedError, match=r"perplexity\.beyond = .* is above 1\.01"):

@@ -219,6 +219,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         results = training_results(place, last, config, meter) | {"packing": rows.statistics()}
         with _measuring(held_back, tokenizer, stage, place, "after", times=1) as measured:
             results |= _measured(model, held_back, tokenizer, stage, parent.context, session, measured) | before
+        for line in _told(results, parent.context):
+            place.progress.line(f"  {line}")
         if not results["passkey"]:
             place.progress.line(f"  note: {settings.context:,} tokens of this tokenizer do not hold a pass key probe")
         save_final_model(place, session, model, tokenizer, HermesFormat(tokenizer).chat_template)
@@ -256,6 +258,21 @@ def _measured_before(
     if session.world.is_main:
         write_atomic(file, json.dumps(found))
     return found
+
+
+def _told(results: dict[str, Any], parent_context: int) -> list[str]:
+    """What a walk says of all three measurements."""
+    stages = (("before", results["before"]), ("stretched", results["rescaled"]), ("after", results))
+    lines = []
+    for name in ("within", "beyond"):
+        values = ", ".join(f"{found['perplexity'][name]['value']:.2f} {when}" for when, found in stages)
+        lines.append(f"perplexity {name} {parent_context:,} tokens: {values}")
+    if results["passkey"]:
+        totals = [(when, found["passkey"]["total"]) for when, found in stages]
+        values = ", ".join(f"{total['successes']} {when}" for when, total in totals)
+        nats = ", ".join(f"{total['nats_per_token']:.2f}" for _, total in totals)
+        lines.append(f"pass keys found of {totals[0][1]['n']}: {values}; nats a token {nats}")
+    return lines
 
 
 @contextmanager
