@@ -100,6 +100,20 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch):
     ]
 
 
+def test_what_an_earlier_walk_did_does_not_shorten_the_time_left(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    with PlainProgress(stream).task("training", 1000, "tok") as task:
+        for done in (700, 800):
+            clock[0] += 30
+            task.update(done)
+    assert stream.getvalue().splitlines()[:2] == [
+        "  training 700/1,000 tok",
+        "  training 800/1,000 tok, about 1 m 0 s left",
+    ]
+
+
 def test_a_terminal_gets_live_bars():
     from rich.console import Console
 

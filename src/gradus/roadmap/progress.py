@@ -100,6 +100,7 @@ class _PlainTask:
         self._done = 0.0
         self._info = ""
         self._began = self._shown = time.monotonic()
+        self._first: tuple[float, float] | None = None  # when something was done first, and how much
 
     def update(
         self,
@@ -112,6 +113,8 @@ class _PlainTask:
         self._done = done if done is not None else self._done + (advance or 0.0)
         self._total = total if total is not None else self._total
         self._info = info or self._info
+        if self._first is None:
+            self._first = (time.monotonic(), self._done)
         if self._progress.tick is not None:
             self._progress.tick()
         if time.monotonic() - self._shown >= PLAIN_EVERY_SECONDS:
@@ -122,10 +125,12 @@ class _PlainTask:
         self._show(f" in {format_seconds(time.monotonic() - self._began)}")
 
     def _time_left(self) -> str:
-        if not self._total or not 0 < self._done < self._total:
+        """By the rate since the first update: what a resumed task begins with was done by an earlier walk."""
+        if not self._total or self._first is None or not self._first[1] < self._done < self._total:
             return ""
-        passed = time.monotonic() - self._began
-        return f", about {format_seconds(passed / self._done * (self._total - self._done))} left"
+        since, before = self._first
+        rate = (self._done - before) / (time.monotonic() - since)
+        return f", about {format_seconds((self._total - self._done) / rate)} left"
 
     def _show(self, ending: str) -> None:
         unit = f" {self._unit}" if self._unit else ""
