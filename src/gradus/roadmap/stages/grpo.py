@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gradus.model.batch import Batch
     from gradus.posttrain.rollouts import Rollouts, RolloutSettings, Sample, Source
     from gradus.posttrain.tasks import Task
+    from gradus.train.loop import StepReport
 
 VERSION = 1
 MAKES = "grpo"
@@ -413,8 +414,8 @@ class _RolloutMeter(Meter):
         super().__init__(place, model, mean_context)
         self._batches = batches
 
-    def figures(self, tokens_per_second: float) -> dict[str, float]:
-        return super().figures(tokens_per_second) | self._batches.figures()
+    def figures(self, report: StepReport) -> dict[str, float]:
+        return super().figures(report) | self._batches.figures()
 
 
 def _evaluation(

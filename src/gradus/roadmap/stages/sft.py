@@ -297,6 +297,7 @@ def _evaluation(
     from gradus.data.pack import pack_plan
     from gradus.engine.engine import Engine
     from gradus.engine.turn import PromptTooLongError, Request
+    from gradus.model.sharing import share_prefixes
     from gradus.model.xla import send_work
     from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.tools.toolbox import ToolBox
@@ -331,7 +332,8 @@ def _evaluation(
         sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # nats, targets
         with torch.no_grad():
             for batch in rows_in_order(store, packed, stage.settings.micro_rows, rank=world.rank, world=world.size):
-                nats, targets, _ = next_token_loss(model, batch.to(session.device))
+                shared = share_prefixes(batch, session.device).to(session.device)
+                nats, targets, _ = next_token_loss(model, shared)
                 sums += torch.stack([nats.double(), targets.double()])
                 send_work(session.device)
         world.sum_([sums])
