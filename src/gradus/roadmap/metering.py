@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradus.core.devices import CPU, device_called, known_devices
 from gradus.core.machine import usable_cores
-from gradus.model.cost import flops_per_token
+from gradus.model.cost import flops_of_shared, flops_per_token
 from gradus.roadmap.place import Place
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Meter:
         from gradus.train.telemetry import Telemetry
 
         self._flops_per_token = flops_per_token(model.config, mean_context, head_fraction)
-        self._flops_of_shared = flops_per_token(model.config, 0.0, 0.0)  # of attention every document has its own
+        self._flops_of_shared = flops_of_shared(model.config)
         self._device = model.device
         self.peak_flops = _peak_flops(self._device, model.compute_dtype, place)
         self._telemetry = Telemetry(self._device)

@@ -212,7 +212,9 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     row_length = PROMPT_TOKENS + answer_tokens
     training = training_estimate(
         config, settings.steps, sized, row_length, device, kind=stage.kind, mean_context=row_length / 2,
-        head_fraction=answer_tokens / row_length, evaluated_tokens=2 * settings.steps * sized.batch_tokens,
+        head_fraction=answer_tokens / row_length,
+        shared_fraction=PROMPT_TOKENS / row_length * (1 - 1 / min(settings.group_size, settings.micro_samples)),
+        evaluated_tokens=2 * settings.steps * sized.batch_tokens,
         lora=settings.lora,
     )  # fmt: skip
     decoding = decoding_estimate(config, sampled, device, {})

@@ -121,6 +121,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     # A packed row is as good as full.
     steps = max(1, round(tokens * settings.epochs / settings.step_tokens(row_length)))
     steps = min(steps, settings.steps_at_most or steps)
+    pass_tokens = min(settings.micro_rows * row_length, settings.step_tokens(row_length) / device.processes)
+    shared = sum(share.rows * float(inputs.named(share.source).get("shared_tokens", 0.0)) for share in shares)
     estimate = training_estimate(
         config,
         steps,
@@ -130,6 +132,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         kind=stage.kind,
         mean_context=mean,
         head_fraction=TRAINED_FRACTION,
+        shared_fraction=shared / max(1, tokens) * max(0.0, 1 - 2 * mean / pass_tokens),
         lora=settings.lora,
         evaluated_tokens=(steps // settings.evaluate_every + 1) * (min(EVALUATED_TOKENS, 0.01 * tokens) + watched),
     )
