@@ -53,7 +53,7 @@ from gradus.train.precision import compute_dtype
 from gradus.train.step import train_step
 
 CPU = torch.device("cpu")
-CONTEXT, VOCABULARY, ROWS, GROUP = 512, 1024, 8, 8
+CONTEXT, VOCABULARY, ROWS, GROUP = 512, 768, 4, 8
 Complete = Callable[[Batch, Transformer], Batch]
 # Without a reference, whose log-probabilities a stage computes once and keeps.
 DPO = DPOSettings(loss="simpo", beta=2.0)
