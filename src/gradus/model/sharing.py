@@ -32,8 +32,12 @@ def share_prefixes(batch: Batch, device: torch.device) -> Batch:
         return batch
     lengths = np.array(batch.documents.lengths[:-1] if batch.padding else batch.documents.lengths)
     tokens, targets = (part.numpy()[: batch.num_tokens] for part in (batch.tokens, batch.targets))
-    owner, saved = _tries(tokens, _silent(targets, lengths), lengths)
-    if saved < _LEAST_SHARE * len(tokens):
+    silent = _silent(targets, lengths)
+    least = _LEAST_SHARE * len(tokens)
+    if silent.sum() < least:  # as in pretraining: nothing to compare
+        return batch
+    owner, saved = _tries(tokens, silent, lengths)
+    if saved < least:
         return batch
     is_first = owner == np.arange(len(owner))
     size, padding = len(owner) - saved, 0
