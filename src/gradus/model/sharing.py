@@ -2,7 +2,8 @@
 
 Conversations open with the same system message and tools, two answers to compare and all samples of a group with the
 same prompt. A causal token is the same whatever follows it, so losses and gradients are those of the documents computed
-one by one. Layers work on each token once; attention alone lays the documents out whole.
+one by one. Layers work on each token once; what looks back, as attention does, lays the documents out whole. Experts
+go by the tokens that are computed: what balances them, and which tokens a capacity leaves out.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ def share_prefixes(batch: Batch, device: torch.device) -> Batch:
         return batch
     lengths = np.array(batch.documents.lengths[:-1] if batch.padding else batch.documents.lengths)
     tokens, targets = (part.numpy()[: batch.num_tokens] for part in (batch.tokens, batch.targets))
-    owner, saved = _tries(tokens, _silent(targets, lengths), lengths)
-    if saved < _LEAST_SHARE * len(tokens):
+    silent = _silent(targets, lengths)
+    least = _LEAST_SHARE * len(tokens)
+    if silent.sum() < least:  # as in pretraining: nothing to compare
+        return batch
+    owner, saved = _tries(tokens, silent, lengths)
+    if saved < least:
         return batch
     is_first = owner == np.arange(len(owner))
     size, padding = len(owner) - saved, 0
@@ -117,10 +122,10 @@ def summed(grads: Tensor, place: Tensor, repeated: Tensor, shared: SharedPrefixe
     place, repeated: as in `SharedPrefixes`, of a layout of any P places. In fp32 and in a fixed order, on a GPU too.
     """
     found = grads.index_select(1, place)
-    rows = grads.index_select(1, repeated).transpose(0, 1).float()  # (places, K, D)
-    sums = torch.segment_reduce(rows.flatten(1), "sum", lengths=shared.counts, axis=0, unsafe=True)
-    sums = sums.view(-1, *rows.shape[1:]).transpose(0, 1).to(grads.dtype)
-    return found.index_copy_(1, shared.tokens, sums)
+    several = grads.index_select(1, repeated).float()  # (K, places, D)
+    counts = shared.counts.expand(len(several), -1)
+    sums = torch.segment_reduce(several, "sum", lengths=counts, axis=1, unsafe=True)  # (K, S, D)
+    return found.index_copy_(1, shared.tokens, sums.to(grads.dtype))
 
 
 class _LaidOut(torch.autograd.Function):

@@ -7,8 +7,9 @@ so a run that was killed anywhere continues as if nothing had happened, bit for 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,11 @@ class StepReport:
     resumed: bool = False
     data_step: int = 0
     passed_over: Sequence[Sequence[int]] = ()
+
+
+def saved_report(values: Mapping[str, Any]) -> StepReport:
+    """A report from what `asdict` made of it, also before documents shared tokens: then all were computed."""
+    return StepReport(**{"computed": values["tokens"], **values})
 
 
 @dataclass
@@ -184,7 +190,8 @@ class _Run:
             self.loss_scale.load_state(_below("loss_scale/", extra))
         self.guard.load_state(_below("guard/", extra))
         self.tally.load_state(_below("tally/", extra))
-        self.tokens, self.computed = extra["tokens"], extra["computed"]
+        self.tokens = extra["tokens"]
+        self.computed = extra.get("computed", self.tokens)
         self.step = checkpoint.state["step"]
         self.data_offset = checkpoint.state["data_offset"]
         self.passed_over = list(checkpoint.state.get("passed_over", ()))
@@ -253,7 +260,7 @@ def fit(
         send_work(run.device)
     else:
         run.restore(checkpoint)
-        yield replace(StepReport(**checkpoint.state["report"]), resumed=True)
+        yield replace(saved_report(checkpoint.state["report"]), resumed=True)
     begin, begin_tokens = time.perf_counter(), float(run.tokens)
     while run.step < steps:
         micro_batches = [batch.to(run.device) for batch in batches(run.step + run.data_offset)]
