@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from gradus.model.batch import IGNORE, Batch, Documents, SharedPrefixes
 
-_LEAST_SHARE = 1 / 32  # of a batch's tokens; fewer are not worth the copies
+_LEAST_SHARE = 1 / 16  # of a batch's tokens; fewer are not worth the copies
 _SIZES = 32  # batches from rows are filled up to so many sizes
 
 
@@ -109,11 +109,11 @@ def _tries(
     return owner, saved
 
 
-def laid_out(heads: Tensor, documents: Documents) -> Tensor:
-    """Heads (K, N, D) at every place of the documents, (K, E, D)."""
+def laid_out(x: Tensor, documents: Documents) -> Tensor:
+    """x (K, N, D) at every place of the documents, (K, E, D)."""
     if documents.shared is None:
-        return heads
-    return _LaidOut.apply(heads, documents.shared)  # type: ignore[no-any-return,no-untyped-call]
+        return x
+    return _LaidOut.apply(x, documents.shared)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def summed(grads: Tensor, place: Tensor, repeated: Tensor, shared: SharedPrefixes) -> Tensor:
@@ -130,9 +130,9 @@ def summed(grads: Tensor, place: Tensor, repeated: Tensor, shared: SharedPrefixe
 
 class _LaidOut(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, heads: Tensor, shared: SharedPrefixes) -> Tensor:
+    def forward(ctx: Any, x: Tensor, shared: SharedPrefixes) -> Tensor:
         ctx.shared = shared
-        return heads.index_select(1, shared.token)
+        return x.index_select(1, shared.token)
 
     @staticmethod
     @once_differentiable
