@@ -102,6 +102,7 @@ def test_every_expert_is_a_file_and_is_measured_behind_the_last_trunk(folder):
     assert found["bpb"] == min(single)
     assert found["best_expert"] == single.index(min(single))
     assert found["steps"] == 30
+    assert found["computed_tokens"] == found["tokens"]
     lines = [json.loads(line) for line in (made / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if line["event"] == "train"]
     assert steps == list(range(2, 31, 2))

@@ -18,6 +18,7 @@ REPORT = StepReport(
     lr=0.1,
     grad_norm=1.0,
     tokens=400,
+    computed=400,
     tokens_per_second=10.0,
     skipped=0,
     rollbacks=0,

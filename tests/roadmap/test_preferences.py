@@ -177,7 +177,7 @@ def test_a_collapse_of_the_chosen_answers_is_said_once(tmp_path):
             line = said.append
 
     def report(step, **metrics):
-        return StepReport(step, 9, 0.5, metrics, 0.1, 1.0, 10, 1.0, 0, 0, True, False, False)
+        return StepReport(step, 9, 0.5, metrics, 0.1, 1.0, 10, 10, 1.0, 0, 0, True, False, False)
 
     # Against the reference, and where there is none against the first report.
     falls = [report(i, chosen_logp=-20.0, chosen_tokens=10.0, chosen_change=-0.2 * i) for i in range(1, 6)]

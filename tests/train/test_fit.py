@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import tiny_training as tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 from gradus.core.errors import TrainingError
+from gradus.core.fingerprint import file_digest
 from gradus.model.batch import Batch
 from gradus.model.tensor_files import TensorFiles
 from gradus.model.transformer import Transformer
@@ -113,6 +115,27 @@ def test_a_finished_run_trains_no_further_and_gives_its_last_report(tmp_path: Pa
     assert same_weights(first, again)
     assert [(r.step, r.resumed) for r in only] == [(STEPS, True)]
     assert only[0].loss == reports[-1].loss
+
+
+def test_a_run_from_before_documents_shared_tokens_goes_on(tmp_path: Path) -> None:
+    expected, _ = run(tmp_path / "whole")
+    run(tmp_path / "broken", stop_after=12)
+    folder = Checkpoints(tmp_path / "broken").path(12)
+    state = json.loads((folder / "state.json").read_text())
+    del state["report"]["computed"]
+    (folder / "state.json").write_text(json.dumps(state))
+    extra = load_file(folder / "extra.safetensors")
+    del extra["computed"]
+    save_file(extra, folder / "extra.safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("state.json", "extra.safetensors"):
+        file = folder / name
+        manifest["files"][name] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    resumed, reports = run(tmp_path / "broken")
+    assert same_weights(expected, resumed)
+    assert (reports[0].step, reports[0].resumed) == (12, True)
+    assert all(report.computed == report.tokens > 0 for report in reports)
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ would stand still. As fake CUDA tensors a step goes through variable-length atte
 a build of torch that knows CUDA, such as PyPI's for Linux.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -17,6 +19,7 @@ from gradus.model import attention, compiler
 from gradus.model.batch import IGNORE, Batch, Documents
 from gradus.model.compiler import compiler_problem
 from gradus.model.config import model_config
+from gradus.model.sharing import share_prefixes
 from gradus.model.transformer import Transformer, build_model
 from gradus.train.config import GuardSettings, OptimizerSettings
 from gradus.train.guard import Guard
@@ -70,6 +73,16 @@ def host_batch() -> Batch:
     return Batch(tokens, targets, Documents.of_lengths([100, 30, 120, 6]), padding=6)
 
 
+def batch_with_shared_prefixes() -> Batch:
+    whole = host_batch()
+    targets = torch.full_like(whole.targets, IGNORE)
+    for answer in (slice(60, 100), slice(120, 130), slice(180, 250)):
+        targets[answer] = 0
+    batch = share_prefixes(replace(whole, targets=targets), torch.device("cpu"))
+    assert batch.documents.shared is not None
+    return batch
+
+
 def step(
     device: torch.device, table: dict[str, object], settings: dict[str, object], dtype: torch.dtype, batch: Batch
 ) -> Waits:
@@ -95,9 +108,10 @@ def step(
     return waits
 
 
+@pytest.mark.parametrize("made", [host_batch, batch_with_shared_prefixes])
 @pytest.mark.parametrize("name", list(TABLES))
-def test_a_step_reads_nothing_back_and_waits_for_no_copy(name: str) -> None:
-    assert step(torch.device("meta"), TABLES[name], {}, torch.bfloat16, host_batch()).found == []
+def test_a_step_reads_nothing_back_and_waits_for_no_copy(name: str, made: Callable[[], Batch]) -> None:
+    assert step(torch.device("meta"), TABLES[name], {}, torch.bfloat16, made()).found == []
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))

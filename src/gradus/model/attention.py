@@ -22,6 +22,7 @@ from gradus.model.batch import Documents, to_device
 from gradus.model.config import KEPT_LENGTH
 from gradus.model.dense import dense_causal_attention
 from gradus.model.layout import document_layout
+from gradus.model.sharing import laid_out
 
 
 def attention(heads: Tensor, num_heads: int, documents: Documents, window: int | None = None) -> Tensor:
@@ -30,14 +31,20 @@ def attention(heads: Tensor, num_heads: int, documents: Documents, window: int |
     heads: (H + 2 Hk, N, D), queries (already scaled), then keys, then values, H a multiple of Hk; window: how
     many tokens a token sees, itself included, None for all. Returns (N, H D).
     """
-    if heads.is_cuda and heads.dtype in (torch.bfloat16, torch.float16) and has_varlen(heads.device):
-        return _attention_varlen(heads, num_heads, documents, window)
-    if heads.device.type == "xla":
-        return _attention_in_rows(heads, num_heads, documents, window)
     longest = max(documents.lengths)
     is_full = window is None or window >= longest
     if heads.device.type == "cpu" and longest <= KEPT_LENGTH and is_full:
         return dense_causal_attention(heads, num_heads, documents)
+    out = _attention_of_places(laid_out(heads, documents), num_heads, documents, window)
+    return out if documents.shared is None else out.index_select(0, documents.shared.place)
+
+
+def _attention_of_places(heads: Tensor, num_heads: int, documents: Documents, window: int | None) -> Tensor:
+    """The same, of documents laid end to end whole: E for N."""
+    if heads.is_cuda and heads.dtype in (torch.bfloat16, torch.float16) and has_varlen(heads.device):
+        return _attention_varlen(heads, num_heads, documents, window)
+    if heads.device.type == "xla":
+        return _attention_in_rows(heads, num_heads, documents, window)
     layout = document_layout(documents)
     outs = []
     for group in layout.groups:

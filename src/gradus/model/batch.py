@@ -7,7 +7,7 @@ nothing but a way to fill a budget of tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,18 +20,40 @@ IGNORE = -100  # a target that no loss counts
 
 
 @dataclass(frozen=True)
+class SharedPrefixes:
+    """Documents that begin alike and have those tokens computed once: N tokens stand at E places, E > N.
+
+    Places are those of the documents laid end to end. token: (E,) int64, which one stands there; place: (N,) int64,
+    where each stands in the document that it is counted to. tokens: (S,) those that stand at several places;
+    counts: (S,) at how many; repeated: (counts.sum(),) all those places, token by token.
+    """
+
+    token: Tensor
+    place: Tensor
+    tokens: Tensor
+    counts: Tensor
+    repeated: Tensor
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> SharedPrefixes:
+        """The same with every tensor put through `move`."""
+        return SharedPrefixes(*(move(getattr(self, part.name)) for part in fields(self)))
+
+
+@dataclass(frozen=True)
 class Documents:
     """Where documents begin in N tokens laid end to end.
 
-    bounds: on the host, [0, end of document 0, ..., N], strictly increasing.
+    bounds: on the host, [0, end of document 0, ..., N], strictly increasing; E for N where prefixes are shared.
     positions: (N,) int64, each token's place in its own document.
     row_length: N is a multiple of it, and documents fill rows of so many tokens in turn, none of them cut; None where
-    they are not from rows. cache: what attention derives from the bounds, worked out once and used by every layer.
+    they are not from rows. shared: None where every document has all of its tokens to itself.
+    cache: what attention derives from the bounds, worked out once and used by every layer.
     """
 
     bounds: list[int]
     positions: Tensor
     row_length: int | None = None
+    shared: SharedPrefixes | None = None
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -53,7 +75,8 @@ class Documents:
         """(N,) int64, the document that each token belongs to."""
         lengths = torch.tensor(self.lengths)
         index = torch.arange(len(self.lengths)).repeat_interleave(lengths, output_size=self.bounds[-1])
-        return to_device(index, self.positions.device)
+        index = to_device(index, self.positions.device)
+        return index if self.shared is None else index.index_select(0, self.shared.place)
 
 
 @dataclass(frozen=True)
@@ -61,7 +84,8 @@ class Batch:
     """tokens, targets: (N,) int64, targets IGNORE where nothing is learned.
 
     extra: what a loss needs besides, by name. padding: how many of the N, documents of their own, only fill the batch
-    up to a usual size; they stand at the end, or each row's at the end of it (`in_rows`).
+    up to a usual size; they stand at the end, or each row's at the end of it (`in_rows`). Where documents share
+    prefixes N counts what is computed.
     """
 
     tokens: Tensor
@@ -72,7 +96,12 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of documents, padding left out."""
+        """Tokens of all documents, padding left out."""
+        return self.documents.bounds[-1] - self.padding
+
+    @property
+    def num_computed(self) -> int:
+        """The same with shared tokens counted once."""
         return self.tokens.shape[0] - self.padding
 
     @property
@@ -101,7 +130,12 @@ class Batch:
         return self._moved(Tensor.pin_memory)
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        documents = Documents(self.documents.bounds, move(self.documents.positions), self.documents.row_length)
+        documents = replace(
+            self.documents,
+            positions=move(self.documents.positions),
+            shared=self.documents.shared and self.documents.shared.moved(move),
+            cache={},
+        )
         extra = {name: move(value) for name, value in self.extra.items()}
         batch = Batch(move(self.tokens), move(self.targets), documents, extra, self.padding)
         if batch.has_fixed_shapes:

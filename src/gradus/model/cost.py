@@ -164,6 +164,14 @@ def flops_per_token(config: ModelConfig, mean_context: float, head_fraction: flo
     return 3.0 * forward_flops_per_token(config, mean_context, head_fraction)
 
 
+def flops_of_shared(config: ModelConfig) -> float:
+    """What a training step saves for each token that is computed once for several documents: all but its attention.
+
+    Such a token has no target, so the head is not computed for it.
+    """
+    return flops_per_token(config, 0.0, 0.0)
+
+
 def mean_context(document_lengths: list[int]) -> float:
     """Positions that a token attends to on average in documents of these lengths."""
     tokens = sum(document_lengths)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gradus.model.batch import Documents
+from gradus.model.batch import Documents, SharedPrefixes
+from gradus.model.sharing import summed
 from gradus.model.tiles import Tiles, document_tiles
 
 
@@ -25,12 +26,12 @@ def dense_causal_attention(heads: Tensor, num_heads: int, documents: Documents) 
     heads: (H + 2 Hk, N, D), queries (already scaled), keys, values. Returns (N, H D).
     """
     tiles = document_tiles(documents, num_heads * heads.shape[2])
-    return _DenseCausal.apply(heads, num_heads, tiles)  # type: ignore[no-any-return,no-untyped-call]
+    return _DenseCausal.apply(heads, num_heads, tiles, documents.shared)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _DenseCausal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, heads: Tensor, num_heads: int, tiles: Tiles) -> Tensor:
+    def forward(ctx: Any, heads: Tensor, num_heads: int, tiles: Tiles, shared: SharedPrefixes | None) -> Tensor:
         heads = heads.contiguous() if tiles.spread is None else heads.index_select(1, tiles.spread)
         queries, keys, values = _head_tiles(heads, num_heads, tiles)
         out = heads.new_empty(heads.shape[1], num_heads * heads.shape[2])  # (P, H D)
@@ -40,18 +41,18 @@ class _DenseCausal(torch.autograd.Function):
             scores[:, :, level * tiles.length :] += _future(tiles.length, into.shape[3], scores.dtype)
             kept.append(torch.softmax(scores, -1))
             into.copy_(torch.bmm(kept[-1], _prefix(values, level)).view(into.shape))
-        ctx.num_heads, ctx.tiles = num_heads, tiles
+        ctx.num_heads, ctx.tiles, ctx.shared = num_heads, tiles, shared
         ctx.save_for_backward(heads, *kept)
         return out if tiles.gather is None else out.index_select(0, tiles.gather)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         tiles: Tiles = ctx.tiles
         heads, *kept = ctx.saved_tensors
         queries, keys, values = _head_tiles(heads, ctx.num_heads, tiles)
         if tiles.spread is not None and tiles.filled is not None:
-            # What stands at a filled-up place was a query too, but nobody took its answer.
+            # What stands at a filled-up place, or at a second one, was a query too, but nobody took its answer.
             grad = grad.index_select(0, tiles.spread).index_fill_(0, tiles.filled, 0)
         grads = _token_tiles(grad.contiguous(), queries)
         out = torch.empty_like(heads)
@@ -72,7 +73,11 @@ class _DenseCausal(torch.autograd.Function):
             d_keys[level].copy_(d_key[:, :, before:])
             d_values[level].copy_(d_value[:, :, before:])
             later = d_key[:, :, :before], d_value[:, :, :before]
-        return out if tiles.gather is None else out.index_select(1, tiles.gather), None, None
+        if tiles.gather is None:
+            return out, None, None, None
+        if tiles.repeated is not None:
+            return summed(out, tiles.gather, tiles.repeated, ctx.shared), None, None, None
+        return out.index_select(1, tiles.gather), None, None, None
 
 
 def _head_tiles(heads: Tensor, num_heads: int, tiles: Tiles) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

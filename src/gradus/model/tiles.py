@@ -28,7 +28,8 @@ class Tiles:
 
     length: tokens of a tile; counts: tiles of each level, not increasing. spread: (tiles x length,) int64, the token at
     each place, a filled-up place repeating its document's last token; gather: (N,) int64, the place of each token;
-    filled: the places that were filled up. Those three are None where the batch is one level as it stands.
+    filled: the places that are no token's. Those three are None where the batch is one level as it stands.
+    repeated: the places of tokens that documents share, in the order of `SharedPrefixes.repeated`.
     """
 
     length: int
@@ -36,6 +37,7 @@ class Tiles:
     spread: Tensor | None
     gather: Tensor | None
     filled: Tensor | None
+    repeated: Tensor | None = None
 
 
 def document_tiles(documents: Documents, query_width: int) -> Tiles:
@@ -63,7 +65,8 @@ def _cost(lengths: list[int], tile: int, query_width: int) -> float:
 
 
 def _build(documents: Documents, tile: int) -> Tiles:
-    if all(length == tile for length in documents.lengths):
+    shared = documents.shared
+    if shared is None and all(length == tile for length in documents.lengths):
         return Tiles(tile, [len(documents.lengths)], None, None, None)
     lengths, order = torch.sort(torch.tensor(documents.lengths), descending=True, stable=True)
     starts = torch.tensor(documents.bounds[:-1])[order]
@@ -77,4 +80,8 @@ def _build(documents: Documents, tile: int) -> Tiles:
     spread, is_token = torch.cat(tokens), torch.cat(inside)
     gather = torch.empty(documents.bounds[-1], dtype=torch.int64)
     gather[spread[is_token]] = is_token.nonzero()[:, 0]
-    return Tiles(tile, counts, spread, gather, (~is_token).nonzero()[:, 0])
+    if shared is None:
+        return Tiles(tile, counts, spread, gather, (~is_token).nonzero()[:, 0])
+    place = gather[shared.place]
+    filled = torch.ones_like(is_token).index_fill_(0, place, False).nonzero()[:, 0]
+    return Tiles(tile, counts, shared.token[spread], place, filled, gather[shared.repeated])

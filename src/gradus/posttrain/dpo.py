@@ -30,6 +30,7 @@ from torch import Tensor
 from gradus.data.loader import REFERENCE_LOGP, batch_of_documents
 from gradus.data.shards import TokenStore
 from gradus.model.batch import Batch
+from gradus.model.sharing import share_prefixes
 from gradus.model.transformer import Transformer
 from gradus.posttrain.config import DPOSettings
 from gradus.train.losses import Loss, token_logp
@@ -151,7 +152,7 @@ def reference_logps(
     for number, start in enumerate(range(0, store.num_documents, documents_per_batch)):
         documents = np.arange(start, min(start + documents_per_batch, store.num_documents))
         if number % size == rank:
-            batch = batch_of_documents(store, documents).to(device)
+            batch = share_prefixes(batch_of_documents(store, documents), device).to(device)
             found[documents] = answer_logps(model, batch)[0].cpu()
         if on_progress is not None:
             on_progress(int(documents[-1]) + 1, store.num_documents)

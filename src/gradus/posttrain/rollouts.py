@@ -27,6 +27,7 @@ from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
 from gradus.model.batch import IGNORE, Batch, Documents
+from gradus.model.sharing import share_prefixes
 from gradus.model.transformer import Transformer
 from gradus.posttrain.grpo import ADVANTAGE, group_advantages, with_policy
 from gradus.posttrain.rewards import REWARD_KINDS, Reward, Scored, score
@@ -174,7 +175,7 @@ class Rollouts:
         num_mine = -(-len(samples) // size)
         for index in range(max(1, self.world.most(num_mine))):
             part = samples[index * size : (index + 1) * size]
-            batch = (_batch(part) if part else _idle_batch()).to(device)
+            batch = share_prefixes(_batch(part) if part else _idle_batch(), device).to(device)
             complete = with_policy(batch, model, self.reference, self.settings.temperature)
             if part or index == 0:
                 yield complete

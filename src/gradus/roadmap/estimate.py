@@ -13,6 +13,7 @@ from gradus.model.cost import (
     TrainingMemory,
     adapter_parameters,
     check_adapters,
+    flops_of_shared,
     flops_per_token,
     multiplied_parameters,
     parameters,
@@ -54,18 +55,20 @@ def training_estimate(
     kind: str,
     mean_context: float,
     head_fraction: float = 1.0,
+    shared_fraction: float = 0.0,
     evaluated_tokens: float = 0.0,
     lora: LoraSettings | None = None,
 ) -> Estimate:
     """The plan of a training stage.
 
     lora: adapters that are trained in place of the weights. Errors: ConfigError for a model that cannot have them.
-    kind: whose measured rate counts. evaluated_tokens: of all its evaluations, which go through the model forward only.
+    kind: whose measured rate counts. shared_fraction: tokens that need no computing since another document begins with
+    them too. evaluated_tokens: of all its evaluations, which go through the model forward only.
     """
     if lora is not None:
         check_adapters(config, lora)
     tokens = steps * settings.step_tokens(row_length)
-    each = flops_per_token(config, mean_context, head_fraction)
+    each = flops_per_token(config, mean_context, head_fraction) - shared_fraction * flops_of_shared(config)
     # Of the three products with a weight, that of its own gradient falls away where it is frozen.
     each *= 1.0 if lora is None else 2 / 3
     flops = tokens * each

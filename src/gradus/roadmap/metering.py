@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from gradus.core.devices import CPU, device_called, known_devices
 from gradus.core.machine import usable_cores
-from gradus.model.cost import flops_per_token
+from gradus.model.cost import flops_of_shared, flops_per_token
 from gradus.roadmap.place import Place
 
 if TYPE_CHECKING:
     import torch
 
     from gradus.model.transformer import Transformer
+    from gradus.train.loop import StepReport
 
 
 class Meter:
@@ -26,31 +27,32 @@ class Meter:
         """mean_context: positions that a token attends to on average; head_fraction: tokens with a target."""
         from gradus.train.telemetry import Telemetry
 
-        self.flops_per_token = flops_per_token(model.config, mean_context, head_fraction)
+        self._flops_per_token = flops_per_token(model.config, mean_context, head_fraction)
+        self._flops_of_shared = flops_of_shared(model.config)
         self._device = model.device
         self.peak_flops = _peak_flops(self._device, model.compute_dtype, place)
         self._telemetry = Telemetry(self._device)
 
-    def figures(self, tokens_per_second: float) -> dict[str, float]:
+    def figures(self, report: StepReport) -> dict[str, float]:
         """What goes beside the loss of a step."""
-        found: dict[str, float] = {}
-        mfu = self.mfu(tokens_per_second)
-        if mfu is not None:
-            found["mfu"] = round(mfu, 4)
-        return found | self._telemetry.read()
+        return self._mfu(report, report.tokens_per_second) | self._telemetry.read()
 
-    def mfu(self, tokens_per_second: float) -> float | None:
-        """Model FLOPs utilisation at a rate of all devices; None where the peak is unknown."""
-        return None if self.peak_flops is None else tokens_per_second * self.flops_per_token / self.peak_flops
+    def _flops(self, report: StepReport) -> float:
+        """FLOPs of all steps so far."""
+        saved = (report.tokens - report.computed) * self._flops_of_shared
+        return report.tokens * self._flops_per_token - saved
 
-    def results(self, tokens: int, tokens_per_second: float) -> dict[str, Any]:
+    def _mfu(self, report: StepReport, tokens_per_second: float) -> dict[str, float]:
+        """Model FLOPs utilisation at a rate of all devices; nothing where the peak is unknown."""
+        if self.peak_flops is None or not report.tokens:
+            return {}
+        return {"mfu": round(tokens_per_second * self._flops(report) / report.tokens / self.peak_flops, 4)}
+
+    def results(self, last: StepReport, tokens_per_second: float) -> dict[str, Any]:
         """What the finished stage states: FLOPs of all its steps, MFU, and the most memory of the GPU."""
         import torch
 
-        found: dict[str, Any] = {"flops": tokens * self.flops_per_token}
-        mfu = self.mfu(tokens_per_second)
-        if mfu is not None:
-            found["mfu"] = round(mfu, 4)
+        found: dict[str, Any] = {"flops": self._flops(last)} | self._mfu(last, tokens_per_second)
         if self._device.type == "cuda":
             found["gpu_peak_memory_bytes"] = torch.cuda.max_memory_reserved(self._device)
         return found

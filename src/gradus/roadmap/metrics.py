@@ -87,7 +87,7 @@ class Journal:
             if refused not in known:
                 self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
         if report.logged and not (report.resumed and "train" in self._written):
-            figures = self._meter.figures(report.tokens_per_second) if self._meter is not None else {}
+            figures = self._meter.figures(report) if self._meter is not None else {}
             line = _train_line(report) | figures
             self._metrics.append(event="train", **line)
             self._place.follow(report.step, line)

@@ -28,6 +28,8 @@ from gradus.roadmap.warm_start import carry_over, state_bytes
 from gradus.train.config import GuardSettings, OptimizerSettings, ScheduleSettings
 
 if TYPE_CHECKING:
+    import torch
+
     from gradus.model.batch import Batch
     from gradus.model.transformer import Transformer
     from gradus.roadmap.session import Session
@@ -173,6 +175,7 @@ def training_results(place: Place, last: StepReport, config: ModelConfig, meter:
         "active_parameters": parameters(config).active,
         "steps": last.steps,
         "tokens": last.tokens,
+        "computed_tokens": last.computed,
         "loss": last.loss,
         "skipped_steps": last.skipped,
         "passed_over": [
@@ -180,7 +183,7 @@ def training_results(place: Place, last: StepReport, config: ModelConfig, meter:
             for refused, returned, begin, end in last.passed_over
         ],
         "tokens_per_second": rate,
-        **meter.results(last.tokens, rate),
+        **meter.results(last, rate),
     }
     kept = newest_checkpoint(place.work)
     if kept is not None:
@@ -266,7 +269,7 @@ def training_reports(
     """`fit` with the stage's settings: its optimizer, schedule, guard, boundaries.
 
     parent: the model that the stage began from, whose optimizer state a warm start takes over. The batches of the next
-    steps are made in the background. on_policy: each step's are made with its own weights.
+    steps are made ready in the background. on_policy: each step's are made with its own weights, and are ready.
     data_stride: so many data steps belong together, as `fit` has it.
     """
     from gradus.data.prefetch import Prefetch
@@ -286,9 +289,8 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         carry_over(optimizer, parent, place)
-    ready = {"cuda": _pinned, "xla": _shared_evenly}.get(session.device.type)
-    made = partial(ready, batches) if ready is not None else batches
-    with nullcontext(made) if on_policy else Prefetch(made) as ahead, checkpoints, on_signal(profiler):
+    ready = nullcontext(batches) if on_policy else Prefetch(partial(_ready, batches, session.device))
+    with ready as ahead, checkpoints, on_signal(profiler):
         try:
             yield from fit(
                 model,
@@ -310,21 +312,27 @@ def training_reports(
             profiler.end()
 
 
-def _shared_evenly(batches: Callable[[int], Sequence[Batch]], step: int) -> Sequence[Batch]:
-    """A step's batches, each of as many rows for every chip. Errors: TrainingError where they are not."""
+def _ready(batches: Callable[[int], Sequence[Batch]], device: torch.device, step: int) -> Sequence[Batch]:
+    """A step's batches as the device takes them best.
+
+    Errors: TrainingError where chips of a TPU would not have as many rows each.
+    """
+    from gradus.model.sharing import share_prefixes
+
+    made = [share_prefixes(batch, device) for batch in batches(step)]
+    if device.type == "xla":
+        _check_even(made)
+    # From page-locked memory a GPU takes them without the host waiting.
+    return [batch.pinned() for batch in made] if device.type == "cuda" else made
+
+
+def _check_even(batches: Sequence[Batch]) -> None:
     from gradus.model.xla import num_devices
 
-    made = batches(step)
-    for batch in made:
+    for batch in batches:
         rows = batch.tokens.shape[0] // (batch.documents.row_length or 1)
         if rows % num_devices():
             raise TrainingError(
                 f'[machine] device = "xla": a micro-batch of {rows} rows cannot be shared evenly by {num_devices()} '
                 "chips; choose micro_rows, and batch_tokens in rows, as multiples of that"
             )
-    return made
-
-
-def _pinned(batches: Callable[[int], Sequence[Batch]], step: int) -> list[Batch]:
-    """A step's batches in memory that a GPU takes them from without the host waiting."""
-    return [batch.pinned() for batch in batches(step)]

@@ -7,8 +7,9 @@ so a run that was killed anywhere continues as if nothing had happened, bit for 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ class StepReport:
 
     loss: mean nats per counted item over the accepted steps since the last logged report, None if there was
     none; metrics: means over the same items. lr: the matrices' learning rate of this step. tokens: trained
-    on so far by all ranks. skipped: steps refused so far; rollbacks: returns to a checkpoint so far.
+    on so far by all ranks; computed: the same with tokens that documents share counted once. skipped: steps refused so
+    far; rollbacks: returns to a checkpoint so far.
     logged, saved, evaluate: which boundaries this report stands at; resumed: it was reported before the run
     was interrupted. data_step: the data step that comes next, which rollbacks move on faster than steps.
     passed_over: of each rollback, the step that was refused last, the step returned to, and the data steps from and to
@@ -50,6 +52,7 @@ class StepReport:
     lr: float
     grad_norm: float
     tokens: int
+    computed: int
     tokens_per_second: float
     skipped: int
     rollbacks: int
@@ -59,6 +62,11 @@ class StepReport:
     resumed: bool = False
     data_step: int = 0
     passed_over: Sequence[Sequence[int]] = ()
+
+
+def saved_report(values: Mapping[str, Any]) -> StepReport:
+    """A report from what `asdict` made of it, also before documents shared tokens: then all were computed."""
+    return StepReport(**{"computed": values["tokens"], **values})
 
 
 @dataclass
@@ -116,6 +124,7 @@ class _Run:
         self.guard = Guard(guard, self.device)
         self.tally = _Tally(self.device)
         self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.computed = torch.zeros((), dtype=torch.float64, device=self.device)
         self.loss_scale: LossScale | None = None
         self.step = 0  # steps done
         self.data_offset = 0  # data windows passed over by rollbacks
@@ -145,6 +154,7 @@ class _Run:
         )
         self.step += 1
         self.tokens = self.tokens + result.tokens
+        self.computed = self.computed + result.computed
         self.tally.add(result)
         if self.device.type == "xla":
             self.optimizer.zero_grad()  # what lives on would be kept as a result
@@ -166,7 +176,7 @@ class _Run:
         extra |= {f"tally/{k}": v for k, v in self.tally.state().items()}
         if self.loss_scale is not None:
             extra |= {f"loss_scale/{k}": v for k, v in self.loss_scale.state().items()}
-        extra["tokens"] = self.tokens
+        extra["tokens"], extra["computed"] = self.tokens, self.computed
         self.checkpoints.save(self.step, self.model, self.optimizer, state, extra)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -181,6 +191,7 @@ class _Run:
         self.guard.load_state(_below("guard/", extra))
         self.tally.load_state(_below("tally/", extra))
         self.tokens = extra["tokens"]
+        self.computed = extra.get("computed", self.tokens)
         self.step = checkpoint.state["step"]
         self.data_offset = checkpoint.state["data_offset"]
         self.passed_over = list(checkpoint.state.get("passed_over", ()))
@@ -249,7 +260,7 @@ def fit(
         send_work(run.device)
     else:
         run.restore(checkpoint)
-        yield replace(StepReport(**checkpoint.state["report"]), resumed=True)
+        yield replace(saved_report(checkpoint.state["report"]), resumed=True)
     begin, begin_tokens = time.perf_counter(), float(run.tokens)
     while run.step < steps:
         micro_batches = [batch.to(run.device) for batch in batches(run.step + run.data_offset)]
@@ -299,6 +310,7 @@ def _report(run: _Run, result: StepResult, steps: int, lr: float) -> StepReport:
         lr=lr,
         grad_norm=float(result.grad_norm),
         tokens=int(run.tokens),
+        computed=int(run.computed),
         tokens_per_second=0.0,
         skipped=int(run.guard.skipped),
         rollbacks=run.rollbacks,

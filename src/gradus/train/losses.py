@@ -41,7 +41,7 @@ def next_token_loss(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor, d
         count = torch.full((), targets.shape[0], dtype=torch.int64, device=total.device)
     if not routing or not torch.is_grad_enabled():
         return total, count, {}
-    auxiliary, push, metrics = balance(model.config, routing, batch.num_tokens)
+    auxiliary, push, metrics = balance(model.config, routing, batch.num_computed)
     extra = count * auxiliary + push
     return total + (extra - extra.detach()), count, {name: count * value for name, value in metrics.items()}
 

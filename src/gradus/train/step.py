@@ -23,12 +23,14 @@ from gradus.train.sharding import idle_batch_loss, sum_gradients_after
 class StepResult:
     """What one step did, over all micro-batches and ranks; every tensor is () on the device.
 
-    loss_sum, count and the metric sums leave the division to the reader; skipped is a bool.
+    loss_sum, count and the metric sums leave the division to the reader; skipped is a bool. computed: the tokens with
+    those that documents share counted once.
     """
 
     loss_sum: Tensor
     count: Tensor
     tokens: Tensor
+    computed: Tensor
     metrics: dict[str, Tensor]
     grad_norm: Tensor
     skipped: Tensor
@@ -74,10 +76,12 @@ def train_step(
         sum_gradients_after(model, index + 1 == passes)
         idle_batch_loss(model).backward()  # type: ignore[no-untyped-call]
     num_tokens = varying(sum(batch.num_tokens for batch in micro_batches), device, torch.float64)
+    num_computed = varying(sum(batch.num_computed for batch in micro_batches), device, torch.float64)
     # Filled on the device: torch.tensor(number, device=...) would make the host wait for a GPU.
     tokens = torch.zeros((), dtype=torch.float64, device=device) + num_tokens
+    computed = torch.zeros((), dtype=torch.float64, device=device) + num_computed
     gradients = optimizer.gradients()
-    sums = [loss_sum, count, tokens, *metrics.values()]
+    sums = [loss_sum, count, tokens, computed, *metrics.values()]
     # Micro-batches have added up locally; ranks add up here, once. Sharded gradients have been summed on their way.
     world.sum_(sums if world.is_sharded else [*gradients, *sums])
     divisor = count.clamp(min=1).float()
@@ -93,4 +97,4 @@ def train_step(
     optimizer.step(step, lr_scale, skipped, grad_divisor)
     if loss_scale is not None:
         loss_scale.update(grad_norm)
-    return StepResult(loss_sum, count, tokens, metrics, grad_norm, skipped)
+    return StepResult(loss_sum, count, tokens, computed, metrics, grad_norm, skipped)

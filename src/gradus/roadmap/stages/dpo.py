@@ -214,6 +214,7 @@ def _evaluation(
 
     from gradus.data.loader import PairLoader, pair_lengths
     from gradus.data.pack import unpacked_plan
+    from gradus.model.sharing import share_prefixes
 
     if not pairs.results.get("validation_pairs"):
         return lambda: Evaluation({})
@@ -237,7 +238,8 @@ def _evaluation(
         total, sums = 0.0, dict.fromkeys(VALIDATED, 0.0)
         with torch.no_grad():
             for batch in loader.batches(0):
-                value, _, metrics = loss(model, batch.to(session.device))
+                shared = share_prefixes(batch, session.device).to(session.device)
+                value, _, metrics = loss(model, shared)
                 total += float(value)
                 sums = {name: found + float(metrics[name]) for name, found in sums.items()}
         measures = {"validation_loss": total} | {f"validation_{name}": found for name, found in sums.items()}

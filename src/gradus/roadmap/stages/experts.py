@@ -197,17 +197,17 @@ def _evaluation(work: _Work, source: Artifact) -> Callable[[], Evaluation]:
 
 def _all_reports(work: _Work) -> Iterator[StepReport]:
     """Reports of all experts' training as of one run, whose steps go on from expert to expert."""
-    from gradus.train.loop import StepReport
+    from gradus.train.loop import saved_report
 
     file = work.place.scratch / _DONE
     done: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    before = replace(StepReport(**done[-1]), resumed=True) if done else None
+    before = replace(saved_report(done[-1]), resumed=True) if done else None
     if before is not None and len(done) == work.count:
         yield before
     for index in range(len(done), work.count):
         work.place.progress.line(f"  expert {index + 1} of {work.count}, {format_count(work.steps)} steps")
         _begin(work, index)
-        tokens = int(done[-1]["tokens"]) if done else 0
+        earlier = saved_report(done[-1]) if done else None
         last: StepReport | None = None
         for report in _reports(work, index):
             if before is not None and not report.resumed:
@@ -217,7 +217,8 @@ def _all_reports(work: _Work) -> Iterator[StepReport]:
                 report,
                 step=report.step + index * work.steps,
                 steps=work.count * work.steps,
-                tokens=report.tokens + tokens,
+                tokens=report.tokens + (earlier.tokens if earlier else 0),
+                computed=report.computed + (earlier.computed if earlier else 0),
             )
             yield last
         assert last is not None, "fit reports its last step"

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gradus.model.batch import Batch
     from gradus.posttrain.rollouts import Rollouts, RolloutSettings, Sample, Source
     from gradus.posttrain.tasks import Task
+    from gradus.train.loop import StepReport
 
 VERSION = 1
 MAKES = "grpo"
@@ -211,7 +212,9 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     row_length = PROMPT_TOKENS + answer_tokens
     training = training_estimate(
         config, settings.steps, sized, row_length, device, kind=stage.kind, mean_context=row_length / 2,
-        head_fraction=answer_tokens / row_length, evaluated_tokens=2 * settings.steps * sized.batch_tokens,
+        head_fraction=answer_tokens / row_length,
+        shared_fraction=PROMPT_TOKENS / row_length * (1 - 1 / min(settings.group_size, settings.micro_samples)),
+        evaluated_tokens=2 * settings.steps * sized.batch_tokens,
         lora=settings.lora,
     )  # fmt: skip
     decoding = decoding_estimate(config, sampled, device, {})
@@ -413,8 +416,8 @@ class _RolloutMeter(Meter):
         super().__init__(place, model, mean_context)
         self._batches = batches
 
-    def figures(self, tokens_per_second: float) -> dict[str, float]:
-        return super().figures(tokens_per_second) | self._batches.figures()
+    def figures(self, report: StepReport) -> dict[str, float]:
+        return super().figures(report) | self._batches.figures()
 
 
 def _evaluation(

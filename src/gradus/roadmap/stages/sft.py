@@ -121,6 +121,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     # A packed row is as good as full.
     steps = max(1, round(tokens * settings.epochs / settings.step_tokens(row_length)))
     steps = min(steps, settings.steps_at_most or steps)
+    pass_tokens = min(settings.micro_rows * row_length, settings.step_tokens(row_length) / device.processes)
+    shared = sum(share.rows * float(inputs.named(share.source).get("shared_tokens", 0.0)) for share in shares)
     estimate = training_estimate(
         config,
         steps,
@@ -130,6 +132,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         kind=stage.kind,
         mean_context=mean,
         head_fraction=TRAINED_FRACTION,
+        shared_fraction=shared / max(1, tokens) * max(0.0, 1 - 2 * mean / pass_tokens),
         lora=settings.lora,
         evaluated_tokens=(steps // settings.evaluate_every + 1) * (min(EVALUATED_TOKENS, 0.01 * tokens) + watched),
     )
@@ -297,6 +300,7 @@ def _evaluation(
     from gradus.data.pack import pack_plan
     from gradus.engine.engine import Engine
     from gradus.engine.turn import PromptTooLongError, Request
+    from gradus.model.sharing import share_prefixes
     from gradus.model.xla import send_work
     from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.tools.toolbox import ToolBox
@@ -331,7 +335,8 @@ def _evaluation(
         sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # nats, targets
         with torch.no_grad():
             for batch in rows_in_order(store, packed, stage.settings.micro_rows, rank=world.rank, world=world.size):
-                nats, targets, _ = next_token_loss(model, batch.to(session.device))
+                shared = share_prefixes(batch, session.device).to(session.device)
+                nats, targets, _ = next_token_loss(model, shared)
                 sums += torch.stack([nats.double(), targets.double()])
                 send_work(session.device)
         world.sum_([sums])

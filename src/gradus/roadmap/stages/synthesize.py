@@ -21,7 +21,8 @@ MAKES = "pool"
 INPUTS: tuple[Input, ...] = ()
 
 SMOKE_CONVERSATIONS = 600
-_TOKENS_EACH = 163.0  # rendered, with a vocabulary of some hundred, for plans
+# Rendered, with a vocabulary of some hundred, for plans; and how many of them, its tools, others begin with as well.
+_TOKENS_EACH, _SHARED_TOKENS = 163.0, 38.0
 
 
 class Persona(Table):
@@ -82,7 +83,11 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
 def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> Estimate:
     """Time and size by the number of conversations."""
     kept = settings.conversations * (1 - settings.validation_fraction)
-    facts: dict[str, Any] = {"conversations": round(kept), "tokens_per_conversation": _TOKENS_EACH}
+    facts: dict[str, Any] = {
+        "conversations": round(kept),
+        "tokens_per_conversation": _TOKENS_EACH,
+        "shared_tokens": _SHARED_TOKENS,
+    }
     return Estimate(
         seconds=device.overhead_seconds("synthesize") + device.seconds("synthesize", settings.conversations),
         memory_bytes=1.5e8 + settings.conversations * 100,
