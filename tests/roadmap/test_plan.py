@@ -133,12 +133,13 @@ def test_time_and_money_follow_from_the_peak_the_assumed_share_and_the_price(fil
     )
 
 
-def test_memory_parts_add_up_to_what_one_step_takes(file, tmp_path):
+@pytest.mark.parametrize(("in_fp32", "value_bytes"), [(False, 2), (True, 4)])
+def test_memory_parts_add_up_to_what_one_step_takes(file, tmp_path, in_fp32, value_bytes):
     roadmap = load_roadmap(file)
-    device = choose_device("cpu", roadmap.machine, tmp_path)
+    device = replace(choose_device("cpu", roadmap.machine, tmp_path), in_fp32=in_fp32)
     base = plan_roadmap(roadmap, device, tmp_path / "artifacts").stages[4].estimate
     config = model_config(roadmap.stage("base").settings.model, 320, 64)
-    memory = training_memory(config, 512, mean_context=32)
+    memory = training_memory(config, 512, value_bytes, mean_context=32)
     assert base.memory["weights"] == memory.weights
     assert base.memory["activations"] == memory.activations
     assert base.memory_bytes == pytest.approx(base.memory["program"] + memory.total)

@@ -122,10 +122,16 @@ def _memory_of_one(
     """Memory of one process, as `[machine]` lays the model out."""
     optimizer = settings.optimizer
     state_bytes = STATE_BYTES[optimizer.matrix], STATE_BYTES[optimizer.rest]
+    compute_bytes = 4 if device.in_fp32 else 2
     is_sharded = device.processes > 1 and device.parallel != "replicate"
     if not is_sharded and device.activation_checkpointing == "none":
         return training_memory(
-            config, micro_tokens, mean_context=mean_context, on_cpu=device.name == CPU, state_bytes=state_bytes
+            config,
+            micro_tokens,
+            compute_bytes,
+            mean_context=mean_context,
+            on_cpu=device.name == CPU,
+            state_bytes=state_bytes,
         )
     ranks = device.processes if is_sharded else 1
     micro_batches = max(1, settings.batch_tokens // (device.processes * micro_tokens))
@@ -135,6 +141,7 @@ def _memory_of_one(
         ranks,
         device.activation_checkpointing,
         micro_batches,
+        compute_bytes,
         state_bytes=state_bytes,
         offload=device.offload,
     )
