@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,12 +119,15 @@ class Recorded:
     made = 0
 
     def __init__(self, device: torch.device) -> None:
-        pass
+        self._graphs: list[weakref.ref[_Recorder]] = []
 
     def captured(self, work: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
         Recorded.made += 1
+        # torch's allocator asserts it of memory that several graphs share.
+        assert not self._graphs or any(graph() is not None for graph in self._graphs), "the memory is given up"
         with _Recorder() as recorder:
             out = work()
+        self._graphs.append(weakref.ref(recorder))
         for changed, before in reversed(recorder.changed):  # while it is captured, nothing is done
             changed.copy_(before)
         return recorder.replay, out

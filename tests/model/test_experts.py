@@ -380,3 +380,20 @@ def test_a_capacity_needs_experts_and_is_kept_in_a_folder(tmp_path: Path) -> Non
     save_model(tmp_path, model)
     assert load_model(tmp_path).config == model.config
     assert "capacity_factor" not in config_text(small_config(**SOFTMAX), torch.float32)
+
+
+@pytest.mark.parametrize(("width", "expert_width"), [(16, 12), (20, 16)])
+def test_in_bf16_experts_of_any_width_are_computed(width: int, expert_width: int) -> None:
+    """The grouped product takes rows of whole 16 bytes; experts of other widths go one by one."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, width, generator=generator)
+    gate_up = torch.randn(3, 2 * expert_width, width, generator=generator)
+    down = torch.randn(3, width, expert_width, generator=generator)
+    chosen, weights = torch.tensor([[0, 1], [2, 0], [1, 2]] * 2), torch.full((6, 2), 0.5)
+    narrow = [part.bfloat16().requires_grad_() for part in (x, gate_up, down)]
+    found = run_experts(narrow[0], weights, chosen, *narrow[1:])
+    found.sum().backward()
+    wide = [part.detach().float() for part in narrow]
+    expected = run_experts(wide[0], weights, chosen, *wide[1:])
+    assert (found - expected).norm() < 0.02 * expected.norm()
+    assert all(part.grad is not None for part in narrow)

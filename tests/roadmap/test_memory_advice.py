@@ -31,6 +31,7 @@ def test_what_torch_raises_on_a_cpu_is_known():
 def test_other_forms_are_known_and_other_errors_are_not():
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     assert is_out_of_memory(TrainingError("process 1 failed: torch.OutOfMemoryError: CUDA out of memory."))
     assert not is_out_of_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))
 

@@ -6,12 +6,13 @@ import json
 import pytest
 import torch
 
+from gradus.core.errors import TrainingError
 from gradus.core.ledger import Ledger
 from gradus.roadmap import place as place_module
 from gradus.roadmap import progress as progress_module
-from gradus.roadmap.place import Place
+from gradus.roadmap.place import MachineSettings, Place
 from gradus.roadmap.progress import LiveProgress, PlainProgress, QuietProgress, counted
-from gradus.roadmap.session import training_session
+from gradus.roadmap.session import decoding_device, training_session
 from gradus.roadmap.sources import file_sources, matching_files
 from gradus.roadmap.stage import SourceError, Stage, StageSettings
 from gradus.roadmap.table import text_table
@@ -76,6 +77,32 @@ def test_processes_share_the_threads_while_they_train(make_place, processes, thr
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "problem"),
+    [(0, 1, r'torch sees no CUDA device here; set device = "cpu"'), (1, 2, "torch sees 1; set processes to at most 1")],
+)
+def test_a_gpu_that_is_not_there_is_named_before_anything_else(make_place, monkeypatch, gpus, processes, problem):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    place = make_place(machine=MachineSettings(device="cuda"), rank=processes - 1, world_size=processes)
+    with pytest.raises(TrainingError, match=problem), training_session(place):
+        pass
+
+
+def test_a_stage_begins_with_a_gpu_that_has_nothing_of_the_stage_before(make_place, monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("set_device", "empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *device, name=name: done.append((name, *device)))
+    gpu = torch.device("cuda", 0)
+    with training_session(make_place()) as session:
+        assert session.device == gpu
+    assert done == [("set_device", gpu), ("empty_cache",), ("reset_peak_memory_stats", gpu)]
+    assert decoding_device(make_place()) == gpu
+    assert decoding_device(make_place(machine=MachineSettings(device="cpu"))) == torch.device("cpu")
 
 
 def test_a_measurement_goes_to_the_ledger_with_its_stage(make_place, tmp_path):

@@ -199,3 +199,20 @@ def test_twelve_layers_share_a_few_compiled_graphs(name: str, monkeypatch: pytes
         next_token_loss(model, Batch(tokens, tokens, Documents.of_lengths(lengths)))[0].backward()
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] <= 6
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "is_one_call"),
+    [(64, torch.bfloat16, True), (192, torch.float16, True), (20, torch.bfloat16, False), (256, torch.bfloat16, False),
+     (64, torch.float32, False)],
+)  # fmt: skip
+def test_heads_that_variable_length_attention_cannot_take_go_another_way(
+    width: int, dtype: torch.dtype, is_one_call: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(attention, "has_varlen", lambda device: True)
+    monkeypatch.setattr(attention, "_attention_varlen", lambda *inputs: calls.append(inputs))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        heads = torch.empty(4, 10, width, dtype=dtype, device="cuda")
+        attention.attention(heads, 2, Documents([0, 10], torch.arange(10, device="cuda")))
+    assert bool(calls) == is_one_call

@@ -147,3 +147,10 @@ def test_capped_cross_entropy_and_its_gradients_equal_the_naive_ones(vocab_size:
     got = torch.autograd.grad((per_token * weights).sum(), (hidden, weight))
     for mine, wanted in zip(got, expected, strict=True):
         assert torch.allclose(mine, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_in_fp16_an_improbable_target_counts_as_much_as_it_is() -> None:
+    # e^-20 is zero in fp16, whose least number is e^-16.6.
+    hidden = torch.tensor([[20.0, 0.0]], dtype=torch.float16, requires_grad=True)
+    weight, target = torch.eye(2), torch.tensor([1])
+    assert cross_entropy_sum(hidden, weight, target).item() == pytest.approx(20.0, abs=0.01)

@@ -30,6 +30,7 @@ from gradus.engine.model_slots import ModelSlots
 from gradus.engine.prefix_cache import PrefixCache
 from gradus.engine.sampling import Sampling, SamplingBatch, penalise, sample, sampling_batch
 from gradus.engine.slots import CHUNK_TOKENS, Slots
+from gradus.model.batch import to_device
 from gradus.model.transformer import Transformer
 
 PREFILL_TOKENS = 8192
@@ -310,8 +311,8 @@ def _forbid(logits: Tensor, streams: Sequence[TokenStream]) -> None:
     masks = {row: stream.allowed() for row, stream in enumerate(streams) if not stream.forced}
     allowed = {row: mask for row, mask in masks.items() if mask is not None}
     if allowed:
-        rows = torch.tensor(list(allowed), device=logits.device)
-        forbidden = ~torch.from_numpy(np.stack(list(allowed.values()))).to(logits.device)  # (rows, V)
+        rows = to_device(torch.tensor(list(allowed)), logits.device)
+        forbidden = to_device(torch.from_numpy(~np.stack(list(allowed.values()))), logits.device)  # (rows, V)
         logits[rows] = logits[rows].masked_fill(forbidden, -torch.inf)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from threading import Lock
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ from gradus.model.prefix import attention_cached_after
 from gradus.model.transformer import Transformer
 
 _LEAST_LENGTH = 64
+_CAPTURING = Lock()
+"""A capture begins by waiting for the whole device, which another one that is under way does not survive."""
 _TRIED = (2, 1)
 """Rows of the steps that a model is compiled for: any number, and one, which has kernels of its own."""
 
@@ -43,10 +46,13 @@ class FixedSteps:
 
     def __init__(self, model: Transformer, cache: SlotCache) -> None:
         self._model, self._cache = model, cache
-        graphs = GRAPHS.get(model.device.type)
-        self._graphs = None if graphs is None else graphs(model.device)
+        self._graphs = self._new_graphs()
         self._steps: dict[tuple[int, int], _FixedStep] = {}
         self._capacity = cache.capacity
+
+    def _new_graphs(self) -> Graphs | None:
+        make = GRAPHS.get(self._model.device.type)
+        return None if make is None else make(self._model.device)
 
     @torch.inference_mode()
     def take(self, slots: Sequence[int], lengths: Sequence[int], tokens: Sequence[int]) -> Tensor:
@@ -58,6 +64,7 @@ class FixedSteps:
         cache.reserve(longest)
         if cache.capacity != self._capacity:
             self._steps.clear()
+            self._graphs = self._new_graphs()  # torch takes no more graphs into memory whose graphs are all gone
             self._capacity = cache.capacity
         rows = min(_power_of_two(slots[-1] + 1), cache.num_slots)
         length = min(max(_LEAST_LENGTH, _power_of_two(longest)), cache.capacity)
@@ -150,6 +157,7 @@ class CudaGraphs:
         # What other threads do meanwhile, for another model, is none of this.
         mode = "thread_local"
         with (
+            _CAPTURING,
             torch.cuda.device(self._device),
             torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode=mode),
         ):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradus.core.settings import Settings
 from gradus.core.temperature import Temperature
+from gradus.model.batch import to_device
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -61,6 +62,8 @@ class SampledRows:
 
     rows: Tensor
     """(S,) int64: their places in the batch."""
+    places: NDArray[np.int64]
+    """The same on the host."""
     temperature: Tensor
     """(S, 1) float32, above 0."""
     top_k: Tensor
@@ -93,8 +96,9 @@ def sample(logits: Tensor, batch: SamplingBatch, draws: Sequence[int]) -> Tensor
     for group, choose in ((batch.whole, _choose_whole), (batch.limited, _choose_limited)):
         if group is None:
             continue
-        numbers = np.asarray(draws, dtype=np.uint64)[group.rows.cpu().numpy()]
-        uniform = torch.from_numpy(uniforms(group.seeds, numbers)).to(logits.device)
+        numbers = np.asarray(draws, dtype=np.uint64)[group.places]
+        # A GPU is still working on the logits: nothing here waits for it.
+        uniform = to_device(torch.from_numpy(uniforms(group.seeds, numbers)), logits.device)
         tokens[group.rows] = choose(logits[group.rows].float() / group.temperature, group, uniform)
     return tokens
 
@@ -114,6 +118,7 @@ def _columns(rows: Sequence[Sampling], chosen: Sequence[int], vocab_size: int, d
     top_k = [[min(s.top_k or vocab_size, vocab_size)] for s in settings]
     return SampledRows(
         rows=torch.tensor(chosen, dtype=torch.int64, device=device),
+        places=np.array(chosen, dtype=np.int64),
         temperature=torch.tensor([[s.temperature] for s in settings], dtype=torch.float32, device=device),
         top_k=torch.tensor(top_k, dtype=torch.int64, device=device),
         top_p=torch.tensor([[s.top_p or 2.0] for s in settings], dtype=torch.float64, device=device),

@@ -41,7 +41,7 @@ def attention(heads: Tensor, num_heads: int, documents: Documents, window: int |
 
 def _attention_of_places(heads: Tensor, num_heads: int, documents: Documents, window: int | None) -> Tensor:
     """The same, of documents laid end to end whole: E for N."""
-    if heads.is_cuda and heads.dtype in (torch.bfloat16, torch.float16) and has_varlen(heads.device):
+    if _fits_varlen(heads) and has_varlen(heads.device):
         return _attention_varlen(heads, num_heads, documents, window)
     if heads.device.type == "xla":
         return _attention_in_rows(heads, num_heads, documents, window)
@@ -138,11 +138,21 @@ def continued_mask(seen: Tensor, shared: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf).repeat(shared, 1)
 
 
+def _fits_varlen(heads: Tensor) -> bool:
+    """Whether heads (H + 2 Hk, N, D) are what variable-length attention takes, backward pass included.
+
+    Its backward pass wants D a multiple of 8, and not every GPU has it for more than 192 channels.
+    """
+    width = heads.shape[2]
+    return heads.is_cuda and heads.dtype in (torch.bfloat16, torch.float16) and width % 8 == 0 and width <= 192
+
+
 @cache
 def has_varlen(device: torch.device) -> bool:
     """Whether this torch and GPU have variable-length attention: FlashAttention needs compute capability 8.0."""
     is_there = importlib.util.find_spec("torch.nn.attention.varlen") is not None
-    return is_there and torch.cuda.get_device_capability(device) >= (8, 0)
+    is_built = torch.backends.cuda.is_flash_attention_available()
+    return is_there and is_built and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache

@@ -129,6 +129,12 @@ class Batch:
         """The same batch in page-locked memory, from where a GPU takes it while the host goes on."""
         return self._moved(Tensor.pin_memory)
 
+    def with_extra(self, extra: dict[str, Tensor]) -> Batch:
+        """The same batch with these values besides; what counts is not looked for again, where a GPU would wait."""
+        batch = replace(self, extra=extra)
+        batch.__dict__["supervised"] = self.supervised
+        return batch
+
     def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
         documents = replace(
             self.documents,

@@ -147,9 +147,14 @@ class _Reordered(torch.autograd.Function):
 
 def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """Rows ends[i - 1] to ends[i] of x times weight[i]^T. x: (N, in); weight: (E, out, in); ends: (E,) int32."""
-    if has_grouped_mm(x.device.type, x.dtype):
+    if has_grouped_mm(x.device.type, x.dtype) and _has_whole_blocks(x) and _has_whole_blocks(weight.mT):
         return _GroupedLinear.apply(x, weight, ends)  # type: ignore[no-any-return,no-untyped-call]
     return looped_linear(x, weight, ends)
+
+
+def _has_whole_blocks(rows: Tensor) -> bool:
+    """Whether a row is a multiple of 16 bytes long, as the grouped product wants it of all that it reads and writes."""
+    return rows.shape[-1] * rows.element_size() % 16 == 0
 
 
 def looped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ def answer_logps(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     owners = batch.documents.index[batch.supervised]
     num_documents = len(batch.documents.lengths)
     sums = torch.zeros(num_documents, dtype=per_token.dtype, device=per_token.device)
-    counts = torch.bincount(owners, minlength=num_documents)
+    # Not bincount: the host would wait for a GPU.
+    counts = owners.new_zeros(num_documents).scatter_add_(0, owners, torch.ones_like(owners))
     return sums.index_add(0, owners, per_token), counts
 
 
@@ -95,7 +96,7 @@ def dpo_loss(settings: DPOSettings) -> Loss:
         if settings.sft_weight:
             total = total - settings.sft_weight * (policy[0::2] / num_targets[0::2]).sum()
         metrics = pair_metrics(rewards.detach(), policy.detach(), reference, num_targets)
-        return total, torch.tensor(len(losses), device=total.device), metrics
+        return total, torch.full((), len(losses), device=total.device), metrics
 
     return loss
 

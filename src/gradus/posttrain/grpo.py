@@ -101,10 +101,11 @@ def grpo_loss(settings: GRPOSettings) -> Loss:
         logp = token_logp(model, batch, settings.temperature)
         advantage = batch.extra[ADVANTAGE][batch.documents.index[batch.supervised]]
         losses, watched = policy_terms(logp, batch.extra[OLD_LOGP], batch.extra[REFERENCE_LOGP], advantage, settings)
-        num_tokens = torch.tensor(len(logp), device=logp.device)
+        # Filled on the device: torch.tensor(number, device=...) would make the host wait for a GPU.
+        num_tokens = torch.full((), len(logp), device=logp.device)
         count = num_tokens
         if settings.denominator == "constant" and len(logp):
-            count = torch.tensor(len(batch.documents.lengths) * settings.max_tokens, device=logp.device)
+            count = torch.full((), len(batch.documents.lengths) * settings.max_tokens, device=logp.device)
         watched["entropy"] = batch.extra[ENTROPY].sum()
         # The step divides every metric by the count of the loss; these are means over tokens in any case.
         scale = count / num_tokens.clamp(min=1)
@@ -127,4 +128,4 @@ def with_policy(batch: Batch, model: Transformer, reference: Transformer, temper
         ENTROPY: token_entropy(hidden, model.head_weight, softcap, temperature),
         REFERENCE_LOGP: token_logp(reference, batch, temperature),
     }
-    return Batch(batch.tokens, batch.targets, batch.documents, extra, batch.padding)
+    return batch.with_extra(extra)

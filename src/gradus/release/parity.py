@@ -103,7 +103,7 @@ def _answers(model: Transformer, beginnings: Sequence[Sequence[int]], count: int
 @torch.no_grad()
 def row_logits(model: Transformer, ids: Sequence[int], places: Sequence[int]) -> Tensor:
     """(P, V) fp32: our decoder's logits at places of one row."""
-    hidden = model(torch.tensor(ids, device=model.device), Documents.of_lengths([len(ids)]))
+    hidden = model(torch.tensor(ids, device=model.device), Documents.of_lengths([len(ids)], model.device))
     return model.head(hidden[torch.tensor(places)]).float().cpu()
 
 

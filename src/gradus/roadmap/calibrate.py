@@ -199,7 +199,7 @@ def _decoding_rate(model: Artifact, device: Device) -> Rate:
     from gradus.engine.turn import Request
 
     begin = time.perf_counter()
-    engine = load_engine(model.path / "model")
+    engine = load_engine(model.path / "model", device="cpu" if device.name == CPU else "cuda")
     besides = time.perf_counter() - begin
     questions = [Conversation((Message("user", f"What is {n}?"),)) for n in range(_ANSWERS)]
     asked = [Request(question, max_tokens=_ANSWER_TOKENS) for question in questions]

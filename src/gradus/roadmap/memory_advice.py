@@ -12,8 +12,9 @@ from typing import Any
 from gradus.core.quantity import format_count
 from gradus.roadmap.stage import Inputs, Stage
 
-# torch's allocators, by device: CUDA's own error class, the CPU's RuntimeError (c10/core/impl/alloc_cpu.cpp).
-_SIGNS = ("OutOfMemoryError", "out of memory", "DefaultCPUAllocator: ", "Unable to allocate ")
+# torch's allocators, by device: CUDA's own error class, the CPU's RuntimeError (c10/core/impl/alloc_cpu.cpp); and
+# libraries that take memory of a GPU themselves (CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED).
+_SIGNS = ("OutOfMemoryError", "out of memory", "DefaultCPUAllocator: ", "Unable to allocate ", "_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -52,6 +52,49 @@ class Session:
         )
 
 
+def decoding_device(place: Place) -> torch.device:
+    """Where a stage of one process asks a finished model: on a GPU where `[machine]` takes one, else on the host."""
+    import torch
+
+    device = _asked_device(place)
+    if device.type != "cuda":
+        return torch.device("cpu")
+    _open_cuda(device)
+    return device
+
+
+def _asked_device(place: Place) -> torch.device:
+    """The device of this process, as `[machine]` says."""
+    import torch
+
+    name = place.machine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    # Of several machines each counts its GPUs, and its processes, by itself.
+    local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
+    return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+
+
+def _open_cuda(device: torch.device) -> None:
+    """Make a GPU this process's own, without what an earlier stage left in its memory.
+
+    Errors: TrainingError where there is no such GPU.
+    """
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.index >= found:
+        raise TrainingError(
+            f"[machine] process {device.index} of this machine needs a CUDA device of its own, and torch sees {found}; "
+            f'set processes to at most {found}, or device = "cpu"'
+            if found
+            else '[machine] device = "cuda": torch sees no CUDA device here; set device = "cpu", or "auto"'
+        )
+    torch.cuda.set_device(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)  # a stage states its own
+
+
 @contextmanager
 def training_session(place: Place) -> Iterator[Session]:
     """Threads, device and the other processes, as `[machine]` says."""
@@ -64,16 +107,11 @@ def training_session(place: Place) -> Iterator[Session]:
     if place.machine.threads is None and place.world_size > 1:
         # Two processes with all cores each wait for each other's threads: 25 times slower (EXPERIMENTS.md).
         torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", place.world_size))))
-    name = place.machine.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    # Of several machines each counts its GPUs, and its processes, by itself.
-    local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
-    device = torch.device(name, local_rank) if name == "cuda" else torch.device(name)
-    if name == "xla":
+    device = _asked_device(place)
+    if device.type == "xla":
         device = open_xla()
-    elif name == "cuda":
-        torch.cuda.set_device(device)
+    elif device.type == "cuda":
+        _open_cuda(device)
     elif place.machine.offload:
         raise TrainingError(
             "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"

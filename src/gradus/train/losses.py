@@ -143,8 +143,12 @@ class _CrossEntropySum(torch.autograd.Function):
             logits, slope = _capped(F.linear(hidden[rows], cast), softcap)
             probabilities = torch.softmax(logits, -1)
             here = places[: len(probabilities)], targets[rows]
-            # In bf16 each term carries a rounding of 2^-9 relative to the probability; their sum does not.
-            logp = probabilities[here].float().clamp_(min=_LEAST_PROBABILITY).log_()
+            if logits.dtype == torch.float16:
+                # What is less likely than e^-17 is zero in fp16, and would count as if it were impossible.
+                logp = logits[here].float() - logits.float().logsumexp(-1)
+            else:
+                # In bf16 each term carries a rounding of 2^-9 relative to the probability; their sum does not.
+                logp = probabilities[here].float().clamp_(min=_LEAST_PROBABILITY).log_()
             probabilities[here] -= 1  # now the gradient of the logits
             if counted is not None:
                 logp *= counted[rows]

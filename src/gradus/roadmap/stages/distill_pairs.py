@@ -30,6 +30,7 @@ from gradus.roadmap.remote_model import (
     documents_index,
     read_sources,
 )
+from gradus.roadmap.session import decoding_device
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, SourceError, Stage, StageSettings
 from gradus.tools.endpoint_settings import EndpointSettings
 
@@ -194,7 +195,8 @@ def _own_answers(
 
     settings: Settings = stage.settings
     parent = input_model(stage, inputs)
-    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer, toolbox=toolbox)
+    device = decoding_device(place)
+    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer, device=device, toolbox=toolbox)
     asked = PairSettings(samples=1, temperature=settings.temperature, seed=stage.seed, max_tokens=settings.max_tokens)
     turns = [AssistantTurn((), "prompt_too_long")] * len(prompts)
     requests = {}

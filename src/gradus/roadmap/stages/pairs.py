@@ -15,6 +15,7 @@ from gradus.model.config import ModelConfig
 from gradus.roadmap.decoding import ANSWER_TOKENS, decoding_estimate
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
+from gradus.roadmap.session import decoding_device
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 
 VERSION = 1
@@ -69,7 +70,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
 
     settings: Settings = stage.settings
     parent = input_model(stage, inputs)
-    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer)
+    engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer, device=decoding_device(place))
     answered = (row for row in read_pool(inputs["prompts"].path, "train") if row.messages[-1].role == "assistant")
     pool = list(answered)
     # Evenly spread over the pool, so that every kind of row is asked.
