@@ -54,6 +54,7 @@ INPUTS = (
 )
 PARALLEL = True
 PAIR_TOKENS = 280  # both sides with their prompt, for plans
+_ANSWERS = 0.4  # of them
 REFERENCE = "reference_logp.npy"
 VALIDATED = ("margin", "accuracy", "chosen_reward", "rejected_reward")  # measured on held-back pairs
 
@@ -106,7 +107,8 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         device,
         kind=stage.kind,
         mean_context=PAIR_TOKENS / 4,
-        head_fraction=0.4,
+        head_fraction=_ANSWERS,
+        shared_fraction=(1 - _ANSWERS) / 2,  # the prompt of one side
         lora=settings.lora,
         evaluated_tokens=pairs * PAIR_TOKENS if settings.has_reference else 0.0,
     )
