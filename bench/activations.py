@@ -3,15 +3,16 @@
     python bench/activations.py --data ../shared/data --width 288 --steps 40 --seeds 1 2 --home /tmp/activations
 
 Steps are timed first, those of the three in turn, by processor time, so that work beside them weighs on all alike.
-Then each trains for `--steps` steps, and the two slower ones for as many as fit into the time of the fastest, each run
-with its whole schedule. Widths are multiples of 3, so that a gated feed-forward has exactly the matrices of the others.
-Runs that the result file has already are not made again: a later call adds seeds or another width.
+Then each trains for `--steps` steps, and one that is slower also for as many as fit into the time of the fastest, each
+run with its whole schedule. Widths are multiples of 3: so a gated feed-forward has exactly the parameters of the
+others. Runs that the result file has already are not made again: a later call adds seeds or another width.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from gradus.train.optimizers import build_optimizer
 from gradus.train.parallel import World
 from gradus.train.step import train_step
 
+# Steps that differ by less are taken for equal in time: the timing itself tells no more.
+RESOLVED = 0.05
 HERE = Path(__file__).resolve().parent
 ACTIVATIONS = ("swiglu", "relu2", "sine")
 VOCABULARY, CONTEXT, BATCH_TOKENS, HEAD_DIM = 2048, 256, 2048, 48
@@ -129,9 +132,14 @@ def step_seconds(tables: dict[str, dict[str, Any]], steps: int) -> dict[str, dic
 
 
 def steps_in_equal_time(seconds: dict[str, float], steps: int) -> dict[str, int]:
-    """Steps of each that fit into the time that the fastest takes for `steps`, from the seconds of one step of each."""
+    """Steps of each that fit into the time that the fastest takes for `steps`, from the seconds of one step of each.
+
+    One that is slower by no more than the timing resolves has all of them.
+    """
     fastest = min(seconds.values())
-    return {name: round(steps * fastest / one) for name, one in seconds.items()}
+    return {
+        name: steps if fastest / one > 1 - RESOLVED else round(steps * fastest / one) for name, one in seconds.items()
+    }
 
 
 def main() -> None:
@@ -156,10 +164,9 @@ def main() -> None:
     if "timing" not in found:
         found["timing"] = step_seconds(tables, args.timed_steps)
         write_result(args.out, result)
-    # Work beside it only adds to a step's time, and not to each alike: the fastest step says most of the code.
-    fastest = {name: min(of["step_seconds"]) for name, of in found["timing"].items()}
-    fitting = steps_in_equal_time(fastest, args.steps)
-    print("seconds a step", fastest, "steps in equal time", fitting, flush=True)
+    seconds = {name: statistics.mean(of["step_seconds"]) for name, of in found["timing"].items()}
+    fitting = steps_in_equal_time(seconds, args.steps)
+    print("seconds a step", seconds, "steps in equal time", fitting, flush=True)
     data = DATA.format(data=args.data.resolve(), vocabulary=VOCABULARY)
     file = args.home / "activations.toml"
     file.write_text(data)

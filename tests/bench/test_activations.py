@@ -30,6 +30,7 @@ def test_a_step_that_takes_longer_leaves_time_for_fewer() -> None:
     from activations import steps_in_equal_time
 
     assert steps_in_equal_time({"a": 0.5, "b": 1.0, "c": 0.6}, 100) == {"a": 100, "b": 50, "c": 83}
+    assert steps_in_equal_time({"a": 0.5, "b": 0.52}, 100) == {"a": 100, "b": 100}  # the timing resolves no more
 
 
 def test_timing_counts_every_step_but_the_first_and_the_update_inside(one_thread: None) -> None:
