@@ -79,7 +79,7 @@ context = {context}
 horizon = "{steps} steps"
 batch_tokens = {batch_tokens}
 evaluate_every = 100000
-evaluate_tokens = 32_768
+evaluate_tokens = {evaluate_tokens}
 samples = []
 optimizer = {{ matrix_lr = 0.03, embed_lr = 0.08, head_lr = 0.008 }}
 """
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True, help="of 2,048 tokens")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--timed-steps", type=int, default=16)
+    parser.add_argument("--evaluate-tokens", type=int, default=32768, help="held back, of an evaluation")
     parser.add_argument("--home", type=Path, required=True, help="where corpus, tokens and runs lie")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "activations.json")
     args = parser.parse_args()
@@ -158,7 +159,7 @@ def main() -> None:
     args.home.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     key = f"{args.depth} layers of {args.width}, {args.steps} steps"
-    found = result.setdefault(key, {"batch_tokens": BATCH_TOKENS, "runs": {}})
+    found = result.setdefault(key, {"batch_tokens": BATCH_TOKENS, "evaluate_tokens": args.evaluate_tokens, "runs": {}})
     found |= machine()
     tables = {name: shape(name, args.depth, args.width) for name in ACTIVATIONS}
     if "timing" not in found:
@@ -183,7 +184,7 @@ def main() -> None:
                     data
                     + STAGE.format(
                         name=stage, seed=seed, steps=steps, model=f"{{ {table} }}", context=CONTEXT,
-                        batch_tokens=BATCH_TOKENS,
+                        batch_tokens=BATCH_TOKENS, evaluate_tokens=args.evaluate_tokens,
                     )
                 )  # fmt: skip
                 began = time.process_time()
