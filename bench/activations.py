@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True, help="of 2,048 tokens")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--timed-steps", type=int, default=16)
+    parser.add_argument("--time-again", action="store_true", help="time the steps once more, and do nothing else")
     parser.add_argument("--evaluate-tokens", type=int, default=32768, help="held back, of an evaluation")
     parser.add_argument("--home", type=Path, required=True, help="where corpus, tokens and runs lie")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "activations.json")
@@ -160,11 +161,16 @@ def main() -> None:
     result: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     key = f"{args.depth} layers of {args.width}, {args.steps} steps"
     found = result.setdefault(key, {"batch_tokens": BATCH_TOKENS, "evaluate_tokens": args.evaluate_tokens, "runs": {}})
-    found |= machine()
+    if not args.time_again:
+        found |= machine()
     tables = {name: shape(name, args.depth, args.width) for name in ACTIVATIONS}
     if "timing" not in found:
         found["timing"] = step_seconds(tables, args.timed_steps)
         write_result(args.out, result)
+    if args.time_again:
+        found.setdefault("later_timings", []).append(step_seconds(tables, args.timed_steps) | {"machine": machine()})
+        write_result(args.out, result)
+        return
     seconds = {name: statistics.mean(of["step_seconds"]) for name, of in found["timing"].items()}
     fitting = steps_in_equal_time(seconds, args.steps)
     print("seconds a step", seconds, "steps in equal time", fitting, flush=True)
