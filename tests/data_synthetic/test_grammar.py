@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 
 from gradus.core.errors import DataError
-from gradus.data.synthetic.grammar import Grammar, load_grammar
+from gradus.data.synthetic.grammar import Grammar, TrainingDraws, load_grammar
 from gradus.data.synthetic.surface import dress, with_articles
 
 
@@ -34,15 +34,16 @@ def test_choices_options_rules_and_slots() -> None:
     assert grammar.num_wordings("ask") == 4 + 3
 
 
-def test_earlier_alternatives_of_a_ranked_rule_come_more_often() -> None:
+@pytest.mark.parametrize(("draws", "power"), [(random.Random, 1.0), (TrainingDraws, 0.5)])
+def test_earlier_alternatives_of_a_ranked_rule_come_more_often(draws: type[random.Random], power: float) -> None:
     grammar = Grammar({"bank": ":a by rank\none\ntwo\n(three|four)\n:b\n<a>"})
-    rng = random.Random(0)
-    counts = Counter(grammar.text("b", rng) for _ in range(6000))
+    rng = draws(0)
+    counts = Counter(grammar.text("b", rng) for _ in range(20_000))
     # Weights 1/2, 1/3 and 1/4; the last is divided 1/2 to 1/3.
-    shares = {"one": 6 / 13, "two": 4 / 13, "three": 3 / 13 * 3 / 5, "four": 3 / 13 * 2 / 5}
-    assert {text: round(count / 6000, 1) for text, count in counts.items()} == {
-        text: round(share, 1) for text, share in shares.items()
-    }
+    one, two, rest, three, four = ((1 / k) ** power for k in (2, 3, 4, 2, 3))
+    shares = {"one": one, "two": two, "three": rest * three / (three + four), "four": rest * four / (three + four)}
+    for text, share in shares.items():
+        assert counts[text] / 20_000 == pytest.approx(share / (one + two + rest), abs=0.015)
 
 
 def test_options_may_be_nested() -> None:

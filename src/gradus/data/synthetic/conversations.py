@@ -14,6 +14,7 @@ from zlib import crc32
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.data.synthetic import ages, arithmetic, calendars, follow_up, knowledge, letters, percent, stories
 from gradus.data.synthetic.config import ConversationSettings
+from gradus.data.synthetic.grammar import TrainingDraws
 from gradus.data.synthetic.item import Check, Generator, Item, Persona, Side, Turn, between, side_of
 from gradus.tools.calculator import calculate
 from gradus.tools.toolbox import ToolBox
@@ -51,7 +52,7 @@ def checked_conversations(
 
 
 def _rows(settings: ConversationSettings, seed: int, side: Side) -> Iterator[tuple[Conversation, Item]]:
-    rng = random.Random(f"{seed} {side} conversations")
+    rng = (TrainingDraws if side == "train" else random.Random)(f"{seed} {side} conversations")
     toolbox = ToolBox()
     tools = toolbox.schemas((CALCULATOR,))
     persona = Persona(settings.name, settings.maker)

@@ -15,7 +15,7 @@ from gradus.data.synthetic import facts, numerals
 from gradus.data.synthetic.arithmetic import decimal, whole_number
 from gradus.data.synthetic.calendars import Steps, date_steps, weekday_steps
 from gradus.data.synthetic.conversations import GENERATORS
-from gradus.data.synthetic.grammar import load_grammar
+from gradus.data.synthetic.grammar import TrainingDraws, load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick, side_of
 from gradus.data.synthetic.letters import counted, shown_word, spelled
 from gradus.data.synthetic.people import name as first_name
@@ -50,7 +50,7 @@ def documents(name: str, count: int, seed: int) -> Iterator[Document]:
     if name not in SOURCES:
         known = ", ".join(SOURCES)
         raise DataError(f'synthetic source: unknown name "{name}"{did_you_mean(name, SOURCES)}; known are {known}')
-    rng = random.Random(f"{seed} {name} documents")
+    rng = TrainingDraws(f"{seed} {name} documents")
     kinds = SOURCES[name]
     for _ in range(count):
         text = pick(rng, kinds)(rng)

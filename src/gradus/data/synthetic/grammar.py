@@ -2,8 +2,8 @@
 
 A bank is a list of rules. `:name` opens a rule, every line below it is one alternative (an empty alternative is
 written `-`); `#` starts a comment line. `:name by rank` opens a rule whose earlier alternatives come more often, as
-wordings do among people: the k-th of them, and of the choices within its lines, has the weight 1 / (k + 1). Within a
-line:
+wordings do among people: the k-th of them, and of the choices within its lines, has the weight 1 / (k + 1), in training
+its square root. Within a line:
 
     (a|b|c)   one of several        [a|b]   the same, or nothing
     <rule>    an alternative of another rule        {slot}   a value given by the caller        \\(   a literal bracket
@@ -27,6 +27,14 @@ _BY_RANK = "by rank"
 _PIECE = re.compile(r"\\.|[()\[\]|]|<[a-z0-9_]+>|\{[A-Za-z0-9_]+\}|[^()\[\]|<>{}\\]+|.")
 
 
+class TrainingDraws(random.Random):
+    """Draws for what is trained on: of alternatives by rank the later ones come more often than people use them.
+
+    How well a wording is learned goes by how often it is met. With the square roots of the weights the rare ones are
+    learned too, and what the common ones lose is hardly seen (EXPERIMENTS.md).
+    """
+
+
 class _Slot:
     __slots__ = ("name",)
 
@@ -37,19 +45,24 @@ class _Slot:
 class _Choice:
     """One of several sequences; a rule is a choice that others refer to.
 
-    cumulative: None for a uniform choice, else the shares of all options up to each, but for the last.
+    by_rank, in_training: None for a uniform choice, else the shares of all options up to each, but for the last.
     """
 
-    __slots__ = ("cumulative", "options")
+    __slots__ = ("by_rank", "in_training", "options")
 
     def __init__(self, options: list[_Sequence]) -> None:
         self.options = options
-        self.cumulative: list[float] | None = None
+        self.by_rank: list[float] | None = None
+        self.in_training: list[float] | None = None
 
     def weigh_by_rank(self) -> None:
-        """Option k, counted from 1, gets the weight 1 / (k + 1)."""
-        sums = list(accumulate(1 / (k + 2) for k in range(len(self.options))))
-        self.cumulative = [part / sums[-1] for part in sums[:-1]]
+        """Option k, counted from 1, gets the weight 1 / (k + 1), in training its square root."""
+        self.by_rank, self.in_training = (_shares(len(self.options), power) for power in (1.0, 0.5))
+
+
+def _shares(count: int, power: float) -> list[float]:
+    sums = list(accumulate((k + 2) ** -power for k in range(count)))
+    return [part / sums[-1] for part in sums[:-1]]
 
 
 _Part = str | _Slot | _Choice
@@ -79,7 +92,8 @@ class Grammar:
     def text(self, rule: str, rng: random.Random, slots: Mapping[str, str] | None = None) -> str:
         """One wording of `rule`, spaces tidied; a slot that is not given is a KeyError (our own mistake)."""
         out: list[str] = []
-        _emit(self._rules[rule], rng.random, {} if slots is None else slots, out)
+        is_training = isinstance(rng, TrainingDraws)
+        _emit(self._rules[rule], rng.random, is_training, {} if slots is None else slots, out)
         text = "".join(out)
         if "  " in text:
             text = " ".join(text.split())
@@ -164,10 +178,13 @@ class Grammar:
         return options, position
 
 
-def _emit(choice: _Choice, draw: Callable[[], float], slots: Mapping[str, str], out: list[str]) -> None:
+def _emit(
+    choice: _Choice, draw: Callable[[], float], is_training: bool, slots: Mapping[str, str], out: list[str]
+) -> None:
     options = choice.options
-    if choice.cumulative is not None:
-        sequence = options[bisect(choice.cumulative, draw())]
+    shares = choice.in_training if is_training else choice.by_rank
+    if shares is not None:
+        sequence = options[bisect(shares, draw())]
     else:
         sequence = options[int(draw() * len(options))] if len(options) > 1 else options[0]
     for part in sequence:
@@ -175,7 +192,7 @@ def _emit(choice: _Choice, draw: Callable[[], float], slots: Mapping[str, str], 
         if kind is str:
             out.append(part)  # type: ignore[arg-type]
         elif kind is _Choice:
-            _emit(part, draw, slots, out)  # type: ignore[arg-type]
+            _emit(part, draw, is_training, slots, out)  # type: ignore[arg-type]
         else:
             out.append(slots[part.name])  # type: ignore[union-attr]
 
