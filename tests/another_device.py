@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from gradus.model.experts import has_grouped_mm
+
 THERE = torch.device("meta")
 _COPIES = {"aten::_to_copy", "aten::copy_"}
 _INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
@@ -57,12 +59,14 @@ class AnotherDevice(TorchDispatchMode):
         self._around.enter_context(_Python(self.waits))
         # Views of a tensor subclass cannot be written to in inference mode.
         self._around.enter_context(patch.object(torch._C, "_InferenceMode", lambda mode: torch.no_grad()))
+        has_grouped_mm.cache_clear()  # what meta itself can do is another question
         super().__enter__()
         return self
 
     def __exit__(self, *reason: Any) -> None:
         super().__exit__(*reason)
         self._around.__exit__(*reason)
+        has_grouped_mm.cache_clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

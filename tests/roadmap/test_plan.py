@@ -15,7 +15,7 @@ from gradus.core.errors import ConfigError
 from gradus.core.machine import bf16_instructions
 from gradus.core.quantity import Quantity
 from gradus.model.config import model_config
-from gradus.model.cost import flops_per_token, multiplied_parameters, sharded_memory, training_memory
+from gradus.model.cost import flops_of_shared, flops_per_token, multiplied_parameters, sharded_memory, training_memory
 from gradus.roadmap.calibrate import calibrate, write_rates
 from gradus.roadmap.horizon import horizon_steps, horizon_text
 from gradus.roadmap.place import MachineSettings
@@ -303,8 +303,10 @@ def test_fine_tuning_counts_the_head_on_answers_only(file, tmp_path):
     counts, packing = made.results["counts"], made.results["packing"]
     trained = counts["trained_tokens"] / counts["tokens"]
     each = flops_per_token(config, packing["mean_context"], trained)
-    assert made.results["flops"] == pytest.approx(made.results["tokens"] * each, rel=1e-3)
-    assert made.results["flops"] < made.results["tokens"] * flops_per_token(config, packing["mean_context"])
+    tokens, shared = made.results["tokens"], made.results["tokens"] - made.results["computed_tokens"]
+    assert made.results["flops"] == pytest.approx(tokens * each - shared * flops_of_shared(config), rel=1e-3)
+    assert 0 < shared < tokens - counts["trained_tokens"]
+    assert made.results["flops"] < tokens * each < tokens * flops_per_token(config, packing["mean_context"])
 
 
 # Calibration
