@@ -22,7 +22,7 @@ from gradus.model.batch import Documents, to_device
 from gradus.model.config import KEPT_LENGTH
 from gradus.model.dense import dense_causal_attention
 from gradus.model.layout import document_layout
-from gradus.model.sharing import laid_out
+from gradus.model.sharing import laid_out, of_tokens
 
 
 def attention(heads: Tensor, num_heads: int, documents: Documents, window: int | None = None) -> Tensor:
@@ -35,8 +35,7 @@ def attention(heads: Tensor, num_heads: int, documents: Documents, window: int |
     is_full = window is None or window >= longest
     if heads.device.type == "cpu" and longest <= KEPT_LENGTH and is_full:
         return dense_causal_attention(heads, num_heads, documents)
-    out = _attention_of_places(laid_out(heads, documents), num_heads, documents, window)
-    return out if documents.shared is None else out.index_select(0, documents.shared.place)
+    return of_tokens(_attention_of_places(laid_out(heads, documents), num_heads, documents, window), documents)
 
 
 def _attention_of_places(heads: Tensor, num_heads: int, documents: Documents, window: int | None) -> Tensor:

@@ -16,7 +16,7 @@ from gradus.model.attention import attention
 from gradus.model.batch import Documents
 from gradus.model.config import ModelConfig
 from gradus.model.layout import document_layout
-from gradus.model.sharing import laid_out
+from gradus.model.sharing import laid_out, of_tokens
 
 
 class Past(Protocol):
@@ -122,9 +122,7 @@ def _shifted(x: Tensor, lag: int, documents: Documents) -> Tensor:
     x = laid_out(x[None], documents)[0]
     behind = x[: max(0, len(x) - lag)]
     moved = torch.cat([x.new_zeros(len(x) - len(behind), x.shape[1]), behind])
-    if documents.shared is not None:
-        moved = moved.index_select(0, documents.shared.place)
-    return torch.where((documents.positions >= lag)[:, None], moved, 0)
+    return torch.where((documents.positions >= lag)[:, None], of_tokens(moved, documents), 0)
 
 
 def _last_of_documents(x: Tensor, reach: int, documents: Documents) -> Tensor:
@@ -151,5 +149,4 @@ def causal_filter(x: Tensor, taps: Tensor, documents: Documents) -> Tensor:
         spectrum = torch.fft.rfft(part, n=size, dim=1) * torch.fft.rfft(taps.T.to(kind), n=size, dim=0)
         outs.append(torch.fft.irfft(spectrum, n=size, dim=1)[:, : group.length].flatten(0, 1))
     out = (outs[0] if len(outs) == 1 else torch.cat(outs)).to(x.dtype)
-    out = out if layout.gather is None else out.index_select(0, layout.gather)
-    return out if documents.shared is None else out.index_select(0, documents.shared.place)
+    return of_tokens(out if layout.gather is None else out.index_select(0, layout.gather), documents)

@@ -116,6 +116,11 @@ def laid_out(x: Tensor, documents: Documents) -> Tensor:
     return _LaidOut.apply(x, documents.shared)  # type: ignore[no-any-return,no-untyped-call]
 
 
+def of_tokens(x: Tensor, documents: Documents) -> Tensor:
+    """The other way: x (E, d) of every place to that of each token, where it is counted, (N, d)."""
+    return x if documents.shared is None else x.index_select(0, documents.shared.place)
+
+
 def summed(grads: Tensor, place: Tensor, repeated: Tensor, shared: SharedPrefixes) -> Tensor:
     """Gradients of tokens (K, N, D) from those of places (K, P, D).
 

@@ -128,19 +128,12 @@ def plan_roadmap(roadmap: Roadmap, device: Device, artifacts_dir: Path) -> Plan:
     facts: dict[str, Mapping[str, Any]] = {}
     planned, problems = [], []
     for stage in roadmap.stages:
-        module = stage_module(stage.kind)
-        by_key = {key: tuple(facts[r.stage] for r in refs) for key, refs in stage.references.items()}
-        estimate = Estimate()
-        try:
-            # Files that are not there cannot be measured; the stage's artifact has what they came to.
-            if not stage.absent:
-                estimate = module.plan(stage.settings, Expected(by_key, facts), device, stage)
-        except ConfigError as error:
-            problems += [f"{stage.place}: {problem}" for problem in error.problems]
+        estimate, found = _estimate(stage, facts, device)
+        problems += found
         if not roadmap.smoke:
             problems += [f"{stage.place}: {problem}" for problem in _unreachable(stage, estimate)]
-        made = _finished(artifacts_dir / folder_name(module.MAKES, stage.fingerprint))
-        facts[stage.name] = {**estimate.facts, **(made.results if made else {}), "makes": module.MAKES}
+        made = _finished(artifacts_dir / folder_name(stage_module(stage.kind).MAKES, stage.fingerprint))
+        facts[stage.name] = _facts(stage, estimate, made)
         planned.append(PlannedStage(stage, estimate, made))
     if problems:
         raise ConfigError(problems)
@@ -154,25 +147,29 @@ def refuse_what_follows(
 
     planned: of the whole roadmap; made: by name. Errors: ConfigError as of `plan_roadmap`.
     """
-    facts = {
-        name: {
-            **item.estimate.facts,
-            **(made[name].results if name in made else {}),
-            "makes": stage_module(item.stage.kind).MAKES,
-        }
-        for name, item in planned.items()
-    }
+    facts = {name: _facts(item.stage, item.estimate, made.get(name)) for name, item in planned.items()}
     problems = []
     for later in roadmap.stages:
-        if later.name in made or later.absent or stage.name not in later.parents:
-            continue
-        by_key = {key: tuple(facts[r.stage] for r in refs) for key, refs in later.references.items()}
-        try:
-            stage_module(later.kind).plan(later.settings, Expected(by_key, facts), device, later)
-        except ConfigError as error:
-            problems += [f"{later.place}: {problem}" for problem in error.problems]
+        if later.name not in made and stage.name in later.parents:
+            problems += _estimate(later, facts, device)[1]
     if problems:
         raise ConfigError(problems)
+
+
+def _estimate(stage: Stage, facts: Mapping[str, Mapping[str, Any]], device: Device) -> tuple[Estimate, list[str]]:
+    """What a stage will take by the facts of earlier ones, and the problems that its plan finds, with their place."""
+    if stage.absent:
+        return Estimate(), []  # files that are not there cannot be measured; the stage's artifact has what they came to
+    by_key = {key: tuple(facts[r.stage] for r in refs) for key, refs in stage.references.items()}
+    try:
+        return stage_module(stage.kind).plan(stage.settings, Expected(by_key, facts), device, stage), []
+    except ConfigError as error:
+        return Estimate(), [f"{stage.place}: {problem}" for problem in error.problems]
+
+
+def _facts(stage: Stage, estimate: Estimate, made: Artifact | None) -> Mapping[str, Any]:
+    """What later plans may know of a stage: its results in place of what was expected of it."""
+    return {**estimate.facts, **(made.results if made else {}), "makes": stage_module(stage.kind).MAKES}
 
 
 def _unreachable(stage: Stage, estimate: Estimate) -> list[str]:
