@@ -33,6 +33,7 @@ from nanochat_throughput import STEP_MS, launcher
 HERE = Path(__file__).resolve().parent
 CALIBRATION_STEPS = 40
 CALIBRATION_WARM_UP = 15
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 
 
 def steps_for(rate: float, seconds: float, tokens_per_step: int) -> int:
@@ -116,7 +117,7 @@ def calibrate(args: argparse.Namespace, side: str, seed: int, tokens_per_step: i
         command = nanochat_command(args, seed, CALIBRATION_STEPS, "calibration")
     else:
         command = gradus_command(args, seed, CALIBRATION_STEPS)
-    output, _ = run(command, {"NANOCHAT_DTYPE": "bfloat16"}, log)
+    output, _ = run(command, {"NANOCHAT_DTYPE": DTYPES[args.precision]}, log)
     seconds = [float(found) / 1000 for found in STEP_MS.findall(output)][CALIBRATION_WARM_UP:]
     return tokens_per_step / statistics.median(seconds)
 
@@ -128,7 +129,7 @@ def train_and_score(args: argparse.Namespace, side: str, seed: int, budget: int,
     tag = f"{side}-seed{seed}-budget{budget}"
     log = args.runs / f"{tag}.log"
     if side == "nanochat":
-        output, seconds = run(nanochat_command(args, seed, steps, tag), {"NANOCHAT_DTYPE": "bfloat16"}, log)
+        output, seconds = run(nanochat_command(args, seed, steps, tag), {"NANOCHAT_DTYPE": DTYPES[args.precision]}, log)
         base = args.data / f"nanochat-seed{seed}"
         command = [
             args.nanochat_python, str(HERE / "nanochat_runner.py"), "evaluate",
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--nanochat-batch", type=int, default=4096, help="its --total-batch-size")
     parser.add_argument("--nanochat-rows", type=int, default=8, help="its --device-batch-size")
     parser.add_argument("--nanochat-extra", nargs="*", default=[], help="more base_train arguments")
+    parser.add_argument("--precision", choices=DTYPES, default="bf16", help="nanochat's; this project's is its own choice")
     parser.add_argument("--gradus-rows", type=int, default=8, help="rows of 512 tokens a step")
     parser.add_argument("--gradus-processes", type=int, default=1, help="data-parallel processes")
     parser.add_argument("--gradus-settings", help="JSON of optimizer and schedule settings; the defaults if absent")
@@ -182,7 +184,7 @@ def main() -> None:
     rates = {}
     if args.rates:
         measured = json.loads(args.rates.read_text())["tokens_per_second"]
-        rates = {"nanochat": measured["nanochat-bf16"], "gradus": measured["gradus"]}
+        rates = {"nanochat": measured[f"nanochat-{args.precision}"], "gradus": measured["gradus"]}
     mode = "wall clock" if args.wall_clock else "token budgets from measured rates"
     before: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"mode": mode, "runs": []}
     if before["mode"] != mode:

@@ -39,6 +39,7 @@ SERVICES = {
 """The module of each, which its functions are published under, too."""
 _STATELESS = ("MathAPI",)
 _SECONDS = 20.0  # of one request, which takes milliseconds
+_START_SECONDS = 120.0  # of the process, which imports the package: seconds, and many on a busy machine
 _ORPHAN_SECONDS = 60
 _MEMORY_BYTES = 2**30
 _SHOWN = 200  # characters of what was expected
@@ -109,7 +110,7 @@ class Services:
         with suppress(BrokenPipeError):
             requests.write(json.dumps(request).encode() + b"\n")
             requests.flush()
-        line = self._line(process)
+        line = self._line(process, self._seconds)
         if line is None:
             raise CallTooMuchError(f"a call to the simulated services took longer than {self._seconds:g} s")
         if not line:
@@ -128,17 +129,17 @@ class Services:
                 # Ctrl-C reaches the caller alone, which then ends it.
                 start_new_session=True,
             )
-            if not self._line(self._process):
+            if not self._line(self._process, _START_SECONDS):
                 raise ServicesError(
                     f"the services of {PACKAGE} do not start, for what is written above; install it again: "
                     f"pip install --no-deps --force-reinstall {PACKAGE}"
                 )
         return self._process
 
-    def _line(self, process: subprocess.Popen[bytes]) -> bytes | None:
+    def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
         """What it answers: None where it takes too long, nothing where it has ended. Either way it is over."""
         answers = cast("BinaryIO", process.stdout)
-        line = answers.readline() if select.select([answers], [], [], self._seconds)[0] else None
+        line = answers.readline() if select.select([answers], [], [], seconds)[0] else None
         if not line:
             self._end()
         return line
