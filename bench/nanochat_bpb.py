@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--nanochat-batch", type=int, default=4096, help="its --total-batch-size")
     parser.add_argument("--nanochat-rows", type=int, default=8, help="its --device-batch-size")
     parser.add_argument("--nanochat-extra", nargs="*", default=[], help="more base_train arguments")
-    parser.add_argument("--precision", choices=DTYPES, default="bf16", help="nanochat's; this project's is its own choice")
+    parser.add_argument("--precision", choices=DTYPES, default="bf16", help="nanochat's; ours is its own choice")
     parser.add_argument("--gradus-rows", type=int, default=8, help="rows of 512 tokens a step")
     parser.add_argument("--gradus-processes", type=int, default=1, help="data-parallel processes")
     parser.add_argument("--gradus-settings", help="JSON of optimizer and schedule settings; the defaults if absent")
