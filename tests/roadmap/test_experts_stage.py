@@ -175,12 +175,12 @@ def test_a_killed_run_ends_with_the_same_weights_and_lines(folder, after, monkey
 
 def test_what_one_expert_refused_and_passed_over_stands_among_the_steps_of_all(tmp_path, monkeypatch):
     def report(step, **changes):
-        counts = dict(tokens=10 * step, computed=10 * step, skipped=0, rollbacks=0, data_step=step)
-        flags = dict(logged=True, saved=False, evaluate=False)
-        rest = dict(loss=1.0, metrics={}, lr=0.1, grad_norm=1.0, tokens_per_second=1.0)
+        counts = {"tokens": 10 * step, "computed": 10 * step, "skipped": 0, "rollbacks": 0, "data_step": step}
+        flags = {"logged": True, "saved": False, "evaluate": False}
+        rest = {"loss": 1.0, "metrics": {}, "lr": 0.1, "grad_norm": 1.0, "tokens_per_second": 1.0}
         return loop.StepReport(step=step, steps=10, **rest | counts | flags | changes)
 
-    returned = dict(skipped=3, rollbacks=1, passed_over=((5, 2, 2, 5),))
+    returned = {"skipped": 3, "rollbacks": 1, "passed_over": ((5, 2, 2, 5),)}
     by_expert = [[report(4), report(10, skipped=1)], [report(4), report(3, **returned), report(10, **returned)]]
     monkeypatch.setattr(experts, "_begin", lambda work, index: None)
     monkeypatch.setattr(experts, "_save", lambda work, index, done: None)

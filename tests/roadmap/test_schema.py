@@ -230,7 +230,9 @@ def test_an_edited_source_file_changes_the_fingerprint(roadmap_file):
 
 
 def test_where_a_roadmap_and_its_model_lie_is_no_part_of_what_is_made_of_them(tmp_path):
-    takes = [f'[[stage]]\nname = "{kind}"\nkind = "{kind}"\ntake = "folder:model"\n' for kind in ("import", "tokenizer")]
+    takes = [
+        f'[[stage]]\nname = "{kind}"\nkind = "{kind}"\ntake = "folder:model"\n' for kind in ("import", "tokenizer")
+    ]
     found = []
     for place in ("here", "there"):
         model = tmp_path / place / "model"
