@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.tools.toolbox import ToolBox
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
+
+# The machine may be busy with other things: no property fails for the time that it takes.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine

@@ -184,7 +184,7 @@ def test_two_ranks_train_as_one_and_hand_over_to_one(tmp_path: Path, mode: str) 
     _, expected = train(None, 50, stop_after=40, **EIGHT)
     words = ["ranks", tmp_path, 2, 20, mode, *(f"{key}={value}" for key, value in EIGHT.items())]
     command = [sys.executable, Path(__file__).parent / "processes.py", *words]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     _, rest = train(tmp_path / "checkpoints", 50, stop_after=40, save_every=20, **EIGHT)
     # Sums in another order now and then come to another code.

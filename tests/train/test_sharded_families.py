@@ -38,7 +38,7 @@ def test_a_shared_model_trains_as_a_whole_one(tmp_path: Path, name: str, wrappin
         wrapping,
         tmp_path,
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
     assert one[-1] < one[0]
