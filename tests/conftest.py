@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this on
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 
+from warm_start import WarmStart  # noqa: E402
+
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine
     from gradus.model.batch import Batch
@@ -82,6 +84,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmStart]:
+    """Starts processes that need not import torch."""
+    found = WarmStart()
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -140,17 +138,16 @@ main()
 
 
 @pytest.mark.parametrize("inner_epochs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_kill_changes_nothing(folder, inner_epochs):
+def test_a_kill_changes_nothing(warm, folder, inner_epochs):
     asked = [f"practice.inner_epochs={inner_epochs}"]
     shutil.copytree(folder / "home", folder / "broken", symlinks=True)
     whole = practised(folder, *asked)
-    killed = KILLED.format(rollout=4 // inner_epochs)
-    with open(folder / "log", "ab") as log:
-        for code, status in ((killed, -signal.SIGKILL), ("from gradus.cli.main import main; main()", 0)):
-            command = [sys.executable, "-c", code, "run", "rl.toml", "--home", "broken", *asked]
-            done = subprocess.run(command, cwd=folder, stdout=log, stderr=log, check=False)
-            assert done.returncode == status, (folder / "log").read_text()[-2000:]
-    assert "resume" in (folder / "log").read_text()
+    (folder / "killed.py").write_text(KILLED.format(rollout=4 // inner_epochs))
+    words = ("run", "rl.toml", "--home", "broken", *asked)
+    for first, status in (((folder / "killed.py",), -signal.SIGKILL), (("-m", "gradus.cli.main"), 0)):
+        done = warm.run([*first, *words], cwd=folder)
+        assert done.returncode == status, done.stdout + done.stderr
+    assert "resume" in done.stdout + done.stderr
     broken = next((folder / "broken" / "artifacts").glob("grpo-*"))
     assert (broken / "model" / "model.safetensors").read_bytes() == (
         whole.path / "model" / "model.safetensors"

@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -209,9 +207,10 @@ main()
 """
 
 
-def start(folder, *arguments, code="from gradus.cli.main import main; main()"):
-    with open(folder / "log", "ab") as log:
-        return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=folder, stdout=log, stderr=log)
+def done(warm, folder, *words):
+    """The end of a process, and what it said."""
+    found = warm.run(words, cwd=folder)
+    return found.returncode, found.stdout + found.stderr
 
 
 def weights(home):
@@ -221,24 +220,28 @@ def weights(home):
     }
 
 
-def test_a_machine_that_is_lost_while_training_changes_no_bit(tmp_path):
+def test_a_machine_that_is_lost_while_training_changes_no_bit(warm, tmp_path):
     """Killed a few steps after the first checkpoint was sent, its home deleted, gone on from a pull."""
     write_lines(tmp_path, 400)
     there = tmp_path / "there"
     (tmp_path / "lost.toml").write_text(ROADMAP.format(place=there.as_uri()))
     until = time.monotonic() + 600
-    first = start(tmp_path, "run", "lost.toml", "--home", "first", code=KILLED.format(there=str(there)))
-    assert first.wait(600) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    (tmp_path / "killed.py").write_text(KILLED.format(there=str(there)))
+    status, said = done(warm, tmp_path, tmp_path / "killed.py", "run", "lost.toml", "--home", "first")
+    assert status == -signal.SIGKILL, said
     while not json.loads((tmp_path / "first/runs/lost/push.json").read_text())["ended"]:
         assert time.monotonic() < until
         time.sleep(0.05)
     shutil.rmtree(tmp_path / "first")
     (tmp_path / "text.txt").rename(tmp_path / "elsewhere.txt")
-    assert start(tmp_path, "pull", there.as_uri(), "--into", "second").wait(600) == 0, (tmp_path / "log").read_text()
-    assert start(tmp_path, "run", "lost.toml", "--home", "second").wait(600) == 0, (tmp_path / "log").read_text()
-    assert "base    pretrain   resume" in (tmp_path / "log").read_text()
+    gradus = (warm, tmp_path, "-m", "gradus.cli.main")
+    status, said = done(*gradus, "pull", there.as_uri(), "--into", "second")
+    assert status == 0, said
+    status, said = done(*gradus, "run", "lost.toml", "--home", "second")
+    assert status == 0, said
+    assert "base    pretrain   resume" in said
     (tmp_path / "elsewhere.txt").rename(tmp_path / "text.txt")
-    whole = start(tmp_path, "run", "lost.toml", "--home", "whole", to(f"{there.as_uri()}-whole"))
-    assert whole.wait(600) == 0
+    status, said = done(*gradus, "run", "lost.toml", "--home", "whole", to(f"{there.as_uri()}-whole"))
+    assert status == 0, said
     assert weights(tmp_path / "second") == weights(tmp_path / "whole")
     assert len(weights(tmp_path / "whole")) == 1

@@ -37,7 +37,7 @@ from gradus.train.optimizers import build_optimizer
 from gradus.train.parallel import World, join_world, leave_world
 from gradus.train.sharding import whole_weights
 
-KILL_STEPS = 60
+KILL_STEPS = 40
 RANK_STEPS = 50
 
 
