@@ -32,6 +32,12 @@ def fine_tuned_problem(parent: Mapping[str, Any], allowed: bool) -> str:
 def shape_problem(parent: ModelConfig, written: ModelConfig, other_depth: bool) -> str:
     """'' or why a model of the shape that the author wrote cannot begin with the parent's weights."""
     if other_depth and written.depth >= parent.depth:
+        if moved := parent.moved_by_depth(written.depth):
+            return (
+                f"`model` with depth {written.depth} would change what the {parent.depth} layers of the model of "
+                f"`from` compute, whose {', '.join(moved)} go by a layer's place among all; leave `model` out, or "
+                "train another shape from fresh weights"
+            )
         written = written.model_copy(update={"depth": parent.depth})
     ours, theirs = written.model_dump(), parent.model_dump()
     # Their values follow from the data and the rows, not from what the author calls the model.
