@@ -135,10 +135,11 @@ def follow(
                 if watch is not None and watch.is_due(report.step, report.steps):
                     found = _with_benchmarks(found, watch.look())
                 shown |= found.measures
-                if journal is not None:
-                    journal.evaluate(report, found)
+                # Noted first: a line in the journal means that a walk killed here need not evaluate again.
                 if checkpoints is not None and report.saved:
                     checkpoints.note(report.step, found.measures)
+                if journal is not None:
+                    journal.evaluate(report, found)
             expected = report.tokens * report.steps / report.step
             task.update(report.tokens, total=expected, info=_info(report, shown))
             last = report

@@ -217,6 +217,7 @@ class _Run:
         reached += -reached % self.data_stride
         before = self.passed_over
         self.restore(checkpoint)
+        self.guard.forget_row()  # a checkpoint may have been saved among the refused steps
         begin = self.step + self.data_offset
         self.data_offset = reached - self.step
         self.passed_over = [*before, (refused, self.step, begin, reached)]
