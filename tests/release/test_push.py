@@ -394,6 +394,31 @@ def test_a_half_fetched_file_is_continued(home, tmp_path):
     assert (tmp_path / "part").read_bytes() == b"text"
 
 
+def test_protected_checkpoints_and_the_best_come_back_beside_the_newest(home, place, tmp_path):
+    record = json.loads((home.run / "roadmap.json").read_text())
+    record["stages"][2]["settings"] = {"protect": [150]}
+    (home.run / "roadmap.json").write_text(json.dumps(record))
+    for step in (100, 150, 200, 230):
+        home.checkpoint(step)
+        (home.work / "checkpoints" / "measures.json").write_text(json.dumps({"100": 1.5, "200": 2.0, "230": 2.5}))
+        if step == 230:  # protected by hand
+            (home.work / "checkpoints" / "step-00000230" / "protected").touch()
+        send(home, place)
+    for step in (250, 300):
+        home.checkpoint(step)
+        home.retire(step - 50)
+    send(home, place)
+    there = tmp_path / "other" / "artifacts" / home.work.name
+    said = []
+    for _ in range(2):
+        pulled = pull(open_place(place), tmp_path / "other", None, said.append)
+        assert pulled.problems == []
+        steps = sorted(path.name for path in (there / "checkpoints").glob("step-*"))
+        assert steps == ["step-00000100", "step-00000150", "step-00000230", "step-00000300"]
+        assert (there / "checkpoints" / "step-00000230" / "protected").exists()
+        assert (there / "metrics.jsonl").read_bytes() == (home.work / "metrics.jsonl").read_bytes()
+
+
 def test_what_is_newer_here_stays(home, tmp_path):
     home.checkpoint(100)
     address = (tmp_path / "there").as_uri()

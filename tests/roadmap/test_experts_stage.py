@@ -23,6 +23,7 @@ from gradus.model.expert_files import (
 from gradus.model.transformer import build_model
 from gradus.model.weights import load_model
 from gradus.roadmap.metrics import Evaluation, StepLines
+from gradus.roadmap.plan import choose_device, plan_roadmap
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.report_measures import counting_lines
 from gradus.roadmap.run import walk
@@ -250,6 +251,18 @@ def test_models_whose_experts_cannot_be_trained_alone_are_refused(changes, messa
     table = {key: value for key, value in (TABLE | changes).items() if value is not None}
     with pytest.raises(ConfigError, match=message):
         single_expert_config(model_config(table, 285, 64))
+
+
+def test_the_model_of_a_stage_that_names_none_can_be_trained_expert_by_expert():
+    config = model_config(experts.Settings().model, 512, 64)
+    assert single_expert_config(config).mlp_width == config.expert_width
+
+
+def test_a_checkpoint_of_a_single_expert_is_no_beginning(folder):
+    (folder / "bad.toml").write_text(HEAD + EXPERTS + ROUTED.replace('"parts"', '"parts@4"'))
+    roadmap = load_roadmap(folder / "bad.toml", ())
+    with pytest.raises(ConfigError, match='will keep no checkpoint "@4": those of single experts go at its end'):
+        plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, folder), folder / "none")
 
 
 def test_files_of_another_shape_are_refused_by_name(tmp_path):

@@ -1,6 +1,7 @@
 """The stage `extend`: what it trains on, measures and saves, with gates, resuming, two processes and wrong settings."""
 
 import json
+import math
 import re
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from small_stages import base_of, tokens_of
 
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.model.batch import Documents
+from gradus.model.config import model_config
+from gradus.model.rope import RopeScaling
 from gradus.model.weights import load_model
 from gradus.roadmap.metrics import StepLines
 from gradus.roadmap.plan import choose_device, plan_roadmap
@@ -284,3 +287,21 @@ def test_a_smoke_run_reaches_the_end(folder):
     made = walk(roadmap, folder, QuietProgress()).artifacts
     assert made["long"].results["steps"] == 12
     assert json.loads(made["long"].file("model/config.json").read_text())["max_position_embeddings"] == 320
+
+
+def stretched(context, *, before, **scaling):
+    """What extending to a context makes of the rotary positions of an imported model of context `before`."""
+    given = {"factor": 4.0, "original_context": 256} | scaling
+    parent = model_config({"depth": 1, "width": 32, "rope_scaling": given}, vocab_size=300, context=before)
+    return extend.extended_config(parent, extend.Settings(context=context)).rope_scaling
+
+
+def test_what_the_positions_of_an_imported_model_came_with_stays_when_they_are_stretched_anew():
+    assert stretched(2048, before=1024, beta_fast=64.0, beta_slow=2.0, attention_factor=1.0) == RopeScaling(
+        factor=8.0, original_context=256, beta_fast=64.0, beta_slow=2.0, attention_factor=1.0
+    )
+    # Written out by a program that writes what follows from the factor.
+    written = 0.1 * math.log(4.0) + 1
+    assert stretched(2048, before=1024, attention_factor=written).attention_factor is None
+    with pytest.raises(ConfigError, match=r"stretched from 256 tokens already; expected more, found 128"):
+        stretched(128, before=64)

@@ -1,10 +1,11 @@
 """What a run leaves in metrics.jsonl as it goes, is interrupted, and returns to a checkpoint."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
-from gradus.roadmap.metrics import Evaluation
+from gradus.roadmap.metrics import Evaluation, StepLines
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.report_measures import counting_lines
 from gradus.roadmap.training import follow
@@ -61,8 +62,50 @@ def test_two_returns_from_the_same_step_are_two_lines_also_after_a_break(tmp_pat
     assert again == lines
 
 
+def test_a_walk_killed_soon_after_a_return_keeps_its_line_before_the_steps_that_followed_it(tmp_path):
+    back = replace(REPORT, step=3, rollbacks=1, passed_over=((5, 2, 2, 5),))
+    followed(tmp_path, [replace(REPORT, step=3), REPORT, back, replace(back, step=4, saved=True)])
+    lines = followed(tmp_path, [replace(back, step=4, saved=True, resumed=True), replace(back, step=8)])
+    assert [(line["event"], line["step"]) for line in counting_lines(lines)[0]] == [
+        ("train", 3),
+        ("train", 4),
+        ("train", 8),
+    ]
+
+
+def test_samples_are_cut_back_to_the_checkpoint_too(tmp_path):
+    samples = StepLines(tmp_path / "samples.jsonl")
+    for step in (4, 8):
+        samples.append(step=step, prompt="The ", text="end")
+    samples.cut_after(4)
+    assert [line["step"] for line in samples.lines()] == [4]
+
+
 def test_what_came_after_the_checkpoint_is_dropped_and_what_was_evaluated_is_not_evaluated_again(tmp_path):
     saved = replace(REPORT, evaluate=True, saved=True)
     followed(tmp_path, [saved, replace(REPORT, step=8)])
     lines = followed(tmp_path, [replace(saved, resumed=True), replace(REPORT, step=8)])
     assert [(line["event"], line["step"]) for line in lines] == [("train", 4), ("evaluate", 4), ("train", 8)]
+
+
+def test_a_walk_killed_while_it_notes_the_best_evaluates_again_and_notes_it(tmp_path):
+    saved, noted = replace(REPORT, evaluate=True, saved=True), []
+
+    def note(step, measures):
+        noted.append(step)
+        if len(noted) == 1:
+            raise KeyboardInterrupt
+
+    place = SimpleNamespace(
+        work=tmp_path, progress=QuietProgress(), record=lambda **measures: None, follow=lambda *line: None
+    )
+    for report in (saved, replace(saved, resumed=True), replace(saved, resumed=True)):
+        with suppress(KeyboardInterrupt):
+            follow(
+                iter([report]),
+                place,
+                SimpleNamespace(world=World()),
+                lambda: Evaluation({"bpb": 1.5}),
+                SimpleNamespace(note=note),
+            )
+    assert noted == [4, 4]

@@ -121,7 +121,7 @@ def test_pools_share_by_their_weights(folder):
     )
     more = '\n[[stage]]\nname = "more"\nkind = "synthesize"\nconversations = 60\nvalidation_fraction = 0.0\n'
     two = two.replace('\n[[stage]]\nname = "bpe"', more + '\n[[stage]]\nname = "bpe"')
-    changed = ("mid.conversations_fraction=0.5", "mid.context=512", "mid.batch_tokens=8192")
+    changed = ("base.context=512", "mid.conversations_fraction=0.5", "mid.context=512", "mid.batch_tokens=8192")
     results = walked(folder, two, *changed)["mid"].results
     shares = {share["source"]: share["token_fraction"] for share in results["mixture"]}
     assert shares["more"] / shares["talk"] == pytest.approx(3, rel=0.15)
@@ -185,6 +185,14 @@ def test_another_depth_than_the_parents_is_refused_before_anything_runs(folder):
         walked(folder, HEAD + again(model="{ depth = 1, width = 32, head_dim = 16 }", allow_other_depth=True))
     with pytest.raises(ConfigError, match=r"width 32, not 64.*train another shape from fresh weights"):
         walked(folder, HEAD + again(model="{ depth = 2, width = 64, head_dim = 16 }"))
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "midtrain"])
+def test_rows_longer_than_the_parents_context_are_refused_before_anything_runs(folder, kind):
+    text = HEAD + (again() if kind == "pretrain" else MID)
+    name = "again" if kind == "pretrain" else "mid"
+    with pytest.raises(ConfigError, match=r"rows of 128 tokens .* of `from`, 64; write context = 64 or less, or give"):
+        walked(folder, text, f"{name}.context=128", home="unmade")
 
 
 def test_a_deeper_model_begins_as_its_parent(folder):

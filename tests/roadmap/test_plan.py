@@ -164,6 +164,13 @@ def test_memory_of_a_sharded_model_is_that_of_one_gpu_of_them(file, tmp_path):
     assert memory("machine.parallel=shard", "machine.activation_checkpointing=full").memory_bytes < sharded.memory_bytes
 
 
+def test_a_step_of_fewer_rows_than_processes_is_refused_before_anything_runs(file, tmp_path):
+    roadmap = load_roadmap(file, ["base.batch_tokens=200", "base.context=64", "machine.processes=4"])
+    device = choose_device("cpu", roadmap.machine, tmp_path)
+    with pytest.raises(ConfigError, match=r"has 3 of the rows of 64, which 4 processes cannot share; .* = 256"):
+        plan_roadmap(roadmap, device, tmp_path / "artifacts")
+
+
 def test_memory_follows_the_kind_of_optimizer(file, tmp_path):
     def kept(*overrides):
         roadmap = load_roadmap(file, overrides)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_stages import PROSE, TALK, Stopping, tokens_of, write_chats, write_lines
+from small_stages import PROSE, SFT, TALK, Stopping, tokens_of, write_chats, write_lines
 
 from gradus.core.errors import ConfigError, GradusError
 from gradus.roadmap.place import Place
+from gradus.roadmap.plan import choose_device, plan_roadmap
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
@@ -61,9 +62,13 @@ class Lines(QuietProgress):
         self.said.append(text)
 
 
-def walked(folder, text, *overrides, smoke=False, progress=None, home=None):
+def loaded(folder, text, overrides=(), smoke=False):
     (folder / "warm.toml").write_text(STAGES + text)
-    roadmap = load_roadmap(folder / "warm.toml", overrides, smoke)
+    return load_roadmap(folder / "warm.toml", overrides, smoke)
+
+
+def walked(folder, text, *overrides, smoke=False, progress=None, home=None):
+    roadmap = loaded(folder, text, overrides, smoke)
     return walk(roadmap, home or folder / "home", progress or QuietProgress()).artifacts
 
 
@@ -186,6 +191,62 @@ def test_a_stage_that_keeps_no_checkpoint_leaves_its_model_alone_and_cannot_be_t
         walked(folder, bare + second)
     with pytest.raises(ConfigError, match="keep_checkpoints = 0 keeps none, and keep_best or protect asks for some"):
         walked(folder, training("bare", 6, keep_checkpoints="0", protect="[2]"))
+
+
+def test_a_protected_step_is_saved_where_no_other_checkpoint_falls(folder):
+    base = walked(folder, training("spared", 6, protect="[2, 5]", save_every="4"))["spared"]
+    assert sorted(path.name for path in (base.path / "checkpoints").glob("step-*")) == [
+        "step-00000002",
+        "step-00000005",
+        "step-00000006",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "written", "message"),
+    [
+        ("2", {}, r'will keep no checkpoint "@2": at its end it keeps @4, @6; write protect = \[2\] there'),
+        ("3", {}, r'"@3": at its end it keeps @4, @6; write protect'),
+        ("7", {"protect": "[7]"}, r'"@7": it ends after 6 steps'),
+        ("best", {}, r'"@best": it keeps no best checkpoint; give it keep_best'),
+        ("4", {"keep_checkpoints": "0"}, r'"@4": it keeps no checkpoint \(keep_checkpoints = 0\)'),
+    ],
+)
+def test_a_checkpoint_that_will_be_gone_is_refused_before_the_parent_is_trained(folder, checkpoint, written, message):
+    first = training("unmade", 6, **({"save_every": "2"} | written))
+    later = training("later", 2, **{"from": f'"unmade@{checkpoint}"'})
+    with pytest.raises(ConfigError, match=message):
+        walked(folder, first + later, home=folder / "unmade")
+    assert not list((folder / "unmade").rglob("checkpoints"))
+
+
+@pytest.mark.parametrize("written", [{"protect": "[2]"}, {"keep_best": '"bpb"', "evaluate_every": "2"}])
+def test_a_checkpoint_that_can_be_there_is_not_refused(folder, written):
+    first = training("unmade", 6, **({"save_every": "2"} | written))
+    roadmap = loaded(folder, first + training("later", 2, **{"from": '"unmade@2"'}))
+    assert plan_roadmap(roadmap, choose_device("cpu", roadmap.machine, folder), folder / "home" / "artifacts")
+
+
+def test_experts_and_adapters_leave_no_state_to_take_over(folder):
+    model = "{ depth = 2, width = 32, head_dim = 16, num_experts = 2 }"
+    parts = training("parts", 2, samples="[]").replace('"pretrain"', '"experts"')
+    parts = parts.replace("model = { depth = 2, width = 32, head_dim = 16 }", f"model = {model}")
+    routers = training("routers", 2, **{"from": '"parts"', "optimizer": '"warm"'})
+    with pytest.raises(ConfigError, match=r"each expert was trained with an optimizer of its own.*optimizer = \"fresh"):
+        walked(folder, parts + routers)
+    chat = SFT.replace('"chat"', '"adapted"') + "lora = { rank = 2 }\nsteps_at_most = 2\n"
+    again = SFT.replace('"base"', '"adapted"') + 'optimizer = "warm"\nsteps_at_most = 2\n'
+    with pytest.raises(ConfigError, match=r"of `from` trained adapters \(lora\) alone, and its state is theirs; write"):
+        walked(folder, TALK + training("base", 6) + chat + again)
+
+
+def test_a_stage_that_goes_on_in_the_precision_that_it_was_begun_in_says_so(folder):
+    text = training("begun", 12)
+    with pytest.raises(KeyboardInterrupt):
+        walked(folder, text, "machine.precision=fp16", progress=Stopping(3500))
+    said = Lines()
+    walked(folder, text, progress=said)
+    assert [line for line in said.said if "was begun in fp16 and goes on in it, not in fp32" in line]
 
 
 def test_a_state_that_is_gone_is_told_with_the_fix(folder, monkeypatch):

@@ -272,6 +272,12 @@ def test_many_skips_roll_back_and_pass_over_the_data(tmp_path: Path) -> None:
     assert same_weights(model, again)
 
 
+def test_a_return_to_a_checkpoint_among_refused_steps_counts_them_anew(tmp_path: Path) -> None:
+    # Refused at data 16, 17, 18, with a checkpoint at step 18 between; of what comes then only data 19 is bad.
+    _, reports = run(tmp_path, loss=nan_at(set(range(16, 20))), guard=GuardSettings(skips_in_row=3))
+    assert [list(window) for window in reports[-1].passed_over] == [[19, 18, 18, 19]]
+
+
 def test_a_rollback_goes_on_where_data_steps_that_belong_together_begin(tmp_path: Path) -> None:
     _, reports = run(tmp_path, loss=nan_at(set(range(14, 17))), guard=GuardSettings(skips_in_row=3), data_stride=6)
     # Refused at data 14, 15, 16; 17 belongs to 12 to 17, of which some was trained with weights that are gone.

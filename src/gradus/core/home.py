@@ -19,6 +19,7 @@ MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
 PROTECTED_FILE = "protected"  # in a checkpoint that is never deleted
+MEASURES_FILE = "measures.json"  # in checkpoints/: what each was measured at, by its step
 WORK_SUFFIX = ".work"
 RAW = "raw"  # shards of datasets that are kept
 # Of a server, in a home

@@ -47,8 +47,8 @@ class RowOrder:
             raise DataError(f"rank must be within 0..{self.world - 1}, found {self.rank}")
         if self.rows_per_step < self.world:
             raise DataError(
-                f"{self.rows_per_step} rows a step cannot be shared by {self.world} processes; "
-                "set rows_per_step higher or start fewer processes"
+                f"{self.rows_per_step} rows a step cannot be shared by {self.world} processes; make the step larger "
+                "(batch_tokens, or pairs_per_step of dpo), or start fewer processes"
             )
 
     def step_rows(self, step: int) -> NDArray[np.int64]:

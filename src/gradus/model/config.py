@@ -211,6 +211,19 @@ class ModelConfig(Settings):
         looks_back = self.smear or self.wave_kernel is not None or self.spectral_length is not None
         return self.window_pattern is None and not looks_back
 
+    def moved_by_depth(self, depth: int) -> list[str]:
+        """Choices by which the layers of this model would compute something else in one of `depth` layers."""
+        deeper = self.model_copy(update={"depth": depth})
+        found = []
+        if deeper.windows[: self.depth] != self.windows:
+            found.append("window_pattern")
+        if any(deeper.has_value_embedding(i) != self.has_value_embedding(i) for i in range(self.depth)):
+            found.append("value_embeddings")
+        # The stream in the middle; behind the last layer of this model it stays what it is.
+        if self.backout and min(depth // 2, self.depth - 1) != self.depth // 2:
+            found.append("backout")
+        return found
+
     def has_value_embedding(self, layer: int) -> bool:
         """Whether a layer, from 0, adds an embedding of its own to the values: every second, the last among them."""
         return self.value_embeddings and (self.depth - 1 - layer) % 2 == 0

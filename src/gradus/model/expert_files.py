@@ -39,7 +39,8 @@ def single_expert_config(config: ModelConfig) -> ModelConfig:
         problems.append("model: there are no experts to train; set num_experts")
     if config.dense_layers:
         problems.append(
-            f"model: dense_layers {config.dense_layers}; experts are trained alone where every layer has them"
+            f"model: dense_layers {config.dense_layers}; experts are trained alone where every layer has them; "
+            "write dense_layers = 0 beside the preset"
         )
     if config.shared_experts:
         problems.append(f"model: shared_experts {config.shared_experts}; experts are trained alone without shared ones")

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,17 @@ from gradus.core.artifact import MANIFEST, SCRATCH, FileEntry, open_artifact
 from gradus.core.errors import ArtifactError
 from gradus.core.files import link_or_copy
 from gradus.core.fingerprint import file_digest
-from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, LEDGER, REPORT, RUN_RECORD, RUNS, WORK_SUFFIX
+from gradus.core.home import (
+    ARTIFACTS,
+    CHECKPOINTS_FOLDER,
+    LEDGER,
+    MEASURES_FILE,
+    PROTECTED_FILE,
+    REPORT,
+    RUN_RECORD,
+    RUNS,
+    WORK_SUFFIX,
+)
 from gradus.core.run_record import read_run_record
 from gradus.release.place import Outgoing, ParcelRecord, record_path, record_text
 
@@ -76,6 +86,15 @@ def run_artifacts(home: Path, roadmap: str) -> list[str]:
     return [str(stage["artifact"]) for stage in read_run_record(home / RUNS / roadmap)["stages"]]
 
 
+def protected_steps(home: Path, roadmap: str) -> dict[str, set[int]]:
+    """Steps whose checkpoints a walked roadmap asks to be kept, by the artifact of their stage.
+
+    Errors: ArtifactError.
+    """
+    stages = read_run_record(home / RUNS / roadmap)["stages"]
+    return {str(stage["artifact"]): set(stage.get("settings", {}).get("protect", ())) for stage in stages}
+
+
 def artifact_parcel(home: Path, name: str) -> Parcel | None:
     """A committed artifact; None while it is not there. Errors: ArtifactError where its manifest is damaged."""
     folder = home / ARTIFACTS / name
@@ -126,6 +145,8 @@ def pin_checkpoint(home: Path, artifact: str, step: int) -> Path | None:
         for name in [*_manifest_files(source), MANIFEST]:
             (half / name).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(source / name, half / name)
+        if (source / PROTECTED_FILE).exists():
+            (half / PROTECTED_FILE).touch()
         # Copies, since these grow: a reader cuts them back to the step of the checkpoint.
         folders = (work, work / SCRATCH, work / CHECKPOINTS_FOLDER)
         for file in [path for folder in folders for path in folder.glob("*.json*")]:
@@ -177,6 +198,8 @@ def pinned_parcels(home: Path, artifact: str) -> Iterator[Parcel]:
             listed = _manifest_files(folder)
             files = {f"{inside}/{name}": (folder / name, entry) for name, entry in listed.items()}
             files[f"{inside}/{MANIFEST}"] = (folder / MANIFEST, entry_of(folder / MANIFEST))
+            if (folder / PROTECTED_FILE).exists():
+                files[f"{inside}/{PROTECTED_FILE}"] = (folder / PROTECTED_FILE, entry_of(folder / PROTECTED_FILE))
             for file in sorted(path for path in (folder / BESIDE).rglob("*") if path.is_file()):
                 there = f"{top}/{BESIDE}/{folder.name}/{file.relative_to(folder / BESIDE).as_posix()}"
                 files[there] = (file, entry_of(file))
@@ -190,6 +213,16 @@ def sweep_pins(home: Path, artifact: str) -> None:
     pins = pins_of(home, artifact)
     for half in pins.glob("*.tmp-*") if pins.is_dir() else []:
         shutil.rmtree(half, ignore_errors=True)
+
+
+def best_step(checkpoints: Path, steps: Collection[int]) -> int | None:
+    """Of some steps the one whose checkpoint was measured best, by the notes of a stage; the later of equal ones."""
+    try:
+        noted = json.loads((checkpoints / MEASURES_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    found = {int(step): float(measure) for step, measure in noted.items() if int(step) in steps}
+    return min(found, key=lambda step: (found[step], -step), default=None)
 
 
 # Records of a run

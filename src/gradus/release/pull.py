@@ -8,7 +8,7 @@ file that is not is fetched once more, and refused if it comes damaged again. Wh
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,11 +16,19 @@ from typing import TypeVar
 from gradus.core.artifact import LARGE_BYTES, MANIFEST, FileEntry, open_artifact
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.files import fsync_file, fsync_folder
-from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, LOCK, RUN_RECORD, RUNS, WORK_SUFFIX
+from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, LOCK, PROTECTED_FILE, RUN_RECORD, RUNS, WORK_SUFFIX
 from gradus.core.lock import exclusive_lock
 from gradus.core.quantity import format_bytes
 from gradus.data.transfer import Patience
-from gradus.release.parcels import BESIDE, checkpoint_steps, entry_of, run_artifacts, step_folder
+from gradus.release.parcels import (
+    BESIDE,
+    best_step,
+    checkpoint_steps,
+    entry_of,
+    protected_steps,
+    run_artifacts,
+    step_folder,
+)
 from gradus.release.place import (
     RECORDS,
     ParcelRecord,
@@ -86,7 +94,7 @@ class _Pull:
             if path in records:
                 self._pull_artifact(artifact, path)
             else:
-                self._pull_checkpoint(artifact, records)
+                self._pull_checkpoint(name, artifact, records)
         self._pulled.roadmaps.append(name)
 
     # Parcels
@@ -115,8 +123,8 @@ class _Pull:
         self._assembled(path, commit)
         self._pulled.artifacts.append(artifact)
 
-    def _pull_checkpoint(self, artifact: str, records: set[str]) -> None:
-        """The newest whole checkpoint of an unfinished stage that is newer than what is here."""
+    def _pull_checkpoint(self, name: str, artifact: str, records: set[str]) -> None:
+        """Of an unfinished stage the newest whole checkpoint, if newer than what is here, and those kept besides."""
         work = self._home / ARTIFACTS / f"{artifact}{WORK_SUFFIX}"
         prefix = f"{RECORDS}/{ARTIFACTS}/{artifact}{WORK_SUFFIX}/"
         here = max(checkpoint_steps(work / CHECKPOINTS_FOLDER), default=0)
@@ -124,21 +132,43 @@ class _Pull:
             int(path.rpartition("step-")[2].removesuffix(".json")): path for path in records if path.startswith(prefix)
         }
         for step in sorted((step for step in steps if step > here), reverse=True):
-            try:
-                self._assembled(steps[step], lambda built, step=step: self._place_checkpoint(built, work, step))  # type: ignore[misc]
-            except PlaceError as problem:
-                self._pulled.problems.append(str(problem))
-                self._say(f"problem: {problem}; taking an earlier checkpoint")
-                continue
-            self._pulled.checkpoints[artifact] = step
-            return
+            if self._fetch_checkpoint(steps[step], work, step, "; taking an earlier checkpoint"):
+                self._pulled.checkpoints[artifact] = step
+                break
+        for step in sorted(self._kept_besides(name, artifact, work, steps)):
+            self._fetch_checkpoint(steps[step], work, step, "")
+
+    def _kept_besides(self, name: str, artifact: str, work: Path, steps: Collection[int]) -> set[int]:
+        """Of the steps in the place those older than the newest here that training would have kept: protected, best."""
+        folder = work / CHECKPOINTS_FOLDER
+        here = checkpoint_steps(folder)
+        marks = self._patiently(lambda: self._place.listing(f"{ARTIFACTS}/{work.name}/{CHECKPOINTS_FOLDER}"))
+        marked = {step for step in steps if any(path.endswith(f"/step-{step:08d}/{PROTECTED_FILE}") for path in marks)}
+        wanted = protected_steps(self._home, name).get(artifact, set()) | marked
+        if (best := best_step(folder, {*steps, *here})) is not None:
+            wanted.add(best)
+        return {step for step in wanted & set(steps) if step not in here and step < max(here, default=0)}
+
+    def _fetch_checkpoint(self, record: str, work: Path, step: int, otherwise: str) -> bool:
+        """Bring a checkpoint; whether it came whole. otherwise: what is said to follow where it did not."""
+        try:
+            self._assembled(record, lambda built: self._place_checkpoint(built, work, step))
+        except PlaceError as problem:
+            self._pulled.problems.append(str(problem))
+            self._say(f"problem: {problem}{otherwise}")
+            return False
+        return True
 
     def _place_checkpoint(self, built: Path, work: Path, step: int) -> None:
-        """Put a checkpoint and what is beside it into the work folder of its stage, the checkpoint last."""
+        """Put a checkpoint and what is beside it into the work folder of its stage, the checkpoint last.
+
+        What is beside one that is older than what is here would take metrics back, and is left.
+        """
         source = built / ARTIFACTS / work.name
         target = step_folder(work / CHECKPOINTS_FOLDER, step)
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._place_files(source / BESIDE / target.name, work)
+        if step > max(checkpoint_steps(target.parent), default=0):
+            self._place_files(source / BESIDE / target.name, work)
         (source / CHECKPOINTS_FOLDER / target.name).rename(target)
         fsync_folder(target.parent)
 

@@ -28,12 +28,13 @@ from gradus.core.artifact import LARGE_BYTES, FileEntry
 from gradus.core.errors import ArtifactError, GradusError
 from gradus.core.files import is_disk_full, write_atomic
 from gradus.core.fingerprint import digest
-from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, RUNS, WORK_SUFFIX
+from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, PROTECTED_FILE, RUNS, WORK_SUFFIX
 from gradus.core.lock import exclusive_lock
 from gradus.core.quantity import format_bytes
 from gradus.core.secrets import redacted
 from gradus.data.transfer import Patience, UnreachableError
 from gradus.release.parcels import (
+    MOST_PINNED,
     PINS,
     Parcel,
     artifact_parcel,
@@ -42,8 +43,10 @@ from gradus.release.parcels import (
     pin_checkpoint,
     pinned_parcels,
     pins_of,
+    protected_steps,
     run_artifacts,
     run_parcel,
+    step_folder,
     sweep_pins,
 )
 from gradus.release.place import (
@@ -194,8 +197,12 @@ class Push:
                 self._tell_problem(f"a checkpoint could not be kept for sending: {error}")
 
     def _pin_due(self, everything: bool) -> None:
-        """Keep each new checkpoint that crosses a multiple of `every`; with everything, the newest in any case."""
+        """Keep each new checkpoint that crosses a multiple of `every`; with everything, the newest in any case.
+
+        Those that are protected as well, but only while few wait: they are not deleted here.
+        """
         with self._pinning:
+            protected = protected_steps(self._home, self._roadmap)
             for name in self._artifacts():
                 folder = self._home / ARTIFACTS / f"{name}{WORK_SUFFIX}" / CHECKPOINTS_FOLDER
                 steps = checkpoint_steps(folder)
@@ -205,6 +212,13 @@ class Push:
                     if step > newest and due and pin_checkpoint(self._home, name, step) is not None:
                         newest = step
                 self._pinned[name] = newest
+                waiting = checkpoint_steps(pins_of(self._home, name))
+                for step in steps:
+                    stays = step in protected[name] or (step_folder(folder, step) / PROTECTED_FILE).exists()
+                    is_there = f"{ARTIFACTS}/{name}{WORK_SUFFIX}/{step_folder(folder, step).name}" in self._there
+                    if stays and not is_there and step not in waiting and len(waiting) < MOST_PINNED:
+                        pin_checkpoint(self._home, name, step)
+                        waiting.append(step)
 
     def _parcels(self, work: Path, everything: bool) -> list[Parcel]:
         """What is not there yet, in the order of the roadmap; the run's records last."""

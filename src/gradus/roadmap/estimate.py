@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from gradus.core.devices import CPU
+from gradus.core.errors import ConfigError
 from gradus.core.quantity import Quantity
 from gradus.model.config import LoraSettings, ModelConfig
 from gradus.model.cost import (
@@ -30,6 +31,8 @@ GPU_LAYER_SECONDS = 1e-3
 # Resident in the process of a walk that trains, before it has a model, and in each other one: mostly torch's libraries.
 PROGRAM_BYTES = 6.7e8
 WORKER_BYTES = 4.0e8
+# Stages whose step is as many rows as batch_tokens hold.
+_BY_TOKENS = frozenset({"pretrain", "midtrain", "extend", "experts", "sft"})
 
 
 def steps_of(
@@ -61,12 +64,20 @@ def training_estimate(
 ) -> Estimate:
     """The plan of a training stage.
 
-    lora: adapters that are trained in place of the weights. Errors: ConfigError for a model that cannot have them.
+    lora: adapters that are trained in place of the weights. Errors: ConfigError for a model that cannot have them, and
+    for a step of fewer rows than there are processes.
     kind: whose measured rate counts. shared_fraction: tokens that need no computing since another document begins with
     them too. evaluated_tokens: of all its evaluations, which go through the model forward only.
     """
     if lora is not None:
         check_adapters(config, lora)
+    rows = settings.rows_of_step(row_length)
+    if kind in _BY_TOKENS and rows < device.processes:
+        raise ConfigError(
+            f'"batch_tokens": a step of {settings.batch_tokens:,} tokens has {rows} of the rows of {row_length:,}, '
+            f"which {device.processes} processes cannot share; write batch_tokens = {device.processes * row_length} "
+            "or more, or start fewer processes"
+        )
     tokens = steps * settings.step_tokens(row_length)
     each = flops_per_token(config, mean_context, head_fraction) - shared_fraction * flops_of_shared(config)
     # Of the three products with a weight, that of its own gradient falls away where it is frozen.
@@ -76,7 +87,6 @@ def training_estimate(
     seconds = (flops + evaluated_tokens * each / 3) / rate
     on_cpu = device.name == CPU
     if not on_cpu:
-        rows = settings.rows_of_step(row_length)
         micro_batches = max(1.0, rows / device.processes / settings.micro_rows)
         seconds = max(seconds, steps * micro_batches * config.depth * GPU_LAYER_SECONDS)
     micro_tokens = min(settings.micro_rows * row_length, settings.step_tokens(row_length) // device.processes)
@@ -99,7 +109,7 @@ def training_estimate(
         mfu=flops / seconds / device.peak_flops if device.peak_flops else None,
         memory_bytes=sum(parts.values()),
         memory=parts,
-        facts={"model": config.model_dump(mode="json"), "optimizer": _state_facts(settings)},
+        facts={"model": config.model_dump(mode="json"), "optimizer": _state_facts(settings), "lora": lora is not None},
         notes=notes,
     )
 

@@ -32,6 +32,12 @@ def fine_tuned_problem(parent: Mapping[str, Any], allowed: bool) -> str:
 def shape_problem(parent: ModelConfig, written: ModelConfig, other_depth: bool) -> str:
     """'' or why a model of the shape that the author wrote cannot begin with the parent's weights."""
     if other_depth and written.depth >= parent.depth:
+        if moved := parent.moved_by_depth(written.depth):
+            return (
+                f"`model` with depth {written.depth} would change what the {parent.depth} layers of the model of "
+                f"`from` compute, whose {', '.join(moved)} go by a layer's place among all; leave `model` out, or "
+                "train another shape from fresh weights"
+            )
         written = written.model_copy(update={"depth": parent.depth})
     ours, theirs = written.model_dump(), parent.model_dump()
     # Their values follow from the data and the rows, not from what the author calls the model.
@@ -46,6 +52,17 @@ def shape_problem(parent: ModelConfig, written: ModelConfig, other_depth: bool) 
     else:
         hint = "train another shape from fresh weights"
     return f"`model` is not the shape of the model of `from`: that has {listed}; leave `model` out, {hint}"
+
+
+def context_problem(parent: ModelConfig, context: int) -> str:
+    """'' or why a model cannot be trained on rows longer than the context that it is made for."""
+    if context <= parent.context:
+        return ""
+    return (
+        f'"context": rows of {context:,} tokens are longer than the context of the model of `from`, '
+        f"{parent.context:,}; write context = {parent.context} or less, or give the model a longer one first (a stage "
+        'of kind "extend")'
+    )
 
 
 def optimizer_facts(settings: OptimizerSettings) -> dict[str, Any]:
@@ -67,6 +84,15 @@ def refuse_warm(settings: OptimizerSettings, parent: Mapping[str, Any], lora: Lo
         raise ConfigError(f'optimizer = "warm": a model that was imported comes without optimizer state; {fix}')
     if lora is not None:
         raise ConfigError(f'optimizer = "warm": fresh adapters (lora) have no state to take over; {fix}')
+    if parent.get("makes") == "experts":
+        raise ConfigError(
+            'optimizer = "warm": each expert was trained with an optimizer of its own, and the routers with none, so '
+            f"there is no state for all of them; {fix}"
+        )
+    if parent.get("lora"):
+        raise ConfigError(
+            f'optimizer = "warm": the stage of `from` trained adapters (lora) alone, and its state is theirs; {fix}'
+        )
     if "optimizer" not in parent:
         return  # the parent is not planned yet; its checkpoint tells
     kept, wanted = parent["optimizer"], optimizer_facts(settings)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 STANDARD_ERRORS = "standard_errors"  # in a line of metrics
+ROLLBACK = "rollback"  # the event of a line that tells of a return to a checkpoint
 
 
 class StepLines:
@@ -29,9 +30,18 @@ class StepLines:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def cut_after(self, step: int) -> None:
-        """Keep whole lines up to `step`; what came later is trained again."""
-        kept = [line for line in self.lines() if line["step"] <= step]
+    def cut_after(self, step: int, passed_over: Sequence[Sequence[int]] = ()) -> None:
+        """Keep whole lines up to `step`; what came later is trained again.
+
+        passed_over: the returns to a checkpoint that have happened, whose lines stay where they are: they undo what
+        stands before them.
+        """
+        happened = {tuple(window) for window in passed_over}
+        kept = [
+            line
+            for line in self.lines()
+            if (_line_key(line) in happened if line.get("event") == ROLLBACK else line["step"] <= step)
+        ]
         write_atomic(self._path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
 
     def append(self, **line: Any) -> None:
@@ -68,11 +78,10 @@ class Journal:
     def open(self, report: StepReport) -> None:
         """Begin with the first report of this process: what later steps left is dropped."""
         # A killed run may have written lines past its checkpoint, and not those of the checkpoint's step.
-        self._metrics.cut_after(report.step if report.resumed else 0)
+        self._metrics.cut_after(report.step if report.resumed else 0, report.passed_over if report.resumed else ())
         lines = self._metrics.lines() if report.resumed else []
         self._written = {line["event"] for line in lines if line["step"] == report.step}
-        rollbacks = (line for line in lines if line["event"] == "rollback")
-        self._rollbacks = {(line["step"], line["returned_to"], *line["data_steps"]) for line in rollbacks}
+        self._rollbacks = {_line_key(line) for line in lines if line["event"] == ROLLBACK}
         known = report.resumed and (self.is_evaluated or not report.evaluate)
         self._samples.cut_after(report.step if known else (report.step - 1 if report.resumed else 0))
 
@@ -84,11 +93,10 @@ class Journal:
     def train(self, report: StepReport) -> None:
         """Write the line of a step that is logged, and of each return to an earlier checkpoint."""
         for passed in report.passed_over:
-            refused, returned, begin, end = passed
-            # All four: steps are refused where they are logged, so that two returns may well begin at the same one.
             if tuple(passed) not in self._rollbacks:
                 self._rollbacks.add(tuple(passed))
-                self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
+                refused, returned, begin, end = passed
+                self._metrics.append(event=ROLLBACK, step=refused, returned_to=returned, data_steps=[begin, end])
         if report.logged and not (report.resumed and "train" in self._written):
             figures = self._meter.figures(report) if self._meter is not None else {}
             line = _train_line(report) | figures
@@ -103,6 +111,11 @@ class Journal:
         self._metrics.append(event="evaluate", step=report.step, tokens=report.tokens, **found.measures, **errors)
         self._place.record(step=report.step, **found.measures)
         self._place.follow(report.step, found.measures)
+
+
+def _line_key(line: Mapping[str, Any]) -> tuple[int, ...]:
+    """What tells one return to a checkpoint from another: several may begin at the same step, with other data."""
+    return line["step"], line["returned_to"], *line["data_steps"]
 
 
 def _train_line(report: StepReport) -> dict[str, Any]:

@@ -69,11 +69,25 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max((folder / CHECKPOINTS_FOLDER).glob("step-????????"), default=None)
 
 
+def named_checkpoint(base: Path, checkpoint: str, label: str) -> Path:
+    """checkpoints/step-N of an artifact, its number with or without leading zeros, or another name there (best).
+
+    Errors: ArtifactError with what there is.
+    """
+    folder = base / CHECKPOINTS_FOLDER
+    kept = {_short(p.name): p for p in sorted(folder.iterdir()) if p.is_dir()} if folder.is_dir() else {}
+    wanted = str(int(checkpoint)) if checkpoint.isdigit() else checkpoint
+    if wanted in kept:
+        return kept[wanted]
+    listed = ", ".join("@" + name for name in ["latest", *kept])
+    raise ArtifactError(f'{label} keeps no checkpoint "@{checkpoint}"; there are {listed}')
+
+
 def _reference(base: Path, checkpoint: str, label: str) -> ModelReference:
     model = base / MODEL_FOLDER
     if checkpoint in ("", "latest"):
         return ModelReference(model, model, label)
-    return ModelReference(_checkpoint(base, checkpoint, label), model, f"{label}@{checkpoint}")
+    return ModelReference(named_checkpoint(base, checkpoint, label), model, f"{label}@{checkpoint}")
 
 
 def resolve_stage(name: str, home: Path, kind: str) -> Artifact:
@@ -158,17 +172,6 @@ def _stage(run: Path, stage: str) -> Path:
     if stage in names:
         raise ArtifactError(f'stage "{stage}" of roadmap "{run.name}" holds no finished model{there}')
     raise ArtifactError(f'roadmap "{run.name}" has no stage "{stage}"{did_you_mean(stage, finished or names) or there}')
-
-
-def _checkpoint(base: Path, checkpoint: str, label: str) -> Path:
-    """checkpoints/step-N, its number written with or without leading zeros, or another name there (best)."""
-    folder = base / CHECKPOINTS_FOLDER
-    kept = {_short(p.name): p for p in sorted(folder.iterdir()) if p.is_dir()} if folder.is_dir() else {}
-    wanted = str(int(checkpoint)) if checkpoint.isdigit() else checkpoint
-    if wanted in kept:
-        return kept[wanted]
-    listed = ", ".join("@" + name for name in ["latest", *kept])
-    raise ArtifactError(f'{label} keeps no checkpoint "@{checkpoint}"; there are {listed}')
 
 
 def _short(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from gradus.core.artifact import Artifact, folder_name, open_artifact
 from gradus.core.devices import CPU, DEVICES_FILE, device_called, known_devices
 from gradus.core.errors import ArtifactError, ConfigError, did_you_mean
 from gradus.core.gate import unreachable_bound
+from gradus.core.home import CHECKPOINTS_FOLDER, PROTECTED_FILE, WORK_SUFFIX
 from gradus.core.machine import bf16_instructions, gpu_names, machine_facts, usable_cores
 from gradus.roadmap.kinds import stage_module
+from gradus.roadmap.models import named_checkpoint
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.schema import Roadmap
 from gradus.roadmap.stage import COUNTED, Device, Estimate, Expected, Stage
+from gradus.roadmap.training import TrainingSettings, unkept_problem
 
 _USUAL_WIDTH = 256  # of the model whose rate is shown where no stage's model is meant
 
@@ -126,13 +129,16 @@ def plan_roadmap(roadmap: Roadmap, device: Device, artifacts_dir: Path) -> Plan:
     Errors: ConfigError with each setting that only its stage's plan can judge (a model's shape), by its place.
     """
     facts: dict[str, Mapping[str, Any]] = {}
-    planned, problems = [], []
+    planned: list[PlannedStage] = []
+    problems: list[str] = []
     for stage in roadmap.stages:
         estimate, found = _estimate(stage, facts, device)
         problems += found
+        made = _finished(artifacts_dir / folder_name(stage_module(stage.kind).MAKES, stage.fingerprint))
+        if made is None and not stage.absent:
+            problems += [f"{stage.place}: {problem}" for problem in _unkept(stage, planned, artifacts_dir)]
         if not roadmap.smoke:
             problems += [f"{stage.place}: {problem}" for problem in _unreachable(stage, estimate)]
-        made = _finished(artifacts_dir / folder_name(stage_module(stage.kind).MAKES, stage.fingerprint))
         facts[stage.name] = _facts(stage, estimate, made)
         planned.append(PlannedStage(stage, estimate, made))
     if problems:
@@ -170,6 +176,39 @@ def _estimate(stage: Stage, facts: Mapping[str, Mapping[str, Any]], device: Devi
 def _facts(stage: Stage, estimate: Estimate, made: Artifact | None) -> Mapping[str, Any]:
     """What later plans may know of a stage: its results in place of what was expected of it."""
     return {**estimate.facts, **(made.results if made else {}), "makes": stage_module(stage.kind).MAKES}
+
+
+def _unkept(stage: Stage, earlier: Sequence[PlannedStage], artifacts_dir: Path) -> list[str]:
+    """References to checkpoints that will not be there when the stage begins, as far as that is certain."""
+    by_name = {item.stage.name: item for item in earlier}
+    problems = []
+    for reference in (r for refs in stage.references.values() for r in refs):
+        checkpoint, parent = reference.checkpoint, by_name[reference.stage]
+        if checkpoint is None or checkpoint == "latest":
+            continue
+        settings, problem = parent.stage.settings, ""
+        if parent.made is not None:
+            try:
+                named_checkpoint(parent.made.path, checkpoint, reference.stage)
+            except ArtifactError as error:
+                problem = str(error)
+        elif isinstance(settings, TrainingSettings) and not _is_put_under_protection(parent.stage, artifacts_dir):
+            horizon = getattr(settings, "horizon", None)
+            is_certain = hasattr(settings, "steps") or (horizon is not None and horizon.unit == "steps")
+            problem = unkept_problem(settings, checkpoint, parent.estimate.steps if is_certain else None)
+            if parent.stage.kind == "experts":
+                problem = "those of single experts go at its end; leave it out"
+            if problem:
+                problem = f'stage "{reference.stage}" will keep no checkpoint "@{checkpoint}": {problem}'
+        if problem:
+            problems.append(problem)
+    return problems
+
+
+def _is_put_under_protection(stage: Stage, artifacts_dir: Path) -> bool:
+    """Whether somebody has protected a checkpoint of an unfinished stage by a file in it."""
+    work = artifacts_dir / f"{folder_name(stage_module(stage.kind).MAKES, stage.fingerprint)}{WORK_SUFFIX}"
+    return any((work / CHECKPOINTS_FOLDER).glob(f"*/{PROTECTED_FILE}"))
 
 
 def _unreachable(stage: Stage, estimate: Estimate) -> list[str]:

@@ -135,10 +135,11 @@ def follow(
                 if watch is not None and watch.is_due(report.step, report.steps):
                     found = _with_benchmarks(found, watch.look())
                 shown |= found.measures
-                if journal is not None:
-                    journal.evaluate(report, found)
+                # Noted first: a line in the journal means that a walk killed here need not evaluate again.
                 if checkpoints is not None and report.saved:
                     checkpoints.note(report.step, found.measures)
+                if journal is not None:
+                    journal.evaluate(report, found)
             expected = report.tokens * report.steps / report.step
             task.update(report.tokens, total=expected, info=_info(report, shown))
             last = report
@@ -232,6 +233,31 @@ def save_final_model(
                 (place.work / CHECKPOINTS_FOLDER).rename(place.scratch / CHECKPOINTS_FOLDER)
 
 
+def unkept_problem(settings: TrainingSettings, checkpoint: str, steps: int | None) -> str:
+    """'' or why a stage of these settings will not have a checkpoint ("100", "best") at its end, with the fix.
+
+    steps: how many it trains, None where that is not certain yet.
+    """
+    if settings.keep_checkpoints == 0:
+        return "it keeps no checkpoint (keep_checkpoints = 0); let it keep some, or leave the checkpoint out"
+    if checkpoint == "best" and settings.keep_best is None:
+        return 'it keeps no best checkpoint; give it keep_best = "bpb", or another measure'
+    if not checkpoint.isdigit() or steps is None:
+        return ""
+    wanted = int(checkpoint)
+    if not 0 < wanted <= steps:
+        return f"it ends after {steps:,} steps"
+    protected = {step for step in settings.protect if 0 < step <= steps}
+    every, count = settings.save_every, max(2, settings.keep_checkpoints)
+    regular = range(steps - steps % every, 0, -every)[:count]
+    kept = protected.union(sorted({*regular, *protected, steps})[-count:])
+    could_be_best = settings.keep_best is not None and wanted % every == 0
+    if wanted in kept or could_be_best:
+        return ""
+    listed = ", ".join(f"@{step}" for step in sorted(kept))
+    return f"at its end it keeps {listed}; write protect = [{wanted}] there, which keeps that one besides"
+
+
 def training_checkpoints(settings: TrainingSettings, place: Place, session: Session) -> Checkpoints:
     """The checkpoints of a stage, in its folder, kept as its settings say."""
     from gradus.train.checkpoint import Checkpoints
@@ -275,10 +301,12 @@ def training_reports(
     from gradus.data.prefetch import Prefetch
     from gradus.train.loop import fit
     from gradus.train.optimizers import build_optimizer
+    from gradus.train.precision import compute_dtype
     from gradus.train.profiling import SIGNAL_STEPS, StepProfiler, on_signal
     from gradus.train.schedule import Schedule
 
     asked = place.machine.profile
+    wanted = compute_dtype(place.machine.precision, session.device)
     profiler = StepProfiler(
         place.home / "profiles" / f"{place.stage.name}-{place.stage.fingerprint[:8]}",
         round(asked.value) if asked else SIGNAL_STEPS,
@@ -292,7 +320,7 @@ def training_reports(
     ready = nullcontext(batches) if on_policy else Prefetch(partial(_ready, batches, session.device))
     with ready as ahead, checkpoints, on_signal(profiler):
         try:
-            yield from fit(
+            for report in fit(
                 model,
                 optimizer,
                 profiler.watched(ahead),
@@ -302,14 +330,28 @@ def training_reports(
                 checkpoints=checkpoints,
                 log_every=settings.log_every,
                 save_every=settings.save_every,
+                save_at=settings.protect,
                 evaluate_every=settings.evaluate_every,
                 precision=place.machine.precision,
                 guard=settings.guard,
                 world=session.world,
                 data_stride=data_stride,
-            )
+            ):
+                if report.resumed and model.compute_dtype != wanted:
+                    place.progress.line(_other_precision(model.compute_dtype, wanted))
+                yield report
         finally:
             profiler.end()
+
+
+def _other_precision(kept: torch.dtype, wanted: torch.dtype) -> str:
+    """What is said where a stage that was begun in one precision would now be given another."""
+    names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    begun, asked = (names[str(dtype).removeprefix("torch.")] for dtype in (kept, wanted))
+    return (
+        f"  note: this stage was begun in {begun} and goes on in it, not in {asked}: precision is decided at a stage's "
+        "first step; give the stage another seed to begin it anew"
+    )
 
 
 def _ready(batches: Callable[[int], Sequence[Batch]], device: torch.device, step: int) -> Sequence[Batch]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from gradus.core.errors import ArtifactError, TrainingError
 from gradus.core.files import is_disk_full, write_atomic
 from gradus.core.fingerprint import file_digest
-from gradus.core.home import PROTECTED_FILE
+from gradus.core.home import MEASURES_FILE, PROTECTED_FILE
 from gradus.model.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
@@ -50,7 +50,6 @@ _TEMPORARY = re.compile(r"step-\d{8}\.tmp-[0-9a-f]+")
 OPTIMIZER_FILE = "optimizer.safetensors"
 EXTRA_FILE = "extra.safetensors"
 STATE_FILE = "state.json"
-MEASURES_FILE = "measures.json"
 BEST_LINK = "best"
 
 

@@ -49,6 +49,10 @@ class Guard:
         limit = mean + self.settings.spike_deviations * variance.sqrt()
         return (self.accepted >= self.settings.min_history) & (loss > limit)
 
+    def forget_row(self) -> None:
+        """Begin to count refused steps in a row anew: other data comes now."""
+        self.skipped_in_row = torch.zeros_like(self.skipped_in_row)
+
     def state(self) -> dict[str, Tensor]:
         """Tensors for a checkpoint."""
         return {

@@ -7,7 +7,7 @@ so a run that was killed anywhere continues as if nothing had happened, bit for 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -217,6 +217,7 @@ class _Run:
         reached += -reached % self.data_stride
         before = self.passed_over
         self.restore(checkpoint)
+        self.guard.forget_row()  # a checkpoint may have been saved among the refused steps
         begin = self.step + self.data_offset
         self.data_offset = reached - self.step
         self.passed_over = [*before, (refused, self.step, begin, reached)]
@@ -237,6 +238,7 @@ def fit(
     checkpoints: Checkpoints | None,
     log_every: int,
     save_every: int | None = None,
+    save_at: Collection[int] = (),
     evaluate_every: int | None = None,
     precision: Precision = "auto",
     guard: GuardSettings | None = None,
@@ -248,8 +250,9 @@ def fit(
     batches: this rank's micro-batches for a data step, a pure function; a rollback moves it past the steps it
     refused. The last step is always logged, saved and evaluated. A resumed run first yields the report it was
     saved with (resumed=True), for the caller may have died before it acted on it. checkpoints None trains and
-    writes nothing. Checkpoints and optimizer know the same `world`. data_stride: a rollback goes on at a data step that
-    is a multiple of it, where so many data steps belong together; save_every is one too.
+    writes nothing. save_at: further steps to save at. Checkpoints and optimizer know the same `world`. data_stride: a
+    rollback goes on at a data step that is a multiple of it, where so many data steps belong together; save_every and
+    save_at are such too.
     """
     keep_freed_memory()
     world = world or World()
@@ -273,7 +276,7 @@ def fit(
             run.roll_back()
             begin, begin_tokens = time.perf_counter(), float(run.tokens)
             continue
-        saved = is_last or (save_every is not None and run.step % save_every == 0)
+        saved = is_last or run.step in save_at or (save_every is not None and run.step % save_every == 0)
         evaluate = is_last or (evaluate_every is not None and run.step % evaluate_every == 0)
         if not (logged or saved or evaluate):
             continue

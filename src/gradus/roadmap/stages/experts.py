@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from gradus.core.artifact import Artifact
 from gradus.core.files import write_atomic
@@ -49,12 +49,12 @@ _SEED_STEP = 7919  # between the seeds of two experts' fresh weights
 
 
 class Settings(TextSettings):
-    """model: a dial, a preset or a table with num_experts. horizon: of each expert.
+    """model: a table with num_experts, or a preset that has experts in every layer. horizon: of each expert.
 
     trunk: what experts share is trained on by every expert in turn ("train"), or by the first alone ("freeze").
     """
 
-    model: str | dict[str, Any] = "mac_nano"
+    model: str | dict[str, Any] = Field(default={"preset": "mac_nano", "dense_layers": 0})
     trunk: Literal["train", "freeze"] = "train"
 
     @model_validator(mode="after")
@@ -92,7 +92,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     one = text_estimate(single_expert_config(config), settings, tokens, device, stage.kind)
     count = config.num_experts or 1
     times: dict[str, Any] = {key: getattr(one, key) * count for key in ("seconds", "steps", "tokens", "flops")}
-    facts = {"model": config.model_dump(mode="json")}
+    facts = {"model": config.model_dump(mode="json"), "optimizer": None}  # checkpoints of single experts go at the end
     return replace(one, **times, facts=facts, notes=(f"{count} experts, one after the other",))
 
 

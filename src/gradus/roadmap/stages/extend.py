@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -75,13 +76,14 @@ class Settings(TrainingSettings):
     passkey_samples: int = Field(default=4, ge=1)
 
     def smoke(self) -> Self:
-        """A context that a smoke run's model and documents can have, for a handful of steps."""
+        """A context that a smoke run's model and documents can have, for a handful of steps of eight rows."""
         return (
             super()
             .smoke()
             .model_copy(
                 update={
                     "context": 320,
+                    "batch_tokens": 8 * 320,  # a row for each GPU of a machine
                     "horizon": Quantity(float(SMOKE_STEPS), "steps"),
                     "least_document_tokens": 32,
                     "evaluate_tokens": 20_000,
@@ -161,10 +163,28 @@ def extended_config(parent: ModelConfig, settings: Settings) -> ModelConfig:
     if settings.rope == "base":
         changes["rope_base"] = settings.rope_base or rescaled_base(parent.rope_base, parent.head_dim, factor)
     elif settings.rope == "yarn":
-        # A model that was stretched before is stretched anew from what it was first trained on.
-        first = parent.rope_scaling.original_context if parent.rope_scaling else parent.context
-        changes["rope_scaling"] = RopeScaling(factor=settings.context / first, original_context=first)
+        changes["rope_scaling"] = _stretched_anew(parent, settings.context)
     return parent.model_copy(update=changes)
+
+
+def _stretched_anew(parent: ModelConfig, context: int) -> RopeScaling:
+    """YaRN for a context; a model that was stretched before is stretched from what it was first trained on.
+
+    What the model came with besides, such as beta_fast of an imported one, stays.
+    """
+    before = parent.rope_scaling
+    if before is None:
+        return RopeScaling(factor=context / parent.context, original_context=parent.context)
+    if context <= before.original_context:
+        raise ConfigError(
+            f'"context": the rotary positions of the model of `from` are stretched from {before.original_context:,} '
+            f'tokens already; expected more, found {context:,}; write rope = "none" to leave them as they are'
+        )
+    factor = context / before.original_context
+    plain = before.model_copy(update={"attention_factor": None})
+    if before.attention_factor is not None and math.isclose(before.attention_factor, plain.magnitude, rel_tol=1e-4):
+        before = plain  # what follows from the factor was written out
+    return before.model_copy(update={"factor": factor})
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:

@@ -130,6 +130,8 @@ class Settings(TrainingSettings):
                 f"save_every must be a multiple of inner_epochs ({self.inner_epochs}), found {self.save_every}: a "
                 "checkpoint inside a rollout could not be resumed to the same result"
             )
+        if between := [step for step in self.protect if step % self.inner_epochs]:
+            raise ValueError(f"protect must hold multiples of inner_epochs ({self.inner_epochs}), found {between[0]}")
         return self
 
     def smoke(self) -> Self:

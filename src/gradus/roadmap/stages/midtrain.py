@@ -18,7 +18,7 @@ from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import Settings as Table
 from gradus.model.config import ModelConfig
-from gradus.roadmap.lineage import fine_tuned_problem, refuse_warm
+from gradus.roadmap.lineage import context_problem, fine_tuned_problem, refuse_warm
 from gradus.roadmap.place import Place
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import TextSettings, text_estimate, train_on
@@ -91,10 +91,13 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     refuse_warm(settings.optimizer, parent)
     if "model" not in parent:
         return Estimate(notes=("the model is not known yet",))
+    config = ModelConfig(**parent["model"])
+    if problem := context_problem(config, settings.context):
+        raise ConfigError(problem)
     talked = sum(float(inputs.named(entry.source).get("tokens", 0.0)) for entry in settings.mixture)
     both = {**tokens, "tokens": float(tokens.get("tokens", 0.0)) + talked}
     watched = watched_tokens(settings.watch, settings.evaluate_every, stage.directory)
-    return text_estimate(ModelConfig(**parent["model"]), settings, both, device, stage.kind, watched)
+    return text_estimate(config, settings, both, device, stage.kind, watched)
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:

@@ -16,7 +16,7 @@ from gradus.core.home import MODEL_FOLDER
 from gradus.core.quantity import Quantity
 from gradus.model.config import ModelConfig, model_config, toy_model
 from gradus.roadmap.estimate import steps_of, training_estimate
-from gradus.roadmap.lineage import fine_tuned_problem, refuse_warm, shape_problem
+from gradus.roadmap.lineage import context_problem, fine_tuned_problem, refuse_warm, shape_problem
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.metrics import Evaluation
 from gradus.roadmap.models import input_model
@@ -141,6 +141,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         if "model" not in parent:
             return _unknown(problems)
         known = ModelConfig(**parent["model"])
+        problems.append(context_problem(known, settings.context))
         depth = known.depth
         if _writes_model(stage):
             problems.append(shape_problem(known, config, settings.allow_other_depth))
@@ -301,8 +302,10 @@ def _model(
         return build_model(config, generator, device, prepare=session.prepare)
     refuse_other_tokenizer(inputs["from"], tokenizer)
     folder = input_model(stage, inputs).folder
+    parent = load_config(folder)
+    _refuse([context_problem(parent, settings.context)])
     if isinstance(settings, Settings) and _writes_model(stage):
-        written, parent = model_config(settings.model, tokenizer.vocab_size, settings.context), load_config(folder)
+        written = model_config(settings.model, tokenizer.vocab_size, settings.context)
         _refuse([shape_problem(parent, written, settings.allow_other_depth)])
         if written.depth > parent.depth:
             return deeper_model(folder, written.depth, generator, device, session.prepare)
