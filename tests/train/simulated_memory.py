@@ -1,8 +1,9 @@
 """Helper of test_sharded_memory: peak memory of one rank of many, without the memory and without the others.
 
-simulated_memory.py RANKS KIND MICRO_BATCHES DEPTH: a training step of the 3 B model (width 3072, DEPTH layers,
-24 heads, feed-forward 12288, V = 50257) as rank 0 of RANKS with activation checkpointing KIND, rows of 2,048 tokens.
-Tensors have shapes alone and collectives do nothing; torch's FSDPMemTracker adds up what would be held. Prints JSON, bytes.
+simulated_memory.py RANKS KIND MICRO_BATCHES DEPTH: a training step of the 3 B model (width 3072, DEPTH layers, 24
+heads, feed-forward 12288, V = 50257) as rank 0 of RANKS with activation checkpointing KIND, rows of 2,048 tokens.
+Tensors have shapes alone and collectives do nothing; torch's FSDPMemTracker adds up what would be held. Prints JSON,
+bytes.
 """
 
 from __future__ import annotations
