@@ -10,28 +10,31 @@ from gradus.model.config import model_config
 from gradus.model.cost import parameters, sharded_memory
 
 CONTEXT = 2048
-CONFIG = model_config({"depth": 30, "width": 3072, "num_heads": 24, "mlp_width": 12288}, 50257, CONTEXT)
 
 
 @pytest.mark.parametrize(
-    ("ranks", "kind", "micro_batches"),
+    ("ranks", "kind", "micro_batches", "depth"),
     [
-        (8, "none", 1),
-        (64, "full", 1),
-        pytest.param(8, "full", 2, marks=pytest.mark.slow),
-        pytest.param(64, "selective", 1, marks=pytest.mark.slow),
+        # Six of the thirty layers: each is the same sum once more.
+        (8, "none", 1, 6),
+        (64, "full", 1, 6),
+        pytest.param(8, "none", 1, 30, marks=pytest.mark.slow),
+        pytest.param(64, "full", 1, 30, marks=pytest.mark.slow),
+        pytest.param(8, "full", 2, 30, marks=pytest.mark.slow),
+        pytest.param(64, "selective", 1, 30, marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_of_a_3_b_model_takes_what_the_plan_says(
-    warm: WarmStart, ranks: int, kind: str, micro_batches: int
+    warm: WarmStart, ranks: int, kind: str, micro_batches: int, depth: int
 ) -> None:
+    config = model_config({"depth": depth, "width": 3072, "num_heads": 24, "mlp_width": 12288}, 50257, CONTEXT)
     script = Path(__file__).parent / "simulated_memory.py"
-    done = warm.run([script, str(ranks), kind, str(micro_batches)])
+    done = warm.run([script, str(ranks), kind, str(micro_batches), str(depth)])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    share = 4 * parameters(CONFIG).total / ranks
+    share = 4 * parameters(config).total / ranks
     assert found["weights"] == pytest.approx(share, rel=0.001)
     # After the backward pass: weights and their gradients, nothing else.
     assert found["after"] == pytest.approx(2 * share, rel=0.001)
-    planned = sharded_memory(CONFIG, CONTEXT, ranks, kind, micro_batches)
+    planned = sharded_memory(config, CONTEXT, ranks, kind, micro_batches)
     assert planned.total == pytest.approx(found["peak"] + found["state"], rel=0.06)
