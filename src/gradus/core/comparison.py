@@ -3,8 +3,8 @@
 Right or wrong items are compared by the exact McNemar test, those that share a passage by their clusters. Items with
 numbers (nats of a passage, the centred score of a task of CORE) are compared by the mean of their differences: below
 BOOTSTRAP_BELOW items by a bootstrap over them, else by its standard error. Neither is surer than the signs of so few
-items can make it. Without shared items two standard errors decide, and without those nothing can be said. "Not resolved" is an answer: beside it stands the least difference that
-so many items would have shown.
+items can make it. Without shared items two standard errors decide, and without those nothing can be said. "Not
+resolved" is an answer: beside it stands the least difference that so many items would have shown.
 """
 
 from __future__ import annotations
