@@ -13,21 +13,21 @@ from gradus.tools.toolbox import ToolBox
 ROWS = 8000
 
 
-class Row(Conversation):
+class Question(Message):
     __slots__ = ("__weakref__",)
 
 
 @pytest.fixture
 def most_alive(monkeypatch):
-    """How many rows of a pool of ROWS were in memory together, at most."""
+    """How many questions of a pool of ROWS were in memory together, at most."""
     alive, most = weakref.WeakSet(), [0]
 
     def read_pool(folder, split):
         for number in range(ROWS):
-            row = Row((Message("user", f"{number}?"), Message("assistant", f"{number}.")), id=str(number))
-            alive.add(row)
+            asked = Question("user", f"{number}?")
+            alive.add(asked)
             most[0] = max(most[0], len(alive))
-            yield row
+            yield Conversation((asked, Message("assistant", f"{number}.")), id=str(number))
 
     monkeypatch.setattr(pool, "read_pool", read_pool)
     return lambda: most[0]
