@@ -85,8 +85,12 @@ async def crowd(
     each: int,
     max_tokens: int,
     seconds: float,
+    least: int = 1,
 ) -> dict[str, Any]:
-    """All clients at once until the time is over; what differed, and whose canaries turned up where."""
+    """All clients at once until the time is over; what differed, and whose canaries turned up where.
+
+    least: questions that every client asks, however long they take.
+    """
     found: Counter[str] = Counter()
     examples: list[Any] = []
     waits: list[float] = []
@@ -95,7 +99,9 @@ async def crowd(
 
     async def one(client: int) -> None:
         draw = random.Random(client)
-        while time.monotonic() < end:
+        asked = 0
+        while asked < least or time.monotonic() < end:
+            asked += 1
             pair = (client, draw.randrange(each))
             begun = time.monotonic()
             said = await answer(http, question(model, *pair, max_tokens))

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.tools.toolbox import ToolBox
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
+
+# The machine may be busy with other things: no property fails for the time that it takes.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
+
+from warm_start import WarmStart  # noqa: E402
 
 if TYPE_CHECKING:
     from gradus.engine.engine import Engine
@@ -77,6 +84,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmStart]:
+    """Starts processes that need not import torch."""
+    found = WarmStart()
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -63,22 +63,22 @@ def serving(
     accounts = Accounts(keys)
     with bind("127.0.0.1", 0, accounts) as listening:
         usage = keys.with_name("usage.json") if keys else None
-        options = ServeSettings(**{"drain_seconds": 5, **settings})
+        options = ServeSettings(**{"drain_seconds": 60, **settings})
         state = open_state(sources or [source("small")], load, options, accounts, usage)
         server = Server(state, said.append)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         wait_until(lambda: server.started)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with httpx2.Client(base_url=url, timeout=60) as http:
+        with httpx2.Client(base_url=url, timeout=300) as http:
             yield Running(server, state, url, http, said)
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
     assert all(model.service.stats().num_live == 0 for model in state.models)
 
 
-def wait_until(what: Callable[[], Any], seconds: float = 20.0) -> None:
+def wait_until(what: Callable[[], Any], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not happen"

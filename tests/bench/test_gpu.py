@@ -162,8 +162,8 @@ def test_what_runs_out_of_time_is_ended_with_all_that_it_started() -> None:
     import gpu
 
     began = time.monotonic()
-    script = "import subprocess, sys; print('begun', flush=True); subprocess.run(['sleep', '60'])"
+    script = "print('begun', flush=True); import subprocess; subprocess.run(['sleep', '600'])"
     status, said = gpu.run([sys.executable, "-c", script], 3.0)
     assert status is None
     assert "begun" in said
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300

@@ -149,6 +149,6 @@ def test_blanked_code_keeps_every_position_and_is_blanked_once(text: str) -> Non
 )
 def test_hostile_repetition_takes_time_in_proportion_to_its_length(part: str) -> None:
     text = part * (60_000 // len(part))
-    begin = time.process_time()
+    begin = time.thread_time()
     find_artifacts(text)
-    assert time.process_time() - begin < 2.0
+    assert time.thread_time() - begin < 15  # of quadratic time it would be minutes

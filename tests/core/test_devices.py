@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -99,9 +100,12 @@ def test_without_a_rate_a_share_of_the_peak_is_assumed():
 
 def test_memory_of_a_child_process_is_counted_and_its_peak_kept():
     alone, _ = ProcessTree().usage()
-    peak = PeakMemory(every_seconds=0.05)
-    with peak.watching():
-        code = "x = bytearray(150_000_000); import time; time.sleep(1.2)"
-        with subprocess.Popen([sys.executable, "-c", code]) as child:
-            child.wait()
+    code = "import sys; x = bytearray(150_000_000); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        peak = PeakMemory(every_seconds=0.05)
+        with peak.watching():
+            until = time.monotonic() + 120
+            while peak.bytes < alone + 150e6 and time.monotonic() < until:
+                time.sleep(0.01)
     assert alone + 150e6 < peak.bytes < alone + 400e6

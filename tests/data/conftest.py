@@ -1,4 +1,4 @@
-"""Shared by the data tests: property tests without a deadline, a small tokenizer, and real data."""
+"""Shared by the data tests: a small tokenizer, and real data."""
 
 import os
 from collections.abc import Iterator
@@ -6,16 +6,11 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer, hub_server
-from hypothesis import settings
 
 from gradus.data import hub as hub_module
 from gradus.data import manifests, transfer
 from gradus.tokenizer.tokenizer import Tokenizer
 from gradus.tokenizer.training import train_tokenizer
-
-# The machine may be busy with other things.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -98,9 +98,9 @@ def test_thinking_must_end_in_an_answer_that_is_said(answer: str, thinking: str 
 
 @pytest.mark.parametrize("part", ["\n", "<answer>", "\\boxed{", "\\boxed{x"])
 def test_thinking_that_repeats_a_mark_is_judged_in_linear_time(part: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     assert reason(chat(LONG, THOUGHT + part * 50_000 + "end"), "thinking") is None
-    assert time.perf_counter() - began < 5  # the first two took half a minute and more
+    assert time.thread_time() - began < 15  # the first two took half a minute and more
 
 
 def test_thinking_can_be_required() -> None:

@@ -167,7 +167,7 @@ def test_the_same_is_found_as_by_sets_of_words(tmp_path: Path, monkeypatch: pyte
     assert num_found > 50
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text(max_size=80), st.lists(st.text(max_size=40), max_size=4))
 @example("İıßςΣ\u0301\ud800 \U0001f600", ["\ud800", "ก็", "x" * 30])
 def test_odd_unicode_is_checked_and_items_are_found(tmp_path: Path, odd: str, around: list[str]) -> None:

@@ -295,10 +295,10 @@ def test_the_worst_text_takes_time_in_proportion(part: str, everything: Sequence
     steps = [(entry["name"], filter_named(entry).reason) for entry in everything]
     steps += [("pii", masker_named({"name": "pii", "phones": True}).mask)]  # type: ignore[list-item]
     for name, step in steps:
-        began = time.process_time()
+        began = time.thread_time()
         step(text)
         # Quadratic time would be minutes; the bound leaves room for a slow machine.
-        assert time.process_time() - began < 2, name
+        assert time.thread_time() - began < 20, name
 
 
 @pytest.mark.parametrize("unit", ["the river ran past the old town and on to the sea ", "x", "漢字"])

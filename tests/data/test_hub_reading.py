@@ -151,21 +151,21 @@ def test_the_pause_a_server_asks_for_is_kept(hub: HubServer, headers: dict[str, 
 
 def test_a_pause_given_as_a_date_is_kept_and_one_of_hours_is_not(hub: HubServer) -> None:
     task = only_task(hub, "a.jsonl", CONTENT["a.jsonl"])
-    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 20))
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 600))
     hub.fail("/resolve/", status=503, headers={"Retry-After": date})
     assert texts_of(read_shard(task)) == TEXTS
-    assert 17 <= hub.waits[0] <= 20
+    assert 480 <= hub.waits[0] <= 600
     hub.fail("/resolve/", status=429, headers={"Retry-After": "7200"})
     with pytest.raises(DataError, match="asks to wait 2 h 0 m: run the same command again then"):
         list(read_shard(task))
 
 
 def test_a_silent_server_is_asked_again(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "_TIMEOUT_SECONDS", (1.0, 0.2))
+    monkeypatch.setattr(transfer, "_TIMEOUT_SECONDS", (60.0, 0.5))
     task = only_task(hub, "a.jsonl", CONTENT["a.jsonl"])
-    hub.fail("/lfs/", silent_seconds=0.6)
+    hub.fail("/lfs/", silent_seconds=2)
     assert texts_of(read_shard(task)) == TEXTS
-    assert len(hub.waits) == 1
+    assert hub.waits  # once, and more often where the machine is slow
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -422,10 +422,10 @@ def test_a_kill_while_downloading_resumes_at_the_byte(hub: HubServer, tmp_path: 
     content = jsonl([f"{i} " + os.urandom(200).hex() for i in range(8000)])
     task = only_task(hub, "a.jsonl", content, raw="keep")
     hub.fail("/lfs/", cut=2_000_000)
-    hub.fail("/lfs/", silent_seconds=30, after_bytes=1)
+    hub.fail("/lfs/", silent_seconds=120, after_bytes=1)
     command = [sys.executable, "-c", KILLED, json.dumps(task.to_json()), str(tmp_path / "raw"), "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not hub.asked("/lfs/")[1:] and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

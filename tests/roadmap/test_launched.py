@@ -39,7 +39,7 @@ def test_two_nodes_of_one_process_give_the_weights_of_two_processes_of_one_machi
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
         for _ in range(2)
     ]
-    said = [node.communicate(timeout=300)[0] for node in nodes]
+    said = [node.communicate(timeout=1800)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
     # One of them walks, the other says nothing.
     assert sorted("talk     gradus chat" in text for text in said) == [False, True]
@@ -94,7 +94,7 @@ def at_once(*acts):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     return raised
 
 

@@ -54,7 +54,7 @@ def test_a_tokenizer_of_a_branch_is_read_at_one_commit_until_the_roadmap_says_ot
     file, home = tmp_path / "taken.toml", tmp_path / "home"
     file.write_text(ROADMAP)
     command = [sys.executable, "-m", "gradus.cli.main", "run", str(file), "--only", "bpe", "--home", str(home)]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=600, check=False)
     assert f"  someone/small at commit {first}\n" in done.stdout, done.stderr
     assert done.returncode == 0, done.stderr
     manifest = json.loads((home / "runs/taken/bpe/manifest.json").read_text())

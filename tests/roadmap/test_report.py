@@ -344,7 +344,7 @@ def browsed(path, tmp_path):
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-sync", "--disable-background-networking",
                "--virtual-time-budget=4000", "--window-size=1280,12000", f"--user-data-dir={tmp_path}/p")  # fmt: skip
     done = subprocess.run(
-        [CHROMIUM, *options, "--dump-dom", copy.as_uri()], capture_output=True, check=True, timeout=60
+        [CHROMIUM, *options, "--dump-dom", copy.as_uri()], capture_output=True, check=True, timeout=300
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout.decode("utf-8", "replace"), re.S)[1]
     return json.loads(html.unescape(title))

@@ -264,7 +264,7 @@ def served(run):
 
 
 def ask(port, path, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     body = answer.read()
@@ -341,7 +341,7 @@ def test_a_browser_shows_what_happens_after_the_page_was_opened(run, tmp_path, m
     with served(run) as (_, _, address):
         options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-sync", "--disable-background-networking",
                    "--virtual-time-budget=5000", f"--user-data-dir={tmp_path}/p", "--dump-dom")  # fmt: skip
-        done = subprocess.run([CHROMIUM, *options, address], capture_output=True, check=True, timeout=60)
+        done = subprocess.run([CHROMIUM, *options, address], capture_output=True, check=True, timeout=300)
     page = done.stdout.decode("utf-8", "replace")
     assert "finished, 10 of 10 stages done" in page
     parts = ("top", "now", "abilities", "stages", "questions", "training", "samples", "lineage", "data", "time")

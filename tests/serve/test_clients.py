@@ -21,7 +21,7 @@ CALCULATOR = {"type": "function", "function": SCHEMA.to_json()}
 def test_curl_sees_a_stream_as_it_is_made(running: Running) -> None:
     asked = {"model": "small", "messages": [{"role": "user", "content": "coffee?"}], "stream": True, "temperature": 0}
     words = ["curl", "-sN", f"{running.url}/v1/chat/completions", "-H", "Content-Type: application/json"]
-    done = subprocess.run([*words, "-d", json.dumps(asked)], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([*words, "-d", json.dumps(asked)], capture_output=True, text=True, check=True, timeout=120)
     lines = [line for line in done.stdout.splitlines() if line]
     assert lines[-1] == "data: [DONE]"
     got = folded([json.loads(line[6:]) for line in lines[:-1]])

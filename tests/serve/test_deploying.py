@@ -59,7 +59,7 @@ def test_systemd_has_nothing_against_the_unit(tmp_path: Path) -> None:
     file = tmp_path / "gradus.service"
     file.write_text(unit.replace(command, sys.executable))
     done = subprocess.run(
-        [program("systemd-analyze"), "verify", str(file)], capture_output=True, text=True, check=False, timeout=60
+        [program("systemd-analyze"), "verify", str(file)], capture_output=True, text=True, check=False, timeout=300
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -78,7 +78,7 @@ def nginx_words(folder: Path, port: int, upstream: str) -> list[str]:
     found, openssl = program("nginx"), program("openssl")
     made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={NAME}"]
     made += ["-keyout", f"{folder}/{NAME}.key", "-out", f"{folder}/{NAME}.pem"]
-    subprocess.run([openssl, *made], check=True, capture_output=True, timeout=30)
+    subprocess.run([openssl, *made], check=True, capture_output=True, timeout=300)
     site = shown("nginx", "server").replace("127.0.0.1:8000", upstream).replace("/etc/ssl", str(folder))
     assert upstream in site
     kept = "".join(
@@ -102,7 +102,7 @@ def proxy(words: list[str], port: int, folder: Path) -> Iterator[None]:
             yield
         finally:
             running.terminate()
-            running.wait(20)
+            running.wait(120)
 
 
 def listens(port: int) -> bool:
@@ -165,7 +165,7 @@ def test_a_stream_comes_through_as_it_is_made_and_ends_when_the_client_leaves(
             with http.stream("POST", CHAT, json=asked | {"temperature": 3, "max_tokens": 400}) as reply:
                 next(reply.iter_lines())
             service = next(iter(found.state.models)).service
-            wait_until(lambda: service.stats().num_live == 0, 10)
+            wait_until(lambda: service.stats().num_live == 0)
 
 
 def client(port: int, key: str) -> httpx2.Client:
@@ -179,6 +179,6 @@ def client(port: int, key: str) -> httpx2.Client:
         headers={"Authorization": f"Bearer {key}", "Host": NAME},
         event_hooks={"request": [named]},
         verify=trusting(),
-        timeout=30,
+        timeout=120,
         trust_env=False,
     )

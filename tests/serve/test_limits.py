@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import socket
-import time
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -247,8 +247,10 @@ def test_a_body_that_does_not_come_is_not_waited_for(load: Any, monkeypatch: pyt
 def test_a_silent_stream_sends_comments_and_a_failing_one_an_error_in_its_midst(
     load: Any, memorised: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    noticed = threading.Event()
+
     def slow_and_broken(*given: object, **more: object) -> None:
-        time.sleep(0.3)
+        noticed.wait(120)
         raise ZeroDivisionError
 
     with serving(load, keep_alive_seconds=0.05) as found:
@@ -257,8 +259,13 @@ def test_a_silent_stream_sends_comments_and_a_failing_one_an_error_in_its_midst(
         with found.http.stream(
             "POST", CHAT, json=body("what is 12 * 3?", stream=True, gradus={"tools": ["calculator"], "think": True})
         ) as reply:
-            lines = [line for line in reply.iter_lines() if line]
-        assert ": keep-alive" in lines
+            lines = []
+            for line in reply.iter_lines():
+                if line == ": keep-alive":
+                    noticed.set()
+                elif line:
+                    lines.append(line)
+        assert noticed.is_set()
         assert json.loads(lines[-2][6:])["error"]["type"] == "server_error"
         assert "ZeroDivisionError" in lines[-2]
         assert lines[-1] == "data: [DONE]"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -39,7 +38,7 @@ def swap(found: Running, new: ModelSource) -> ModelSource:
     """Swap from this thread, in the server's own loop."""
     loop = found.server.loop
     assert loop is not None
-    return asyncio.run_coroutine_threadsafe(found.state.models.swap(new, found.said.append), loop).result(30)
+    return asyncio.run_coroutine_threadsafe(found.state.models.swap(new, found.said.append), loop).result(120)
 
 
 def test_a_swap_ends_the_old_ones_replies_and_what_does_not_answer_never_serves(
@@ -77,7 +76,7 @@ def test_a_swap_ends_the_old_ones_replies_and_what_does_not_answer_never_serves(
 
 
 def test_at_the_end_replies_are_finished_and_those_that_take_too_long_are_told(load: Any) -> None:
-    for seconds, last in ((20.0, "finish_reason"), (0.0, "unavailable")):
+    for seconds, last in ((120.0, "finish_reason"), (0.0, "unavailable")):
         lines: list[str] = []
         with serving(load, drain_seconds=seconds) as found:
 
@@ -90,7 +89,7 @@ def test_at_the_end_replies_are_finished_and_those_that_take_too_long_are_told(l
             thread.start()
             wait_until(lambda found=found: found.state.models.find("small").service.stats().num_live)
             found.server.should_exit = True
-            thread.join(30)
+            thread.join(120)
         assert lines[-1] == "data: [DONE]"
         assert last in lines[-2], seconds
 
@@ -100,7 +99,7 @@ def test_an_end_in_the_middle_of_a_swap_waits_for_replies_and_not_for_the_new_mo
 
     def load_slowly(found: ModelSource) -> ServedModel:
         if found.label == "slow":
-            assert goes_on.wait(60)
+            assert goes_on.wait(600)
             late.append(load(found))
             return late[0]
         return load(found)
@@ -108,16 +107,15 @@ def test_an_end_in_the_middle_of_a_swap_waits_for_replies_and_not_for_the_new_mo
     def deploy_it(found: Running) -> None:
         with pytest.raises(GradusError, match="the server is ending; nothing was deployed"):
             swap(found, source("small", "slow"))
-        told.append(time.monotonic())
+        told.append(goes_on.is_set())
 
-    with serving(load_slowly, drain_seconds=5) as found:
+    with serving(load_slowly) as found:
         thread = threading.Thread(target=deploy_it, args=(found,))
         thread.start()
         wait_until(lambda: any(one.name == "gradus-load" for one in threading.enumerate()))
         assert found.chat("coffee?").status_code == 200
-        began = time.monotonic()
-    thread.join(10)
-    assert told[0] - began < 5
+    thread.join(120)
+    assert told == [False]
     assert found.state.models.find("small").source.label == "made/up"
     goes_on.set()
     wait_until(lambda: not any(one.name == "gradus-load" for one in threading.enumerate()))
@@ -184,7 +182,7 @@ def test_deploy_repoints_a_running_server_and_a_restart_remembers(
         loop = found.server.loop
         assert loop is not None
         control = Control(found.state.models, {"chat": "road/one"}, deployments, resolve, home, 1)
-        asyncio.run_coroutine_threadsafe(control.start(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(control.start(), loop).result(120)
         assert (home / ".servers").stat().st_mode & 0o777 == 0o700
         (home / ".servers" / "of another program.sock").touch()
         (path,) = running_servers(home).values()

@@ -42,7 +42,7 @@ def answers(tmp_path):
 
 
 def settings_for(server, **changes):
-    return EndpointSettings(base_url=server.base_url, model=MODEL, timeout_seconds=5, **changes)
+    return EndpointSettings(base_url=server.base_url, model=MODEL, timeout_seconds=60, **changes)
 
 
 def ask(settings, answers, *texts, payer="test", gather=True, **request):
@@ -149,11 +149,11 @@ def test_a_fault_is_tried_again(server, answers, fault, reason, monkeypatch):
 
 def test_a_hanging_attempt_is_given_up_and_tried_again(server, answers, monkeypatch):
     monkeypatch.setattr("gradus.tools.endpoint._FIRST_DELAY_SECONDS", 0.01)
-    server.faults = [Fault(silent_seconds=1.0)]
-    settings = settings_for(server).model_copy(update={"timeout_seconds": 0.2})
+    server.faults = [Fault(silent_seconds=2.0)]
+    settings = settings_for(server, max_attempts=20).model_copy(update={"timeout_seconds": 0.5})
     endpoint, (answer,) = ask(settings, answers, "hello")
     assert answer.message.content == "You said: hello"
-    assert endpoint.traffic.faults == {"timeout": 1}
+    assert set(endpoint.traffic.faults) == {"timeout"}  # once, and more often where the machine is slow
 
 
 def test_a_rate_limit_holds_all_requests_as_long_as_it_says(server, answers):
@@ -167,19 +167,23 @@ def test_a_rate_limit_holds_all_requests_as_long_as_it_says(server, answers):
 
 
 def test_delays_double_between_attempts(server, answers, monkeypatch):
+    backoff = Endpoint._backoff
     monkeypatch.setattr("gradus.tools.endpoint._FIRST_DELAY_SECONDS", 0.1)
+    delays = []
+    monkeypatch.setattr(Endpoint, "_backoff", lambda *given: delays.append(backoff(*given)) or delays[-1])
     server.faults = [Fault(status=500)] * 3
     ask(settings_for(server), answers, "hello")
     gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
-    for gap, most in zip(gaps, (0.1, 0.2, 0.4), strict=True):
-        assert most / 2 <= gap < most + 0.15
+    for gap, delay, most in zip(gaps, delays, (0.1, 0.2, 0.4), strict=True):
+        assert most / 2 <= delay <= most
+        assert gap >= 0.9 * delay
 
 
 def test_retry_after_is_read_in_each_of_its_forms():
     assert retry_after({"retry-after": "7"}) == 7.0
     assert retry_after({"retry-after-ms": "250", "retry-after": "7"}) == 0.25
-    at = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    assert retry_after({"retry-after": at}) == pytest.approx(30, abs=2)
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
+    assert retry_after({"retry-after": at}) == pytest.approx(600, abs=120)
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +17,7 @@ from gradus.tools.toolbox import ToolBox
 @pytest.fixture(scope="module", params=["monty", "sandbox"])
 def runtime(request: pytest.FixtureRequest) -> Iterator[tuple[str, ToolBox]]:
     try:
-        with python_tool(request.param, Limits(1.0, 2**27, 2**14)) as tool:
+        with python_tool(request.param, Limits(60.0, 2**27, 2**14)) as tool:
             yield request.param, ToolBox({"python": tool})
     except (MissingPackageError, SandboxError) as error:
         pytest.skip(str(error))
@@ -48,7 +47,6 @@ def test_what_is_printed_comes_back(runtime):
         ("x = 'a' * 10**10", "MemoryError"),
         ("def f(): return f()\nf()", "RecursionError"),
         ("(" * 5000, "nest"),
-        ("for i in range(10**9): print('abcdefgh')", ""),
         ("open('/etc/passwd').read()", "Error"),
         ("open('/tmp/x', 'w').write('x')", "Error"),
         ("import socket\nsocket.create_connection(('127.0.0.1', 80))", "Error"),
@@ -65,12 +63,19 @@ def test_what_goes_wrong_or_is_not_allowed_is_told(runtime, code, text):
     assert len(answer) < MOST_CHARACTERS + 100
 
 
-def test_code_without_end_is_ended(runtime):
-    begin = time.perf_counter()
-    answer = run(runtime[1], "while True: pass")
+@pytest.mark.parametrize(
+    ("code", "texts"),
+    [
+        ("while True: pass", ("TimeoutError", "took longer")),
+        ("while True: print('abcdefgh')", ("",)),  # the one for the time, the other for the output
+    ],
+)
+def test_code_without_end_is_ended(runtime, code, texts):
+    with python_tool(runtime[0], Limits(0.5, 2**27, 2**14)) as tool:
+        answer = run(ToolBox({"python": tool}), code)
     assert answer.startswith("error: ")
-    assert "TimeoutError" in answer or "took longer" in answer
-    assert time.perf_counter() - begin < 30
+    assert any(text in answer for text in texts)
+    assert len(answer) < MOST_CHARACTERS + 100
 
 
 def test_nothing_of_one_call_is_left_for_the_next(runtime):

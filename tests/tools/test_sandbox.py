@@ -34,15 +34,16 @@ def test_a_right_program_passes_and_its_output_is_kept():
         ("f = lambda x: x", "assert f(1) == 2", "failed"),
         ("import os; os._exit(0)", "assert 1", "ended_early"),
         ("while True: pass", "assert 1", "timeout"),
-        ("import os, time\nos.close(1); os.close(2)\ntime.sleep(60)", "assert 1", "timeout"),
+        ("import os, time\nos.close(1); os.close(2)\ntime.sleep(600)", "assert 1", "timeout"),
         ("while True: print('x' * 1000)", "assert 1", "too_much_output"),
         ("import sys\nwhile True: sys.stderr.write('x' * 1000)", "assert 1", "too_much_output"),
     ],
 )
 def test_every_ending_has_its_name(program, tests, ending):
     began = time.monotonic()
-    assert run_program(program, tests, Limits(seconds=1.0)).ending == ending
-    assert time.monotonic() - began < 10
+    # What ends by itself has all the time that a busy machine takes.
+    assert run_program(program, tests, Limits(seconds=1.0 if ending == "timeout" else 120.0)).ending == ending
+    assert time.monotonic() - began < 300
 
 
 @works
@@ -214,7 +215,7 @@ def rows(name):
 def passing(pairs):
     """How many of these (program, tests) pass; two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return sum(pool.map(lambda pair: run_program(*pair, Limits(seconds=20.0)).passed, pairs))
+        return sum(pool.map(lambda pair: run_program(*pair, Limits(seconds=120.0)).passed, pairs))
 
 
 def human_eval():

@@ -37,7 +37,7 @@ from gradus.train.optimizers import build_optimizer
 from gradus.train.parallel import World, join_world, leave_world
 from gradus.train.sharding import whole_weights
 
-KILL_STEPS = 60
+KILL_STEPS = 40
 RANK_STEPS = 50
 
 
@@ -107,7 +107,7 @@ def kill(folder: Path, kills: int, seed: int, kind: str) -> dict[str, object]:
     done = 0
     while done < kills:
         children = start(folder / "broken")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while done + 1 == kills and not any((folder / "broken").glob("step-????????")) and time.monotonic() < deadline:
             time.sleep(0.01)  # on a slow machine the last kill must still find something to resume from
         time.sleep(draw.uniform(0.0, whole_seconds))

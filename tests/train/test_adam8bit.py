@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import tiny_training as tiny
 import torch
 from torch import nn
+from warm_start import WarmStart
 
 from gradus.core.errors import ArtifactError, MissingPackageError
 from gradus.model.cost import STATE_BYTES
@@ -180,11 +180,10 @@ def test_the_state_of_another_optimizer_is_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", ["shard", pytest.param("replicate", marks=pytest.mark.slow)])
-def test_two_ranks_train_as_one_and_hand_over_to_one(tmp_path: Path, mode: str) -> None:
+def test_two_ranks_train_as_one_and_hand_over_to_one(warm: WarmStart, tmp_path: Path, mode: str) -> None:
     _, expected = train(None, 50, stop_after=40, **EIGHT)
-    words = ["ranks", tmp_path, 2, 20, mode, *(f"{key}={value}" for key, value in EIGHT.items())]
-    command = [sys.executable, Path(__file__).parent / "processes.py", *words]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    words = ["ranks", tmp_path, "2", "20", mode, *(f"{key}={value}" for key, value in EIGHT.items())]
+    done = warm.run([Path(__file__).parent / "processes.py", *words])
     assert done.returncode == 0, done.stderr
     _, rest = train(tmp_path / "checkpoints", 50, stop_after=40, save_every=20, **EIGHT)
     # Sums in another order now and then come to another code.

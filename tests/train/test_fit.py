@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 import tiny_training as tiny
 import torch
 from safetensors.torch import load_file, save_file
+from warm_start import WarmStart
 
 from gradus.core.errors import TrainingError
 from gradus.core.fingerprint import file_digest
@@ -290,10 +289,9 @@ def test_training_that_stays_broken_ends_with_the_reason(tmp_path: Path) -> None
         run(None, loss=always, guard=guard)
 
 
-def helper(*arguments: str | Path, timeout: float = 600) -> str:
+def helper(warm: WarmStart, *arguments: str | Path) -> str:
     """Run tests/train/processes.py, which forks: this process has threads already and must not."""
-    command = [sys.executable, str(HERE / "processes.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    done = warm.run([HERE / "processes.py", *arguments])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -301,16 +299,18 @@ def helper(*arguments: str | Path, timeout: float = 600) -> str:
 @pytest.mark.parametrize(
     ("kills", "seed", "kind"),
     [
-        (5, 1, "alone"),
-        (5, 3, "background"),
-        (3, 4, "replicate"),
-        (3, 5, "shard"),
+        (3, 1, "alone"),
+        (3, 3, "background"),
+        (2, 4, "replicate"),
+        (2, 5, "shard"),
         pytest.param(30, 2, "alone", marks=pytest.mark.slow),
         pytest.param(20, 6, "shard", marks=pytest.mark.slow),
     ],
 )
-def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, seed: int, kind: str) -> None:
-    told = json.loads(helper("kill", tmp_path, str(kills), str(seed), kind))
+def test_kill_9_at_random_moments_changes_no_bit(
+    warm: WarmStart, tmp_path: Path, kills: int, seed: int, kind: str
+) -> None:
+    told = json.loads(helper(warm, "kill", tmp_path, str(kills), str(seed), kind))
     assert told["kills"] == kills
     assert told["resumed_from"]
     whole = Checkpoints(tmp_path / "whole").latest()
@@ -324,9 +324,11 @@ def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, kills: int, see
         assert (whole.path / name).read_bytes() == (broken.path / name).read_bytes(), name
 
 
-def trained(folder: Path, size: int, stop: int = 50, mode: str = "replicate", *kinds: str) -> dict[str, Any]:
+def trained(
+    warm: WarmStart, folder: Path, size: int, stop: int = 50, mode: str = "replicate", *kinds: str
+) -> dict[str, Any]:
     """What `ranks` of processes.py tells, and the weights at the end."""
-    told = json.loads(helper("ranks", folder, str(size), str(stop), mode, *kinds))
+    told = json.loads(helper(warm, "ranks", folder, str(size), str(stop), mode, *kinds))
     found = Checkpoints(folder / "checkpoints").latest()
     assert found is not None
     with TensorFiles(found.path, "model.safetensors") as tensors:
@@ -336,8 +338,8 @@ def trained(folder: Path, size: int, stop: int = 50, mode: str = "replicate", *k
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return trained(tmp_path_factory.mktemp("one"), 1)
+def one_process(warm: WarmStart, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return trained(warm, tmp_path_factory.mktemp("one"), 1)
 
 
 def assert_same_training(found: dict[str, Any], expected: dict[str, Any], last: int = 50) -> None:
@@ -349,9 +351,11 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any], last: 
 
 
 @pytest.mark.parametrize("mode", ["replicate", "shard", "hybrid"])
-def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path, one_process: dict[str, Any], mode: str) -> None:
+def test_two_ranks_equal_one_process_over_fifty_steps(
+    warm: WarmStart, tmp_path: Path, one_process: dict[str, Any], mode: str
+) -> None:
     """With uneven masks, one micro-batch on one rank and two on the other."""
-    two = trained(tmp_path, 2, mode=mode)
+    two = trained(warm, tmp_path, 2, mode=mode)
     assert len(one_process["losses"]) == len(two["losses"]) == 50
     assert_same_training(two, one_process)
     assert one_process["tokens"] == two["tokens"]
@@ -359,10 +363,18 @@ def test_two_ranks_equal_one_process_over_fifty_steps(tmp_path: Path, one_proces
     assert_is_a_model_folder(two["folder"], two["weights"])
 
 
+@pytest.fixture(scope="module")
+def rolled_back(warm: WarmStart, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One process that sees NaN."""
+    return trained(warm, tmp_path_factory.mktemp("rolled_back"), 1, 50, "replicate", "nan=24:27")
+
+
 @pytest.mark.parametrize("mode", ["replicate", "shard"])
-def test_ranks_roll_back_together_where_one_of_them_sees_nan(tmp_path: Path, mode: str) -> None:
-    expected = trained(tmp_path / "one", 1, 50, "replicate", "nan=24:27")
-    found = trained(tmp_path / "two", 2, 50, mode, "nan=24:27")
+def test_ranks_roll_back_together_where_one_of_them_sees_nan(
+    warm: WarmStart, tmp_path: Path, rolled_back: dict[str, Any], mode: str
+) -> None:
+    expected = rolled_back
+    found = trained(warm, tmp_path, 2, 50, mode, "nan=24:27")
     # Refused at data 24, 25, 26; back to step 20, whose data now begin at 27.
     assert found["passed_over"] == expected["passed_over"] == [[27, 20, 20, 27]]
     assert found["ranks_agree"]
@@ -373,19 +385,21 @@ def test_ranks_roll_back_together_where_one_of_them_sees_nan(tmp_path: Path, mod
 
 
 @pytest.mark.parametrize("full", [0, 1])
-def test_a_disk_that_is_full_for_one_rank_fails_the_checkpoint_on_both_and_only_that(tmp_path: Path, full: int) -> None:
-    told = json.loads(helper("full", tmp_path, str(full)))
+def test_a_disk_that_is_full_for_one_rank_fails_the_checkpoint_on_both_and_only_that(
+    warm: WarmStart, tmp_path: Path, full: int
+) -> None:
+    told = json.loads(helper(warm, "full", tmp_path, str(full)))
     assert "the disk is full, step 2 could not be saved; earlier checkpoints are intact (steps 1)" in told[full]["told"]
     assert told[1 - full]["told"] == "step-00000002: another process could not write its part"
     assert [part["latest"] for part in told] == [3, 3]
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000001", "step-00000003"]
 
 
-def test_adafactor_on_shards_equals_one_process(tmp_path: Path) -> None:
+def test_adafactor_on_shards_equals_one_process(warm: WarmStart, tmp_path: Path) -> None:
     kinds = "matrix=adafactor", "rest=adafactor"
-    expected = trained(tmp_path / "one", 1, 40, "replicate", *kinds)
-    trained(tmp_path / "two", 2, 20, "shard", *kinds)
-    found = trained(tmp_path / "two", 2, 40, "shard", *kinds)
+    expected = trained(warm, tmp_path / "one", 1, 40, "replicate", *kinds)
+    trained(warm, tmp_path / "two", 2, 20, "shard", *kinds)
+    found = trained(warm, tmp_path / "two", 2, 40, "shard", *kinds)
     assert_same_training(found, expected, last=20)
 
 
@@ -405,10 +419,18 @@ def assert_is_a_model_folder(folder: Path, weights: dict[str, torch.Tensor]) -> 
         assert torch.equal(ours[name], weight), name
 
 
-@pytest.mark.parametrize("modes", [("replicate", "replicate"), ("shard", "shard"), ("shard", "replicate")])
+@pytest.mark.parametrize(
+    "modes",
+    [
+        # What two equal ranks save is what one saves, and one takes it up in the third.
+        pytest.param(("replicate", "replicate"), marks=pytest.mark.slow),
+        ("shard", "shard"),
+        ("shard", "replicate"),
+    ],
+)
 def test_ranks_and_modes_may_change_between_runs(
-    tmp_path: Path, one_process: dict[str, Any], modes: tuple[str, str]
+    warm: WarmStart, tmp_path: Path, one_process: dict[str, Any], modes: tuple[str, str]
 ) -> None:
-    trained(tmp_path, 2, 20, modes[0])
-    trained(tmp_path, 1, 40)
-    assert_same_training(trained(tmp_path, 2, mode=modes[1]), one_process, last=10)
+    trained(warm, tmp_path, 2, 20, modes[0])
+    trained(warm, tmp_path, 1, 40)
+    assert_same_training(trained(warm, tmp_path, 2, mode=modes[1]), one_process, last=10)

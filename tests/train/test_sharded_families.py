@@ -1,12 +1,11 @@
 """Two processes that share a model by rows train as one does, whatever the model is made of."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from warm_start import WarmStart
 
 from gradus.model.batch import Batch, Documents
 from gradus.model.config import model_config
@@ -30,15 +29,8 @@ LORA = {"lora": {"rank": 3, "alpha": 6.0}, "family": "portable", "init": "xavier
     ("name", "wrapping"),
     [("experts", "none"), ("experts", "full"), ("psann", "selective"), ("speedrun", "full"), ("lora", "full")],
 )
-def test_a_shared_model_trains_as_a_whole_one(tmp_path: Path, name: str, wrapping: str) -> None:
-    command = [
-        sys.executable,
-        HERE / "sharded_families.py",
-        json.dumps((TABLES | {"lora": LORA})[name]),
-        wrapping,
-        tmp_path,
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
+def test_a_shared_model_trains_as_a_whole_one(warm: WarmStart, tmp_path: Path, name: str, wrapping: str) -> None:
+    done = warm.run([HERE / "sharded_families.py", json.dumps((TABLES | {"lora": LORA})[name]), wrapping, tmp_path])
     assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
     assert one[-1] < one[0]

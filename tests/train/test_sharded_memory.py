@@ -1,11 +1,10 @@
 """The plan of a sharded model's memory, beside what torch's tracker adds up for a 3 B model on 8 and 64 ranks."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_start import WarmStart
 
 from gradus.model.config import model_config
 from gradus.model.cost import parameters, sharded_memory
@@ -23,10 +22,11 @@ CONFIG = model_config({"depth": 30, "width": 3072, "num_heads": 24, "mlp_width":
         pytest.param(64, "selective", 1, marks=pytest.mark.slow),
     ],
 )
-def test_a_rank_of_a_3_b_model_takes_what_the_plan_says(ranks: int, kind: str, micro_batches: int) -> None:
+def test_a_rank_of_a_3_b_model_takes_what_the_plan_says(
+    warm: WarmStart, ranks: int, kind: str, micro_batches: int
+) -> None:
     script = Path(__file__).parent / "simulated_memory.py"
-    command = [sys.executable, str(script), str(ranks), kind, str(micro_batches)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = warm.run([script, str(ranks), kind, str(micro_batches)])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     share = 4 * parameters(CONFIG).total / ranks

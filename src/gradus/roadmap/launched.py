@@ -33,6 +33,7 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _ASK_SECONDS = 0.2
 # How long another process may take to see a new file in the home, to load or end a stage, and to hear that all is over.
 _SEEN_SECONDS = 60.0
+_ANSWER_SECONDS = 60.0  # of a process that has seen the home, or gives it up
 _READY_SECONDS = 900.0
 _END_SECONDS = 60.0
 
@@ -150,7 +151,7 @@ def _agree_on_home(meeting: Meeting, home: Path) -> None:
             raise ConfigError(f"{home}: {error.strerror}; choose another folder with --home") from None
         try:
             meeting.tell("home", json.dumps([mark.name, str(home.resolve()), socket.gethostname()]))
-            meeting.gather("home", 2 * _SEEN_SECONDS)
+            meeting.gather("home", _SEEN_SECONDS + _ANSWER_SECONDS)
         finally:
             mark.unlink()
         return

@@ -24,7 +24,7 @@ from gradus.roadmap.schema import Roadmap
 
 LOG = "push.log"
 _LOOK_SECONDS = 0.05
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0  # it takes one or two, and many on a busy machine
 # Processes that go on after their walk; Python warns of one that is forgotten while it runs.
 _left_running: list[subprocess.Popen[bytes]] = []
 

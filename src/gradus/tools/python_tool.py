@@ -35,7 +35,7 @@ LIMITS = Limits(seconds=5.0, memory_bytes=2**27, output_bytes=2**16)
 MOST_CHARACTERS = 4000  # of a result
 _MOST_CODE_CHARACTERS = 20_000
 _MOST_WORKERS = 4
-_SPARE_SECONDS = 3.0  # for a worker to be there, and to be ended
+_SPARE_SECONDS = 15.0  # for a worker to be there, and to be ended, on a busy machine too
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def expect(browser):
     """Playwright's assertions, which look again until what a page draws by and by is there."""
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=30_000)  # of a busy machine
+    expect.set_options(timeout=120_000)  # of a busy machine
     return expect
 
 
@@ -45,7 +45,7 @@ def page(browser, server):
     """
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     opened = context.new_page()
-    opened.set_default_timeout(30_000)  # of a busy machine
+    opened.set_default_timeout(120_000)  # of a busy machine
     opened.wrong = []
     opened.on(
         "console", lambda message: opened.wrong.append(message.text) if message.type in ("error", "warning") else None

@@ -88,7 +88,7 @@ def stand_in(server):
 
 
 def wait_until_stored(page, fits):
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not fits(page.evaluate(STORED)):
         assert time.monotonic() < until, page.evaluate(STORED)
         page.wait_for_timeout(50)
@@ -174,7 +174,7 @@ def test_a_conversation_is_held_by_keyboard_alone(page, server, expect):
 def test_a_phone_shows_all_of_it_and_words_stand_out_in_both_colours(browser, server):
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(120_000)
     page.goto(server.url)
     page.get_by_role("button", name="Which weekday").tap()
     page.locator("article.reply > .foot").wait_for()
