@@ -216,6 +216,19 @@ def test_a_stopped_answer_is_kept_as_far_as_it_came(session, screen, capsys):
     assert "nothing was said yet" in capsys.readouterr().err
 
 
+def test_calls_that_were_not_run_are_no_part_of_the_conversation(session, screen):
+    calling = Message("assistant", "One moment.", None, (CALL,))
+
+    def stream(request):
+        yield TextDelta("One moment.")
+        yield CallReady(CALL)
+        yield Done(Reply(AssistantTurn((calling,), "calls"), num_tokens=9, num_prompt_tokens=9))
+
+    session.engine.stream = stream
+    converse(session, screen, ["one"])
+    assert session.messages == [Message("user", "one"), Message("assistant", "One moment.")]
+
+
 def test_an_earlier_message_is_asked_anew(session, screen, capsys):
     converse(session, screen, ["one", "two", "three", "/edit 2 another two"])
     assert [m.content for m in session.messages if m.role == "user"] == ["one", "another two"]
@@ -229,9 +242,10 @@ def test_an_earlier_message_is_asked_anew(session, screen, capsys):
 
 def test_a_saved_conversation_is_gone_on_with(session, screen, tmp_path, capsys):
     file = tmp_path / "c.jsonl"
-    converse(session, screen, ["/system Be kind.", "one", f"/save {file}", "/clear", "/system", f"/load {file}", "two"])
+    one = "one\u2028and more"  # what some take for the end of a line
+    converse(session, screen, ["/system Be kind.", one, f"/save {file}", "/clear", "/system", f"/load {file}", "two"])
     last = session.engine.requests[-1].conversation.messages
-    assert [m.content for m in last] == ["Be kind.", "one", "", "5", "It is 1.", "two"]
+    assert [m.content for m in last] == ["Be kind.", one, "", "5", "It is 1.", "two"]
     before = list(session.messages)
     for text, message in (
         ("{", "no conversation as /save writes it"),

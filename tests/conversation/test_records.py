@@ -32,6 +32,17 @@ def _says(text: str, thinking: str | None = None) -> Message:
     return Message("assistant", text, thinking)
 
 
+def test_a_row_nested_too_deep_is_handed_back_and_the_next_is_read(tmp_path: Path) -> None:
+    sound = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    tools: Any = []
+    for _ in range(700):
+        tools = [tools]
+    deep, after = _import(tmp_path, sound | {"tools": tools}, sound)
+    assert isinstance(deep, Quarantined)
+    assert (deep.line, deep.reason) == (1, "nested too deep")
+    assert isinstance(after, Conversation)
+
+
 PLAIN: list[tuple[str, dict[str, Any], tuple[Message, ...]]] = [
     (
         "messages",

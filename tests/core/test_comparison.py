@@ -160,6 +160,34 @@ def test_items_that_share_a_passage_are_compared_by_their_clusters() -> None:
     assert found.standard_error == pytest.approx(clustered_standard_error(gains, [n // 10 for n in range(120)]))
 
 
+def numbers(values: list[float], clusters: list[int] | None = None) -> dict[str, object]:
+    grouped = {} if clusters is None else {"item_clusters": {str(i): c for i, c in enumerate(clusters)}}
+    return {"value": sum(values) / len(values), "items": {str(i): v for i, v in enumerate(values)}} | grouped
+
+
+@pytest.mark.parametrize(
+    ("gains", "clusters", "verdict", "p"),
+    [
+        ([0.1, 0.3, 0.2], [0, 0, 0], "not resolved", 1.0),  # one cluster
+        ([0.7, 0.7], [0, 1], "not resolved", 0.5),
+        ([0.7, 0.7], None, "not resolved", 0.5),
+        ([0.7, 0.7, 0.0, 0.0], None, "not resolved", 0.5),  # what does not differ tells nothing
+        ([0.7] * 6, [0, 1, 2, 3, 4, 5], "better", 2 / 64),
+        ([0.7] * 6, None, "better", 2 / 64),
+        ([-0.7] * 12, [n // 2 for n in range(12)], "worse", 2 / 64),
+    ],
+)
+def test_a_few_numbers_that_differ_alike_are_no_surer_than_their_signs(
+    gains: list[float], clusters: list[int] | None, verdict: str, p: float
+) -> None:
+    base = [5.1 + n for n in range(len(gains))]
+    second = [b + g for b, g in zip(base, gains, strict=True)]
+    (found,) = compare_measures({"m": numbers(base, clusters)}, {"m": numbers(second, clusters)})
+    assert (found.verdict, found.p) == (verdict, pytest.approx(p))
+    if clusters is not None:
+        assert found.resolvable is None  # no error can be told where all differ alike
+
+
 def test_a_ratio_of_sums_is_as_sure_as_its_documents_are_many() -> None:
     draw = random.Random(4)
     sizes = [draw.randrange(50, 500) for _ in range(400)]

@@ -212,11 +212,12 @@ def test_a_class_from_outside_has_settings(outside: str) -> None:
         filter_named({"name": f"{outside}:NoDogs", "wrd": "wolf"})
 
 
-def test_an_edit_to_a_function_changes_its_fingerprint(outside: str, tmp_path: Path) -> None:
-    before = filter_named(f"{outside}:no_cats").fingerprint
-    assert filter_named(f"{outside}:no_cats").fingerprint == before
+@pytest.mark.parametrize("name", ["no_cats", "NoDogs"])
+def test_an_edit_to_a_function_or_class_changes_its_fingerprint(outside: str, tmp_path: Path, name: str) -> None:
+    before = filter_named(f"{outside}:{name}").fingerprint
+    assert filter_named(f"{outside}:{name}").fingerprint == before
     (tmp_path / f"{outside}.py").write_text(MODULE + "# edited")
-    assert filter_named(f"{outside}:no_cats").fingerprint != before
+    assert filter_named(f"{outside}:{name}").fingerprint != before
 
 
 def test_what_is_not_there_is_refused(outside: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gradus.data.synthetic import trained_suite
 from gradus.data.synthetic.config import CATEGORIES, ConversationSettings
 from gradus.data.synthetic.conversations import GENERATORS, checked_conversations, conversations, probe_items
 from gradus.data.synthetic.documents import documents
+from gradus.data.synthetic.item import side_of
 from gradus.data.synthetic.uniqueness import uniqueness
 from gradus.tools.calculator import calculate
 
@@ -91,6 +93,26 @@ def test_training_and_probes_never_share_a_calculation_or_a_word() -> None:
     for category in ("percent", "word_problem", "age", "spelling"):
         assert probes[category]
         assert not training[category] & probes[category]
+
+
+def test_what_goes_on_from_earlier_problems_trains_no_problem_of_the_probes() -> None:
+    weights = dict.fromkeys(CATEGORIES, 0.0) | {"follow_up": 1.0}
+    sides: dict[str, list[str]] = defaultdict(list)
+    for row in conversations(ConversationSettings(rows=2_000, weights=weights), 4):
+        for message in row.messages:
+            if message.role != "assistant" or not message.train:
+                continue
+            thinking = message.reasoning_content or ""
+            if re.fullmatch("[a-z](-[a-z])+", message.content):
+                sides["spelling"].append(side_of(f"spelling|{message.content.replace('-', '')}"))
+            if found := re.match("([a-z]) in ([a-z]+): ", thinking):
+                sides["letter_count"].append(side_of(f"letter_count|{found[2]}|{found[1]}"))
+            if found := re.match(r"(\w+) is \d\. (Forward|Back) (\d+)( \* 7)?:", thinking):
+                days = int(found[3]) * (7 if found[4] else 1) * (1 if found[2] == "Forward" else -1)
+                sides["weekday"].append(side_of(f"weekday|{found[1]}|{days}"))
+    for category in ("spelling", "letter_count", "weekday"):
+        assert len(sides[category]) > 100
+        assert set(sides[category]) == {"train"}
 
 
 def question(row: Conversation) -> str:

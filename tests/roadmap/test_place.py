@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 
 import pytest
 import torch
@@ -110,6 +111,15 @@ def test_a_measurement_goes_to_the_ledger_with_its_stage(make_place, tmp_path):
     place.record(step=5, loss=2.5)
     (line,) = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert (line["event"], line["stage"], line["step"], line["loss"]) == ("measure", "prose", 5, 2.5)
+
+
+def test_a_measure_that_is_no_number_is_refused_with_its_stage(make_place, tmp_path):
+    place = make_place(ledger=Ledger(tmp_path / "ledger.jsonl"))
+    with pytest.raises(TrainingError, match=r'^stage "prose": step 5: loss is nan, .* at a lower learning rate$'):
+        place.record(step=5, loss=math.nan)
+    with pytest.raises(TrainingError, match=r'^stage "prose": tasks\.0\.value is inf, '):
+        place.commit({"tasks": [{"value": math.inf}]})
+    assert not (tmp_path / "ledger.jsonl").exists()
 
 
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch):

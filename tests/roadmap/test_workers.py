@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from small_stages import PROSE, base_of, tokens_of, write_lines
 
-from gradus.core.errors import GradusError
+from gradus.core.errors import GradusError, TrainingError
 from gradus.roadmap import workers
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
@@ -50,6 +51,31 @@ def test_two_processes_give_the_losses_of_one(roadmap_path):
     together = losses(result)
     assert len(alone) == len(together) == 12
     assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_process_that_does_not_end_is_ended_with_a_line(tmp_path, monkeypatch):
+    started = []
+
+    def start(task, meeting, rank, log):
+        workers._ready_mark(log).touch()
+        ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(); time.sleep(60)"
+        process = subprocess.Popen([sys.executable, "-c", ignores], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(workers, "_start", start)
+    monkeypatch.setattr(workers, "stage_task", lambda *_: {})
+    monkeypatch.setattr(workers, "_END_SECONDS", 0.2)
+    place, stage = SimpleNamespace(world_size=2, scratch=tmp_path), SimpleNamespace(name="base")
+    with (
+        pytest.raises(TrainingError, match=r'^stage "base": process 1 went on for .* after process 0 had finished'),
+        workers.worker_processes(None, stage, place),
+    ):
+        pass
+    assert [process.returncode for process in started] == [-9]
 
 
 def test_a_process_that_cannot_start_ends_the_stage_at_once_with_its_last_words(roadmap_path, monkeypatch):

@@ -12,8 +12,10 @@ from small_server import CHAT, Running, body, folded
 from gradus.conversation.messages import Conversation, Message
 from gradus.engine.continuation import continue_texts
 from gradus.engine.engine import Engine
+from gradus.engine.logprobs import TokenLogprobs
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Request
+from gradus.serve.completions import text_logprobs
 
 CALCULATOR = {
     "type": "function",
@@ -101,6 +103,22 @@ def test_several_answers_and_log_probabilities_are_the_engines(running: Running,
         assert folded(chunks, place)["content"] == whole["choices"][place]["message"]["content"]
         last = [c["choices"][0]["logprobs"] for c in chunks if c["choices"][0]["index"] == place][-1]
         assert [one["token"] for one in last["content"]] == [one["token"] for one in told]
+
+
+def test_a_character_that_tokens_share_is_counted_once(engine: Engine) -> None:
+    tokenizer = engine.tokenizer
+    single = {tokenizer.decode_bytes([token]): token for token in range(256)}
+    parts = [b"a", *(bytes([byte]) for byte in "\N{GRINNING FACE}".encode()), b"b", b"\xff", b"c"]
+    told = text_logprobs([TokenLogprobs(single[part], -1.0) for part in parts], tokenizer)
+    text = b"".join(parts).decode("utf-8", "replace")
+    assert told["text_offset"] == [0, 1, 1, 1, 1, 2, 3, 4]
+    assert [text[told["text_offset"][place]] for place in (0, 1, 5, 6, 7)] == [
+        "a",
+        "\N{GRINNING FACE}",
+        "b",
+        "\ufffd",
+        "c",
+    ]
 
 
 def test_text_is_gone_on_from_and_tokens_are_told(running: Running, engine: Engine) -> None:

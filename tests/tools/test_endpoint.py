@@ -97,6 +97,26 @@ def test_the_same_request_at_once_is_sent_once(server, answers):
     assert {answer.message.content for answer in found} == {"You said: hello"}
 
 
+def test_the_same_request_asked_again_while_one_of_it_fails_waits_for_the_next(server, answers):
+    server.delay = 0.2
+    server.faults = [Fault(status=400)]
+
+    async def go():
+        async with Endpoint(settings_for(server), answers, "test") as endpoint:
+            request = ChatRequest((Message("user", "hello"),))
+
+            async def once_refused():
+                with pytest.raises(RequestRefusedError):
+                    await endpoint.chat(request)
+                return await endpoint.chat(request)  # while the second asks
+
+            return await asyncio.gather(once_refused(), endpoint.chat(request))
+
+    found = asyncio.run(go())
+    assert len(server.requests) == 2  # the refused one and one that is paid
+    assert sorted(answer.reused for answer in found) == [False, True]
+
+
 def test_no_more_requests_are_in_flight_than_allowed(server, answers):
     server.delay = 0.05
     ask(settings_for(server, concurrency=3), answers, *[f"number {i}" for i in range(12)])

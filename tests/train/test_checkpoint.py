@@ -3,6 +3,8 @@
 import errno
 import json
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from gradus.model.config import LoraSettings
 from gradus.model.lora import add_adapters, init_adapters
 from gradus.model.weights import load_model
 from gradus.train.checkpoint import Checkpoints, open_checkpoint
+from gradus.train.parallel import World
+from gradus.train.saving import Part
 
 
 def save(checkpoints: Checkpoints, step: int, seed: int = 0) -> Path:
@@ -200,6 +204,33 @@ def test_a_full_disk_leaves_older_checkpoints_and_says_so(
     found = checkpoints.latest()
     assert found is not None
     assert found.step == 2
+
+
+def test_where_the_main_process_cannot_make_a_folder_all_end_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting, told = threading.Barrier(2, timeout=5.0), [0, 0]
+
+    class Pair(World):
+        def most(self, number: int) -> int:
+            told[self.rank] = number
+            meeting.wait()
+            found = max(told)
+            meeting.wait()
+            return found
+
+    def error_of(rank: int) -> BaseException:
+        with pytest.raises(Exception) as found:
+            save(Checkpoints(tmp_path / "file" / "kept", world=Pair(rank, 2)), 1)
+        return found.value
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Checkpoints, "_part", lambda *_: Part({}))
+    with ThreadPoolExecutor(2) as executor:
+        first, second = executor.map(error_of, (0, 1))
+    assert isinstance(first, NotADirectoryError)
+    assert isinstance(second, TrainingError)
+    assert "the main process could not save the checkpoint" in str(second)
 
 
 def test_what_a_killed_save_left_is_cleared_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -151,7 +151,9 @@ class ChatSession:
         finally:
             if isinstance(events, Generator):
                 events.close()
-            said = partial.messages() if reply is None else reply.turn.messages
+            # Calls that were not run are no part of it: no model takes a message behind calls without results.
+            is_whole = reply is not None and reply.finish_reason != "calls"
+            said = reply.turn.messages if reply is not None and is_whole else partial.messages()
             if said:
                 self.messages = [*before, question, *said]
             if first is not None:

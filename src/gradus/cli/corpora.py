@@ -11,6 +11,7 @@ import typer
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ArtifactError
 from gradus.core.quantity import format_bytes
+from gradus.core.terminal import harmless
 from gradus.data.accounts import (
     DroppedRow,
     Whereabouts,
@@ -174,12 +175,13 @@ def _followed_text(place: Tokens | Training) -> str:
 def _document_text(document: Document, full: bool) -> str:
     meta = ", ".join(f"{key} {value}" for key, value in document.meta.items())
     text = document.text if full or len(document.text) <= 600 else f"{document.text[:600]} ..."
-    return f"{document.id}  {document.source}  {meta}\n" + "\n".join(f"  {line}" for line in text.split("\n"))
+    head = f"{document.id}  {document.source}  {meta}\n"
+    return harmless(head + "\n".join(f"  {line}" for line in text.split("\n")))
 
 
 def _dropped_text(row: DroppedRow) -> str:
     head = f"{row.id or '-'}  {row.source}  {row.place}\n  dropped as {row.reason}"
-    return head + (f": {row.detail}" if row.detail else "") + (f"\n  {row.excerpt}" if row.excerpt else "")
+    return harmless(head + (f": {row.detail}" if row.detail else "") + (f"\n  {row.excerpt}" if row.excerpt else ""))
 
 
 def _corpus(name: str, home: Path) -> Artifact:

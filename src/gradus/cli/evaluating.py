@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
 from gradus.core.machine import machine_facts, software_versions
 from gradus.core.quantity import format_seconds
+from gradus.core.terminal import harmless
 from gradus.eval.benchmarks import BenchmarkSettings, check_tasks, files_of
 from gradus.roadmap.models import ModelReference, resolve_model, resolve_stage
 from gradus.roadmap.progress import live_progress
@@ -40,16 +41,17 @@ def audit_model(
     from gradus.data.synthetic.config import ConversationSettings
     from gradus.data.synthetic.conversations import conversations
 
-    if prompts is None:
-        rows: list[Conversation] = list(conversations(ConversationSettings(rows=samples), seed, "probe"))
-    else:
-        rows = [row for row in import_records(prompts) if isinstance(row, Conversation)]
+    def rows() -> Iterator[Conversation]:
+        if prompts is None:
+            return conversations(ConversationSettings(rows=samples), seed, "probe")
+        return (row for row in import_records(prompts) if isinstance(row, Conversation))
+
     found = resolve_model(model, home)
     from gradus.engine.load import load_engine
     from gradus.engine.sampling import Sampling
     from gradus.eval.audit import audit, questions
 
-    asked = questions(lambda: rows, samples)
+    asked = questions(rows, samples)
     sampling = Sampling(temperature=temperature, seed=seed)
     engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
     with stopping(), live_progress().task("audit", samples, "answers") as task:
@@ -76,7 +78,11 @@ def audit_text(result: AuditResult) -> str:
         text_table(["artifact", "answers", "share", "95 % upper bound"], rows, right=(1, 2, 3)),
     ]
     for sample in [sample for sample in result.samples if sample.kinds][:SHOWN_SAMPLES]:
-        lines += ["", f"{sample.id}: {', '.join(sample.kinds)}: {sample.excerpt!r}", f"  answer: {sample.answer}"]
+        lines += [
+            "",
+            f"{sample.id}: {', '.join(sample.kinds)}: {sample.excerpt!r}",
+            f"  answer: {harmless(sample.answer)}",
+        ]
     return "\n".join(lines)
 
 

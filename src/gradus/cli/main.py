@@ -409,10 +409,8 @@ def exit_code(error: GradusError) -> int:
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A bug of ours, told shortly; --debug shows where."""
-    typer.echo(
-        redacted(f"internal error: {kind.__name__}: {error} (please report this; --debug shows where it happened)"),
-        err=True,
-    )
+    told = f"internal error: {kind.__name__}: {error} (please report this; --debug shows where it happened)"
+    typer.echo(harmless(redacted(told)), err=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import typer
 
 from gradus.core.errors import DataError
 from gradus.core.settings import load_settings
+from gradus.core.terminal import harmless
 from gradus.data.conversation_filters import conversation_filters
 from gradus.data.conversation_sources import AnyPoolSource, PoolFiles, PoolPreset
 from gradus.data.pool_preview import preview_filters
@@ -91,7 +92,7 @@ def _lines(name: str, found: dict[str, Any]) -> list[str]:
         for sample in samples:
             lines.append(f"  {sample['place']}  {_short(sample['excerpt'])}")
             lines.append(f"    {sample['detail']}")
-    return lines
+    return [harmless(line) for line in lines]
 
 
 def _short(text: str) -> str:

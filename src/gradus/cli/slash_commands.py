@@ -169,7 +169,8 @@ def _load(session: ChatSession, screen: Screen, argument: str) -> None:
         raise ConfigError("/load takes a file name")
     path = Path(argument).expanduser()
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not splitlines: JSON may hold U+2028 and its like inside a string.
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         rows = [json.loads(line) for line in lines]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None

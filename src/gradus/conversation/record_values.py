@@ -72,7 +72,7 @@ def list_of(value: object, where: str, least: int = 1) -> list[Any]:
 
 def exchange(question: str, answer: Message, row: Row) -> Conversation:
     """One question and its answer, after the row's system message where it has one."""
-    system = text_of(row.get("system", row.get("system_prompt"))).strip()
+    system = text_of(first_of(row, "system", "system_prompt")).strip()
     opening = (Message("system", system),) if system else ()
     return Conversation((*opening, Message("user", question), answer), id=text_of(row.get("id")))
 

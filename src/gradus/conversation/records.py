@@ -81,6 +81,9 @@ def imported_rows(
         except DataError as error:
             yield _quarantined(file, line, error, source)
             continue
+        except RecursionError:
+            yield _quarantined(file, line, "nested too deep", source)
+            continue
         for index, item in enumerate(found):
             if isinstance(item, RowError):
                 yield _quarantined(file, line, item, source)

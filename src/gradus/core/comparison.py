@@ -2,9 +2,9 @@
 
 Right or wrong items are compared by the exact McNemar test, those that share a passage by their clusters. Items with
 numbers (nats of a passage, the centred score of a task of CORE) are compared by the mean of their differences: below
-BOOTSTRAP_BELOW items by a bootstrap over them, else by its standard error. Without shared items two standard errors
-decide, and without those nothing can be said. "Not resolved" is an answer: beside it stands the least difference that
-so many items would have shown.
+BOOTSTRAP_BELOW items by a bootstrap over them, else by its standard error. Neither is surer than the signs of so few
+items can make it. Without shared items two standard errors decide, and without those nothing can be said. "Not
+resolved" is an answer: beside it stands the least difference that so many items would have shown.
 """
 
 from __future__ import annotations
@@ -75,32 +75,35 @@ def paired_test(
     won, lost = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     mean, error = sum(gains) / len(shared), standard_error(gains)
     is_binary = all(items[key] in (0, 1) for items in (first, second) for key in shared)
+    sums = gains
     if clusters is not None:
         groups = [clusters.get(key, key) for key in shared]
         error = clustered_standard_error(gains, groups)
-        p = _clustered_p(gains, groups, is_binary, mean, error)
-    elif is_binary:
-        p = mcnemar_exact(lost, won)
-    elif not any(gains) or len(shared) < 2:
-        p = 1.0
-    elif len(shared) < BOOTSTRAP_BELOW:
-        p = bootstrap_mean(gains)[2]
+        sums = _sums(gains, groups)
+    if is_binary:
+        p = mcnemar_exact(lost, won) if clusters is None else sign_flip_exact([round(one) for one in sums])
     else:
-        p = normal_p(mean / error) if error else 0.0
+        p = _numbers_p(gains, sums, mean, error, resample=clusters is None and len(shared) < BOOTSTRAP_BELOW)
     return Paired(len(shared), won, lost, mean, error, p, is_binary)
 
 
-def _clustered_p(
-    gains: Sequence[float], groups: Sequence[Hashable], is_binary: bool, mean: float, error: float
-) -> float:
-    if not any(gains):
-        return 1.0
-    if not is_binary:
-        return normal_p(mean / error) if error else 0.0
-    sums: dict[Hashable, int] = {}
+def _sums(gains: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+    sums: dict[Hashable, float] = {}
     for group, gain in zip(groups, gains, strict=True):
-        sums[group] = sums.get(group, 0) + round(gain)
-    return sign_flip_exact(list(sums.values()))
+        sums[group] = sums.get(group, 0.0) + gain
+    return list(sums.values())
+
+
+def _numbers_p(gains: Sequence[float], sums: Sequence[float], mean: float, error: float, *, resample: bool) -> float:
+    """p of a mean of numbers. sums: gains of each cluster, or of each item. error: of the mean."""
+    differing = sum(one != 0 for one in sums)
+    if not differing:
+        return 1.0
+    # So few of one sign are chance this often, however alike they are: both tests take them for certain.
+    least = 2.0 ** (1 - differing)
+    if resample:
+        return max(least, bootstrap_mean(gains)[2])
+    return max(least, normal_p(mean / error) if error else 0.0)
 
 
 def compare_measures(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> list[Compared]:
@@ -143,7 +146,8 @@ def _resolvable(paired: Paired) -> float | None:
     """
     if paired.is_binary and not paired.won + paired.lost:
         return _DETECTED * math.sqrt(3) / paired.shared
-    return _DETECTED * paired.standard_error or None
+    # What rounding leaves of 0 is none either.
+    return _DETECTED * paired.standard_error if paired.standard_error > 1e-9 * abs(paired.gain) else None
 
 
 def named_measures(results: Mapping[str, Any], *, numbers: bool = False) -> dict[str, dict[str, Any]]:

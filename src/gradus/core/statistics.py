@@ -64,11 +64,11 @@ def standard_error(values: Sequence[float]) -> float:
 def clustered_standard_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
     """Standard error of the mean of values that are alike within a cluster, such as questions on one passage.
 
-    Each value alone in its cluster gives the plain one, without its correction for small n. Source: Miller 2024,
-    "Adding Error Bars to Evals", eq. 4.
+    Each value alone in its cluster gives the plain one, without its correction for small n; one cluster gives 0, since
+    it tells nothing of others. Source: Miller 2024, "Adding Error Bars to Evals", eq. 4.
     """
     n = len(values)
-    if n < 2:
+    if len(set(clusters)) < 2:
         return 0.0
     mean = sum(values) / n
     residuals: dict[Hashable, float] = {}

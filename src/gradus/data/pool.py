@@ -70,6 +70,11 @@ def read_pool(folder: Path, split: Split) -> Iterator[Conversation]:
     return _read(folder, split, Conversation.from_json)
 
 
+def answered_rows(folder: Path, split: Split) -> Iterator[Conversation]:
+    """Those of one side that end with an answer, so that their last question can be asked again."""
+    return (row for row in read_pool(folder, split) if row.messages[-1].role == "assistant")
+
+
 def write_pairs(
     folder: Path,
     pairs: Iterable[Pair | Quarantined],

@@ -11,6 +11,7 @@ import re
 from string import ascii_lowercase
 
 from gradus.data.synthetic.item import side_of
+from gradus.data.synthetic.letters import letter_count_key, spelling_key
 from gradus.data.synthetic.words import spelling_words
 
 ITEMS = 256
@@ -19,7 +20,7 @@ _SEED = 1337
 
 def spelling_items() -> list[tuple[str, str, str]]:
     """(id, question, word) of words to spell."""
-    words = [word for word in spelling_words() if side_of(f"spelling|{word}") == "probe"]
+    words = [word for word in spelling_words() if side_of(spelling_key(word)) == "probe"]
     drawn = random.Random(_SEED).sample(words, ITEMS)
     return [
         (word, f"Spell the word {word}, one letter after the other, with a dash between them.", word) for word in drawn
@@ -34,7 +35,7 @@ def count_items() -> list[tuple[str, str, str]]:
         word = draw.choice(spelling_words())
         repeated = [letter for letter in sorted(set(word)) if word.count(letter) > 1]
         letter = draw.choice(repeated or sorted(set(word))) if draw.random() < 0.8 else draw.choice(ascii_lowercase)
-        if side_of(f"letter_count|{word}|{letter}") == "probe":
+        if side_of(letter_count_key(word, letter)) == "probe":
             key = f"{word}:{letter}"
             question = f"How many times does the letter {letter} stand in the word {word}?"
             found[key] = key, question, str(word.count(letter))

@@ -8,11 +8,11 @@ highest, by `acc_norm` when that divided by its number of characters is; the fir
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from gradus.data.benchmark_rows import Row
 from gradus.data.benchmarks import benchmark_rows, read_row, row_files
@@ -21,6 +21,8 @@ from gradus.eval.asked import Asked, Continuation
 from gradus.eval.task_items import TextItem
 from gradus.tokenizer.specials import END_OF_TEXT
 from gradus.tokenizer.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 Measure = Literal["acc", "acc_norm", "acc_mean", "acc_greedy", "perplexity", "document_perplexity"]
 
@@ -84,6 +86,14 @@ def evenly_spread(count: int, limit: Limit) -> list[int]:
         return begins[:-1]
     draw = random.Random(f"{limit.seed} of {count}")
     return [draw.randrange(begin, end) for begin, end in pairwise(begins)]
+
+
+def spread_items(items: Callable[[], Iterable[T]], at_most: int | None) -> list[T]:
+    """Of items, which `items` gives anew, those that are asked: counted first, since all may not fit into memory."""
+    if at_most is None:
+        return list(items())
+    chosen = set(evenly_spread(sum(1 for _ in items()), at_most))
+    return [item for number, item in enumerate(items()) if number in chosen]
 
 
 def evenly_spread_over(groups: Sequence[Hashable], at_most: int | None) -> list[int]:

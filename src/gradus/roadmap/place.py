@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gradus.core.artifact import SCRATCH, Artifact, Manifest, commit_artifact, folder_name
+from gradus.core.errors import TrainingError
 from gradus.core.files import write_atomic
 from gradus.core.ledger import Ledger
 from gradus.core.machine import PeakMemory, machine_facts, software_versions
@@ -156,7 +158,12 @@ class Place:
             write_atomic(self.scratch / CLOCK, json.dumps(state))
 
     def record(self, **measures: Any) -> None:
-        """Append a measurement to the ledger while the stage runs (step, loss, bpb, ...)."""
+        """Append a measurement to the ledger while the stage runs (step, loss, bpb, ...).
+
+        Errors: TrainingError of one that is no number.
+        """
+        if self.rank == 0:
+            _refuse_no_number(self.stage.name, measures)
         if self.ledger is not None and self.rank == 0:
             self.ledger.append({"event": "measure", "time": now(), "stage": self.stage.name,
                                 "fingerprint": self.stage.fingerprint, **measures})  # fmt: skip
@@ -169,7 +176,8 @@ class Place:
     def commit(self, results: Mapping[str, Any]) -> Artifact:
         """End the stage: make its work folder an artifact with these results.
 
-        On other ranks than 0 nothing is written; they get the same name and results.
+        On other ranks than 0 nothing is written; they get the same name and results. Errors: as of
+        `record`.
         """
         fields = {
             "kind": self.makes or self.stage.kind,
@@ -185,6 +193,7 @@ class Place:
         if self.rank != 0:
             path = self.work.with_name(folder_name(fields["kind"], self.stage.fingerprint))
             return Artifact(path, Manifest(**fields))
+        _refuse_no_number(self.stage.name, results)
         return commit_artifact(
             self.work,
             **fields,
@@ -194,6 +203,28 @@ class Place:
             started=self._started,
             seconds=round(self.seconds, 3),
         )
+
+
+def _refuse_no_number(stage: str, figures: Mapping[str, Any]) -> None:
+    found = next(_no_numbers("", figures), None)
+    if found is not None:
+        at = f"step {figures['step']}: " if isinstance(figures.get("step"), int) else ""
+        raise TrainingError(
+            f'stage "{stage}": {at}{found[0]} is {found[1]}, which no record takes; either nothing counts in what it '
+            "is measured on, which needs more of it, or the weights are broken: train again at a lower learning rate"
+        )
+
+
+def _no_numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The figures in a JSON value that are NaN or infinite, by their dotted names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _no_numbers(f"{name}.{key}" if name else str(key), inner)
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _no_numbers(f"{name}.{number}", inner)
 
 
 def now() -> str:

@@ -55,12 +55,12 @@ def worker_processes(roadmap: Roadmap, stage: Stage, place: Place) -> Iterator[N
         except RuntimeError as error:
             # Rank 0 often only hears that the connection broke; the worker knows why. Other errors are its own.
             raise TrainingError(_last_words(workers, logs) or str(error)) from error
-        for worker in workers:
-            worker.wait(_END_SECONDS)
+        _await_end(workers, stage)
     finally:
         for worker in workers:
             if worker.poll() is None:
-                worker.terminate()
+                # Nothing in it is worth an orderly end, and what hangs might never come to one.
+                worker.kill()
                 worker.wait()
         for name, value in before.items():
             if value is None:
@@ -91,6 +91,18 @@ def _await_ready(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> No
             if worker.poll() is not None:
                 raise TrainingError(_last_words(workers, logs) or f"process {rank} ended with code {worker.returncode}")
         time.sleep(0.02)
+
+
+def _await_end(workers: list[subprocess.Popen[bytes]], stage: Stage) -> None:
+    until = time.monotonic() + _END_SECONDS
+    for rank, worker in enumerate(workers, start=1):
+        try:
+            worker.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise TrainingError(
+                f'stage "{stage.name}": process {rank} went on for {_END_SECONDS:.0f} s after process 0 had finished, '
+                "and was ended; the stage itself is done: the same command goes on behind it"
+            ) from None
 
 
 def _ready_mark(log: Path) -> Path:

@@ -33,6 +33,7 @@ from gradus.serve.settings import ServeSettings
 from gradus.serve.tally import Tally
 from gradus.serve.writing import STREAM_END, data_frame
 from gradus.tokenizer.specials import END_OF_TEXT, IM_END
+from gradus.tokenizer.streaming import StreamDecoder
 from gradus.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_TOKENS = 16  # OpenAI's own
@@ -158,15 +159,19 @@ class CompletionWriter:
 
 
 def text_logprobs(told: Sequence[TokenLogprobs], tokenizer: Tokenizer) -> JsonObject:
-    """Of every sampled token, as completions tell them: parallel lists, offsets in characters of the answer."""
+    """Of every sampled token, as completions tell them: parallel lists, offsets in characters of the answer.
+
+    Of a character whose bytes several tokens share, each of them has its offset, as at llama-cpp-python; vLLM counts it
+    once too.
+    """
 
     def text(token: int) -> str:
         return tokenizer.decode_bytes([token]).decode("utf-8", "replace")
 
-    tokens = [text(one.token) for one in told]
-    offsets = [0, *accumulate(map(len, tokens))][: len(tokens)]
+    decoder = StreamDecoder(tokenizer)
+    offsets = [0, *accumulate(len(decoder.push(one.token)) for one in told)][: len(told)]
     return {
-        "tokens": tokens,
+        "tokens": [text(one.token) for one in told],
         "token_logprobs": [one.logprob for one in told],
         "top_logprobs": [{text(token): logprob for token, logprob in one.top} for one in told],
         "text_offset": offsets,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
+from weakref import WeakValueDictionary
 
 import httpx2
 
@@ -96,7 +97,8 @@ class Endpoint:
         self._answers, self._payer = answers, payer
         self._key = endpoint_key(settings, folder)
         self._slots = asyncio.Semaphore(settings.concurrency)
-        self._same: dict[str, asyncio.Lock] = {}
+        # A lock is there as long as anyone holds it or waits for it.
+        self._same: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._paid = asyncio.Condition()
         self._open_payments = 0
         self._open_at = 0.0  # the loop's clock: nothing is sent before
@@ -122,16 +124,13 @@ class Endpoint:
         body = request_body(self.settings, request)
         key = digest([self.settings.base_url, body, request.draw])
         # Two of the same at once are paid for once.
-        try:
-            async with self._same.setdefault(key, asyncio.Lock()):
-                found = self._answers.find(key)
-                if found is not None:
-                    self.traffic.reused += 1
-                    return answer_of(found, Usage(**found["usage"]), reused=True)
-                async with self._slots:
-                    found = await self._ask(key, canonical_json(body))
-        finally:
-            self._same.pop(key, None)
+        async with self._same.setdefault(key, asyncio.Lock()):
+            found = self._answers.find(key)
+            if found is not None:
+                self.traffic.reused += 1
+                return answer_of(found, Usage(**found["usage"]), reused=True)
+            async with self._slots:
+                found = await self._ask(key, canonical_json(body))
         return answer_of(found, Usage(**found["usage"]))
 
     # One request: attempts

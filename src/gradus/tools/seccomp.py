@@ -1,8 +1,10 @@
 """The system calls that a sandboxed program may make, as a filter of the Linux kernel (seccomp, classic BPF).
 
-Everything that is not named is refused with "not permitted": new processes and programs, sockets, signals to others,
-mounts, tracing, new namespaces, io_uring, keys. Opening files is for reading alone, a clone is for threads alone. For
-x86-64; numbers are those of its unistd_64.h. Source: kernel documentation, userspace-api/seccomp_filter.
+Everything that is not named is refused with "not permitted": new processes and programs, sockets, mounts, tracing, new
+namespaces, io_uring, keys. Opening files is for reading alone, a clone is for threads alone, limits are the program's
+own alone. Signals (tgkill, fcntl) reach what is in the sandbox's process namespace and nothing else: the process of the
+tests, which a signal can only make fail. For x86-64; numbers are those of its unistd_64.h. Source: kernel
+documentation, userspace-api/seccomp_filter.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ ALLOWED = {
     "sched_getaffinity": 204, "getdents64": 217, "set_tid_address": 218, "restart_syscall": 219, "clock_gettime": 228,
     "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231, "tgkill": 234, "newfstatat": 262,
     "readlinkat": 267, "faccessat": 269, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "dup3": 292,
-    "pipe2": 293, "prlimit64": 302, "getrandom": 318, "membarrier": 324, "statx": 332, "rseq": 334, "faccessat2": 439,
+    "pipe2": 293, "getrandom": 318, "membarrier": 324, "statx": 332, "rseq": 334, "faccessat2": 439,
 }  # fmt: skip
-_OPEN, _OPENAT, _CLONE, _CLONE3 = 2, 257, 56, 435
+_OPEN, _OPENAT, _CLONE, _CLONE3, _PRLIMIT64 = 2, 257, 56, 435, 302
 _WRITING = 0o3 | 0o100 | 0o1000 | 0o2000 | 0o20000000  # access mode, O_CREAT, O_TRUNC, O_APPEND, O_TMPFILE
 _CLONE_THREAD = 0x00010000
 
@@ -61,6 +63,12 @@ def seccomp_filter() -> bytes:
         _instruction(_EQUAL, _CLONE, 0, 4),
         _instruction(_LOAD, _ARGUMENTS_AT),
         _instruction(_ANY_BIT, _CLONE_THREAD, 0, 1),
+        _instruction(_ANSWER, _ALLOW),
+        _instruction(_ANSWER, _REFUSE | _EPERM),
+        # Of process 0, which is the caller.
+        _instruction(_EQUAL, _PRLIMIT64, 0, 4),
+        _instruction(_LOAD, _ARGUMENTS_AT),
+        _instruction(_EQUAL, 0, 0, 1),
         _instruction(_ANSWER, _ALLOW),
         _instruction(_ANSWER, _REFUSE | _EPERM),
         # Its flags lie in memory, where a filter cannot look; without it the C library takes clone.

@@ -14,7 +14,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -223,7 +224,8 @@ class Checkpoints:
         nonce = self.world.most(secrets.randbits(31) if self.world.is_main else 0)
         target = self.path(step)
         work = self.folder / f"{target.name}.tmp-{nonce:08x}"
-        if self.world.is_main:
+
+        def make_room() -> None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clear_unfinished()
             work.mkdir()
@@ -231,7 +233,9 @@ class Checkpoints:
                 aside = target.with_name(f"{target.name}.replaced-{secrets.token_hex(4)}")
                 _LOG.warning("%s exists already; it is moved to %s", target, aside.name)
                 target.rename(aside)
-        self.world.all_agree(True)  # the folder exists
+
+        with self._full_disk_told(step):
+            self._on_main(make_room)
         self._saving = step, Saving(work, target, part, self.world, self.background)
         if not self.background:
             self.finish()
@@ -242,19 +246,10 @@ class Checkpoints:
         if self._saving is None:
             return
         (step, saving), self._saving = self._saving, None
-        try:
+        with self._full_disk_told(step):
             saving.finish()
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            kept = ", ".join(map(str, self.steps())) or "none"
-            raise TrainingError(
-                f"{self.folder}: the disk is full, step {step} could not be saved; earlier checkpoints "
-                f"are intact (steps {kept}); free some space and run the same command again"
-            ) from error
         self._known_whole.add(step)
-        if self.world.is_main:
-            self._retire()
+        self._on_main(self._retire)
 
     def note(self, step: int, measures: Mapping[str, float]) -> None:
         """Note what a checkpoint was measured at: the one with the lowest `best_by` stays, linked as `best`.
@@ -267,17 +262,46 @@ class Checkpoints:
             found = ", ".join(measures) or "none"
             raise TrainingError(f'keep_best = "{self.best_by}" is no measure of this stage; there are: {found}')
         self.finish()
-        if not self.world.is_main or step not in self.steps():
-            return
-        noted = self._measures() | {step: measures[self.best_by]}
-        kept = {str(s): m for s, m in sorted(noted.items()) if s in self.steps()}
-        write_atomic(self.folder / MEASURES_FILE, json.dumps(kept))
-        best = self._best()
-        assert best is not None
-        link = self.folder / f"{BEST_LINK}.tmp-{secrets.token_hex(4)}"
-        link.symlink_to(self.path(best).name)
-        os.replace(link, self.folder / BEST_LINK)
-        self._retire()
+        measure = measures[self.best_by]
+
+        def link_best() -> None:
+            if step not in self.steps():
+                return
+            noted = self._measures() | {step: measure}
+            kept = {str(s): m for s, m in sorted(noted.items()) if s in self.steps()}
+            write_atomic(self.folder / MEASURES_FILE, json.dumps(kept))
+            best = self._best()
+            assert best is not None
+            link = self.folder / f"{BEST_LINK}.tmp-{secrets.token_hex(4)}"
+            link.symlink_to(self.path(best).name)
+            os.replace(link, self.folder / BEST_LINK)
+            self._retire()
+
+        self._on_main(link_best)
+
+    def _on_main(self, act: Callable[[], None]) -> None:
+        """Let the main process do what concerns the folder as a whole; where it cannot, no other waits for it."""
+        problem: OSError | None = None
+        if self.world.is_main:
+            try:
+                act()
+            except OSError as error:
+                problem = error
+        if not self.world.all_agree(problem is None):
+            raise problem or TrainingError(f"{self.folder}: the main process could not save the checkpoint")
+
+    @contextmanager
+    def _full_disk_told(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            kept = ", ".join(map(str, self.steps())) or "none"
+            raise TrainingError(
+                f"{self.folder}: the disk is full, step {step} could not be saved; earlier checkpoints "
+                f"are intact (steps {kept}); free some space and run the same command again"
+            ) from error
 
     def _part(
         self, model: Transformer, optimizer: Optimizer, state: Mapping[str, Any], extra: Mapping[str, Tensor]

@@ -6,13 +6,14 @@ often. Both are named, have frozen settings and a fingerprint of all that decide
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
-from gradus.core.fingerprint import digest
+from gradus.core.fingerprint import digest, file_digest
 from gradus.core.settings import Settings, SettingsType
 from gradus.data.filters.batch import TextBatch
 
@@ -61,8 +62,16 @@ class Filter(ABC, Generic[SettingsType]):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of name, version, settings and identity; paths are not part of it, what stands there is."""
-        return _fingerprint("filter", self.name, self.version, self.settings, self.identity())
+        """SHA-256 (hex) of name, version, settings and identity; paths are not part of it, what stands there is.
+
+        Of a class from outside also of the file it stands in: its author need not know of `version`.
+        """
+        identity = dict(self.identity())
+        module = type(self).__module__
+        if module.partition(".")[0] != __name__.partition(".")[0]:
+            source = getattr(sys.modules.get(module), "__file__", None)
+            identity["class"] = [f"{module}:{type(self).__qualname__}", file_digest(Path(source)) if source else None]
+        return _fingerprint("filter", self.name, self.version, self.settings, identity)
 
     def drop(self, rule: str, detail: str = "") -> Reason:
         """A reason of this filter."""

@@ -69,8 +69,9 @@ def generate(rng: random.Random, persona: Persona) -> Item:
         if rule in ("gap", "sum", "span")
         else "{result} years old."
     )
-    turn = Turn(dress(question, rng), answer, f"{plan}: {expression}.", calculation=expression)
-    return Item("age", f"age|{expression}", (turn,))
+    key = f"age|{expression}"
+    turn = Turn(dress(question, rng), answer, f"{plan}: {expression}.", calculation=expression, key=key)
+    return Item("age", key, (turn,))
 
 
 def _values(rng: random.Random, rule: str) -> dict[str, int]:
@@ -110,7 +111,7 @@ def two_years(rng: random.Random) -> tuple[Turn, Turn, str]:
     slots = {"y": str(birth), "z": str(one), **subject(rng)}
     question = dress(load_grammar("age").text("born_age", rng, slots), rng)
     first, second = (
-        Turn(question, "{result} years old.", f"Age: {year} - {birth}.", calculation=f"{year} - {birth}")
-        for year in (one, two)
+        Turn(question, "{result} years old.", f"Age: {e}.", calculation=e, key=f"age|{e}")
+        for e in (f"{one} - {birth}", f"{two} - {birth}")
     )
     return first, second, f"in {two}" if rng.random() < 0.7 else str(two)

@@ -154,8 +154,9 @@ def _item(rng: random.Random, question: str, thought: str, expression: str, valu
         answer=ANSWER,
         thinking=f"{thought}.",
         calculation=expression,
+        key=f"arithmetic|{name}|{'|'.join(values)}",  # type: ignore[arg-type]
     )
-    return Item("arithmetic", f"arithmetic|{name}|{'|'.join(values)}", (turn,))  # type: ignore[arg-type]
+    return Item("arithmetic", turn.key, (turn,))
 
 
 def two_numbers(rng: random.Random) -> Turn:

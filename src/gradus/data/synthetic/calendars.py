@@ -102,10 +102,18 @@ def date_check(month: str, day: int) -> tuple[Check, ...]:
     return ({"kind": "answer_regex", "pattern": rf"\b{month} {day}\b"}, THINK_CLOSED)
 
 
-def stepped_turn(question: str, answer: str, steps: Steps, checks: tuple[Check, ...], note: str = "") -> Turn:
+def stepped_turn(question: str, answer: str, steps: Steps, checks: tuple[Check, ...], key: str, note: str = "") -> Turn:
     """A turn that works with these steps; note: what comes before them in its thinking."""
     first, *further = steps.expressions
-    return Turn(question, answer, note + steps.thinking, first, checks, further=tuple(further))
+    return Turn(question, answer, note + steps.thinking, first, checks, further=tuple(further), key=key)
+
+
+def weekday_key(day: str, days: int) -> str:
+    return f"weekday|{day}|{days}"
+
+
+def date_key(month: str, day: int, days: int) -> str:
+    return f"date|{month}|{day}|{days}"
 
 
 def weekday(rng: random.Random, persona: Persona) -> Item:
@@ -150,8 +158,9 @@ def weekday(rng: random.Random, persona: Persona) -> Item:
         days = days if forward else -days
         verb = "will be" if forward else "was"
     steps, result = weekday_steps(day, days, shown)
-    turn = stepped_turn(dress(question, rng), f"It {verb} {result}.", steps, weekday_check(result), note)
-    return Item("weekday", f"weekday|{day}|{days}", (turn,))
+    key = weekday_key(day, days)
+    turn = stepped_turn(dress(question, rng), f"It {verb} {result}.", steps, weekday_check(result), key, note)
+    return Item("weekday", key, (turn,))
 
 
 def _weekday_text(rng: random.Random, day: str) -> str:
@@ -214,5 +223,6 @@ def date(rng: random.Random, persona: Persona) -> Item:
     steps, new_month, new_day = date_steps(month, day, days, shown)
     verb = verb or ("will be" if forward else "was")
     answer = f"It {verb} {new_month} {new_day}."
-    turn = stepped_turn(dress(question, rng), answer, steps, date_check(new_month, new_day))
-    return Item("date", f"date|{month}|{day}|{days}", (turn,))
+    key = date_key(month, day, days)
+    turn = stepped_turn(dress(question, rng), answer, steps, date_check(new_month, new_day), key)
+    return Item("date", key, (turn,))

@@ -15,7 +15,7 @@ from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.data.synthetic import ages, arithmetic, calendars, follow_up, knowledge, letters, percent, stories
 from gradus.data.synthetic.config import ConversationSettings
 from gradus.data.synthetic.grammar import TrainingDraws
-from gradus.data.synthetic.item import Check, Generator, Item, Persona, Side, Turn, between, side_of
+from gradus.data.synthetic.item import Check, Generator, Item, Persona, Side, Turn, between
 from gradus.tools.calculator import calculate
 from gradus.tools.toolbox import ToolBox
 
@@ -95,7 +95,7 @@ def _fresh_item(category: str, rng: random.Random, persona: Persona, side: Side,
     tries = 0
     while True:
         item = generate(rng, persona)
-        if side_of(item.key) != side:
+        if not item.is_of(side):
             continue
         mark = hash_text("\n".join(turn.user for turn in item.turns))
         if mark not in seen or tries >= _REPEAT_TRIES:

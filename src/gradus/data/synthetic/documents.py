@@ -13,11 +13,11 @@ from gradus.core.errors import DataError, did_you_mean
 from gradus.data.document import Document, document_id
 from gradus.data.synthetic import facts, numerals
 from gradus.data.synthetic.arithmetic import decimal, whole_number
-from gradus.data.synthetic.calendars import Steps, date_steps, weekday_steps
+from gradus.data.synthetic.calendars import Steps, date_key, date_steps, weekday_key, weekday_steps
 from gradus.data.synthetic.conversations import GENERATORS
 from gradus.data.synthetic.grammar import TrainingDraws, load_grammar
 from gradus.data.synthetic.item import Item, Persona, Turn, between, pick, side_of
-from gradus.data.synthetic.letters import counted, shown_word, spelled
+from gradus.data.synthetic.letters import counted, letter_count_key, shown_word, spelled, spelling_key
 from gradus.data.synthetic.people import name as first_name
 from gradus.data.synthetic.percent import money_cents
 from gradus.data.synthetic.words import plural, random_word
@@ -133,7 +133,7 @@ def spellings(rng: random.Random) -> str:
     lines = []
     for _ in range(between(rng, 8, 30)):
         word = random_word(rng)
-        if side_of(f"spelling|{word}") == "train":
+        if side_of(spelling_key(word)) == "train":
             lines.append(f"{word}: {spelled(word)}")
     return "\n".join(lines)
 
@@ -177,7 +177,7 @@ def letter_counts(rng: random.Random) -> str:
     for _ in range(between(rng, 5, 15)):
         word = random_word(rng)
         letter = pick(rng, word)
-        if side_of(f"spelling|{word}") == side_of(f"letter_count|{word}|{letter}") == "train":
+        if side_of(spelling_key(word)) == side_of(letter_count_key(word, letter)) == "train":
             lines.append(f"{letter} in {word}: {counted(word, letter)}. Count: {word.count(letter)}.")
     return "\n".join(lines)
 
@@ -203,13 +203,13 @@ def calendar(rng: random.Random) -> str:
         word = "after" if sign > 0 else "before"
         if draw < 0.45:
             day, days = pick(rng, facts.DAYS), between(rng, 1, 60)
-            if side_of(f"weekday|{day}|{sign * days}") == "train":
+            if side_of(weekday_key(day, sign * days)) == "train":
                 steps, reached = weekday_steps(day, sign * days)
                 lines.append(f"{days} days {word} {day}: {_worked(steps)} {reached}.")
         elif draw < 0.9:
             month = pick(rng, facts.MONTHS)
             number, days = between(rng, 1, facts.MONTH_LENGTHS[month]), between(rng, 1, 30)
-            if side_of(f"date|{month}|{number}|{sign * days}") == "train":
+            if side_of(date_key(month, number, sign * days)) == "train":
                 steps, reached, place = date_steps(month, number, sign * days)
                 lines.append(f"{days} days {word} {month} {number}: {_worked(steps)} {reached} {place}.")
         else:

@@ -10,15 +10,17 @@ from gradus.data.synthetic.calendars import (
     NO_CALLS,
     as_days,
     date_check,
+    date_key,
     date_steps,
     date_text,
     length_of_time,
     stepped_turn,
     weekday_check,
+    weekday_key,
     weekday_steps,
 )
 from gradus.data.synthetic.grammar import load_grammar
-from gradus.data.synthetic.item import Item, Persona, Turn, between, pick
+from gradus.data.synthetic.item import Check, Item, Persona, Turn, between, pick
 from gradus.data.synthetic.people import name as first_name
 from gradus.data.synthetic.surface import dress
 from gradus.data.synthetic.words import random_word
@@ -162,10 +164,12 @@ def _day_turn(question: str, place: _Place, days: int, shown: str) -> tuple[Turn
     verb = "will be" if days > 0 else "was"
     if not place[1]:
         steps, day = weekday_steps(place[0], days, shown)
-        return stepped_turn(question, f"It {verb} {day}.", steps, weekday_check(day)), (day, 0)
+        key = weekday_key(place[0], days)
+        return stepped_turn(question, f"It {verb} {day}.", steps, weekday_check(day), key), (day, 0)
     steps, month, number = date_steps(*place, days, shown)
     answer = f"It {verb} {month} {number}."
-    return stepped_turn(question, answer, steps, date_check(month, number)), (month, number)
+    key = date_key(*place, days)
+    return stepped_turn(question, answer, steps, date_check(month, number), key), (month, number)
 
 
 _REMEMBERED = {
@@ -265,7 +269,7 @@ def fact_again(rng: random.Random, persona: Persona) -> Item:
         shown = second[0]["whole"]
     question = dress(grammar.text(rule, rng, first[0]), rng)
     again = dress(follow.text("again_of", rng, {"x": shown}), rng, frame=False)
-    opening = Turn(question, first[1], checks=first[2])
+    opening = Turn(question, first[1], checks=first[2], key=knowledge.direct_key(rule, question))
     if rule != "count" and rng.random() < 0.3:
         opening = _plain(opening, first[1].rstrip(".").rpartition(" is ")[2], rng, "plain_word")
     turns = (opening, Turn(again, second[1], checks=(*second[2], NO_CALLS)))
@@ -279,12 +283,12 @@ def word_chain(rng: random.Random, persona: Persona) -> Item:
     if draw < 0.35:
         pair = pick(rng, facts.OPPOSITES)
         slots, answer, checks = knowledge.opposite(*(pair if rng.random() < 0.5 else pair[::-1]))
-        first = Turn(dress(load_grammar("direct").text("opposite", rng, slots), rng), answer, checks=checks)
+        first = _direct_turn(rng, "opposite", slots, answer, checks)
         word = answer.rstrip(".").split()[-1]
     elif draw < 0.5:
         country = pick(rng, [name for name, city in facts.CAPITALS.items() if " " not in city])
         slots, answer, checks = knowledge.capital(country)
-        first = Turn(dress(load_grammar("direct").text("capital", rng, slots), rng), answer, checks=checks)
+        first = _direct_turn(rng, "capital", slots, answer, checks)
         word = facts.CAPITALS[country].lower()
     else:
         pair = pick(rng, facts.OPPOSITES)
@@ -301,12 +305,18 @@ def word_chain(rng: random.Random, persona: Persona) -> Item:
         second = Turn(question, answer, checks=(*checks, NO_CALLS))
     elif draw < 0.7 and first.answer != letters.spelled(word):
         question = dress(follow.text("spell_that", rng), rng, frame=False)
-        second = Turn(question, letters.spelled(word), checks=letters.spelling_check(word))
+        checks, key = letters.spelling_check(word), letters.spelling_key(word)
+        second = Turn(question, letters.spelled(word), checks=checks, key=key)
     else:
         letter = letters.asked_letter(rng, word)
         question = dress(follow.text("count_that", rng, letters.letter_slots(rng, letter)), rng, frame=False)
         second = letters.letter_turn(question, word, letter)
     return Item("follow_up", f"follow_up|{word}|{second.answer}|{question.lower().rstrip('.?! ')}", (first, second))
+
+
+def _direct_turn(rng: random.Random, rule: str, slots: dict[str, str], answer: str, checks: tuple[Check, ...]) -> Turn:
+    question = dress(load_grammar("direct").text(rule, rng, slots), rng)
+    return Turn(question, answer, checks=checks, key=knowledge.direct_key(rule, question))
 
 
 def value_again(rng: random.Random, persona: Persona) -> Item:
@@ -333,7 +343,7 @@ def value_again(rng: random.Random, persona: Persona) -> Item:
         second = letters.letter_turn("", word, letter)
         shown = pick(rng, (f"the letter {letter}", f"{letter}'s", f"{letter}", f"the {letter}s"))
     question = dress(follow.text("again", rng, {"x": shown}), rng, frame=False)
-    last = Turn(question, second.answer, second.thinking, second.calculation, second.checks)
+    last = Turn(question, second.answer, second.thinking, second.calculation, second.checks, key=second.key)
     key = second.calculation or f"{second.answer}|{second.thinking}"
     return Item("follow_up", f"follow_up|{key}", (first, last))
 

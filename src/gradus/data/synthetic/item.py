@@ -1,7 +1,8 @@
 """Item: one problem with its wording, its worked answer and its checks, before it becomes a conversation.
 
 A problem's canonical key (operation and values; for facts known by heart the question itself) decides by a salted hash
-whether the problem belongs to the training side or to the probe side, so the two are disjoint by construction.
+whether the problem belongs to the training side or to the probe side, so the two are disjoint by construction. What
+goes on from earlier problems has a key of its own, and trains none of the earlier ones that are the probe side's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Turn:
     thinking: None for replies without thinking. calculation: an expression for the calculator; `{result}` in the
     answer stands for what the calculator gave last. further: expressions asked for after the result of the first.
     checks: probe checks of the reply; where the answer states a result, those that follow from it are added when
-    it is run. train: False for an earlier turn that only sets the scene.
+    it is run. train: False for an earlier turn that only sets the scene. key: of the problem that it answers, as where
+    that stands alone; "" for what never does.
     """
 
     user: str
@@ -36,6 +38,7 @@ class Turn:
     checks: tuple[Check, ...] = ()
     train: bool = True
     further: tuple[str, ...] = ()
+    key: str = ""
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -50,6 +53,12 @@ class Item:
     category: str
     key: str
     turns: tuple[Turn, ...]
+
+    def is_of(self, side: Side) -> bool:
+        """Whether it may stand on that side."""
+        if side_of(self.key) != side:
+            return False
+        return side == "probe" or not any(t.train and t.key and side_of(t.key) == "probe" for t in self.turns)
 
 
 @dataclass(frozen=True, slots=True)

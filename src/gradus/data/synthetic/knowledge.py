@@ -49,8 +49,8 @@ def identity(rng: random.Random, persona: Persona) -> Item:
     replies = [fill_persona(reply, persona) for reply in fact.replies]
     holds = [fill_persona(text, persona) for text in fact.holds]
     checks: tuple[Check, ...] = ({"kind": "answer_contains", "all": holds}, NO_CALLS)
-    turn = Turn(question, pick(rng, replies), checks=checks)
-    return Item("identity", f"identity|{topic}|{question.lower().rstrip('.?! ')}", (turn,))
+    turn = Turn(question, pick(rng, replies), checks=checks, key=_asked_key("identity", topic, question))
+    return Item("identity", turn.key, (turn,))
 
 
 def fill_persona(text: str, persona: Persona) -> str:
@@ -64,8 +64,16 @@ def direct(rng: random.Random, persona: Persona) -> Item:
     thinking = f"{'After' if _ORDER[rule][1] > 0 else 'Before'} {slots[_ORDER[rule][2]]}." if rule in _ORDER else None
     question = load_grammar("direct").text(rule, rng, slots)
     question = dress(question, rng, frame=rule not in _TALK)
-    key = f"direct|{rule}|{question.lower().rstrip('.?! ')}"
-    return Item("direct", key, (Turn(question, answer, thinking, checks=(*checks, NO_CALLS)),))
+    turn = Turn(question, answer, thinking, checks=(*checks, NO_CALLS), key=direct_key(rule, question))
+    return Item("direct", turn.key, (turn,))
+
+
+def direct_key(rule: str, question: str) -> str:
+    return _asked_key("direct", rule, question)
+
+
+def _asked_key(category: str, rule: str, question: str) -> str:
+    return f"{category}|{rule}|{question.lower().rstrip('.?! ')}"
 
 
 def _direct_fact(rng: random.Random, rule: str, persona: Persona) -> tuple[dict[str, str], str, tuple[Check, ...]]:

@@ -62,18 +62,26 @@ def shown_word(rng: random.Random, word: str) -> str:
 
 def spelling(rng: random.Random, persona: Persona) -> Item:
     word = random_word(rng)
-    return Item("spelling", f"spelling|{word}", (spelling_turn(rng, word),))
+    return Item("spelling", spelling_key(word), (spelling_turn(rng, word),))
 
 
 def letter_count(rng: random.Random, persona: Persona) -> Item:
     word = random_word(rng)
     letter = asked_letter(rng, word)
-    return Item("letter_count", f"letter_count|{word}|{letter}", (counting_turn(rng, word, letter),))
+    return Item("letter_count", letter_count_key(word, letter), (counting_turn(rng, word, letter),))
+
+
+def spelling_key(word: str) -> str:
+    return f"spelling|{word}"
+
+
+def letter_count_key(word: str, letter: str) -> str:
+    return f"letter_count|{word}|{letter}"
 
 
 def spelling_turn(rng: random.Random, word: str) -> Turn:
     question = load_grammar("letters").text("spell", rng, {"w": shown_word(rng, word)})
-    return Turn(dress(question, rng), spelled(word), checks=spelling_check(word))
+    return Turn(dress(question, rng), spelled(word), checks=spelling_check(word), key=spelling_key(word))
 
 
 def counting_turn(rng: random.Random, word: str, letter: str | None = None) -> Turn:
@@ -85,7 +93,8 @@ def counting_turn(rng: random.Random, word: str, letter: str | None = None) -> T
 def letter_turn(question: str, word: str, letter: str) -> Turn:
     count = word.count(letter)
     thinking = f"{letter} in {word}: {counted(word, letter)}. Count: {count}."
-    return Turn(question, count_answer(letter, count), thinking, checks=count_check(count))
+    checks, key = count_check(count), letter_count_key(word, letter)
+    return Turn(question, count_answer(letter, count), thinking, checks=checks, key=key)
 
 
 def asked_letter(rng: random.Random, word: str) -> str:

@@ -86,8 +86,9 @@ def _item(rng: random.Random) -> Item:
         answer=answer.format(answer=sign),
         thinking=f"{plan}: {expression}.",
         calculation=expression,
+        key=_key(expression),
     )
-    return Item("percent", f"percent|{expression}", (turn,))
+    return Item("percent", turn.key, (turn,))
 
 
 def _amount(rng: random.Random, rule: str) -> tuple[str, str, str]:
@@ -114,8 +115,9 @@ def _share(rng: random.Random) -> Item:
         answer="That is {result}%.",
         thinking=f"Share in percent: {expression}.",
         calculation=expression,
+        key=_key(expression),
     )
-    return Item("percent", f"percent|{expression}", (turn,))
+    return Item("percent", turn.key, (turn,))
 
 
 def simple_turn(rng: random.Random, percent: str, cents: int) -> Turn:
@@ -127,4 +129,9 @@ def simple_turn(rng: random.Random, percent: str, cents: int) -> Turn:
     }
     expression = f"{percent}% * {numerals.plain_cents(cents)}"
     question = dress(ask(rng, "percent", "of", slots), rng)
-    return Turn(question, "The answer is ${result}.", f"Percent: {expression}.", calculation=expression)
+    thinking, key = f"Percent: {expression}.", _key(expression)
+    return Turn(question, "The answer is ${result}.", thinking, calculation=expression, key=key)
+
+
+def _key(expression: str) -> str:
+    return f"percent|{expression}"

@@ -118,8 +118,9 @@ class Story:
             f"The answer is {answer}.",
             f"{'. '.join(self.steps)}.",
             calculation=self.expression,
+            key=f"word_problem|{self.expression}",
         )
-        return Item("word_problem", f"word_problem|{self.expression}", (turn,))
+        return Item("word_problem", turn.key, (turn,))
 
 
 def changes(story: Story) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -49,6 +51,7 @@ INPUTS = (
     Input("from", ("sft", "dpo", "import"), required=False),
 )
 SMOKE_PROMPTS = 12
+_CHECKED_TOGETHER = 1024
 # Of a pair, as it usually is, for plans.
 _REQUESTS, _INPUT_TOKENS, _OUTPUT_TOKENS = 1.5, 600.0, 300.0
 _SPOILED_REQUESTS, _SPOILED_INPUT_TOKENS, _SPOILED_OUTPUT_TOKENS = 1.0, 500.0, 200.0
@@ -161,27 +164,33 @@ def _toolbox(settings: Settings, place: Place) -> ToolBox:
 def _prompts(
     settings: Settings, inputs: Inputs, toolbox: ToolBox, place: Place
 ) -> tuple[list[PairPrompt], Counter[str]]:
-    """Prompts evenly spread over the pool's training side, so that every kind of row is asked; why others are not."""
-    from gradus.data.pool import read_pool
+    """Prompts evenly spread over the pool's training side, so that every kind of row is asked; why others are not.
+
+    The pool is read twice, since it may be larger than memory.
+    """
+    from gradus.data.pool import answered_rows
     from gradus.eval.tasks import evenly_spread
     from gradus.posttrain.prompts import prompt_from_conversation
     from gradus.posttrain.synthesis.disjoint import probe_check, probes_in
     from gradus.posttrain.synthesis.synthesize import question_text
 
-    rows = [row for row in read_pool(inputs["prompts"].path, "train") if row.messages[-1].role == "assistant"]
-    held = probes_in([question_text(row) for row in rows], probe_check(settings.disjoint_from, place.roadmap_dir))
+    pool, probes = inputs["prompts"].path, probe_check(settings.disjoint_from, place.roadmap_dir)
     skipped: Counter[str] = Counter()
-    fitting = []
-    for row, probe in zip(rows, held, strict=True):
-        called = {call.name for message in row.messages for call in message.tool_calls}
-        if probe:
-            skipped["in_probe_suite"] += 1
-        elif not called <= set(toolbox.names):
-            skipped["foreign_tool"] += 1
-        else:
-            fitting.append(row)
-    chosen = evenly_spread(len(fitting), settings.num_prompts)
-    return [prompt_from_conversation(fitting[number]) for number in chosen], skipped
+    fitting = array("Q")  # numbers of rows
+    rows = enumerate(answered_rows(pool, "train"))
+    while batch := list(islice(rows, _CHECKED_TOGETHER)):
+        held = probes_in([question_text(row) for _, row in batch], probes)
+        for (number, row), probe in zip(batch, held, strict=True):
+            called = {call.name for message in row.messages for call in message.tool_calls}
+            if probe:
+                skipped["in_probe_suite"] += 1
+            elif not called <= set(toolbox.names):
+                skipped["foreign_tool"] += 1
+            else:
+                fitting.append(number)
+    chosen = {fitting[place] for place in evenly_spread(len(fitting), settings.num_prompts)}
+    rows = enumerate(answered_rows(pool, "train"))
+    return [prompt_from_conversation(row) for number, row in rows if number in chosen], skipped
 
 
 def _own_answers(

@@ -294,6 +294,7 @@ def _tasks(
 ) -> list[Task]:
     """The tasks of one source, to train on or held back; files hold nothing back."""
     from gradus.data.pool import read_pool
+    from gradus.eval.tasks import spread_items
     from gradus.posttrain.tasks import load_tasks, tasks_from_generator, tasks_from_pool, with_switches
 
     settings: Settings = stage.settings
@@ -302,15 +303,15 @@ def _tasks(
     if at_most == 0 or (split == "validation" and kind == FILES):
         return []
     if kind == FILES:
-        found = load_tasks(expand_path(name, place.roadmap_dir), entry.source)
+        loaded = load_tasks(expand_path(name, place.roadmap_dir), entry.source)
+        found = spread_items(lambda: loaded, at_most)
     elif kind == SYNTHETIC:
         side: Literal["train", "probe"] = "train" if split == "train" else "probe"
         found = list(tasks_from_generator(name, at_most or GENERATED_TASKS, stage.seed, side))
     else:
-        found = list(tasks_from_pool(read_pool(inputs.named(entry.source).path, split), entry.source))
-    if at_most is not None and len(found) > at_most:
+        pool = inputs.named(entry.source).path
         # Evenly spread, so that every kind of row is asked.
-        found = [found[index * len(found) // at_most] for index in range(at_most)]
+        found = spread_items(lambda: tasks_from_pool(read_pool(pool, split), entry.source), at_most)
     return [with_switches(task, entry.think, entry.tools) for task in found]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -20,7 +19,6 @@ from gradus.roadmap.session import decoding_device
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 
 if TYPE_CHECKING:
-    from gradus.conversation.messages import Conversation
     from gradus.posttrain.prompts import PairPrompt
 
 VERSION = 2
@@ -67,19 +65,12 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 
 
 def spread_prompts(pool: Path, at_most: int) -> list[PairPrompt]:
-    """Rows of a pool that end with an answer, evenly spread over it, so that every kind of row is asked.
-
-    The pool is read twice, since it may be larger than memory.
-    """
-    from gradus.data.pool import read_pool
-    from gradus.eval.tasks import evenly_spread
+    """Rows of a pool that end with an answer, evenly spread over it, so that every kind of row is asked."""
+    from gradus.data.pool import answered_rows
+    from gradus.eval.tasks import spread_items
     from gradus.posttrain.prompts import prompt_from_conversation
 
-    def answered() -> Iterator[Conversation]:
-        return (row for row in read_pool(pool, "train") if row.messages[-1].role == "assistant")
-
-    chosen = set(evenly_spread(sum(1 for _ in answered()), at_most))
-    return [prompt_from_conversation(row) for number, row in enumerate(answered()) if number in chosen]
+    return [prompt_from_conversation(row) for row in spread_items(lambda: answered_rows(pool, "train"), at_most)]
 
 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:

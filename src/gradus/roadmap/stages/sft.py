@@ -300,6 +300,7 @@ def _evaluation(
     from gradus.data.pack import pack_plan
     from gradus.engine.engine import Engine
     from gradus.engine.turn import PromptTooLongError, Request
+    from gradus.eval.tasks import spread_items
     from gradus.model.sharing import share_prefixes
     from gradus.model.xla import send_work
     from gradus.posttrain.prompts import prompt_from_conversation
@@ -308,10 +309,9 @@ def _evaluation(
     from gradus.train.sharding import whole_weights
 
     world = session.world
-    held_back = list(_conversations("validation", stage, inputs))
-    if not held_back:
+    if next(_conversations("validation", stage, inputs), None) is None:
         return lambda: Evaluation({})
-    store, _ = _rendered("validation", held_back, stage, place, form, row_length)
+    store, _ = _rendered("validation", _conversations("validation", stage, inputs), stage, place, form, row_length)
     if not len(store.lengths):
         place.progress.line("  warning: every held-back conversation is too long for the model; no validation loss")
         return lambda: Evaluation({})
@@ -327,9 +327,11 @@ def _evaluation(
             return False
         return True
 
-    answered = [conversation for conversation in held_back if conversation.messages[-1].role == "assistant"]
-    spread = answered[:: max(1, len(answered) // SAMPLED_PROMPTS)][:SAMPLED_PROMPTS]
-    prompts = [prompt_from_conversation(c).conversation for c in spread if answerable(c)]
+    def answered() -> Iterator[Conversation]:
+        return (c for c in _conversations("validation", stage, inputs) if c.messages[-1].role == "assistant")
+
+    shown = spread_items(answered, SAMPLED_PROMPTS)
+    prompts = [prompt_from_conversation(c).conversation for c in shown if answerable(c)]
 
     def evaluate() -> Evaluation:
         sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # nats, targets
