@@ -182,6 +182,14 @@ def test_bad_records_are_dropped_with_their_line_and_reason(tmp_path: Path) -> N
     assert drops[4].detail == "byte 0xff at position 10 is not UTF-8"
 
 
+def test_a_text_that_is_null_is_told_so(tmp_path: Path) -> None:
+    # It said: no "text"; found text.
+    (tmp_path / "a.jsonl").write_bytes(lines({"text": "good", "n": 1}, {"text": None, "n": 2}))
+    texts, drops = read(tmp_path, path="a.jsonl")
+    assert texts == ["good"]
+    assert [(drop.reason, drop.detail) for drop in drops] == [("missing_text", '"text" is null')]
+
+
 def test_a_file_whose_name_is_not_utf8_is_read_under_a_name_that_can_be_written(tmp_path: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("text")
