@@ -120,6 +120,14 @@ def test_each_turn_sees_the_ones_before_and_draws_anew(session, screen):
     assert first.sampling.seed != second.sampling.seed
 
 
+def test_a_line_that_is_no_utf8_is_refused_and_the_next_is_answered(session, screen, capsys):
+    # It told of the tokenizer and of a line of Python.
+    converse(session, screen, ["caf\udce9", "two"])
+    assert [m.content for m in session.messages if m.role == "user"] == ["two"]
+    expected = "what was typed or sent is not UTF-8 text (byte 0xe9); set the terminal or the file to UTF-8"
+    assert expected in capsys.readouterr().err
+
+
 def test_switches_are_set_by_commands(session, screen):
     converse(session, screen, ["/think on", "/tools off", "/temperature 0.3", "/system Be kind.", "hi"])
     (request,) = session.engine.requests

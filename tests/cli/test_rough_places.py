@@ -1,5 +1,6 @@
 """What the command makes of files and folders that cannot be used, and of terminals without our characters."""
 
+import errno
 import io
 import re
 import shutil
@@ -60,6 +61,23 @@ def test_files_and_folders_that_cannot_be_used_are_told_with_the_fix(gradus, tmp
         "away\n",
     )  # fmt: skip
     assert list(tmp_path.glob(".*")) == []  # nothing half-written stays
+
+
+def test_a_full_place_and_a_closed_stream_for_the_output_are_no_bugs_of_ours(gradus, monkeypatch):
+    # Both were internal errors.
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert gradus("plan", "é.toml") == (
+        1, "error: no space is left for what is written, the output or a file; free some space and retry\n",
+    )  # fmt: skip
+    for stream in ("stdin", "stdout"):
+        monkeypatch.setattr(sys, stream, None)
+    assert gradus("plan", "é.toml") == (0, "")
+    sys.stdin.close()
+    sys.stdout.close()
 
 
 def test_the_debug_option_shows_where_a_file_was_missed(gradus, monkeypatch):

@@ -135,3 +135,25 @@ def test_a_temperature_that_makes_logits_infinite_is_refused_by_every_setting_of
             for value in (1e-50, 1e9, -1.0, float("nan")):
                 _, problems = check_settings(settings, {name: value})
                 assert any(problem.path == (name,) for problem in problems), (settings, name, value)
+
+
+def test_infinities_and_what_is_no_number_are_refused_at_any_depth() -> None:
+    # They passed, and the fingerprint of the stage could not be written: an internal error.
+    class Shares(Settings):
+        lr: float = 0.0
+        weights: dict[str, float] = Field(default={})
+        value: int | float = 0
+
+    for value in (float("inf"), float("nan")):
+        for data in ({"lr": value}, {"weights": {"a": value}}):
+            settings, problems = check_settings(Shares, data)
+            assert settings is None
+            assert "expected a finite number" in problems[0].text
+        assert check_settings(Shares, {"value": value})[0] is None
+
+
+def test_half_a_character_is_told_by_its_key() -> None:
+    settings, problems = check_settings(Example, {"corpus": "c", "mode": ["a", "b \ud800"]})
+    assert settings is None
+    assert [p.path for p in problems] == [("mode", 1)]
+    assert problems[0].text == '"mode[1]": holds half a character (a lone surrogate), which is no text; write it anew'

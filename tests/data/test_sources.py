@@ -123,6 +123,19 @@ def test_a_pattern_without_files_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no file that ends in \.txt"):
         read(tmp_path, path="empty")
+    with pytest.raises(DataError, match=r'an empty "path" names no file; write "\." for the roadmap\'s folder'):
+        read(tmp_path, path=("prose", ""))
+    (tmp_path / "broken.txt").symlink_to("gone.txt")
+    with pytest.raises(DataError, match=r'"broken.txt" is a link to gone.txt, and no file is there; mend the link'):
+        read(tmp_path, path="broken.txt")
+
+
+def test_loops_of_links_and_what_gradus_made_are_no_part_of_a_folder(tmp_path: Path) -> None:
+    for name in ("a.txt", "artifacts/.lock", "artifacts/tokenizer-1/merges.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "loop").symlink_to(".")
+    assert read(tmp_path, path=".")[0] == read(tmp_path, path="**/*.txt")[0] == ["a.txt"]
 
 
 def test_an_unknown_kind_of_file_is_refused_unless_its_format_is_given(tmp_path: Path) -> None:
@@ -167,6 +180,14 @@ def test_bad_records_are_dropped_with_their_line_and_reason(tmp_path: Path) -> N
         ("invalid_json", "a.jsonl:7"),
     ]
     assert drops[4].detail == "byte 0xff at position 10 is not UTF-8"
+
+
+def test_a_text_that_is_null_is_told_so(tmp_path: Path) -> None:
+    # It said: no "text"; found text.
+    (tmp_path / "a.jsonl").write_bytes(lines({"text": "good", "n": 1}, {"text": None, "n": 2}))
+    texts, drops = read(tmp_path, path="a.jsonl")
+    assert texts == ["good"]
+    assert [(drop.reason, drop.detail) for drop in drops] == [("missing_text", '"text" is null')]
 
 
 def test_a_file_whose_name_is_not_utf8_is_read_under_a_name_that_can_be_written(tmp_path: Path) -> None:

@@ -188,3 +188,21 @@ def test_without_tools_no_call_is_asked_for_and_without_thinking_none_is_done(me
     direct = run_suite(engine, suite, variant="without thinking")
     assert (direct.items[0].shown.thinking, direct.variant) == ("", "without thinking")
     assert run_suite(engine, suite, variant="as written").items == run_suite(engine, suite).items
+
+
+def test_every_probe_that_cannot_be_asked_is_told_by_its_id_before_the_first_is(memorised: Memory) -> None:
+    # The first one ended the evaluation without a word of which it was.
+    engine, _ = memorised
+    suite = make_suite(GREETING, GREETING | {"messages": said("hello " * 5000)}, GREETING | {"tools": ["calculatr"]})
+    asked: list[tuple[int, int]] = []
+    with pytest.raises(ConfigError) as found:
+        run_suite(engine, suite, on_progress=lambda done, total: asked.append((done, total)))
+    long, unknown = found.value.problems
+    assert long.startswith('suite "small", probe "p1": the prompt holds ')
+    assert unknown.startswith('suite "small", probe "p2": unknown tool "calculatr"; known are ')
+    assert all(done == 0 for done, _ in asked)
+
+
+def test_a_length_that_no_answer_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no length is at least 5 and at most 1"):
+        make_suite(GREETING | {"checks": [{"kind": "answer_chars", "min": 5, "max": 1}]})

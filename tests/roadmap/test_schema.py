@@ -249,3 +249,15 @@ def test_smoke_sizes_have_their_own_name_and_fingerprints(roadmap_file):
     assert smoke.name == "toy-smoke"
     assert smoke.stage("prose").settings.words == 1
     assert smoke.stage("prose").fingerprint != full.stage("prose").fingerprint
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_generator_takes_is_refused_before_the_walk(roadmap_file, seed):
+    # Stages before the first model were walked, and then it was an internal error.
+    with pytest.raises(ConfigError) as found:
+        load_roadmap(roadmap_file, [f"seed={seed}", f"prose.seed={seed}"])
+    expected = "at least 0" if seed < 0 else f"less than {2**63}"
+    assert found.value.problems == [
+        f'override seed={seed}: "seed": expected {expected}, found {seed}',
+        f'override prose.seed={seed} stage "prose": "seed": expected {expected}, found {seed}',
+    ]

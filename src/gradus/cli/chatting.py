@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 import time
@@ -114,14 +115,14 @@ class ChatSession:
         """Answer the user's message as engine events; what was said joins the conversation, whole or stopped."""
         from gradus.conversation.messages import Message
 
-        yield from self._answer(Message("user", text), self.messages, self.options.temperature)
+        yield from self._answer(Message("user", _typed(text)), self.messages, self.options.temperature)
 
     def ask_again(self, number: int, text: str) -> Generator[Any, None, None]:
         """Go back to before the user's message of that number, from 1, and ask `text` in its place."""
         from gradus.conversation.messages import Message
 
         before = self.messages[: self.questions()[number - 1]]
-        yield from self._answer(Message("user", text), before, self.options.temperature)
+        yield from self._answer(Message("user", _typed(text)), before, self.options.temperature)
 
     def regenerate(self) -> Generator[Any, None, None]:
         """Answer the last user message again, by another draw. Errors: ConfigError where there is none."""
@@ -199,6 +200,15 @@ class ChatSession:
         write_atomic(path, json.dumps(self._conversation(self.messages).to_json(), ensure_ascii=False) + "\n")
 
 
+def _typed(text: str) -> str:
+    """What the user said. Errors: ConfigError for bytes that are not UTF-8, as Python has them."""
+    wrong = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
+    if wrong is None:
+        return text
+    byte = f" (byte 0x{ord(wrong) - 0xDC00:02x})" if "\udc80" <= wrong <= "\udcff" else ""
+    raise ConfigError(f"what was typed or sent is not UTF-8 text{byte}; set the terminal or the file to UTF-8")
+
+
 def start_chat(
     load: Callable[[str], ChatModel], name: str, options: ChatOptions, question: str | None, *, history: Path | None
 ) -> None:
@@ -218,6 +228,9 @@ def start_chat(
         screen.note(f"{model.label}. /help lists commands, /quit or Ctrl-D ends.")
         converse(session, screen, typed_messages(screen, history, lambda line: completions(session, line)))
     else:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            # A line that is no UTF-8 is refused by itself, and the others are answered.
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         converse(session, screen, (line.rstrip("\n") for line in sys.stdin))
 
 

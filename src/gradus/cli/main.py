@@ -2,6 +2,7 @@
 
 # Annotations are not postponed here: typer would compile and evaluate each of them four times at every start.
 import io
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from gradus.cli.sections import Sectioned
 from gradus.cli.serve import deploy, serve_app
 from gradus.cli.tools import IndexFile, Tools, ToolsFile, declared, opened_tools
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
-from gradus.core.files import place_error
+from gradus.core.files import is_disk_full, place_error
 from gradus.core.secrets import redacted
 from gradus.core.terminal import harmless
 from gradus.model.precision import DecodePrecision
@@ -377,6 +378,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     if not debug:
         sys.excepthook = _one_line
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         # A terminal without our characters shows others in their place; files get their numbers, so that none is lost.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -391,9 +393,18 @@ def main() -> None:
         sys.exit(exit_code(told))
 
 
+def _open_what_is_closed() -> None:
+    """Streams that the caller closed, as `>&-` does, are None to Python; then what is said goes nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open until the end)
+
+
 def _told(error: Exception) -> GradusError | None:
     """An error as the user can act on it; None for what is a bug of ours."""
     if isinstance(error, OSError):
+        if error.filename is None and is_disk_full(error):
+            return GradusError("no space is left for what is written, the output or a file; free some space and retry")
         return place_error(error)
     if str(error) == "Could not determine home directory.":  # pathlib's words
         return ConfigError("~ means no folder, since this user has none; set HOME, or write the path out")

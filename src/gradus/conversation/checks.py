@@ -207,6 +207,8 @@ class AnswerChars(Settings):
     def _some(self) -> AnswerChars:
         if self.min is None and self.max is None:
             raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"no length is at least {self.min} and at most {self.max}")
         return self
 
     def failure(self, turn: AssistantTurn) -> str | None:

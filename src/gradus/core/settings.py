@@ -22,9 +22,14 @@ KeyPath = tuple[str | int, ...]
 
 
 class Settings(BaseModel):
-    """Base of every settings class: immutable, unknown keys refused, defaults checked."""
+    """Base of every settings class: immutable, unknown keys refused, defaults checked, numbers finite.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    TOML and JSON readers know inf and nan; nothing here means them, and no manifest can hold them.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
@@ -91,6 +96,11 @@ def _problem(cls: type[Settings], data: Mapping[str, Any], detail: ErrorDetails)
     if kind in {"value_error", "assertion_error"}:
         text = str(detail["ctx"]["error"]) if "ctx" in detail and "error" in detail["ctx"] else detail["msg"]
         return Problem(path, f'"{name}": {text}' if name else text)
+    if kind == "json_invalid":
+        # The JSON is ours and valid but for this: JSON escapes and bytes of a command line bring lone surrogates.
+        path = _half_character(data)
+        place = f'"{_dotted(path)}": ' if path else ""
+        return Problem(path, f"{place}holds half a character (a lone surrogate), which is no text; write it anew")
     found = _found(detail["input"])
     if kind in {"literal_error", "union_tag_invalid"}:
         return Problem(path, _choice_text(name, detail, found))
@@ -130,6 +140,22 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "none_required": "nothing",
 }
+
+
+def _half_character(value: Any, path: KeyPath = ()) -> KeyPath:
+    """The path of keys to the first text with a lone surrogate; () where none has one."""
+    children: list[tuple[str | int, Any]] = []
+    if isinstance(value, Mapping):
+        children = list(value.items())
+    elif isinstance(value, list | tuple):
+        children = list(enumerate(value))
+    for key, child in children:
+        texts = [text for text in (key, child) if isinstance(text, str)]
+        if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+            return (*path, key)
+        if found := _half_character(child, (*path, key)):
+            return found
+    return ()
 
 
 def _choice_text(name: str, detail: ErrorDetails, found: str) -> str:

@@ -79,8 +79,7 @@ class DropLog:
 
     def summary(self) -> str:
         """ "12 duplicate, 3 empty", most frequent first; "nothing" where nothing was dropped."""
-        listed = sorted(self.by_reason.items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{count:,} {reason}" for reason, count in listed) or "nothing"
+        return dropped_text(self.by_reason) or "nothing"
 
     def summary_with_sample(self) -> str:
         """The summary, and behind it the first kept drop where there is one."""
@@ -88,3 +87,9 @@ class DropLog:
             first = f"{samples[0]['place']}: {samples[0]['reason']} {samples[0]['detail']}".rstrip()
             return f"{self.summary()} (first: {first})"
         return self.summary()
+
+
+def dropped_text(by_reason: Mapping[str, int]) -> str:
+    """ "12 duplicate, 3 empty", most frequent first."""
+    listed = sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {reason}" for reason, count in listed)

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 
 from gradus.core.errors import DataError, did_you_mean
 from gradus.core.files import readable_name, write_atomic
+from gradus.core.patterns import files_below, files_matching
 from gradus.core.quantity import Quantity
 from gradus.core.settings import Settings
 from gradus.data.file_formats import COMPRESSIONS, SUFFIXES, FileFormat, TextSplit, file_format, is_readable_name
@@ -78,6 +79,8 @@ def expand_files(source: FilesSource, roadmap_dir: Path) -> list[SourceFile]:
     patterns = (source.path,) if isinstance(source.path, str) else source.path
     if not patterns:
         raise DataError('a files source needs at least one "path"')
+    if not all(pattern.strip() for pattern in patterns):
+        raise DataError('an empty "path" names no file; write "." for the roadmap\'s folder')
     found: dict[Path, str] = {}
     for pattern in patterns:
         root, paths = _expand(pattern, roadmap_dir)
@@ -104,7 +107,7 @@ def _expand(pattern: str, roadmap_dir: Path) -> tuple[Path, list[Path]]:
     """(the pattern's fixed folder, the files it matches)."""
     full = Path(os.path.abspath(roadmap_dir / Path(pattern).expanduser()))
     if full.is_dir():
-        files = [p for p in sorted(full.rglob("*")) if p.is_file() and is_readable_name(p.name)]
+        files = [p for p in files_below(full) if is_readable_name(p.name)]
         if not files:
             raise DataError(
                 f'"{pattern}": the folder {full} holds no file that ends in '
@@ -114,8 +117,9 @@ def _expand(pattern: str, roadmap_dir: Path) -> tuple[Path, list[Path]]:
     # A file whose own name has brackets is meant as itself.
     if full.is_file():
         return full.parent, [full]
-    files = [Path(p) for p in sorted(glob.glob(str(full), recursive=True))]
-    files = [p for p in files if p.is_file()]
+    if full.is_symlink():
+        raise DataError(f'"{pattern}" is a link to {os.readlink(full)}, and no file is there; mend the link')
+    files = files_matching(full)
     if not files:
         raise DataError(f'"{pattern}" matches no file{_what_is_there(full)}')
     return _fixed_folder(full), files

@@ -69,7 +69,9 @@ def _text_of_record(record: dict[str, Any], options: ReadOptions, place: str, nu
         parts.append(part)
     if not parts:
         wanted = '" or "'.join(options.text_keys)
-        return Dropped("missing_text", place, f'no "{wanted}"; found {", ".join(map(str, record))}')
+        empty = [key for key in options.text_keys if _value(record, key) is None]
+        said = f'"{empty[0]}" is null' if empty else f'no "{wanted}"; found {", ".join(map(str, record))}'
+        return Dropped("missing_text", place, said)
     text = parts[0] if len(options.text_keys) == 1 else JOINT.join(part for part in parts if part)
     meta: Meta = {name: value for name, value in record.items() if name not in options.text_keys and _is_label(value)}
     for name, named in (("id", options.id_key), ("url", options.url_key)):

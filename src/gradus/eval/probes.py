@@ -19,7 +19,7 @@ from gradus.conversation.checks import AssistantTurn, Calls, Citation, run_check
 from gradus.conversation.constraint import Constraint
 from gradus.conversation.messages import Conversation, Message, messages_from_json
 from gradus.conversation.probes import Probe, Suite
-from gradus.core.errors import DataError
+from gradus.core.errors import ConfigError, DataError
 from gradus.core.fingerprint import digest
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import GREEDY, Sampling
@@ -143,8 +143,9 @@ def run_suite(
 
     model: its name in the results. variant: a key of VARIANTS; "" asks the suite as it is written. identity, journals,
     world: as of `run_tasks`. on_progress: called with (samples judged, all samples). Errors: DataError where the
-    suite's documents cannot be read; ConfigError for a tool that is not known, and where a check needs a judge and none
-    is set; of a judge as of `JudgeModel.ratings`.
+    suite's documents cannot be read; ConfigError with every probe that cannot be asked, for a tool that is not known or
+    a prompt that fills the context, and where a check needs a judge and none is set; of a judge as of
+    `JudgeModel.ratings`.
     """
     begin = time.perf_counter()
     settings = settings or ProbeSettings()
@@ -155,6 +156,7 @@ def run_suite(
     journal = None if journals is None else Journal(journals, _identity(identity, suite, settings))
     work = SharedWork(len(units), journal, world, on_progress)
     with _with_documents(engine, suite.documents) as searching:
+        _refuse_what_cannot_be_asked(searching, suite, settings)
         _ask(searching, {number: _Dialogue(*units[number], settings) for number in work.todo}, work)
     answered = work.everything()
     samples = [SampleResult.from_json(found["result"]) for found in answered]
@@ -207,6 +209,19 @@ def _with_documents(engine: Engine, documents: Path | None) -> Iterator[Engine]:
                 engine.max_batch,
                 engine.cache_bytes,
             )
+
+
+def _refuse_what_cannot_be_asked(engine: Engine, suite: Suite, settings: ProbeSettings) -> None:
+    """Every probe that this model cannot be asked, by its id, before the first one is. Errors: ConfigError."""
+    problems = []
+    for probe in suite.probes:
+        try:
+            engine.check(_Dialogue(probe, 0, settings).request())
+        except (ConfigError, PromptTooLongError) as error:
+            told = error.problems if isinstance(error, ConfigError) else [str(error)]
+            problems += [f'suite "{suite.name}", probe "{probe.id}": {text}' for text in told]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _ask(engine: Engine, dialogues: dict[int, _Dialogue], work: SharedWork) -> None:

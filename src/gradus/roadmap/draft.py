@@ -14,11 +14,15 @@ from gradus.core.gate import Gate
 from gradus.core.settings import KeyPath, Settings, check_settings
 from gradus.roadmap.kinds import KINDS, stage_module
 from gradus.roadmap.layers import OVERRIDABLE, Layered, StageData
-from gradus.roadmap.stage import Input, Reference, SourceError
+from gradus.roadmap.stage import Input, Reference, Seed, SourceError
 from gradus.roadmap.walked import Walked, walked_sources
 
 RESERVED = ("name", "kind", "seed", "gate")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a roadmap or stage: those become names of folders
+
+
+class _Seeded(Settings):
+    seed: Seed
 
 
 @dataclass
@@ -61,10 +65,10 @@ def check_stage(
         report(("name",), f"a stage cannot be called {name!r}; use letters, digits, - and _, and none of "
                f"{', '.join(OVERRIDABLE)}")  # fmt: skip
     if "seed" in data:
-        if isinstance(data["seed"], int) and not isinstance(data["seed"], bool):
-            draft.seed = data["seed"]
-        else:
-            report(("seed",), f'"seed": expected a whole number, found {data["seed"]!r}')
+        seeded, problems = check_settings(_Seeded, {"seed": data["seed"]})
+        draft.seed = None if seeded is None else seeded.seed
+        for problem in problems:
+            report(problem.path, problem.text)
     draft.gates = _check_gates(data.get("gate", []), report)
     kind = data.get("kind")
     if kind is None:

@@ -19,7 +19,7 @@ from gradus.roadmap.draft import NAME, Draft, check_stage, reporter
 from gradus.roadmap.layers import Layered, read_layers
 from gradus.roadmap.place import MachineSettings
 from gradus.roadmap.references import check_references
-from gradus.roadmap.stage import Stage
+from gradus.roadmap.stage import Seed, Stage
 from gradus.roadmap.tracking import TrackSettings
 from gradus.roadmap.walked import walked_stages
 from gradus.roadmap.xla_limits import machine_problems, stage_problems
@@ -31,7 +31,7 @@ class RoadmapHead(Settings):
     name: str = ""
     description: str = ""
     extends: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     machine: MachineSettings = MachineSettings()
     push: PushSettings | None = None
     track: TrackSettings | None = None

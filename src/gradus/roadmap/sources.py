@@ -10,6 +10,7 @@ from gradus.conversation.probes import load_suite, suite_path
 from gradus.core.errors import DataError, did_you_mean
 from gradus.core.files import expand_path
 from gradus.core.fingerprint import digest, file_digest
+from gradus.core.patterns import files_below, files_matching
 from gradus.core.settings import KeyPath, Problem
 from gradus.data.hub_models import pinned_commit
 from gradus.roadmap.stage import SourceError
@@ -21,8 +22,8 @@ def matching_files(text: str, roadmap_dir: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+        return [file for file in files_below(path) if not file.name.startswith(".")]
+    return files_matching(path)
 
 
 def file_sources(entries: Iterable[tuple[KeyPath, str]], roadmap_dir: Path) -> dict[str, str]:

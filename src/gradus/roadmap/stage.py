@@ -26,13 +26,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
 
 from gradus.core.artifact import Artifact
 from gradus.core.devices import CPU, DeviceEntry
 from gradus.core.errors import GradusError
 from gradus.core.gate import Gate
 from gradus.core.settings import KeyPath, Problem, Settings
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Of a roadmap or stage: what every generator of random numbers below takes."""
 
 
 class StageSettings(Settings):

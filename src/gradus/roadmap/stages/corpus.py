@@ -277,6 +277,7 @@ def _notes(source: AnySource, tasks: list[ShardTask], text_bytes: float) -> list
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Read, normalise, deduplicate, divide, write; results are the counts."""
     from gradus.data.build import build_corpus
+    from gradus.data.drops import dropped_text
     from gradus.data.prepare import PrepareSettings
 
     settings: Settings = stage.settings
@@ -306,6 +307,9 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             on_progress=lambda documents, size: task.update(documents, info=f"{size / 1e6:,.1f} MB"),
         )
     train, validation = counts["train"], counts["validation"]
+    if counts["dropped"]:
+        dropped = dropped_text(counts["dropped"])
+        place.progress.line(f"  kept {counts['kept']:,} of {counts['read']:,} documents; dropped {dropped}")
     return place.commit(
         {
             "documents": train["documents"],

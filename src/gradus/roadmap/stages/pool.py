@@ -97,6 +97,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Read, convert, validate, filter, drop repeats, divide, write; every row left out is counted by its reason."""
     from gradus.data.conversation_filters import conversation_filters
+    from gradus.data.drops import dropped_text
     from gradus.data.pool import write_pool
     from gradus.roadmap.stages.synthesize import pool_results
 
@@ -111,11 +112,6 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
             filters=[judge for _, judge in filters],
             calls_may_end=settings.calls_may_end,
         )
-    place.progress.line(f"  kept {counts['kept']:,} of {counts['read']:,} rows{_dropped_text(counts['dropped'])}")
+    dropped = f"; dropped {dropped_text(counts['dropped'])}" if counts["dropped"] else ""
+    place.progress.line(f"  kept {counts['kept']:,} of {counts['read']:,} rows{dropped}")
     return place.commit(pool_results(counts) | {"commits": commits(settings.sources)})
-
-
-def _dropped_text(dropped: dict[str, int]) -> str:
-    """What was left out, most frequent first."""
-    listed = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
-    return "; dropped " + ", ".join(f"{count:,} {reason}" for reason, count in listed) if listed else ""
