@@ -4,16 +4,18 @@
 """
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
-from exported import KINDS, TABLE, VOCAB, exported, gguf_digest, llamacpp_text, save_random
+from exported import EXPERTS, KINDS, TABLE, VOCAB, WINDOW, exported, gguf_digest, llamacpp_text, save_random
 
 from gradus.core.errors import ConfigError, ExportError, MissingPackageError
 from gradus.engine import llamacpp_library
 from gradus.model.config import model_config
 from gradus.model.portable import portable_form
+from gradus.model.reach import reach
 from gradus.model.weights import load_model
 from gradus.release import export, gguf_export
 from gradus.release.k_quants import k_quants_note
@@ -107,3 +109,31 @@ def test_what_llamacpp_would_read_otherwise_is_refused(tmp_path):
     model = portable_form(load_model(save_random(tmp_path / "model", mlp_width=90)))
     with pytest.raises(ConfigError, match=r"ffn_down.weight has rows of 90 values, and q8_0 packs 32 together"):
         write_gguf(tmp_path / "a.gguf", model, load_tokenizer(tmp_path / "model"), "q8_0", "toy")
+
+
+def test_stretched_positions_have_the_magnitude_that_the_model_has(tmp_path):
+    import gguf
+
+    scaling = {"factor": 4.0, "original_context": 32, "attention_factor": 1.5}
+    model = portable_form(load_model(save_random(tmp_path / "model", rope_scaling=scaling)))
+    write_gguf(tmp_path / "a.gguf", model, load_tokenizer(tmp_path / "model"), "f32", "toy")
+    fields = gguf.GGUFReader(tmp_path / "a.gguf").fields
+    # llama.cpp reads this one for every class, and multiplies YaRN's own magnitude by it (llama-context.cpp).
+    factor = fields["qwen3.rope.scaling.attn_factor"].contents()
+    assert factor * (0.1 * math.log(4.0) + 1) == pytest.approx(1.5, rel=1e-6)
+    assert "qwen3.rope.scaling.yarn_attn_factor" not in fields
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (WINDOW | EXPERTS | {"rope_scaling": {"factor": 4.0, "original_context": 32}}, "layers with a window have no"),
+        ({"rope_scaling": {"factor": 4.0, "original_context": 32, "beta_fast": 16.0}}, "beta_fast 32 and beta_slow 1"),
+    ],
+)
+def test_positions_that_llamacpp_would_stretch_otherwise_are_refused(changes, reason):
+    reached = reach(model_config(TABLE | changes, VOCAB, 96))
+    assert not reached.has_gguf
+    assert reason in reached.llamacpp
+    plain = changes["rope_scaling"] | {"beta_fast": 32.0}
+    assert reach(model_config(TABLE | {"rope_scaling": plain}, VOCAB, 96)).has_gguf

@@ -150,6 +150,15 @@ def test_long_and_hostile_text_takes_no_time(text):
     assert time.thread_time() - begin < 3
 
 
+@pytest.mark.parametrize("turn", ["what is x" + " " * 2500, "who is " * 9000 + "who won"])
+def test_an_earlier_turn_that_is_gone_back_to_takes_no_time_either(turn):
+    begin = time.perf_counter()
+    messages = [Message("user", turn), Message("assistant", "ok"), Message("user", "how big is it now, and is he in?")]
+    assert classify(messages, TODAY).action in ("none", "search")
+    assert search_query(messages, TODAY)
+    assert time.perf_counter() - begin < 1.5
+
+
 def test_it_needs_neither_torch_nor_a_web_framework():
     code = (
         "import sys, gradus.serve.classifier; print([m for m in ('torch', 'starlette', 'httpx2') if m in sys.modules])"

@@ -63,6 +63,11 @@ def _gguf_problem(config: ModelConfig, kind: str) -> str:
         return "it has sliding windows only in a model with experts"
     if kind in {"mellum", "qwen3_moe"} and config.dense_layers:
         return "it has experts in every layer of this class, or in none"
+    scaling = config.rope_scaling
+    if kind == "mellum" and scaling is not None and any(config.windows):
+        return "its layers with a window have no stretched positions in this class"
+    if scaling is not None and not scaling.has_usual_betas:
+        return "it stretches positions by YaRN with beta_fast 32 and beta_slow 1 alone in this class"
     if kind == "dots1" and config.num_kv_heads != config.num_heads:
         return "it has as many key heads as heads in this class"
     return ""

@@ -35,7 +35,18 @@ class RopeScaling(Settings):
     @property
     def magnitude(self) -> float:
         """What cosine and sine are multiplied by."""
-        return self.attention_factor if self.attention_factor is not None else 0.1 * math.log(self.factor) + 1
+        return self.attention_factor if self.attention_factor is not None else self.usual_magnitude
+
+    @property
+    def usual_magnitude(self) -> float:
+        """The same where nobody says otherwise."""
+        return 0.1 * math.log(self.factor) + 1
+
+    @property
+    def has_usual_betas(self) -> bool:
+        """Whether frequencies are mixed between YaRN's own bounds."""
+        fields = RopeScaling.model_fields
+        return (self.beta_fast, self.beta_slow) == (fields["beta_fast"].default, fields["beta_slow"].default)
 
 
 def scaled_frequencies(base: float, head_dim: int, scaling: RopeScaling) -> list[float]:

@@ -213,7 +213,8 @@ def _add_yarn(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     writer.add_rope_scaling_yarn_beta_fast(scaling.beta_fast)
     writer.add_rope_scaling_yarn_beta_slow(scaling.beta_slow)
     if scaling.attention_factor is not None:
-        writer.add_rope_scaling_yarn_attn_factor(scaling.attention_factor)
+        # llama.cpp multiplies YaRN's own magnitude by this one.
+        writer.add_rope_scaling_attn_factors(scaling.attention_factor / scaling.usual_magnitude)
 
 
 def _add_experts(writer: gguf.GGUFWriter, config: ModelConfig) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
@@ -41,8 +41,7 @@ def classify(messages: Sequence[Message], today: date) -> Decision:
     users = [place for place, message in enumerate(messages) if message.role == "user"]
     if not users:
         return Decision("none", reason="no_turn")
-    messages = messages[users[-_MOST_TURNS:][0] : users[-1] + 1]
-    before, text = messages[:-1], _plain(messages[-1].content)
+    before, text = _looked_at(messages[users[-_MOST_TURNS:][0] : users[-1]]), _plain(messages[users[-1]].content)
     spoken = [message.content for message in before if message.role == "assistant" and message.content]
     expression = expression_in(text, last_number(spoken[-1]) if spoken else None)
     if expression is not None:
@@ -55,7 +54,7 @@ def search_query(messages: Sequence[Message], today: date) -> str:
     users = [place for place, message in enumerate(messages) if message.role == "user"][-_MOST_TURNS:]
     if not users:
         return ""
-    before, text = messages[users[0] : users[-1]], _plain(messages[users[-1]].content)
+    before, text = _looked_at(messages[users[0] : users[-1]]), _plain(messages[users[-1]].content)
     found = _searching(text, before, today)
     return found.query or written_query(_asked(text), before, today) or text[:_MOST_CHARACTERS]
 
@@ -93,6 +92,14 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)")
 _CLAUSE_BEFORE = re.compile(
     r"^i(?:'m| am|'ve| have|'ll)? [^,?]{3,60}, (?=(?:what|who|when|where|how|is|will|do)\b)", re.IGNORECASE
 )
+
+
+def _looked_at(before: Sequence[Message]) -> list[Message]:
+    """The context, the user's turns as far as they are looked at.
+
+    Patterns go back and forth over white space and long text, and nobody else in the process computes meanwhile.
+    """
+    return [replace(one, content=_plain(one.content)) if one.role == "user" else one for one in before]
 
 
 def _plain(text: str) -> str:
