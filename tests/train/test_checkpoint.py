@@ -206,9 +206,9 @@ def test_a_full_disk_leaves_older_checkpoints_and_says_so(
     assert found.step == 2
 
 
-def test_where_the_main_process_cannot_make_a_folder_all_end_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def pair() -> tuple[World, World]:
+    """Two processes' worlds, for two threads."""
     meeting, told = threading.Barrier(2, timeout=5.0), [0, 0]
 
     class Pair(World):
@@ -219,9 +219,32 @@ def test_where_the_main_process_cannot_make_a_folder_all_end_together(
             meeting.wait()
             return found
 
+    return Pair(0, 2), Pair(1, 2)
+
+
+def test_only_the_main_process_need_have_measured(tmp_path: Path, pair: tuple[World, World]) -> None:
+    save(Checkpoints(tmp_path), 1)
+
+    def note(rank: int, **measures: float) -> None:
+        Checkpoints(tmp_path, best_by="bpb", world=pair[rank]).note(1, measures)
+
+    with ThreadPoolExecutor(2) as executor:
+        for done in [executor.submit(note, 0, bpb=1.5), executor.submit(note, 1)]:
+            done.result()
+        assert (tmp_path / "best").resolve().name == "step-00000001"
+        first, second = [executor.submit(note, 0, loss=1.5), executor.submit(note, 1)]
+        with pytest.raises(TrainingError, match="there are: loss"):
+            first.result()
+        with pytest.raises(TrainingError, match="the main process could not"):
+            second.result()
+
+
+def test_where_the_main_process_cannot_make_a_folder_all_end_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: tuple[World, World]
+) -> None:
     def error_of(rank: int) -> BaseException:
         with pytest.raises(Exception) as found:
-            save(Checkpoints(tmp_path / "file" / "kept", world=Pair(rank, 2)), 1)
+            save(Checkpoints(tmp_path / "file" / "kept", world=pair[rank]), 1)
         return found.value
 
     (tmp_path / "file").touch()

@@ -254,20 +254,21 @@ class Checkpoints:
     def note(self, step: int, measures: Mapping[str, float]) -> None:
         """Note what a checkpoint was measured at: the one with the lowest `best_by` stays, linked as `best`.
 
-        Errors: TrainingError where there is no such measure.
+        measures: those of the main process count; others may have none. Errors: TrainingError where there is no such
+        measure.
         """
-        if self.best_by is None:
+        best_by = self.best_by
+        if best_by is None:
             return
-        if self.best_by not in measures:
-            found = ", ".join(measures) or "none"
-            raise TrainingError(f'keep_best = "{self.best_by}" is no measure of this stage; there are: {found}')
         self.finish()
-        measure = measures[self.best_by]
 
         def link_best() -> None:
+            if best_by not in measures:
+                found = ", ".join(measures) or "none"
+                raise TrainingError(f'keep_best = "{best_by}" is no measure of this stage; there are: {found}')
             if step not in self.steps():
                 return
-            noted = self._measures() | {step: measure}
+            noted = self._measures() | {step: measures[best_by]}
             kept = {str(s): m for s, m in sorted(noted.items()) if s in self.steps()}
             write_atomic(self.folder / MEASURES_FILE, json.dumps(kept))
             best = self._best()
@@ -281,11 +282,11 @@ class Checkpoints:
 
     def _on_main(self, act: Callable[[], None]) -> None:
         """Let the main process do what concerns the folder as a whole; where it cannot, no other waits for it."""
-        problem: OSError | None = None
+        problem: OSError | TrainingError | None = None
         if self.world.is_main:
             try:
                 act()
-            except OSError as error:
+            except (OSError, TrainingError) as error:
                 problem = error
         if not self.world.all_agree(problem is None):
             raise problem or TrainingError(f"{self.folder}: the main process could not save the checkpoint")
