@@ -204,6 +204,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"x" * 500_000: 1}, "x" * 100, "unknown key"),
     ({"metadata": nested(65)}, None, "nested more than 64 deep"),
     ({"tools": [CALCULATOR] * 129}, "tools", "at most 128"),
+    ({"tools": [big_tool({"allOf": [{}] * 2000})]}, "tools", "2,003 JSON objects in the parameters"),
     ({"messages": [{"role": "user", "content": " " * 2_000_000}]}, "messages", "at least"),
     ({"messages": [{"role": "assistant", "tool_calls": [{}] * 1025}]}, "messages", "1,025 tool calls"),
     ({"temperature": "hot"}, "temperature", "expected a number"),

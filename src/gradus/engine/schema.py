@@ -69,8 +69,8 @@ def narrowed(schema: JsonObject) -> JsonObject:
     size = len(json.dumps(schema, ensure_ascii=False))
     if size > MOST_CHARACTERS:
         raise UnenforceableError(f"{size:,} characters, and at most {MOST_CHARACTERS:,} are taken")
-    if (num_objects := _num_objects(schema)) > MOST_OBJECTS:
-        raise UnenforceableError(f"{num_objects:,} objects in it, and at most {MOST_OBJECTS:,} are taken")
+    if (found := num_objects(schema)) > MOST_OBJECTS:
+        raise UnenforceableError(f"{found:,} objects in it, and at most {MOST_OBJECTS:,} are taken")
     if fault := schema_fault(schema):
         raise UnenforceableError(fault)
     if taken := next((name for name in schema.get("$defs", {}) if name.startswith(_ANY)), None):
@@ -114,9 +114,10 @@ def _is_merged(node: JsonObject) -> bool:
     return num_others + says_itself > 1
 
 
-def _num_objects(value: Any) -> int:
+def num_objects(value: Any) -> int:
+    """JSON objects in a value, itself among them: what it takes to look through a schema goes by these."""
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return isinstance(value, Mapping) + sum(map(_num_objects, inner))
+    return isinstance(value, Mapping) + sum(map(num_objects, inner))
 
 
 def _parts(schema: Any, place: Place = ()) -> Iterator[tuple[Place, JsonObject]]:

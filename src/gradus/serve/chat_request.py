@@ -25,6 +25,7 @@ from gradus.conversation.messages import (
 from gradus.conversation.validate import schema_fault, violations
 from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import Settings
+from gradus.engine.schema import num_objects
 from gradus.engine.turn import Request
 from gradus.serve.asked import (
     Asked,
@@ -48,6 +49,7 @@ _EMPTY_KEYS = {"refusal", "audio", "annotations", "function_call", "gradus"}
 # What libraries keep for themselves in messages, and send along: LiteLLM.
 _FOREIGN_KEYS = {"provider_specific_fields"}
 _MOST_TOOLS = 128  # as at OpenAI
+_MOST_TOOL_OBJECTS = 2000  # JSON objects in their parameters; to check that one is a schema takes a millisecond
 # Places where the order of messages leaves the format nothing to write; the rest is the client's own business.
 _REFUSED_VIOLATIONS = {"result_missing", "result_unknown", "duplicate_call_id"}
 
@@ -167,6 +169,10 @@ def _client_tools(body: ChatBody, model: ServedModel) -> tuple[ToolSchema, ...]:
         tools = tools_from_json(body.tools)
     except DataError as error:
         raise bad_request(str(error), "tools") from None
+    if (found := sum(num_objects(tool.parameters) for tool in tools)) > _MOST_TOOL_OBJECTS:
+        raise bad_request(
+            f"{found:,} JSON objects in the parameters of tools, and at most {_MOST_TOOL_OBJECTS:,} are taken", "tools"
+        )
     # Before the schemas are looked at, which takes longer and is remembered.
     check_room((text for tool in tools for text in (tool.description, _compact(tool))), model)
     for index, tool in enumerate(tools):
