@@ -14,7 +14,15 @@ from test_workers import ROADMAP
 
 from gradus.core.errors import ConfigError, GradusError, TrainingError
 from gradus.roadmap import launched
-from gradus.roadmap.launched import Meeting, follow_walk, join_meeting, launched_overrides, leading, other_processes
+from gradus.roadmap.launched import (
+    Meeting,
+    follow_walk,
+    is_launched,
+    join_meeting,
+    launched_overrides,
+    leading,
+    other_processes,
+)
 from gradus.roadmap.place import Place
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
@@ -59,6 +67,17 @@ def test_as_many_processes_train_as_the_launcher_started(folder, monkeypatch):
         ConfigError, match=r"\[machine\] processes = 2, and the launcher started 4; leave processes out"
     ):
         launched_overrides(file, ["machine.processes=2"])
+
+
+def test_a_machine_that_is_no_table_and_a_number_that_is_none_are_told(folder, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    file = folder / "bad.toml"
+    file.write_text('machine = 3\n\n[[stage]]\nname = "talk"\nkind = "synthesize"\n')
+    with pytest.raises(ConfigError, match="machine"):
+        load_roadmap(file, launched_overrides(file, []))
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 'two', expected the number of processes"):
+        is_launched()
 
 
 def test_what_the_launcher_did_not_set_is_named(tmp_path, monkeypatch):

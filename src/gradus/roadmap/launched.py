@@ -39,14 +39,23 @@ _END_SECONDS = 60.0
 
 
 def is_launched() -> bool:
-    """Whether a launcher has started several processes of this command."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether a launcher has started several processes of this command. Errors: ConfigError for no number of them."""
+    written = os.environ.get("WORLD_SIZE", "1")
+    if not written.isdecimal():
+        raise ConfigError(
+            f"the environment variable WORLD_SIZE is {written!r}, expected the number of processes that a launcher "
+            "started; unset it where none did"
+        )
+    return int(written) > 1
 
 
 def launched_overrides(file: Path, overrides: Sequence[str]) -> list[str]:
     """The overrides with `[machine]` processes as the launcher started them. Errors: ConfigError for another number."""
     size = int(os.environ["WORLD_SIZE"])
-    written = read_layers(file, overrides).top.get("machine", {}).get("processes", size)
+    machine = read_layers(file, overrides).top.get("machine", {})
+    if not isinstance(machine, dict):
+        return list(overrides)  # an override would hide what is told with the file's other problems
+    written = machine.get("processes", size)
     if written != size:
         raise ConfigError(
             f"{file}: [machine] processes = {written}, and the launcher started {size}; leave processes out, or start "
