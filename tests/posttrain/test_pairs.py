@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from gradus.conversation import artifacts
 from gradus.conversation.checks import AnswerNumber, AssistantTurn, Calls, CallsNone
 from gradus.conversation.messages import Conversation, Message, Pair, ToolCall
 from gradus.core.errors import DataError
+from gradus.data.pool import write_pool
 from gradus.engine.engine import Engine
 from gradus.engine.turn import Reply
 from gradus.posttrain.pairs import PairSettings, artifact_reasons, make_pairs
 from gradus.posttrain.prompts import PairPrompt, judge, prompt_from_conversation
+from gradus.roadmap.stages.pairs import spread_prompts
 from gradus.tools.toolbox import ToolBox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,6 +185,14 @@ def test_prompts_too_long_are_counted_and_left_out(memorised: Memory) -> None:
 def test_a_row_without_an_answered_question_is_refused(messages: tuple[Message, ...]) -> None:
     with pytest.raises(DataError, match='row "r": a prompt for pairs must hold a user message and end with'):
         prompt_from_conversation(Conversation(messages, id="r"))
+
+
+def test_prompts_come_from_all_over_the_pool(tmp_path: Path) -> None:
+    rows = [Conversation((Message("user", f"{n}?"), Message("assistant", f"{n}."))) for n in range(7)]
+    write_pool(tmp_path, rows, validation_fraction=0.0)
+    prompts = spread_prompts(tmp_path, 4)
+    assert [prompt.conversation.messages[0].content for prompt in prompts] == ["0?", "1?", "3?", "5?"]
+    assert len(spread_prompts(tmp_path, 10)) == 7
 
 
 def test_answers_with_artifacts_fail_and_a_reference_with_one_is_not_chosen(memorised: Memory) -> None:

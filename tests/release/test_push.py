@@ -447,6 +447,18 @@ def test_a_record_that_names_files_outside_the_home_is_refused(home, tmp_path):
             pull(open_place(address), tmp_path / "other", None, lambda text: None)
 
 
+def test_a_record_whose_own_name_leads_out_of_the_home_makes_nothing_there(home, tmp_path, monkeypatch):
+    home.finish("corpus")
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    place = open_place(address)
+    honest = place.listing
+    monkeypatch.setattr(place, "listing", lambda folder: honest(folder) | {"pushed/runs/../../outside.json": 2})
+    with pytest.raises(PlaceError, match=r"leads outside the home: pushed/runs/\.\./\.\./outside\.json"):
+        pull(place, tmp_path / "other", None, lambda text: None)
+    assert not (tmp_path / "outside").exists()
+
+
 def test_a_roadmap_that_is_not_there_is_named_with_the_nearest(home, tmp_path):
     address = (tmp_path / "there").as_uri()
     with pytest.raises(ConfigError, match="no roadmap has been pushed there"):

@@ -1,6 +1,7 @@
 """Experts one after the other: files by index, a merged model, kills, frozen trunks, routers that are held to it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,10 +22,15 @@ from gradus.model.expert_files import (
 )
 from gradus.model.transformer import build_model
 from gradus.model.weights import load_model
+from gradus.roadmap.metrics import Evaluation, StepLines
 from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.report_measures import counting_lines
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
+from gradus.roadmap.stages import experts
+from gradus.roadmap.training import follow
 from gradus.train import loop
+from gradus.train.parallel import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -165,6 +171,30 @@ def test_a_killed_run_ends_with_the_same_weights_and_lines(folder, after, monkey
         return [(line["event"], line["step"], line.get("loss"), line.get("bpb")) for line in found]
 
     assert lines(home) == lines("home")
+
+
+def test_what_one_expert_refused_and_passed_over_stands_among_the_steps_of_all(tmp_path, monkeypatch):
+    def report(step, **changes):
+        counts = {"tokens": 10 * step, "computed": 10 * step, "skipped": 0, "rollbacks": 0, "data_step": step}
+        flags = {"logged": True, "saved": False, "evaluate": False}
+        rest = {"loss": 1.0, "metrics": {}, "lr": 0.1, "grad_norm": 1.0, "tokens_per_second": 1.0}
+        return loop.StepReport(step=step, steps=10, **rest | counts | flags | changes)
+
+    returned = {"skipped": 3, "rollbacks": 1, "passed_over": ((5, 2, 2, 5),)}
+    by_expert = [[report(4), report(10, skipped=1)], [report(4), report(3, **returned), report(10, **returned)]]
+    monkeypatch.setattr(experts, "_begin", lambda work, index: None)
+    monkeypatch.setattr(experts, "_save", lambda work, index, done: None)
+    monkeypatch.setattr(experts, "_reports", lambda work, index: by_expert[index])
+    place = SimpleNamespace(
+        work=tmp_path, scratch=tmp_path, progress=QuietProgress(), record=lambda **m: None, follow=lambda *line: None
+    )
+    work = SimpleNamespace(place=place, count=2, steps=10)
+    last = follow(experts._all_reports(work), place, SimpleNamespace(world=World()), lambda: Evaluation({}))
+    assert (last.step, last.tokens, last.skipped, last.rollbacks) == (20, 200, 4, 1)
+    assert last.passed_over == ((15, 12, 12, 15),)
+    counting, windows = counting_lines(StepLines(tmp_path / "metrics.jsonl").lines())
+    assert [line["step"] for line in counting] == [4, 10, 13, 20]
+    assert windows == [{"from": 12, "to": 15, "data_steps": [12, 15]}]
 
 
 def test_a_frozen_trunk_is_that_of_the_first_expert(folder):

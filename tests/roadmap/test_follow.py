@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from gradus.roadmap.metrics import Evaluation
 from gradus.roadmap.progress import QuietProgress
+from gradus.roadmap.report_measures import counting_lines
 from gradus.roadmap.training import follow
 from gradus.train.loop import StepReport
 from gradus.train.parallel import World
@@ -46,6 +47,18 @@ def test_a_return_to_a_checkpoint_is_written_once_with_the_data_it_passes_over(t
     assert [line["event"] for line in again] == ["train", "rollback", "train"]
     earlier = followed(tmp_path, [replace(REPORT, resumed=True)])
     assert [line["event"] for line in earlier] == ["train"]
+
+
+def test_two_returns_from_the_same_step_are_two_lines_also_after_a_break(tmp_path):
+    first = replace(REPORT, step=6, rollbacks=1, passed_over=((5, 2, 2, 5),))
+    second = replace(first, step=7, rollbacks=2, passed_over=((5, 2, 2, 5), (5, 2, 5, 8)))
+    lines = followed(tmp_path, [REPORT, first, second])
+    windows = [line["data_steps"] for line in lines if line["event"] == "rollback"]
+    assert windows == [[2, 5], [5, 8]]
+    counting, _ = counting_lines(lines)
+    assert [line["step"] for line in counting] == [7]
+    again = followed(tmp_path, [replace(second, resumed=True, passed_over=[list(one) for one in second.passed_over])])
+    assert again == lines
 
 
 def test_what_came_after_the_checkpoint_is_dropped_and_what_was_evaluated_is_not_evaluated_again(tmp_path):

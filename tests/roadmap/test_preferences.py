@@ -48,6 +48,7 @@ pairs_per_step = 8
 micro_pairs = 4
 log_every = 1
 epochs = 2
+keep_best = "validation_loss"
 
 [[stage]]
 name = "exam"
@@ -103,6 +104,7 @@ def test_pairs_from_files_train_with_every_row_counted_and_the_reference_is_comp
     assert train[0]["margin"] == pytest.approx(0.0, abs=1e-4)
     assert polish.results["validation_accuracy"] > 0.5
     assert polish.results["validation_margin"] > 0
+    assert (polish.path / "checkpoints" / "best").resolve().name == f"step-{len(train):08d}"
 
     # Of none in 5 the upper bound is 3 / 5.
     assert first["exam"].results["audit"]["html_tag"]["upper"] == pytest.approx(0.6)

@@ -229,6 +229,21 @@ def test_an_edited_source_file_changes_the_fingerprint(roadmap_file):
     assert load_roadmap(roadmap_file, override).stage("prose").fingerprint != before
 
 
+def test_where_a_roadmap_and_its_model_lie_is_no_part_of_what_is_made_of_them(tmp_path):
+    takes = [
+        f'[[stage]]\nname = "{kind}"\nkind = "{kind}"\ntake = "folder:model"\n' for kind in ("import", "tokenizer")
+    ]
+    found = []
+    for place in ("here", "there"):
+        model = tmp_path / place / "model"
+        model.mkdir(parents=True)
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (model / name).write_text(name)
+        (tmp_path / place / "toy.toml").write_text("".join(takes))
+        found.append([stage.fingerprint for stage in load_roadmap(tmp_path / place / "toy.toml").stages])
+    assert found[0] == found[1]
+
+
 def test_smoke_sizes_have_their_own_name_and_fingerprints(roadmap_file):
     full, smoke = load_roadmap(roadmap_file), load_roadmap(roadmap_file, smoke=True)
     assert smoke.name == "toy-smoke"

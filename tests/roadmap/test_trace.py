@@ -64,6 +64,17 @@ batch_tokens = 256
 horizon = "1.5 epochs"
 evaluate_tokens = 100
 samples = []
+
+[[stage]]
+name = "wide"
+kind = "pretrain"
+tokens = "two"
+model = { depth = 1, width = 32, head_dim = 16 }
+context = 32
+scaling = "auto"
+horizon = "1.5 epochs"
+evaluate_tokens = 100
+samples = []
 """
 
 
@@ -89,9 +100,13 @@ def test_a_document_is_followed_to_the_steps_that_train_on_it(tmp_path: Path) ->
         if number % 3:
             continue
         [found] = find_document(corpus.path, document.id)
-        place, training = follow_document(corpus, found, list(finished_stages(tmp_path)))
+        place, training, by_law = follow_document(corpus, found, list(finished_stages(tmp_path)))
         assert isinstance(place, Tokens)
         assert isinstance(training, Training)
+        # One step of the law is larger than the epoch, so that it trains on every document.
+        assert isinstance(by_law, Training)
+        assert by_law.num_steps == artifacts["wide"].results["steps"] == 1
+        assert {step for _, step in by_law.steps or ()} == {0}
         ids = tokenizer.encode_batch([document.text])[0]
         assert store.ids(place.document)[1:].tolist() == ids.tolist()
         steps = [step for _, step in training.steps or ()]

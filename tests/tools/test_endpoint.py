@@ -371,6 +371,31 @@ def test_a_budget_stops_before_it_could_be_passed_and_goes_on_when_raised(server
     assert len(server.requests) == 20
 
 
+def test_processes_that_ask_for_one_payer_share_its_budget(server, answers):
+    settings = settings_for(server, input_price=0.0, output_price=1e6, max_tokens=100, budget=250)
+    server.mind = lambda body: "x" * (4 * 20 - len(json.dumps({"role": "assistant", "content": ""})))  # 20 tokens
+
+    async def go(*endpoints):
+        found = []
+        for number in range(12):
+            for place, endpoint in enumerate(endpoints):
+                request = ChatRequest((Message("user", f"number {number} of {place}"),))
+                found += await asyncio.gather(endpoint.chat(request), return_exceptions=True)
+        return found
+
+    async def both():
+        # As two processes that begin together: each with the file open for itself, before anything is spent.
+        with Answers(answers.path) as file:
+            async with Endpoint(settings, answers, "test") as one, Endpoint(settings, file, "test") as other:
+                return await go(one, other)
+
+    found = asyncio.run(both())
+    assert answers.spent("test").money == 160  # another request could cost 100
+    stopped = [answer for answer in found if isinstance(answer, Exception)]
+    assert len(stopped) == 16
+    assert all(isinstance(error, BudgetError) and "160.0000 of the budget of 250" in str(error) for error in stopped)
+
+
 def test_what_may_have_been_charged_counts_until_it_is_known(server, answers, monkeypatch):
     monkeypatch.setattr("gradus.tools.endpoint._FIRST_DELAY_SECONDS", 0.01)
     prices = {"input_price": 0.0, "output_price": 1e6, "max_tokens": 100}

@@ -145,8 +145,12 @@ def is_inside(path: str) -> bool:
 
 
 def record_paths(place: RemotePlace, folder: str) -> list[str]:
-    """Paths of the records below a folder such as "artifacts"."""
-    return sorted(path for path in place.listing(f"{RECORDS}/{folder}") if path.endswith(".json"))
+    """Paths of the records below a folder such as "artifacts". Errors: PlaceError where one leads out of it."""
+    found = sorted(path for path in place.listing(f"{RECORDS}/{folder}") if path.endswith(".json"))
+    # Keys of a bucket may hold "..", and their names become folders of the home.
+    if outside := next((path for path in found if not is_inside(path)), None):
+        raise PlaceError(f"{place.address}: a record's name leads outside the home: {outside}")
+    return found
 
 
 # Bytes

@@ -63,6 +63,7 @@ class Journal:
         self._place, self._meter = place, meter
         self._metrics, self._samples = StepLines(place.work / METRICS), StepLines(place.work / SAMPLES)
         self._written: set[str] = set()
+        self._rollbacks: set[tuple[int, ...]] = set()  # that have their line, as `StepReport.passed_over` has them
 
     def open(self, report: StepReport) -> None:
         """Begin with the first report of this process: what later steps left is dropped."""
@@ -70,6 +71,8 @@ class Journal:
         self._metrics.cut_after(report.step if report.resumed else 0)
         lines = self._metrics.lines() if report.resumed else []
         self._written = {line["event"] for line in lines if line["step"] == report.step}
+        rollbacks = (line for line in lines if line["event"] == "rollback")
+        self._rollbacks = {(line["step"], line["returned_to"], *line["data_steps"]) for line in rollbacks}
         known = report.resumed and (self.is_evaluated or not report.evaluate)
         self._samples.cut_after(report.step if known else (report.step - 1 if report.resumed else 0))
 
@@ -80,11 +83,11 @@ class Journal:
 
     def train(self, report: StepReport) -> None:
         """Write the line of a step that is logged, and of each return to an earlier checkpoint."""
-        known = (
-            {line["step"] for line in self._metrics.lines() if line["event"] == "rollback"} if report.rollbacks else {}
-        )
-        for refused, returned, begin, end in report.passed_over:
-            if refused not in known:
+        for passed in report.passed_over:
+            refused, returned, begin, end = passed
+            # All four: steps are refused where they are logged, so that two returns may well begin at the same one.
+            if tuple(passed) not in self._rollbacks:
+                self._rollbacks.add(tuple(passed))
                 self._metrics.append(event="rollback", step=refused, returned_to=returned, data_steps=[begin, end])
         if report.logged and not (report.resumed and "train" in self._written):
             figures = self._meter.figures(report) if self._meter is not None else {}

@@ -9,12 +9,15 @@ from typing import Any
 
 from gradus.core.artifact import MANIFEST, Artifact, open_artifact
 from gradus.core.home import RUNS
+from gradus.core.quantity import parse_quantity
 from gradus.core.run_record import read_run_record, walked_runs
 from gradus.data.accounts import Whereabouts
 from gradus.data.bookmark import read_bookmark
 from gradus.data.order import RowOrder
 from gradus.data.plans import Packing, ShardPlans
 from gradus.data.shards import TokenStore
+from gradus.model.config import ModelConfig
+from gradus.roadmap.scaling import stage_law
 from gradus.roadmap.stages.pretrain import BOOKMARK
 from gradus.roadmap.training import TrainingSettings
 
@@ -66,7 +69,8 @@ def _training(
 ) -> Training:
     settings: dict[str, Any] = trained.manifest.settings
     store = TokenStore(tokens.path, "train", settings["generation"])
-    rows_per_step = TrainingSettings(batch_tokens=settings["batch_tokens"]).rows_of_step(settings["context"])
+    plans = ShardPlans(store, Packing(settings["context"], settings["packing"], settings["weights"] is not None))
+    rows_per_step = _rows_per_step(trained, store, plans)
     first_row = 0
     if settings["continue_data"]:
         before = next(a for _, a in stages if a.fingerprint == trained.parent("from"))
@@ -74,7 +78,6 @@ def _training(
     num_steps = (read_bookmark(trained.file(BOOKMARK)).row - first_row) // rows_per_step
     if document >= store.num_documents:
         return Training(name, (), (), num_steps)  # it was appended after the generation that this stage pins
-    plans = ShardPlans(store, Packing(settings["context"], settings["packing"], settings["weights"] is not None))
     rows = tuple(dict.fromkeys(plans.rows_of_document(document).tolist()))
     if settings["weights"] is not None:
         return Training(name, rows, None, num_steps)
@@ -84,6 +87,17 @@ def _training(
     epochs = range(first_row // plans.num_rows, order.place(num_steps) // plans.num_rows + 1)
     steps = sorted((epoch, order.step_of_row(row, epoch)) for row in rows for epoch in epochs)
     return Training(name, rows, tuple((e, s) for e, s in steps if 0 <= s < num_steps), num_steps)
+
+
+def _rows_per_step(trained: Artifact, store: TokenStore, plans: ShardPlans) -> int:
+    """Packed rows of a step as it was made: with `scaling` the horizon law says how many, and not the settings."""
+    settings = trained.manifest.settings
+    batch_tokens = settings["batch_tokens"]
+    if settings.get("scaling") == "auto":
+        config = ModelConfig(**trained.results["model"])
+        law = stage_law(parse_quantity(settings["horizon"]), config, store.num_tokens, plans.mean_context)
+        batch_tokens = law.batch_tokens
+    return TrainingSettings(batch_tokens=batch_tokens).rows_of_step(settings["context"])
 
 
 def _first_document(corpus: Artifact, tokens: Artifact, side: str, stages: Sequence[tuple[str, Artifact]]) -> int:

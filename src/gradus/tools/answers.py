@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ CREATE TABLE IF NOT EXISTS payments (
     id INTEGER PRIMARY KEY, payer TEXT NOT NULL, key TEXT NOT NULL, settled INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, money REAL NOT NULL
 );
-CREATE INDEX IF NOT EXISTS payments_of ON payments (payer);
+CREATE INDEX IF NOT EXISTS money_of ON payments (payer, money);
 """
 
 
@@ -80,9 +81,17 @@ class Answers:
             row = self._file.execute("SELECT body FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else dict(json.loads(row[0]))
 
-    def open_payment(self, payer: str, key: str, most_money: float) -> int:
-        """Write down what a request can cost, before it is sent; returns the payment's number."""
-        with self._told():
+    def open_payment(self, payer: str, key: str, most_money: float, budget: float | None = None) -> int | None:
+        """Write down what a request can cost, before it is sent; returns the payment's number.
+
+        None, and nothing is written, where it could pass the budget: with all that the payer's requests of any process
+        cost or still can.
+        """
+        with self._told(), self._whole():
+            if budget is not None:
+                query = "SELECT total(money) FROM payments WHERE payer = ?"
+                if self._file.execute(query, (payer,)).fetchone()[0] + most_money > budget:
+                    return None
             row = self._file.execute(
                 "INSERT INTO payments (payer, key, settled, input_tokens, output_tokens, money) "
                 "VALUES (?, ?, 0, 0, 0, ?) RETURNING id", (payer, key, most_money),
@@ -91,22 +100,15 @@ class Answers:
 
     def settle(self, payment: int, body: dict[str, Any], tokens: tuple[int, int], money: float) -> None:
         """Keep an answer, and what it cost in place of what it could have. tokens: (input, output)."""
-        with self._told():
-            self._file.execute("BEGIN IMMEDIATE")
-            try:
-                self._file.execute(
-                    "INSERT OR IGNORE INTO answers SELECT key, ?, ? FROM payments WHERE id = ?",
-                    (json.dumps(body, ensure_ascii=True), time.time(), payment),
-                )
-                self._file.execute(
-                    "UPDATE payments SET settled = 1, input_tokens = ?, output_tokens = ?, money = ? WHERE id = ?",
-                    (*tokens, money, payment),
-                )
-                self._file.execute("COMMIT")
-            except BaseException:
-                if self._file.in_transaction:
-                    self._file.execute("ROLLBACK")
-                raise
+        with self._told(), self._whole():
+            self._file.execute(
+                "INSERT OR IGNORE INTO answers SELECT key, ?, ? FROM payments WHERE id = ?",
+                (json.dumps(body, ensure_ascii=True), time.time(), payment),
+            )
+            self._file.execute(
+                "UPDATE payments SET settled = 1, input_tokens = ?, output_tokens = ?, money = ? WHERE id = ?",
+                (*tokens, money, payment),
+            )
 
     def cancel(self, payment: int) -> None:
         """A request that was refused costs nothing."""
@@ -121,6 +123,18 @@ class Answers:
                 "total(CASE settled WHEN 0 THEN money ELSE 0 END) FROM payments WHERE payer = ?", (payer,),
             ).fetchone()  # fmt: skip
         return Spent(int(row[0]), int(row[1]), int(row[2]), float(row[3]), float(row[4]))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What is done inside is done wholly or not at all, and no other process writes meanwhile."""
+        self._file.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._file.execute("COMMIT")
+        except BaseException:
+            if self._file.in_transaction:
+                self._file.execute("ROLLBACK")
+            raise
 
     def _told(self) -> AbstractContextManager[None]:
         return database_errors(self.path, EndpointError, "move it away; its answers are lost")

@@ -244,18 +244,19 @@ class Endpoint:
         most = self.settings.price(most_input_tokens(content), self.settings.max_tokens) or 0.0
         budget = self.settings.budget
         async with self._paid:
-            while budget is not None and self.spent + most > budget:
+            # The file counts what other processes spend too: several may share an evaluation and its judge.
+            while (number := self._answers.open_payment(self._payer, key, most, budget)) is None:
                 if not self._open_payments:
+                    spent = self._answers.spent(self._payer).money
                     raise BudgetError(
-                        f"{self.spent:,.4f} of the budget of {budget:,.4f} are spent, and the next request may cost "
+                        f"{spent:,.4f} of the budget of {budget:,.4f} are spent, and the next request may cost "
                         f"{most:,.4f}; all answers are kept: raise budget and run the same command again"
                     )
                 # Requests on their way are counted at the most that they can cost; most cost less.
                 await self._paid.wait()
-            payment = _Payment(self._answers.open_payment(self._payer, key, most), most)
             self._open_payments += 1
             self.spent += most
-            return payment
+            return _Payment(number, most)
 
     async def _close_payment(self) -> None:
         self._open_payments -= 1

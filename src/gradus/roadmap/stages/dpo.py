@@ -151,7 +151,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         evaluate = _evaluation(settings, loss, parent, inputs["pairs"], model, form, place, session)
         reports = training_reports(model, loader.batches, loss, steps, settings, place, session, kept, parent)
         meter = Meter(place, model, mean_context(store.lengths.tolist()), store.trained_fraction)
-        last = follow(_watched(reports, place), place, session, evaluate, meter=meter)
+        last = follow(_watched(reports, place), place, session, evaluate, kept, meter)
         results = training_results(place, last, model.config, meter) | dict(last.metrics)
         save_final_model(place, session, model, tokenizer, form.chat_template)
         return place.commit(results | {"counts": counts})

@@ -213,17 +213,33 @@ def _all_reports(work: _Work) -> Iterator[StepReport]:
             if before is not None and not report.resumed:
                 yield before  # so that the lines of the experts before are kept
             before = None
-            last = replace(
-                report,
-                step=report.step + index * work.steps,
-                steps=work.count * work.steps,
-                tokens=report.tokens + (earlier.tokens if earlier else 0),
-                computed=report.computed + (earlier.computed if earlier else 0),
-            )
+            last = _as_of_all(report, earlier, index * work.steps, work.count * work.steps)
             yield last
         assert last is not None, "fit reports its last step"
-        done.append(asdict(replace(last, passed_over=())))
+        done.append(asdict(last))
         _save(work, index, done)
+
+
+def _as_of_all(report: StepReport, earlier: StepReport | None, first: int, steps: int) -> StepReport:
+    """An expert's report as one of all experts' training. earlier: the last one so far; first: steps before its own."""
+    moved = replace(
+        report,
+        step=report.step + first,
+        steps=steps,
+        data_step=report.data_step + first,
+        # The step that was refused, the one returned to and the window of data move alike.
+        passed_over=tuple(tuple(number + first for number in passed) for passed in report.passed_over),
+    )
+    if earlier is None:
+        return moved
+    return replace(
+        moved,
+        tokens=earlier.tokens + moved.tokens,
+        computed=earlier.computed + moved.computed,
+        skipped=earlier.skipped + moved.skipped,
+        rollbacks=earlier.rollbacks + moved.rollbacks,
+        passed_over=(*map(tuple, earlier.passed_over), *moved.passed_over),
+    )
 
 
 def _begin(work: _Work, index: int) -> None:

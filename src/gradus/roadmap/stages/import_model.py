@@ -62,7 +62,9 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     if not files:
         raise SourceError([Problem(("take",), f"{folder}: no model there (no config.json, no *.safetensors)")])
-    return file_sources([(("take",), str(path)) for path in files], roadmap_dir)
+    found = file_sources([(("take",), str(path)) for path in files], roadmap_dir)
+    # By the author's words: where the folder lies on this machine is no part of what is taken.
+    return {f"{settings.take}/{path.name}": found[str(path)] for path in files}
 
 
 def pinned(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:

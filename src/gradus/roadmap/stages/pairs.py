@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
@@ -18,7 +19,11 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.session import decoding_device
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 
-VERSION = 1
+if TYPE_CHECKING:
+    from gradus.conversation.messages import Conversation
+    from gradus.posttrain.prompts import PairPrompt
+
+VERSION = 2
 MAKES = "pairs"
 INPUTS = (
     Input("from", ("sft", "dpo", "grpo", "import")),
@@ -61,21 +66,32 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     return replace(estimate, seconds=(estimate.seconds or 0.0) + reading)
 
 
+def spread_prompts(pool: Path, at_most: int) -> list[PairPrompt]:
+    """Rows of a pool that end with an answer, evenly spread over it, so that every kind of row is asked.
+
+    The pool is read twice, since it may be larger than memory.
+    """
+    from gradus.data.pool import read_pool
+    from gradus.eval.tasks import evenly_spread
+    from gradus.posttrain.prompts import prompt_from_conversation
+
+    def answered() -> Iterator[Conversation]:
+        return (row for row in read_pool(pool, "train") if row.messages[-1].role == "assistant")
+
+    chosen = set(evenly_spread(sum(1 for _ in answered()), at_most))
+    return [prompt_from_conversation(row) for number, row in enumerate(answered()) if number in chosen]
+
+
 def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     """Ask, sample, judge, pair. Results count what passed, what failed and why prompts gave no pair."""
-    from gradus.data.pool import read_pool, write_pairs
+    from gradus.data.pool import write_pairs
     from gradus.engine.load import load_engine
     from gradus.posttrain.pairs import PairSettings, make_pairs
-    from gradus.posttrain.prompts import prompt_from_conversation
 
     settings: Settings = stage.settings
     parent = input_model(stage, inputs)
     engine = load_engine(parent.folder, tokenizer_folder=parent.tokenizer, device=decoding_device(place))
-    answered = (row for row in read_pool(inputs["prompts"].path, "train") if row.messages[-1].role == "assistant")
-    pool = list(answered)
-    # Evenly spread over the pool, so that every kind of row is asked.
-    chosen = pool[:: max(1, len(pool) // settings.num_prompts)][: settings.num_prompts]
-    prompts = [prompt_from_conversation(row) for row in chosen]
+    prompts = spread_prompts(inputs["prompts"].path, settings.num_prompts)
     asked = PairSettings(
         samples=settings.samples,
         temperature=settings.temperature,

@@ -78,7 +78,9 @@ def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     folder = expand_path(match["folder"], roadmap_dir)
     if not (folder / "tokenizer.json").is_file():
         raise SourceError([Problem(("take",), f"{folder}: no tokenizer.json there")])
-    return file_sources([(("take",), str(folder / "tokenizer.json"))], roadmap_dir)
+    file = str(folder / "tokenizer.json")
+    # By the author's words: where the folder lies on this machine is no part of what is taken.
+    return {f"{settings.take}/tokenizer.json": file_sources([(("take",), file)], roadmap_dir)[file]}
 
 
 def pinned(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
