@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import random
 
+from gradus.data.synthetic.grammar import TrainingDraws
+
+_IN_TRAINING = 3  # times the odds of a number in words: each word is met seldom otherwise (EXPERIMENTS.md)
 _SMALL = [
     "zero",
     "one",
@@ -45,11 +48,16 @@ def number_word(n: int) -> str:
     return _TENS[tens - 2] + (f"-{_SMALL[ones]}" if ones else "")
 
 
+def in_words(rng: random.Random, chance: float) -> float:
+    """The chance that a number is written in words, which is higher in training."""
+    return _IN_TRAINING * chance / (1 + (_IN_TRAINING - 1) * chance) if isinstance(rng, TrainingDraws) else chance
+
+
 def integer(rng: random.Random, n: int, words: float = 0.04) -> str:
     """A whole number as a user may write it; `words` is the chance of a number word up to twenty and for tens."""
     if n >= 1000:
         return f"{n:,}" if rng.random() < 0.3 else str(n)
-    if (n <= 20 or (n <= 100 and n % 10 == 0)) and rng.random() < words:
+    if (n <= 20 or (n <= 100 and n % 10 == 0)) and rng.random() < in_words(rng, words):
         return number_word(n)
     return str(n)
 
@@ -116,7 +124,7 @@ def percent(rng: random.Random, value: str) -> str:
         return f"{value} %"
     if draw < 0.97:
         text = value
-        if draw < 0.79 and value.isdigit() and (int(value) <= 20 or value in _ROUND):
+        if draw < 0.76 + in_words(rng, 0.03) and value.isdigit() and (int(value) <= 20 or value in _ROUND):
             text = number_word(int(value))
         return f"{text} percent"
     return f"{value} per cent"
