@@ -16,7 +16,7 @@ from gradus.roadmap.place import Place
 from gradus.roadmap.progress import counted
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage, StageSettings
 
-VERSION = 1
+VERSION = 2
 MAKES = "pool"
 INPUTS: tuple[Input, ...] = ()
 
