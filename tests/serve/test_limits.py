@@ -19,9 +19,10 @@ import torch
 from small_server import CHAT, body, folded, serving, wait_until
 
 from gradus.cli.serving import memory_warning, need_serve
-from gradus.core.errors import ConfigError, MissingPackageError
+from gradus.core.errors import ConfigError, GenerationError, MissingPackageError
 from gradus.engine.batching import DecodeBatch
 from gradus.engine.service import EngineService
+from gradus.engine.turn import Turn
 from gradus.serve import app, connections, keys
 from gradus.serve.errors import ApiError
 from gradus.serve.keys import KEY_VARIABLE, Account, Accounts, add_account, key_digest, read_accounts, remove_account
@@ -236,6 +237,37 @@ def test_what_was_read_for_an_account_is_found_for_no_other(load: Any, tmp_path:
 
         assert [num_found("ada"), num_found("bob")] == [0, 0]
         assert num_found("ada") == num_found("bob") > 0
+
+
+@pytest.mark.parametrize("fault", [GenerationError, ZeroDivisionError])
+def test_what_ran_into_a_bound_of_its_own_is_paid_for_and_our_faults_are_not(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    file = tmp_path / "keys.json"
+    key = add_account(file, "ada")
+    push = Turn.push
+
+    def outgrown(turn: Turn, token: int, logprobs: Any = None) -> None:
+        push(turn, token, logprobs)
+        if turn.num_sampled == 3:
+            raise fault("the grammar gave up")
+
+    with serving(load, keys=file) as found:
+        found.http.headers["Authorization"] = "Bearer " + key
+        prompt = found.chat().json()["usage"]["prompt_tokens"]
+        account = found.state.accounts.find(key)
+        assert account is not None
+        meter = found.state.meters.of(account)
+        wait_until(lambda: meter.live == 0)
+        monkeypatch.setattr(Turn, "push", outgrown)
+        for stream in (False, True):
+            before = meter.tokens_today
+            if stream:
+                assert found.stream()[-1]["error"]["type"] == "server_error"
+            else:
+                assert found.chat().status_code == 500
+            wait_until(lambda: meter.live == 0)
+            assert meter.tokens_today - before == (prompt + 3 if fault is GenerationError else 0)
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
