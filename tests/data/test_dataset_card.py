@@ -26,6 +26,7 @@ def test_within_a_folder_patterns_match_as_fnmatch_does(parts: list[str], name: 
         ("data/train-*", ["data/train-0"], ["data/x/train-0", "data/train-/0"]),
         ("[!a]/x", ["b/x"], ["a/x", "//x"]),
         ("a[.txt", ["a[.txt"], ["a.txt"]),
+        ("[a&&b||c~~d[]", ["&", "|", "[", "c"], ["e"]),
     ],
 )
 def test_patterns_reach_as_far_as_they_say(pattern: str, matching: list[str], other: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Which shards a Hub dataset means: card, file names, the Hub's conversion, commits, access, and no network."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,18 @@ def test_files_can_be_named_by_pattern(hub: HubServer) -> None:
     assert "matches 1 files, such as data/x.bin, and none that can be read" in refusal(path="data/*.bin")
     with pytest.raises(ConfigError, match="path names the files itself"):
         load_settings(HubSource, {"kind": "hub", "repo": "a/b", "path": "x", "config": "y"})
+
+
+def test_a_range_of_a_pattern_that_runs_backwards_is_told_with_the_way_it_goes(hub: HubServer) -> None:
+    told = 'pattern "data/[z-a]*.jsonl": bad character range z-a'
+    fix = "; a range goes from the lower character to the higher, as in [a-z]"
+    with pytest.raises(ConfigError, match=re.escape(told) + r".*" + re.escape(fix)) as raised:
+        load_settings(HubSource, {"kind": "hub", "repo": "a/b", "path": ["x/*", "data/[z-a]*.jsonl"]}, "roadmap:3")
+    assert str(raised.value).startswith("roadmap:3")
+    # A card's own patterns are looked at when it is read.
+    card = "---\nconfigs:\n- config_name: default\n  data_files: 'data/[z-a]*.jsonl'\n---\n"
+    hub.dataset("a/b", {"README.md": card, "data/a.jsonl": LINE})
+    assert refusal().startswith(f"Hub dataset a/b: {told}")
 
 
 def test_long_lists_come_in_pages(hub: HubServer) -> None:

@@ -484,6 +484,20 @@ def test_a_record_whose_own_name_leads_out_of_the_home_makes_nothing_there(home,
     assert not (tmp_path / "outside").exists()
 
 
+@pytest.mark.parametrize("name", ["step-x", "step-00000100/x", "step-7", "step-" + "9" * 5000, "other"])
+def test_a_checkpoints_record_that_no_push_wrote_is_named(home, tmp_path, monkeypatch, name):
+    home.checkpoint(100)
+    address = (tmp_path / "there").as_uri()
+    send(home, address)
+    place = open_place(address)
+    honest, odd = place.listing, f"pushed/artifacts/{home.names['pretrain']}.work/{name}.json"
+    monkeypatch.setattr(place, "listing", lambda folder: honest(folder) | ({odd: 2} if "pushed/art" in folder else {}))
+    with pytest.raises(PlaceError, match=f"{address}/{odd}: not a checkpoint"):
+        pull(place, tmp_path / "other", None, lambda text: None)
+    with pytest.raises(PlaceError, match=f"{address}/{odd}: not a checkpoint"):
+        Push(home.path, "toy", place, 100, lambda text: None).run(threading.Event(), follow=False)
+
+
 def test_a_roadmap_that_is_not_there_is_named_with_the_nearest(home, tmp_path):
     address = (tmp_path / "there").as_uri()
     with pytest.raises(ConfigError, match="no roadmap has been pushed there"):

@@ -132,6 +132,13 @@ def test_text_is_gone_on_from_and_tokens_are_told(running: Running, engine: Engi
     assert len(told["tokens"]) == len(told["text_offset"]) == 9
     tokens = running.http.post("/tokenize", json={"model": "small", "prompt": "Hello"}).json()
     assert tokens == {"tokens": engine.tokenizer.encode("Hello"), "count": tokens["count"], "max_model_len": 512}
+    # More tokens than the context holds are counted; what no tokens could make fit is refused before it is encoded.
+    longer = running.http.post("/tokenize", json={"model": "small", "prompt": "zq" * 400}).json()
+    assert longer["count"] == len(engine.tokenizer.encode("zq" * 400)) > 512
+    for path in ("/tokenize", "/v1/completions"):
+        error = running.http.post(path, json={"model": "small", "prompt": "long " * 400_000}).json()["error"]
+        assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
+        assert "holds at least" in error["message"]
     end = engine.tokenizer.special("<|endoftext|>")
     with running.http.stream(
         "POST", "/v1/completions", json=given | {"prompt": [end, *tokens["tokens"]], "stream": True}

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,14 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from small_server import CHAT, body, serving, wait_until
+from small_server import CHAT, body, folded, serving, wait_until
 
 from gradus.cli.serving import memory_warning, need_serve
-from gradus.core.errors import ConfigError, MissingPackageError
+from gradus.core.errors import ConfigError, GenerationError, MissingPackageError
+from gradus.engine.batching import DecodeBatch
 from gradus.engine.service import EngineService
-from gradus.serve import app, keys
+from gradus.engine.turn import Turn
+from gradus.serve import app, connections, keys
 from gradus.serve.errors import ApiError
 from gradus.serve.keys import KEY_VARIABLE, Account, Accounts, add_account, key_digest, read_accounts, remove_account
 from gradus.serve.limits import Meter, Meters
@@ -236,12 +239,91 @@ def test_what_was_read_for_an_account_is_found_for_no_other(load: Any, tmp_path:
         assert num_found("ada") == num_found("bob") > 0
 
 
+@pytest.mark.parametrize("fault", [GenerationError, ZeroDivisionError])
+def test_what_ran_into_a_bound_of_its_own_is_paid_for_and_our_faults_are_not(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    file = tmp_path / "keys.json"
+    key = add_account(file, "ada")
+    push = Turn.push
+
+    def outgrown(turn: Turn, token: int, logprobs: Any = None) -> None:
+        push(turn, token, logprobs)
+        if turn.num_sampled == 3:
+            raise fault("the grammar gave up")
+
+    with serving(load, keys=file) as found:
+        found.http.headers["Authorization"] = "Bearer " + key
+        prompt = found.chat().json()["usage"]["prompt_tokens"]
+        account = found.state.accounts.find(key)
+        assert account is not None
+        meter = found.state.meters.of(account)
+        wait_until(lambda: meter.live == 0)
+        monkeypatch.setattr(Turn, "push", outgrown)
+        for stream in (False, True):
+            before = meter.tokens_today
+            if stream:
+                assert found.stream()[-1]["error"]["type"] == "server_error"
+            else:
+                assert found.chat().status_code == 500
+            wait_until(lambda: meter.live == 0)
+            assert meter.tokens_today - before == (prompt + 3 if fault is GenerationError else 0)
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "_BODY_SECONDS", 0.2)
     with serving(load) as found, socket.create_connection(("127.0.0.1", int(found.url.rpartition(":")[2]))) as slow:
         head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
         slow.sendall(head.encode())
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_connection_that_asks_for_nothing_is_closed_and_a_stream_goes_on(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    health = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    def until_closed(one: socket.socket, drip: bytes = b"") -> bool:
+        """Whether the server closes it; drip: sent again and again meanwhile."""
+        one.settimeout(0.1)
+        for _ in range(50):
+            try:
+                one.sendall(drip)
+                if not one.recv(1000):
+                    return True
+            except TimeoutError:
+                continue
+            except ConnectionError:  # it was closed while a byte was on its way
+                return True
+        return False
+
+    with serving(load, keep_alive_seconds=0.05) as found, ExitStack() as stack:
+        place = ("127.0.0.1", int(found.url.rpartition(":")[2]))
+        silent, slow, late = (stack.enter_context(socket.create_connection(place)) for _ in range(3))
+        slow.sendall(health[:-2] + b"X-Slow: ")
+        late.sendall(health)
+        assert late.recv(1000).startswith(b"HTTP/1.1 200")
+        assert until_closed(silent)
+        assert until_closed(slow, b"x")
+        assert until_closed(late, b"G")  # behind a reply a byte ends uvicorn's own timer
+        wait_until(lambda: not found.server.server_state.connections)
+        # One connection is asked again and again, for longer than that.
+        begun = time.monotonic()
+        while time.monotonic() < begun + 1.5:
+            assert found.http.get("/health").status_code == 200
+            assert len(found.server.server_state.connections) == 1
+        # And a reply may take longer too.
+        step = DecodeBatch.step
+
+        def slow_step(batch: DecodeBatch) -> Any:
+            time.sleep(0.3)
+            return step(batch)
+
+        monkeypatch.setattr(DecodeBatch, "step", slow_step)
+        begun = time.monotonic()
+        assert folded(found.stream("coffee?"))["finish"] == ["stop"]
+        assert time.monotonic() > begun + 1
 
 
 def test_a_silent_stream_sends_comments_and_a_failing_one_an_error_in_its_midst(

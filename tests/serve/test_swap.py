@@ -23,6 +23,9 @@ from gradus.core.home import LEDGER, RUN_RECORD, RUNS
 from gradus.core.ledger import Ledger
 from gradus.engine.engine import Engine
 from gradus.engine.service import EngineService
+from gradus.model.config import model_config
+from gradus.model.hub import hub_config
+from gradus.model.reach import reach
 from gradus.model.transformer import build_model
 from gradus.model.weights import save_model
 from gradus.roadmap.verdicts import gate_faults
@@ -258,3 +261,26 @@ def test_the_line_for_vllm_names_folders_and_parsers(home: Path) -> None:
     assert f"--tokenizer {home}" in str(vllm_command(replace(one, tokenizer=home)))
     (one.folder / "config.json").write_text('{"architectures": ["OwnForCausalLM"]}')
     assert vllm_command(one) is None
+
+
+def test_the_line_for_vllm_is_there_for_every_class_that_a_plan_calls_native(tmp_path: Path) -> None:
+    size = {"depth": 2, "width": 32, "num_heads": 2, "mlp_width": 32}
+    experts = {"num_experts": 4, "experts_per_token": 2, "expert_width": 32}
+    kinds: dict[str, dict[str, Any]] = {
+        "qwen3": {},
+        "llama": {"qk_norm": False},
+        "qwen3_moe": experts,
+        "dots1": experts | {"router": "sigmoid", "balance": "bias", "shared_experts": 1},
+        "apertus": {"activation": "relu2"},
+        "mellum": {"window_pattern": "SL", "window": 8},
+    }
+    natives = []
+    for kind, changes in kinds.items():
+        config = model_config(size | changes, 300, 64)
+        (tmp_path / "config.json").write_text(json.dumps(hub_config(config)))
+        found = reach(config)
+        assert found.kind == kind
+        native = found.vllm == "native"
+        assert (vllm_command(replace(source("a"), folder=tmp_path)) is not None) == native, kind
+        natives += [kind] if native else []
+    assert natives == ["qwen3", "llama", "qwen3_moe", "dots1", "apertus"]

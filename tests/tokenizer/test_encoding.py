@@ -6,6 +6,7 @@ import json
 import os
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradus.core.errors import DataError
+from gradus.tokenizer import tokenizer as tokenizer_module
 from gradus.tokenizer.merges import last_pair, merges_follow_ranks
 from gradus.tokenizer.patterns import GPT2_PATTERN, PATTERNS
 from gradus.tokenizer.specials import HIDDEN_TOKENS, SPECIAL_TOKENS
@@ -208,6 +210,26 @@ def test_batches_equal_single_texts(tokenizer: Tokenizer, texts: list[str]):
         arrays = tokenizer.encode_batch(batch)
         assert [a.dtype for a in arrays] == [np.int32] * len(batch)
         assert [a.tolist() for a in arrays] == [tokenizer.encode(text) for text in batch]
+
+
+def test_threads_are_as_many_as_the_process_may_use_not_as_the_machine_has(
+    tokenizer: Tokenizer, texts: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[int] = []
+
+    def counted(texts: list[str], num_threads: int) -> list[list[int]]:
+        asked.append(num_threads)
+        return [[] for _ in texts]
+
+    monkeypatch.setattr(tokenizer_module, "spread", lambda work, texts, threads: asked.append(threads))
+    monkeypatch.setattr(tokenizer, "_fast", SimpleNamespace(encode_ordinary_batch=counted))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    documents = ["\n".join(texts) * 30] * 4
+    for usable in (1, 3):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, usable=usable: set(range(usable)), raising=False)
+        tokenizer.encode_batch(documents)
+        tokenizer.encode_lists(documents)
+    assert asked == [1, 1, 3, 3]
 
 
 def test_unpaired_surrogates_are_refused_with_their_place(tokenizer: Tokenizer):

@@ -4,9 +4,12 @@ import json
 import os
 import sqlite3
 import sys
+import time
 from contextlib import closing
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from gradus.cli.main import app
@@ -15,7 +18,7 @@ from gradus.core.errors import DataError, ToolError
 from gradus.data.drops import DropLog
 from gradus.data.titled_texts import titled_texts
 from gradus.tools import search_index
-from gradus.tools.passages import TitledText, passages
+from gradus.tools.passages import TitledText, _cut, passages
 from gradus.tools.search_index import SearchIndex, build_index
 from gradus.tools.web_search import MOST_CHARACTERS, cut_address, results_text, search_in, search_toolbox
 
@@ -87,6 +90,28 @@ def test_passages_lose_nothing_but_white_space():
     assert max(map(len, cut)) <= 300
     assert "".join("".join(cut).split()) == "".join(text.split())
     assert passages("  \n ") == []
+
+
+@given(st.text("ab \u2003\x1c。", max_size=40), st.integers(2, 9))
+def test_a_long_line_is_cut_as_by_taking_its_head_off_again_and_again(text, most):
+    def heads(rest):
+        while len(rest) > most:
+            at = rest.rfind(" ", 1, most + 1)
+            at = at if at > 0 else most
+            yield rest[:at].rstrip()
+            rest = rest[at:].lstrip()
+        if rest:
+            yield rest
+
+    assert list(_cut(text, most)) == list(heads(text))
+
+
+def test_a_line_of_megabytes_without_a_space_is_cut_in_time_that_grows_with_it():
+    line = "x" * 2**24
+    begun = time.process_time()
+    pieces = list(_cut(line, 900))
+    assert time.process_time() - begun < 1
+    assert (len(pieces), len(pieces[-1])) == (18642, 2**24 - 18641 * 900)
 
 
 def test_passages_keep_lines_and_indentation():

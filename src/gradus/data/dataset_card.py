@@ -152,7 +152,7 @@ def is_pattern(text: str) -> bool:
 
 
 def compiled_pattern(pattern: str) -> re.Pattern[str]:
-    """* and ? within a folder, ** over folders, [abc] and [!abc] one character."""
+    """* and ? within a folder, ** over folders, [abc] and [!abc] one character. Errors: ValueError."""
     out, i = "", 0
     while i < len(pattern):
         c = pattern[i]
@@ -164,10 +164,16 @@ def compiled_pattern(pattern: str) -> re.Pattern[str]:
             continue
         end = pattern.find("]", i + 2) if c == "[" else -1
         if end > 0:
-            inside = pattern[i + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
+            # Of what has a meaning inside brackets in an expression, ranges alone have it here.
+            inside = re.sub(r"([\\\[&~|])", r"\\\1", pattern[i + 1 : end])
             out += f"[^/{inside[1:]}]" if inside[0] in "!^" else f"[{inside}]"
             i = end + 1
             continue
         out += {"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c))
         i += 1
-    return re.compile(out + r"\Z")
+    try:
+        return re.compile(out + r"\Z")
+    except re.error as error:
+        raise ValueError(
+            f'pattern "{pattern}": {error.msg}; a range goes from the lower character to the higher, as in [a-z]'
+        ) from None

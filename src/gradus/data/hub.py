@@ -68,6 +68,13 @@ class HubSource(RemoteSettings):
             raise ValueError(f'expected the dataset\'s name on the Hub, such as "owner/name", found "{repo}"')
         return repo
 
+    @field_validator("path")
+    @classmethod
+    def _path_has_a_meaning(cls, path: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for pattern in (path,) if isinstance(path, str) else path or ():
+            compiled_pattern(pattern)
+        return path
+
     @model_validator(mode="after")
     def _path_stands_alone(self) -> HubSource:
         if self.path is not None and self.config is not None:
@@ -218,7 +225,10 @@ class _Repository:
     def _matches(self, commit: str, pattern: str) -> list[HubFile]:
         folder = pattern_folder(pattern)
         if is_pattern(pattern):
-            meant = compiled_pattern(pattern)
+            try:
+                meant = compiled_pattern(pattern)
+            except ValueError as error:
+                raise DataError(f"{self._where}: {error}") from None
             return [file for file in self._files(commit, folder) if meant.match(file.path)]
         beside = self._entries(commit, folder, recursive=False)
         if any(entry["type"] == "directory" and entry["path"] == pattern.rstrip("/") for entry in beside):

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradus.core.errors import GenerationError
+from gradus.core.errors import GenerationError, GradusError
 from gradus.engine.batching import DecodeBatch
 from gradus.engine.continuation import Beginning, Continuation, Continued
 from gradus.engine.decoding import GreedyStream
@@ -48,9 +48,16 @@ class ServiceClosedError(GenerationError):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The answer cannot be finished: its last event. error: GradusError where it is the request's own."""
+    """The answer cannot be finished: its last event.
+
+    error: why, a GradusError where the request itself ran into a bound (a schema that outgrew the grammar); only then
+    num_prompt_tokens and num_tokens, what was read and sampled for it, are told, since what breaks here is no client's
+    to pay for.
+    """
 
     error: Exception
+    num_prompt_tokens: int = 0
+    num_tokens: int = 0
 
 
 ServiceEvent = StreamEvent | Continued | Failed
@@ -369,11 +376,14 @@ class _Served:
         self._guarded(self.turn.cancel)
 
     def fail(self, error: Exception) -> None:
-        """End it with this error, unless it is over."""
+        """End it with this error, which is none of its own, unless it is over."""
+        self._fail(Failed(error))
+
+    def _fail(self, last: Failed) -> None:
         if not self.finished:
             self.deliver_events()
-            self._failure = error
-            self._tell(Failed(error))
+            self._failure = last.error
+            self._tell(last)
 
     def deliver_events(self) -> None:
         for event in self.turn.take_events():
@@ -385,6 +395,9 @@ class _Served:
             return None
         try:
             return act()
+        except GradusError as error:
+            self._fail(Failed(error, len(self.prompt_ids), self.num_sampled))
+            return None
         except Exception as error:  # noqa: BLE001 (told to whose request it is)
             self.fail(error)
             return None

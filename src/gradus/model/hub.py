@@ -24,7 +24,7 @@ from gradus.core.errors import ArtifactError, ConfigError
 from gradus.model.config import ModelConfig
 from gradus.model.rope import hub_rope, rope_from_hub
 
-_CLASSES = {
+CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "llama": "LlamaForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
@@ -110,7 +110,7 @@ def hub_config(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
             'train with family = "portable" for a model that other programs load'
         )
     return {
-        "architectures": [_CLASSES[kind]],
+        "architectures": [CLASSES[kind]],
         "model_type": kind,
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -181,8 +181,8 @@ def _expert_table(config: ModelConfig, kind: str) -> dict[str, Any]:
 def config_from_hub(table: Mapping[str, Any], where: str) -> ModelConfig:
     """The config of a folder of the classes above; what this decoder cannot compute is refused."""
     kind = table.get("model_type")
-    if kind not in _CLASSES:
-        expected = ", ".join(f'"{known}"' for known in _CLASSES)
+    if kind not in CLASSES:
+        expected = ", ".join(f'"{known}"' for known in CLASSES)
         raise ArtifactError(f"{where}: model_type is {kind!r}; expected one of {expected}")
     rope_table, problems = _flat_rope(table) if kind == "mellum" else (table, [])
     problems += _uncomputable(table, kind)

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gradus.model.config import ModelConfig
-from gradus.model.hub import model_type
+from gradus.model.hub import CLASSES, model_type
+
+VLLM_NATIVE = frozenset(CLASSES.values()) - {"MellumForCausalLM"}
+"""Classes of the Hub that vLLM has of its own; the rest goes through its Transformers backend."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def reach(config: ModelConfig) -> Reach:
     if portable is None or kind is None:
         why = f"no: no class of its own for {', '.join(config.classless_choices)}"
         return Reach("gradus", "with trust_remote_code=True", "no: it has no class for it", why)
-    vllm = "through its Transformers backend" if kind == "mellum" else "native"
+    vllm = "native" if CLASSES[kind] in VLLM_NATIVE else "through its Transformers backend"
     problem = _gguf_problem(portable, kind)
     return Reach(kind, "native", vllm, f"no: {problem}" if problem else "GGUF")
 

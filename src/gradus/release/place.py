@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from gradus.release.settings import checked_address
 RECORDS = "pushed"
 FORMAT_VERSION = 1
 PIECE_BYTES = 1 << 20
+# pushed/artifacts/<artifact>.work/step-00000100.json, the step as its folder is called (parcels.py).
+_STEP_RECORD, _STEP_RECORD_PARTS = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})\.json"), 4
 
 
 class PlaceError(GradusError):
@@ -151,6 +154,17 @@ def record_paths(place: RemotePlace, folder: str) -> list[str]:
     if outside := next((path for path in found if not is_inside(path)), None):
         raise PlaceError(f"{place.address}: a record's name leads outside the home: {outside}")
     return found
+
+
+def recorded_step(place: RemotePlace, path: str) -> int:
+    """The step of the checkpoint whose record has this path. Errors: PlaceError for a name that no push gives."""
+    parts = path.split("/")
+    found = _STEP_RECORD.fullmatch(parts[-1])
+    if found is None or len(parts) != _STEP_RECORD_PARTS:
+        raise PlaceError(
+            f"{place.address}/{path}: not a checkpoint, whose record is called step-NNNNNNNN.json; delete it there"
+        )
+    return int(found[1])
 
 
 # Bytes

@@ -38,6 +38,7 @@ from gradus.release.place import (
     read_record,
     record_path,
     record_paths,
+    recorded_step,
 )
 
 PULLS = ".pull"
@@ -128,9 +129,7 @@ class _Pull:
         work = self._home / ARTIFACTS / f"{artifact}{WORK_SUFFIX}"
         prefix = f"{RECORDS}/{ARTIFACTS}/{artifact}{WORK_SUFFIX}/"
         here = max(checkpoint_steps(work / CHECKPOINTS_FOLDER), default=0)
-        steps = {
-            int(path.rpartition("step-")[2].removesuffix(".json")): path for path in records if path.startswith(prefix)
-        }
+        steps = {recorded_step(self._place, path): path for path in records if path.startswith(prefix)}
         for step in sorted((step for step in steps if step > here), reverse=True):
             if self._fetch_checkpoint(steps[step], work, step, "; taking an earlier checkpoint"):
                 self._pulled.checkpoints[artifact] = step

@@ -58,6 +58,7 @@ from gradus.release.place import (
     read_record,
     record_path,
     record_paths,
+    recorded_step,
 )
 
 STATUS = "push.json"
@@ -168,7 +169,7 @@ class Push:
                 continue
             if name.count("/") > 1:
                 self._there.add(name)
-                self._pinned[folder] = max(int(name.rpartition("step-")[2]), self._pinned.get(folder, 0))
+                self._pinned[folder] = max(recorded_step(self._place, path), self._pinned.get(folder, 0))
                 continue
             files = self._recorded(path)
             if files and all(sizes.get(file) == entry.bytes for file, entry in files.items()):

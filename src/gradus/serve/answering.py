@@ -70,6 +70,8 @@ class Answers:
         self._tally.heard()
         if isinstance(event, Failed):
             self._num_open -= 1
+            if event.num_prompt_tokens:
+                self._tally.ended(place, event.num_prompt_tokens, event.num_tokens)
             raise event.error
         if isinstance(event, Done | Continued):
             self._num_open -= 1

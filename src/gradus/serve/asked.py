@@ -92,8 +92,8 @@ def bounded_tokens(asked: int | None, name: str, settings: ServeSettings) -> int
     return asked or settings.max_tokens
 
 
-def check_room(texts: Iterable[str], model: ServedModel) -> None:
-    """ApiError where texts cannot fit into the model's context, whatever their tokens are.
+def check_room(texts: Iterable[str], model: ServedModel, param: str = "messages") -> None:
+    """ApiError where texts cannot fit into the model's context, whatever their tokens are. param: where they stand.
 
     Encoding megabytes to find that out would keep a processor busy for seconds.
     """
@@ -102,7 +102,7 @@ def check_room(texts: Iterable[str], model: ServedModel) -> None:
     if least >= context:
         raise bad_request(
             f"the prompt holds at least {least:,} tokens and the model's context is {context:,}; shorten it",
-            "messages",
+            param,
             "context_length_exceeded",
         )
 

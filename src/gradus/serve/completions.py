@@ -92,7 +92,7 @@ def _prompt_ids(prompt: str | Sequence[int], model: ServedModel) -> list[int]:
     """A prompt as tokens; text begins a document, so the end-of-text token stands before it. Errors: ApiError."""
     tokenizer = model.engine.tokenizer
     if isinstance(prompt, str):
-        check_room([prompt], model)
+        check_room([prompt], model, "prompt")
         return [tokenizer.special(END_OF_TEXT), *tokenizer.encode(prompt)]
     if not prompt:
         raise bad_request('"prompt": a list of tokens needs at least one', "prompt")

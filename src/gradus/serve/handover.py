@@ -1,7 +1,7 @@
 """The command that serves the same model folder with vLLM, for more than one process can carry. Torch-free.
 
-vLLM has classes of its own for these architectures, and takes the chat template from the folder. Source: vLLM's
-documentation of `vllm serve`, and vLLM 0.32 on a CPU.
+vLLM has classes of its own for most of what is exported (model/reach.py), and takes the chat template from the folder.
+Source: vLLM's documentation of `vllm serve`, and vLLM 0.32 on a CPU.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import json
 import shlex
 
 from gradus.conversation.formats.hermes import VLLM_FLAGS
+from gradus.model.reach import VLLM_NATIVE
 from gradus.serve.deployments import ModelSource
-
-_NATIVE = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "LlamaForCausalLM", "Dots1ForCausalLM")
 
 
 def vllm_command(source: ModelSource) -> str | None:
-    """The command line; None where the folder's class is none of vLLM's, and for a file."""
+    """The command line; None where vLLM has no class of its own for the folder, and for a file."""
     if not source.folder.is_dir():
         return None
     config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
     architectures = config.get("architectures") or []
-    if not any(name in _NATIVE for name in architectures):
+    if VLLM_NATIVE.isdisjoint(architectures):
         return None
     words = ["vllm", "serve", str(source.folder), "--served-model-name", source.name]
     if source.tokenizer != source.folder:

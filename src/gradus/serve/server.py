@@ -18,6 +18,7 @@ import uvicorn
 
 from gradus.core.errors import ConfigError
 from gradus.serve.app import State, build_app
+from gradus.serve.connections import BoundedProtocol
 from gradus.serve.control import Control
 from gradus.serve.deployments import ModelSource
 from gradus.serve.keys import Accounts
@@ -95,8 +96,8 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             build_app(state),
             log_config=None,
-            # Named, since what else is installed would choose others: only h11 bounds headers.
-            http="h11",
+            # Given, since what else is installed would choose others: only h11 bounds headers.
+            http=BoundedProtocol,
             ws="none",
             access_log=False,
             server_header=False,

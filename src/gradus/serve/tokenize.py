@@ -8,6 +8,7 @@ from typing import Any
 from gradus.conversation.messages import JsonObject
 from gradus.core.settings import Settings
 from gradus.engine.turn import Request
+from gradus.serve.asked import check_room
 from gradus.serve.body import load_body
 from gradus.serve.chat_request import ChatBody, ask
 from gradus.serve.errors import bad_request
@@ -23,7 +24,9 @@ class TokenizeBody(Settings):
 
 
 def tokenize(body: Mapping[str, Any], model: ServedModel, settings: ServeSettings) -> JsonObject:
-    """{"tokens", "count", "max_model_len"}. Errors: ApiError."""
+    """{"tokens", "count", "max_model_len"}. Errors: ApiError, also for a text whose bytes alone are too many for the model's
+    context; one that only its tokens make too long is counted, so that a client learns by how much.
+    """
     if "messages" in body and "prompt" in body:
         raise bad_request('give "prompt" or "messages", not both', "prompt")
     if "messages" in body:
@@ -31,5 +34,7 @@ def tokenize(body: Mapping[str, Any], model: ServedModel, settings: ServeSetting
         assert isinstance(request, Request)
         tokens = list(model.engine.open_turn(request, listen=False).prompt_ids)
     else:
-        tokens = model.engine.tokenizer.encode(load_body(TokenizeBody, body).prompt)
+        prompt = load_body(TokenizeBody, body).prompt
+        check_room([prompt], model, "prompt")
+        tokens = model.engine.tokenizer.encode(prompt)
     return {"tokens": tokens, "count": len(tokens), "max_model_len": model.engine.context}

@@ -8,7 +8,6 @@ vocabulary, used only where `merges_follow_ranks` proves both give the same ids.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from gradus.core.errors import ArtifactError, DataError, did_you_mean
 from gradus.core.files import write_atomic
 from gradus.core.fingerprint import digest
+from gradus.core.machine import usable_cores
 from gradus.tokenizer.difficult_text import CANARY
 from gradus.tokenizer.merges import byte_alphabet, merges_follow_ranks, token_from_text
 from gradus.tokenizer.patterns import GPT2_PATTERN
@@ -39,6 +39,7 @@ SPECIAL_MAP_FILE = "special_tokens_map.json"
 # panic).
 _LONG_TEXT = 50_000
 _LONG_BLANK = re.compile(r"\s{50000}")
+_MOST_THREADS = 8
 
 
 class Tokenizer:
@@ -125,10 +126,10 @@ class Tokenizer:
         return self.encode_lists([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Ids of many texts, one int32 array each; many or long texts are spread over the cores."""
+        """Ids of many texts, one int32 array each; many or long texts are spread over usable cores."""
         for text in texts:
             check_text(text)
-        threads = min(os.cpu_count() or 1, 8) if sum(map(len, texts)) >= _LONG_TEXT else 1
+        threads = min(usable_cores(), _MOST_THREADS) if sum(map(len, texts)) >= _LONG_TEXT else 1
         return spread(lambda _, group: self._arrays(group), texts, threads)
 
     def encode_lists(self, texts: Sequence[str]) -> list[list[int]]:
@@ -147,7 +148,7 @@ class Tokenizer:
         if total < 4_000 * len(texts):
             found = [fast.encode_ordinary(text) for text in easy]
         else:
-            found = fast.encode_ordinary_batch(easy, num_threads=min(os.cpu_count() or 1, 8))
+            found = fast.encode_ordinary_batch(easy, num_threads=min(usable_cores(), _MOST_THREADS))
         for i, ids in zip(hard, self._encode_reference(list(hard.values())), strict=True):
             found[i] = ids
         return found

@@ -13,6 +13,7 @@ _CUTS = (
     (re.compile(r"\n+"), "\n"),
     (re.compile(r"(?<=[.!?])\s+|(?<=[。！？])"), " "),
 )
+_WORD = re.compile(r"\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,13 @@ def _pieces(text: str, most: int, level: int = 0, joint: str = "") -> Iterator[t
 
 
 def _cut(text: str, most: int) -> Iterator[str]:
-    while len(text) > most:
-        at = text.rfind(" ", 1, most + 1)
-        at = at if at > 0 else most
-        yield text[:at].rstrip()
-        text = text[at:].lstrip()
-    if text:
-        yield text
+    # By places in the one text: to cut its head off would copy the rest, once for every piece of it.
+    start = 0
+    while len(text) - start > most:
+        space = text.rfind(" ", start + 1, start + most + 1)
+        end = space if space > start else start + most
+        yield text[start:end].rstrip()
+        word = _WORD.search(text, end)
+        start = word.start() if word is not None else len(text)
+    if start < len(text):
+        yield text[start:]
