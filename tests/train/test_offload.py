@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from test_fit import assert_same_training, trained
 from torch.distributed.device_mesh import init_device_mesh
+from warm_start import WarmStart
 
 from gradus.core.errors import TrainingError
 from gradus.core.settings import check_settings
@@ -25,10 +26,10 @@ from gradus.train.parallel import World
 from gradus.train.step import train_step
 
 
-def test_two_ranks_that_offload_equal_one_process(tmp_path: Path) -> None:
+def test_two_ranks_that_offload_equal_one_process(warm: WarmStart, tmp_path: Path) -> None:
     """On a processor there is nothing to move; what is shown is that every part works on weights that lie elsewhere."""
-    expected = trained(tmp_path / "one", 1, 40)
-    found = trained(tmp_path / "two", 2, 40, "shard", "offload=yes")
+    expected = trained(warm, tmp_path / "one", 1, 40)
+    found = trained(warm, tmp_path / "two", 2, 40, "shard", "offload=yes")
     assert_same_training(found, expected, last=40)
 
 
