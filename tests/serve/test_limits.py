@@ -326,6 +326,30 @@ def test_a_connection_that_asks_for_nothing_is_closed_and_a_stream_goes_on(
         assert time.monotonic() > begun + 1
 
 
+def test_a_client_that_reads_no_reply_is_given_up_and_a_slow_one_is_not(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "STALL_SECONDS", 1.0)
+    page = b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(load) as found, ExitStack() as stack:
+        place = ("127.0.0.1", int(found.url.rpartition(":")[2]))
+        state = found.server.server_state
+        deaf, slow = (stack.enter_context(socket.create_connection(place)) for _ in range(2))
+        for one in (deaf, slow):
+            one.sendall(page * 1000)  # 15 MB of replies, more than the system keeps
+        begun, taken = time.monotonic(), 0
+        while time.monotonic() < begun + 4:
+            taken += len(slow.recv(2**18))
+            time.sleep(0.1)
+        assert len(state.connections) == 1  # the slow one's
+        while taken < 1000 * 15_000:
+            piece = slow.recv(2**20)
+            assert piece
+            taken += len(piece)
+        wait_until(lambda: not state.connections)
+
+
 def test_a_silent_stream_sends_comments_and_a_failing_one_an_error_in_its_midst(
     load: Any, memorised: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

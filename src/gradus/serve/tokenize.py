@@ -24,8 +24,9 @@ class TokenizeBody(Settings):
 
 
 def tokenize(body: Mapping[str, Any], model: ServedModel, settings: ServeSettings) -> JsonObject:
-    """{"tokens", "count", "max_model_len"}. Errors: ApiError, also for a text whose bytes alone are too many for the model's
-    context; one that only its tokens make too long is counted, so that a client learns by how much.
+    """{"tokens", "count", "max_model_len"}. Errors: ApiError, also for a text of too many bytes for the context.
+
+    A text that only its tokens make too long is counted, so that a client learns by how much.
     """
     if "messages" in body and "prompt" in body:
         raise bad_request('give "prompt" or "messages", not both', "prompt")
