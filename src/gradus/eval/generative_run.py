@@ -6,7 +6,6 @@ stream of its own, so that it does not depend on what else is asked.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from gradus.conversation.messages import Conversation, Message
 from gradus.core.fingerprint import digest
+from gradus.core.machine import usable_cores
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
@@ -28,7 +28,7 @@ from gradus.train.parallel import World
 
 _JOURNAL_EVERY = 16  # answers
 _DOES_NOT_FIT = "the question does not fit into the context"
-_PROGRAMS_AT_ONCE = min(8, os.cpu_count() or 1)
+_PROGRAMS_AT_ONCE = min(8, usable_cores())
 
 
 def run_generative(

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from gradus.core.home import (
     ARTIFACTS,
     CHECKPOINTS_FOLDER,
     LEDGER,
-    MEASURES_FILE,
     PROTECTED_FILE,
     REPORT,
     RUN_RECORD,
@@ -213,16 +212,6 @@ def sweep_pins(home: Path, artifact: str) -> None:
     pins = pins_of(home, artifact)
     for half in pins.glob("*.tmp-*") if pins.is_dir() else []:
         shutil.rmtree(half, ignore_errors=True)
-
-
-def best_step(checkpoints: Path, steps: Collection[int]) -> int | None:
-    """Of some steps the one whose checkpoint was measured best, by the notes of a stage; the later of equal ones."""
-    try:
-        noted = json.loads((checkpoints / MEASURES_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    found = {int(step): float(measure) for step, measure in noted.items() if int(step) in steps}
-    return min(found, key=lambda step: (found[step], -step), default=None)
 
 
 # Records of a run

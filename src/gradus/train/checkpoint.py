@@ -23,10 +23,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gradus.core.errors import ArtifactError, TrainingError
+from gradus.core.errors import ArtifactError, GradusError, TrainingError
 from gradus.core.files import is_disk_full, write_atomic
 from gradus.core.fingerprint import file_digest
 from gradus.core.home import MEASURES_FILE, PROTECTED_FILE
+from gradus.core.measured import best_step, noted_measures
 from gradus.model.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
@@ -268,7 +269,7 @@ class Checkpoints:
                 raise TrainingError(f'keep_best = "{best_by}" is no measure of this stage; there are: {found}')
             if step not in self.steps():
                 return
-            noted = self._measures() | {step: measures[best_by]}
+            noted = noted_measures(self.folder) | {step: measures[best_by]}
             kept = {str(s): m for s, m in sorted(noted.items()) if s in self.steps()}
             write_atomic(self.folder / MEASURES_FILE, json.dumps(kept))
             best = self._best()
@@ -282,11 +283,11 @@ class Checkpoints:
 
     def _on_main(self, act: Callable[[], None]) -> None:
         """Let the main process do what concerns the folder as a whole; where it cannot, no other waits for it."""
-        problem: OSError | TrainingError | None = None
+        problem: OSError | GradusError | None = None
         if self.world.is_main:
             try:
                 act()
-            except (OSError, TrainingError) as error:
+            except (OSError, GradusError) as error:
                 problem = error
         if not self.world.all_agree(problem is None):
             raise problem or TrainingError(f"{self.folder}: the main process could not save the checkpoint")
@@ -323,16 +324,8 @@ class Checkpoints:
             texts[ADAPTER_CONFIG_FILE] = adapter_config_text(model.lora)
         return Part(shared, {EXTRA_FILE: _owned(extra)}, texts)
 
-    def _measures(self) -> dict[int, float]:
-        try:
-            found = json.loads((self.folder / MEASURES_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        return {int(step): float(measure) for step, measure in found.items()}
-
     def _best(self) -> int | None:
-        measures = {step: value for step, value in self._measures().items() if step in self.steps()}
-        return min(measures, key=lambda step: (measures[step], -step)) if measures else None
+        return best_step(self.folder, self.steps())
 
     def _clear_unfinished(self) -> None:
         """Remove what a killed save left behind: it was never a checkpoint."""
