@@ -171,6 +171,7 @@ def interrupt(*_):
 
 
 def test_a_stage_that_keeps_no_checkpoint_leaves_its_model_alone_and_cannot_be_taken_over(folder, monkeypatch):
+    first = walked(folder, training("first", 6))["first"]
     bare = training("bare", 6, keep_checkpoints="0", save_every="2")
     # Killed after the last step: the checkpoints are still there.
     real = Place.commit
@@ -183,7 +184,7 @@ def test_a_stage_that_keeps_no_checkpoint_leaves_its_model_alone_and_cannot_be_t
         done = walked(folder, bare)["bare"]
     assert not [name for name in done.manifest.files if "step-" in name]
     assert done.results["optimizer_state_bytes"] > 4 * done.results["parameters"]
-    assert differ(done, walked(folder, training("first", 6))["first"]) == []
+    assert differ(done, first) == []
     second = training("second", 6, **{"from": '"bare"', "optimizer": '"warm"'})
     with pytest.raises(
         ConfigError, match=r"keeps no checkpoint \(keep_checkpoints = 0\), and so no state; write optimizer"
