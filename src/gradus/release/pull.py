@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from gradus.core.artifact import LARGE_BYTES, MANIFEST, FileEntry, open_artifact
+from gradus.core.checkpoint_measures import best_step
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.files import fsync_file, fsync_folder
 from gradus.core.home import ARTIFACTS, CHECKPOINTS_FOLDER, LOCK, PROTECTED_FILE, RUN_RECORD, RUNS, WORK_SUFFIX
 from gradus.core.lock import exclusive_lock
-from gradus.core.measured import best_step
 from gradus.core.quantity import format_bytes
 from gradus.data.transfer import Patience
 from gradus.release.parcels import (

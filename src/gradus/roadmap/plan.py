@@ -181,28 +181,30 @@ def _facts(stage: Stage, estimate: Estimate, made: Artifact | None) -> Mapping[s
 def _unkept(stage: Stage, earlier: Sequence[PlannedStage], artifacts_dir: Path) -> list[str]:
     """References to checkpoints that will not be there when the stage begins, as far as that is certain."""
     by_name = {item.stage.name: item for item in earlier}
-    problems = []
-    for reference in (r for refs in stage.references.values() for r in refs):
-        checkpoint, parent = reference.checkpoint, by_name[reference.stage]
-        if checkpoint is None or checkpoint == "latest":
-            continue
-        settings, problem = parent.stage.settings, ""
-        if parent.made is not None:
-            try:
-                named_checkpoint(parent.made.path, checkpoint, reference.stage)
-            except ArtifactError as error:
-                problem = str(error)
-        elif isinstance(settings, TrainingSettings) and not _is_put_under_protection(parent.stage, artifacts_dir):
-            horizon = getattr(settings, "horizon", None)
-            is_certain = hasattr(settings, "steps") or (horizon is not None and horizon.unit == "steps")
-            problem = unkept_problem(settings, checkpoint, parent.estimate.steps if is_certain else None)
-            if parent.stage.kind == "experts":
-                problem = "those of single experts go at its end; leave it out"
-            if problem:
-                problem = f'stage "{reference.stage}" will keep no checkpoint "@{checkpoint}": {problem}'
-        if problem:
-            problems.append(problem)
-    return problems
+    references = [reference for found in stage.references.values() for reference in found]
+    named = [(by_name[one.stage], one.checkpoint) for one in references if one.checkpoint not in (None, "latest")]
+    problems = [_unkept_by(parent, str(checkpoint), artifacts_dir) for parent, checkpoint in named]
+    return [problem for problem in problems if problem]
+
+
+def _unkept_by(parent: PlannedStage, checkpoint: str, artifacts_dir: Path) -> str:
+    """'' or why a stage has no such checkpoint, or will have none."""
+    stage, settings = parent.stage, parent.stage.settings
+    if parent.made is not None:
+        try:
+            named_checkpoint(parent.made.path, checkpoint, stage.name)
+        except ArtifactError as error:
+            return str(error)
+        return ""
+    if not isinstance(settings, TrainingSettings) or _is_put_under_protection(stage, artifacts_dir):
+        return ""
+    if stage.kind == "experts":
+        problem = "those of single experts go at its end; leave it out"
+    else:
+        horizon = getattr(settings, "horizon", None)
+        is_certain = hasattr(settings, "steps") or (horizon is not None and horizon.unit == "steps")
+        problem = unkept_problem(settings, checkpoint, parent.estimate.steps if is_certain else None)
+    return f'stage "{stage.name}" will keep no checkpoint "@{checkpoint}": {problem}' if problem else ""
 
 
 def _is_put_under_protection(stage: Stage, artifacts_dir: Path) -> bool:

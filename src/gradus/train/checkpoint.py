@@ -23,11 +23,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from gradus.core.checkpoint_measures import best_step, noted_measures
 from gradus.core.errors import ArtifactError, GradusError, TrainingError
 from gradus.core.files import is_disk_full, write_atomic
 from gradus.core.fingerprint import file_digest
 from gradus.core.home import MEASURES_FILE, PROTECTED_FILE
-from gradus.core.measured import best_step, noted_measures
 from gradus.model.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from gradus.core.checkpoint_measures import best_step, noted_measures
 from gradus.core.errors import ArtifactError
-from gradus.core.measured import best_step, noted_measures
 
 
 def test_the_lowest_of_the_steps_that_count_is_best_and_of_equal_ones_the_later(tmp_path):
