@@ -4,20 +4,26 @@ A tensor there says that it is on meta, which gradus takes for a GPU and torch's
 inside. So whole steps run with their numbers, and what is checked is what a GPU would refuse or wait for: operands on
 two devices, unless the one on the host has no dimension or is an index in brackets; numpy of what is there;
 page-locked memory of what is there already. Kernels of a GPU's own, such as variable-length attention, it has none.
+`Apple` is the same as a GPU of a Mac, with what that one lacks.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
 
 import torch
+import torchgen
+import yaml
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from gradus.model import mps
 from gradus.model.experts import has_grouped_mm
 
 THERE = torch.device("meta")
@@ -115,6 +121,62 @@ class _Python(TorchFunctionMode):
             self._waits.append("torch.tensor")
             return There(func(*args, **kwargs | {"device": "cpu"}))
         return func(*args, **kwargs)
+
+
+class Apple(AnotherDevice):
+    """The same as the GPU of a Mac: what gradus does on MPS, and an error for what torch refuses or gets wrong there.
+
+    Operations without a kernel for MPS in torch's own table of kernels; numbers of 64 bits; fused attention of what is
+    not contiguous; products that sum over more than `LONGEST_SUM` terms.
+    """
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._around.enter_context(patch.object(mps, "_TYPES", frozenset({THERE.type})))
+        self._around.enter_context(_Attention())
+        return self
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        name = func.name().removeprefix("aten::")
+        there = [leaf for leaf in tree_leaves((args, kwargs or {}, out)) if isinstance(leaf, There)]
+        if not there:
+            return out
+        if name not in _kernels_of_mps():
+            raise NotImplementedError(f"{name} has no kernel for MPS")
+        if any(tensor.dtype in (torch.float64, torch.complex128) for tensor in there):
+            raise TypeError(f"{name}: MPS has no numbers of 64 bits")
+        if name.partition(".")[0] in _PRODUCTS and args[_PRODUCTS[name.partition(".")[0]]].shape[-1] > mps.LONGEST_SUM:
+            raise RuntimeError(f"{name} of a sum that is too long for MPS")
+        return out
+
+
+class _Attention(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            assert all(tensor.is_contiguous() for tensor in args[:3] if isinstance(tensor, There))
+        return func(*args, **kwargs or {})
+
+
+_PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}  # by the place of the left factor
+
+
+@cache
+def _kernels_of_mps() -> frozenset[str]:
+    """Operations that torch computes on MPS: by a kernel for it, or by others alone."""
+    table = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
+    known = {entry["func"].partition("(")[0]: entry for entry in yaml.load(table.read_text(), yaml.CSafeLoader)}
+
+    def keys(entry: Any) -> set[str]:
+        return {key.strip() for names in entry.get("dispatch", {}) for key in names.split(",")}
+
+    found = set()
+    for name, entry in known.items():
+        whose = keys(entry) | keys(known[entry["structured_delegate"]] if "structured_delegate" in entry else {})
+        is_made_of_others = not whose or any(key.startswith("Composite") for key in whose)
+        if "MPS" in whose or is_made_of_others:
+            found.add(name)
+    return frozenset(found)
 
 
 def _refuse_strangers(name: str, args: Any, tensors: list[Tensor]) -> None:

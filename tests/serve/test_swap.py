@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from gradus.cli.deploying import deploy
 from gradus.cli.serving import model_source, start_server
 from gradus.core.artifact import MANIFEST
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
-from gradus.core.home import LEDGER, RUN_RECORD, RUNS
+from gradus.core.home import LEDGER, RUN_RECORD, RUNS, SOCKETS
 from gradus.core.ledger import Ledger
 from gradus.engine.engine import Engine
 from gradus.engine.service import EngineService
@@ -29,6 +30,7 @@ from gradus.model.reach import reach
 from gradus.model.transformer import build_model
 from gradus.model.weights import save_model
 from gradus.roadmap.verdicts import gate_faults
+from gradus.serve import control
 from gradus.serve.control import Control, ask_server, running_servers
 from gradus.serve.deployments import Deployments, ModelSource
 from gradus.serve.handover import vllm_command
@@ -284,3 +286,16 @@ def test_the_line_for_vllm_is_there_for_every_class_that_a_plan_calls_native(tmp
         assert (vllm_command(replace(source("a"), folder=tmp_path)) is not None) == native, kind
         natives += [kind] if native else []
     assert natives == ["qwen3", "llama", "qwen3_moe", "dots1", "apertus"]
+
+
+def test_a_server_is_reached_whatever_the_length_of_its_homes_path(tmp_path: Path) -> None:
+    home = tmp_path.joinpath(*["a folder with a long name"] * 6)
+    (home / SOCKETS).mkdir(parents=True)
+    path = home / SOCKETS / "8017.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        with control._address(path) as at:
+            assert len(at) <= control._MOST_ADDRESS_BYTES < len(str(path))
+            listening.bind(at)
+        assert path.is_socket()
+        listening.listen()
+        assert running_servers(home) == {8017: path}

@@ -95,9 +95,11 @@ def gradients(device: torch.device, table: dict[str, object], loss: Loss, batch:
     return found | {f"metric {n}": numbers(v) for n, v in metrics.items()} | {"loss": numbers(total) / numbers(count)}
 
 
-def assert_the_same_there(table: dict[str, object], loss: Loss, batch: Batch) -> None:
+def assert_the_same_there(
+    table: dict[str, object], loss: Loss, batch: Batch, kind: type[AnotherDevice] = AnotherDevice
+) -> None:
     expected = gradients(HERE, table, loss, batch)
-    with AnotherDevice():
+    with kind():
         found = gradients(THERE, table, loss, batch)
     assert found.keys() == expected.keys()
     for name, value in expected.items():

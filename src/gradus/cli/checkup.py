@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from gradus.cli.walking import print_json
-from gradus.core.machine import machine_facts, package_version, software_versions
+from gradus.core.machine import gpu_names, has_apple_gpu, machine_facts, package_version, software_versions
 from gradus.core.quantity import format_bytes
 from gradus.core.run_record import walked_runs
 
@@ -37,6 +37,7 @@ def checkup(home: Path) -> dict[str, Any]:
         problems.append(f"little disk space at {existing}: {format_bytes(disk.free)} free")
     return {
         "machine": machine,
+        "gpus": gpu_names() or (["Apple"] if has_apple_gpu() else []),
         "software": software,
         "torch_xla": package_version("torch_xla"),
         "extras": {extra: _missing(extra) for extra in _extras()},
@@ -50,6 +51,12 @@ def _extras() -> list[str]:
         return metadata.metadata("gradus").get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:
         return []
+
+
+def _gpus(names: list[str]) -> str:
+    if names == ["Apple"]:
+        return 'Apple, used with [machine] device = "mps" (experimental: docs/mac.md)'
+    return ", ".join(names) or "none"
 
 
 def _missing(extra: str) -> list[str]:
@@ -85,6 +92,7 @@ def checkup_text(found: dict[str, Any]) -> str:
         f"system     {machine['system']} ({machine['architecture']})",
         f"processor  {machine['processor']}, {machine['cores']} cores usable",
         f"bf16       {bf16}",
+        f"gpu        {_gpus(found['gpus'])}",
         f"memory     {format_bytes(machine['memory_bytes'])}",
         f"home       {found['home']['path']} ({format_bytes(found['home']['free_bytes'])} free)",
         f"runs       {', '.join(found['home']['runs']) or 'none yet'}",

@@ -84,6 +84,11 @@ def gpu_names() -> list[str]:
     return found
 
 
+def has_apple_gpu() -> bool:
+    """Whether this is a Mac with a chip of Apple's own, whose GPU torch calls "mps"."""
+    return platform.system() == "Darwin" and platform.machine() == "arm64"
+
+
 class ProcessTree:
     """This process and all that it started, directly or not."""
 

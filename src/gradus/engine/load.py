@@ -8,7 +8,7 @@ import torch
 
 from gradus.conversation.formats.table import conversation_format
 from gradus.core.artifact import MANIFEST, remedy
-from gradus.core.errors import ArtifactError
+from gradus.core.errors import ArtifactError, ConfigError
 from gradus.core.machine import bf16_instructions
 from gradus.engine.compiled import compile_steps
 from gradus.engine.decoding import MAX_BATCH
@@ -16,6 +16,7 @@ from gradus.engine.engine import Engine
 from gradus.engine.llamacpp import LlamaCppModel
 from gradus.model.cost import parameters
 from gradus.model.frozen import freeze, packs_bf16
+from gradus.model.mps import mps_problem
 from gradus.model.precision import Backend, DecodePrecision
 from gradus.model.weights import load_config, load_model
 from gradus.tokenizer.loading import load_tokenizer
@@ -43,7 +44,7 @@ def load_engine(
     the weights; fp32 gives the same answers in every batch. toolbox: tools to run, None for all that gradus has.
     compile: decoding steps are compiled (compiled.py), which takes a while; answers are then the same up to rounding.
     """
-    folder = Path(folder)
+    folder, device = Path(folder), _usable(device)
     try:
         tokenizer = load_tokenizer(tokenizer_folder or folder)
         precision = settled_precision(precision, folder, device)
@@ -56,6 +57,24 @@ def load_engine(
     if compile:
         compile_steps(model)
     return Engine(model, tokenizer, conversation_format(form, tokenizer), toolbox or ToolBox(), max_batch)
+
+
+def _usable(asked: torch.device | str) -> torch.device:
+    """The device of a name. Errors: ConfigError where there is none of that name, or none here."""
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in {"cpu", "cuda", "mps"}:
+        raise ConfigError(f'no device "{asked}"; expected cpu, cuda, cuda:1 or mps')
+    problem = mps_problem() if device.type == "mps" else None
+    if device.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= found:
+            problem = f"torch sees {found or 'no'} CUDA device{'' if found == 1 else 's'} here"
+    if problem:
+        raise ConfigError(f"device {asked}: {problem}; take cpu")
+    return device
 
 
 def load_gguf_engine(
@@ -83,7 +102,7 @@ def settled_precision(
     """
     if asked != "auto":
         return asked
-    kind = torch.device(device).type
+    kind = _usable(device).type
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     is_small = parameters(load_config(folder)).total < _FEW_PARAMETERS

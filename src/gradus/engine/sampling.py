@@ -20,6 +20,7 @@ from torch import Tensor
 from gradus.core.settings import Settings
 from gradus.core.temperature import Temperature
 from gradus.model.batch import to_device
+from gradus.model.mps import is_mps
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -77,7 +78,8 @@ class SampledRows:
 
 
 def sampling_batch(rows: Sequence[Sampling], vocab_size: int, device: torch.device) -> SamplingBatch:
-    """Columns of the given rows' settings, on `device`."""
+    """Columns of the given rows' settings, where rows of logits on `device` are drawn from."""
+    device = _drawn_on(device)
     whole = [i for i, row in enumerate(rows) if row.temperature > 0 and not _is_limited(row)]
     limited = [i for i, row in enumerate(rows) if row.temperature > 0 and _is_limited(row)]
     return SamplingBatch(
@@ -90,8 +92,9 @@ def sample(logits: Tensor, batch: SamplingBatch, draws: Sequence[int]) -> Tensor
     """The next token of each row.
 
     logits: (B, V), any float type. draws: for each of the B rows, how many tokens its request has drawn
-    before. Returns (B,) int64.
+    before. Returns (B,) int64, of Apple's GPUs on the host.
     """
+    logits = logits.to(_drawn_on(logits.device))
     tokens = logits.argmax(dim=-1)
     for group, choose in ((batch.whole, _choose_whole), (batch.limited, _choose_limited)):
         if group is None:
@@ -101,6 +104,11 @@ def sample(logits: Tensor, batch: SamplingBatch, draws: Sequence[int]) -> Tensor
         uniform = to_device(torch.from_numpy(uniforms(group.seeds, numbers)), logits.device)
         tokens[group.rows] = choose(logits[group.rows].float() / group.temperature, group, uniform)
     return tokens
+
+
+def _drawn_on(device: torch.device) -> torch.device:
+    """Where tokens are drawn: Apple's GPUs cannot add probabilities up in float64, so the host does it for them."""
+    return torch.device("cpu") if is_mps(device) else device
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -159,8 +159,8 @@ def _bits_by_piece(model: Transformer, batch: Batch, num_pieces: int, bytes_of: 
     places = counted.supervised
     piece = counted.documents.index[places].cpu()
     sums = torch.zeros(3, num_pieces, dtype=torch.float64)
-    sums[0].index_add_(0, piece, -token_logp(model, counted).double().cpu())
-    sums[1].index_add_(0, piece, sizes[places].double().cpu())
+    sums[0].index_add_(0, piece, -token_logp(model, counted).cpu().double())
+    sums[1].index_add_(0, piece, sizes[places].cpu().double())
     sums[2].index_add_(0, piece, torch.ones(len(piece), dtype=torch.float64))
     return sums
 

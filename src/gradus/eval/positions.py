@@ -95,6 +95,6 @@ def loss_by_position(
     nats = np.zeros(length)
     for batch in rows_in_order(store, plan, max(1, tokens_per_batch // length)):
         logp = token_logp(model, batch.to(model.device))
-        nats -= logp.double().cpu().view(-1, length).sum(0).numpy()
+        nats -= logp.cpu().double().view(-1, length).sum(0).numpy()
         measured(batch.num_tokens)
     return PositionLoss(nats, number)

@@ -22,6 +22,7 @@ from gradus.model.batch import Documents, to_device
 from gradus.model.config import KEPT_LENGTH
 from gradus.model.dense import dense_causal_attention
 from gradus.model.layout import document_layout
+from gradus.model.mps import for_attention
 from gradus.model.sharing import laid_out, of_tokens
 
 
@@ -76,8 +77,14 @@ def _attention_fused(heads: Tensor, num_heads: int, length: int, mask: Tensor | 
     q, k, v = (part.view(len(part), -1, length, width).transpose(0, 1) for part in _parts(heads, num_heads))
     if k.shape[1] != num_heads:
         k, v = (part.repeat_interleave(num_heads // part.shape[1], dim=1) for part in (k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
+    out = fused_attention(q, k, v, mask, is_causal=mask is None)
     return out.transpose(1, 2).reshape(tokens, num_heads * width)
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
+    """torch's fused kernel, of queries that are scaled already."""
+    q, k, v = for_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, scale=1.0)
 
 
 def _parts(heads: Tensor, num_heads: int) -> tuple[Tensor, ...]:
@@ -111,7 +118,7 @@ def attention_cached(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | Non
         grouped = F.pad(grouped, (0, 0, 0, max(2, 1 << (shared - 1).bit_length()) - shared))
     if keys.dtype != q.dtype:
         keys, values = keys.to(q.dtype), values.to(q.dtype)
-    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=1.0)
+    out = fused_attention(grouped, keys, values, mask)
     return out[:, :, :shared].reshape(batch, heads * width)
 
 
@@ -125,7 +132,7 @@ def attention_continued(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -
     shared = heads // kv_heads
     # (1, Hk, R N, D): as in `attention_cached`, the tokens of one head after those of another.
     rows = q.view(tokens, kv_heads, shared, width).permute(1, 2, 0, 3).reshape(1, kv_heads, shared * tokens, width)
-    out = F.scaled_dot_product_attention(rows, keys[None].to(q.dtype), values[None].to(q.dtype), mask, scale=1.0)
+    out = fused_attention(rows, keys[None].to(q.dtype), values[None].to(q.dtype), mask)
     return out.view(kv_heads, shared, tokens, width).permute(2, 0, 1, 3).reshape(tokens, heads * width)
 
 

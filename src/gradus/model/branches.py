@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from gradus.model.attention import fused_attention
 from gradus.model.batch import Documents
 from gradus.model.layout import LengthGroup, document_layout
 
@@ -59,7 +59,7 @@ class BranchedDocuments:
                 )
             if shared > 1:
                 k, v = (part.repeat_interleave(shared, dim=1) for part in (k, v))
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
+            out = fused_attention(q, k, v, mask, is_causal=mask is None)
             outs.append(out.transpose(1, 2).reshape(-1, heads * width))
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
         return out if self._layout.gather is None else out.index_select(0, self._layout.gather)

@@ -7,9 +7,9 @@ result is that of attending to the whole document.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from gradus.model.attention import fused_attention
 from gradus.model.batch import Documents
 from gradus.model.layout import document_layout
 
@@ -42,7 +42,7 @@ def attention_after(
             keys, values = (part.repeat_interleave(shared, dim=1) for part in (keys, values))
         mask = torch.ones(group.length, keys.shape[2], dtype=torch.bool, device=q.device)
         mask = mask.tril(prefix_keys.shape[1])
-        out = F.scaled_dot_product_attention(q_part, keys, values, attn_mask=mask, scale=1.0)
+        out = fused_attention(q_part, keys, values, mask)
         outs.append(out.transpose(1, 2).reshape(-1, heads * width))
     out = outs[0] if len(outs) == 1 else torch.cat(outs)
     return out if layout.gather is None else out.index_select(0, layout.gather)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gradus.model.batch import IGNORE, Batch, Documents, SharedPrefixes
+from gradus.model.mps import run_sums
 
 _LEAST_SHARE = 1 / 16  # of a batch's tokens; fewer are not worth the copies
 _SIZES = 32  # batches from rows are filled up to so many sizes
@@ -128,8 +129,7 @@ def summed(grads: Tensor, place: Tensor, repeated: Tensor, shared: SharedPrefixe
     """
     found = grads.index_select(1, place)
     several = grads.index_select(1, repeated).float()  # (K, places, D)
-    counts = shared.counts.expand(len(several), -1)
-    sums = torch.segment_reduce(several, "sum", lengths=counts, axis=1, unsafe=True)  # (K, S, D)
+    sums = run_sums(several, shared.counts)  # (K, S, D)
     return found.index_copy_(1, shared.tokens, sums.to(grads.dtype))
 
 

@@ -27,6 +27,7 @@ from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import PromptTooLongError, Reply, Request
 from gradus.model.batch import IGNORE, Batch, Documents
+from gradus.model.mps import sum_dtype
 from gradus.model.sharing import share_prefixes
 from gradus.model.transformer import Transformer
 from gradus.posttrain.grpo import ADVANTAGE, group_advantages, with_policy
@@ -117,7 +118,8 @@ class Rollouts:
         sums["trained_samples"] = len(trained)
         sums["trained_tokens"] = sum(s.reply.num_tokens for s in trained)
         batches = list(self._batches(trained))
-        totals = torch.tensor([sums[name] for name in _SUMS], dtype=torch.float64, device=self.engine.model.device)
+        device = self.engine.model.device
+        totals = torch.tensor([sums[name] for name in _SUMS], dtype=sum_dtype(device), device=device)
         self.world.sum_([totals])
         return Rollout(batches, dict(zip(_SUMS, totals.tolist(), strict=True)), samples)
 

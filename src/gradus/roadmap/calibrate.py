@@ -59,10 +59,10 @@ def calibrate(roadmap: Roadmap, home: Path, progress: Progress) -> dict[str, Rat
     """Measure, write, and return the rates by kind of work. Errors: ConfigError where the device is in no table."""
     from gradus.roadmap.run import walk
 
-    if roadmap.machine.device == "xla":
+    if roadmap.machine.device in {"mps", "xla"}:
         raise ConfigError(
-            '[machine] device = "xla": no TPU is in the table of devices, and its rates would be taken for those of '
-            "the processor; calibrate with machine.device=cpu"
+            f'[machine] device = "{roadmap.machine.device}" is in no table of devices, and its rates would be taken '
+            "for those of the processor; calibrate with machine.device=cpu"
         )
     name = own_device(roadmap.machine, home)
     if name == CPU and roadmap.machine.device != "cpu" and gpu_names():

@@ -34,8 +34,8 @@ class MachineSettings(Settings):
 
     threads: processor threads, of each process where there are several; None shares all usable cores among them.
     precision: auto uses bf16 where it is faster; fp16, with a loss scale, is for devices without bf16.
-    device: auto takes a GPU where torch sees one; "xla" is a TPU through torch_xla, experimental: one process drives
-    all its chips.
+    device: auto takes a CUDA GPU where torch sees one, else the processor; "mps" is the GPU of a Mac, experimental;
+    "xla" is a TPU through torch_xla, experimental: one process drives all its chips.
     encoder: auto takes gigatoken where it is installed and its ids are proved equal. processes: that share a training
     stage by its rows and an evaluation by its items. For a model of a few million parameters, processes of one thread
     each are faster than one process with many threads.
@@ -56,7 +56,7 @@ class MachineSettings(Settings):
 
     threads: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
-    device: Literal["auto", "cpu", "cuda", "xla"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "xla"] = "auto"
     encoder: Literal["auto", "gigatoken", "tiktoken"] = "auto"
     processes: int = Field(default=1, ge=1)
     parallel: Parallel = "replicate"

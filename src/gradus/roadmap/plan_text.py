@@ -16,6 +16,8 @@ from gradus.roadmap.schema import Roadmap
 from gradus.roadmap.stage import Device
 from gradus.roadmap.table import text_table
 
+_UNMEASURED = {"mps": "GPU of a Mac", "xla": "TPU"}
+
 
 def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
     """One device: a table, memory by part, horizons three ways, the sum. Several: time and money of each stage."""
@@ -28,8 +30,11 @@ def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
     lines += _reaches(first)
     lines.append("")
     lines += [_sum(plan, named=len(plans) > 1) for plan in plans]
-    if roadmap.machine.device == "xla" and first.device.name == CPU:
-        lines.append('note: [machine] device = "xla", and times are those of a processor; no TPU is measured yet')
+    if (asked := roadmap.machine.device) in _UNMEASURED and first.device.name == CPU:
+        lines.append(
+            f'note: [machine] device = "{asked}", and times are those of a processor; no {_UNMEASURED[asked]} is '
+            "measured yet"
+        )
     if any(plan.device.in_fp32 and not plan.device.is_measured for plan in plans):
         precision = roadmap.machine.precision
         lines.append(

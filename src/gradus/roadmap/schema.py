@@ -15,6 +15,7 @@ from gradus.core.fingerprint import stage_fingerprint
 from gradus.core.home import RUNS
 from gradus.core.settings import Settings, check_settings
 from gradus.release.settings import PushSettings
+from gradus.roadmap.device_limits import machine_problems, stage_problems
 from gradus.roadmap.draft import NAME, Draft, check_stage, reporter
 from gradus.roadmap.layers import Layered, read_layers
 from gradus.roadmap.place import MachineSettings
@@ -22,7 +23,6 @@ from gradus.roadmap.references import check_references
 from gradus.roadmap.stage import Seed, Stage
 from gradus.roadmap.tracking import TrackSettings
 from gradus.roadmap.walked import walked_stages
-from gradus.roadmap.xla_limits import machine_problems, stage_problems
 
 
 class RoadmapHead(Settings):
@@ -80,8 +80,8 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False,
     walked = walked_stages(home / RUNS / _full_name(head, path, smoke)) if home and head else {}
     drafts = [check_stage(layered, source, path.resolve().parent, smoke, walked) for source in layered.stages]
     check_references(layered, drafts)
-    if head is not None and head.machine.device == "xla":
-        _check_xla(layered, head.machine, drafts)
+    if head is not None:
+        _check_device(layered, head.machine, drafts)
     if not layered.stages and not problems:
         problems.append(f"{path}:1: a roadmap needs at least one [[stage]]")
     if head is None or problems:
@@ -100,13 +100,13 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False,
     )
 
 
-def _check_xla(layered: Layered, machine: MachineSettings, drafts: Sequence[Draft]) -> None:
+def _check_device(layered: Layered, machine: MachineSettings, drafts: Sequence[Draft]) -> None:
     """Report what the device cannot do: of `[machine]`, and of the stages."""
     for path, text in machine_problems(machine):
         layered.problems.append(f"{layered.label(None, ('machine', *path))}: {text}")
     for draft in drafts:
         if draft.settings is not None:
-            for path, text in stage_problems(draft.kind, draft.settings):
+            for path, text in stage_problems(machine, draft.kind, draft.settings):
                 reporter(layered, draft.source)(path, text)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gradus.core.errors import ConfigError, TrainingError
+from gradus.roadmap.device_limits import model_problem
 from gradus.roadmap.place import MachineSettings, Place
-from gradus.roadmap.xla_limits import model_problem
 
 if TYPE_CHECKING:
     import torch
@@ -57,9 +57,12 @@ def decoding_device(place: Place) -> torch.device:
     import torch
 
     device = _asked_device(place)
-    if device.type != "cuda":
+    if device.type == "cuda":
+        _open_cuda(device)
+    elif device.type == "mps":
+        _open_mps()
+    else:
         return torch.device("cpu")
-    _open_cuda(device)
     return device
 
 
@@ -95,6 +98,20 @@ def _open_cuda(device: torch.device) -> None:
     torch.cuda.reset_peak_memory_stats(device)  # a stage states its own
 
 
+def _open_mps() -> None:
+    """Look whether there is an Apple GPU, and empty its memory of what an earlier stage left.
+
+    Errors: TrainingError where there is none.
+    """
+    import torch
+
+    from gradus.model.mps import mps_problem
+
+    if problem := mps_problem():
+        raise TrainingError(f'[machine] device = "mps": {problem}; set device = "cpu", or "auto"')
+    torch.mps.empty_cache()
+
+
 @contextmanager
 def training_session(place: Place) -> Iterator[Session]:
     """Threads, device and the other processes, as `[machine]` says."""
@@ -112,6 +129,8 @@ def training_session(place: Place) -> Iterator[Session]:
         device = open_xla()
     elif device.type == "cuda":
         _open_cuda(device)
+    elif device.type == "mps":
+        _open_mps()
     elif place.machine.offload:
         raise TrainingError(
             "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"

@@ -299,6 +299,7 @@ def training_reports(
     data_stride: so many data steps belong together, as `fit` has it.
     """
     from gradus.data.prefetch import Prefetch
+    from gradus.train.host_check import check_against_host
     from gradus.train.loop import fit
     from gradus.train.optimizers import build_optimizer
     from gradus.train.precision import compute_dtype
@@ -307,6 +308,9 @@ def training_reports(
 
     asked = place.machine.profile
     wanted = compute_dtype(place.machine.precision, session.device)
+    if session.device.type == "mps":
+        away = check_against_host(model.config, session.device, wanted)
+        place.progress.line(f"  the GPU's gradients are the processor's within {away:.1g} (two layers of this width)")
     profiler = StepProfiler(
         place.home / "profiles" / f"{place.stage.name}-{place.stage.fingerprint[:8]}",
         round(asked.value) if asked else SIGNAL_STEPS,
@@ -357,15 +361,30 @@ def _other_precision(kept: torch.dtype, wanted: torch.dtype) -> str:
 def _ready(batches: Callable[[int], Sequence[Batch]], device: torch.device, step: int) -> Sequence[Batch]:
     """A step's batches as the device takes them best.
 
-    Errors: TrainingError where chips of a TPU would not have as many rows each.
+    Errors: TrainingError where chips of a TPU would not have as many rows each, or a Mac's GPU would sum over more
+    tokens than it can.
     """
     from gradus.model.sharing import share_prefixes
 
     made = [share_prefixes(batch, device) for batch in batches(step)]
     if device.type == "xla":
         _check_even(made)
+    elif device.type == "mps":
+        _check_short(made)
     # From page-locked memory a GPU takes them without the host waiting.
     return [batch.pinned() for batch in made] if device.type == "cuda" else made
+
+
+def _check_short(batches: Sequence[Batch]) -> None:
+    from gradus.model.mps import LONGEST_SUM
+
+    for batch in batches:
+        if (tokens := batch.tokens.shape[0]) > LONGEST_SUM:
+            raise TrainingError(
+                f'[machine] device = "mps": products of torch can be wrong over more than {LONGEST_SUM:,} tokens, and '
+                f"a micro-batch here has {tokens:,}; set micro_rows, micro_pairs or micro_samples lower: a step is "
+                "the same in more of them"
+            )
 
 
 def _check_even(batches: Sequence[Batch]) -> None:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -143,12 +144,11 @@ def _connected(path: Path) -> socket.socket:
 
 @contextlib.contextmanager
 def _address(path: Path) -> Iterator[str]:
-    """A socket's path, by way of its folder's descriptor where it is longer than addresses may be."""
+    """A socket's path, by way of a link to its folder where it is longer than addresses may be."""
     if len(os.fsencode(path)) <= _MOST_ADDRESS_BYTES:
         yield str(path)
         return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
+    with tempfile.TemporaryDirectory() as short:
+        link = Path(short) / "home"
+        link.symlink_to(path.parent.resolve())
+        yield str(link / path.name)

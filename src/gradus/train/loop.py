@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gradus.core.errors import TrainingError
 from gradus.model.batch import Batch
+from gradus.model.mps import fitting, sum_dtype
 from gradus.model.transformer import Transformer
 from gradus.model.xla import placed, send_work
 from gradus.train.checkpoint import Checkpoint, Checkpoints
@@ -82,8 +83,9 @@ class _Tally:
         self.reset()
 
     def reset(self) -> None:
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.count = torch.zeros((), dtype=torch.float64, device=self.device)
+        kind = sum_dtype(self.device)
+        self.loss_sum = torch.zeros((), dtype=kind, device=self.device)
+        self.count = torch.zeros((), dtype=kind, device=self.device)
         self.metrics = {}
 
     def add(self, result: StepResult) -> None:
@@ -123,8 +125,8 @@ class _Run:
         self.device = model.device
         self.guard = Guard(guard, self.device)
         self.tally = _Tally(self.device)
-        self.tokens = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.computed = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.tokens = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.computed = torch.zeros((), dtype=torch.int64, device=self.device)
         self.loss_scale: LossScale | None = None
         self.step = 0  # steps done
         self.data_offset = 0  # data windows passed over by rollbacks
@@ -153,8 +155,8 @@ class _Run:
             loss_scale=self.loss_scale,
         )
         self.step += 1
-        self.tokens = self.tokens + result.tokens
-        self.computed = self.computed + result.computed
+        self.tokens = self.tokens + result.tokens.long()
+        self.computed = self.computed + result.computed.long()
         self.tally.add(result)
         if self.device.type == "xla":
             self.optimizer.zero_grad()  # what lives on would be kept as a result
@@ -185,7 +187,9 @@ class _Run:
         checkpoint.load_weights(self.model)
         checkpoint.load_optimizer(self.optimizer)
         self.compute_in(getattr(torch, checkpoint.state["precision"]))
-        extra = {name: placed(tensor, self.device) for name, tensor in checkpoint.extra().items()}
+        saved = checkpoint.extra()
+        saved |= {name: saved[name].long() for name in ("tokens", "computed") if name in saved}  # once float64
+        extra = {name: placed(fitting(tensor, self.device), self.device) for name, tensor in saved.items()}
         if self.loss_scale is not None:
             self.loss_scale.load_state(_below("loss_scale/", extra))
         self.guard.load_state(_below("guard/", extra))

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from gradus.model.batch import IGNORE, Batch
 from gradus.model.config import LOGITS_ON_CPU, LOGITS_ON_GPU
 from gradus.model.experts import Routing, balance
+from gradus.model.mps import mm_into
 from gradus.model.transformer import Transformer
 
 Loss = Callable[[Transformer, Batch], tuple[Tensor, Tensor, dict[str, Tensor]]]
@@ -156,7 +157,7 @@ class _CrossEntropySum(torch.autograd.Function):
             total -= logp.sum()
             if slope is not None:
                 probabilities *= slope
-            torch.mm(probabilities, cast, out=grad_hidden[rows])
+            mm_into(grad_hidden[rows], probabilities, cast)
             if grad_weight is not None:
                 grad_weight += probabilities.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
@@ -201,7 +202,7 @@ class _TargetLogp(torch.autograd.Function):
             if slope is not None:
                 d_logits *= slope
             d_logits *= (-grad[rows, None] / ctx.temperature).to(hidden.dtype)
-            torch.mm(d_logits, cast, out=grad_hidden[rows])
+            mm_into(grad_hidden[rows], d_logits, cast)
             if grad_weight is not None:
                 grad_weight += d_logits.T @ hidden[rows]
         return grad_hidden, grad_weight, None, None, None

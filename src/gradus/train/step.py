@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradus.model.batch import Batch
+from gradus.model.mps import sum_dtype
 from gradus.model.transformer import Transformer
 from gradus.model.xla import varying
 from gradus.train.guard import Guard
@@ -57,8 +58,9 @@ def train_step(
     """
     optimizer.zero_grad()
     device = model.device
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    count = torch.zeros((), dtype=torch.float64, device=device)
+    kind = sum_dtype(device)
+    loss_sum = torch.zeros((), dtype=kind, device=device)
+    count = torch.zeros((), dtype=kind, device=device)
     metrics: dict[str, Tensor] = {}
     # Sharded parameters are gathered by all processes together: one with fewer micro-batches keeps step.
     passes = world.most(len(micro_batches)) if world.is_sharded else len(micro_batches)
@@ -71,15 +73,15 @@ def train_step(
         loss_sum += batch_sum.detach()
         count += batch_count
         for name, value in batch_metrics.items():
-            metrics[name] = metrics.get(name, 0) + value.detach().double()
+            metrics[name] = metrics.get(name, 0) + value.detach().to(kind)
     for index in range(len(micro_batches), passes):
         sum_gradients_after(model, index + 1 == passes)
         idle_batch_loss(model).backward()  # type: ignore[no-untyped-call]
-    num_tokens = varying(sum(batch.num_tokens for batch in micro_batches), device, torch.float64)
-    num_computed = varying(sum(batch.num_computed for batch in micro_batches), device, torch.float64)
+    num_tokens = varying(sum(batch.num_tokens for batch in micro_batches), device, kind)
+    num_computed = varying(sum(batch.num_computed for batch in micro_batches), device, kind)
     # Filled on the device: torch.tensor(number, device=...) would make the host wait for a GPU.
-    tokens = torch.zeros((), dtype=torch.float64, device=device) + num_tokens
-    computed = torch.zeros((), dtype=torch.float64, device=device) + num_computed
+    tokens = torch.zeros((), dtype=kind, device=device) + num_tokens
+    computed = torch.zeros((), dtype=kind, device=device) + num_computed
     gradients = optimizer.gradients()
     sums = [loss_sum, count, tokens, computed, *metrics.values()]
     # Micro-batches have added up locally; ranks add up here, once. Sharded gradients have been summed on their way.

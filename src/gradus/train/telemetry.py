@@ -29,7 +29,8 @@ class Telemetry:
 
     cpu_fraction: share of the usable cores that this process and what it started kept busy since the last reading;
     memory_bytes: their resident memory; machine_memory_fraction: of the machine's memory, what is taken by anyone;
-    cpu_celsius. On CUDA gpu_memory_bytes (reserved by this process), gpu_busy_fraction, gpu_celsius, gpu_watts.
+    cpu_celsius. On CUDA gpu_memory_bytes (reserved by this process), gpu_busy_fraction, gpu_celsius, gpu_watts; on MPS
+    gpu_memory_bytes.
     """
 
     def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -44,6 +45,8 @@ class Telemetry:
             # torch reads these through NVML, whose Python package is not part of torch.
             if importlib.util.find_spec("pynvml") is not None:
                 self._readers += [self._gpu_load, self._gpu_heat, self._gpu_power]
+        if device.type == "mps":
+            self._readers.append(self._apple_memory)
 
     def read(self) -> dict[str, float]:
         """The figures now; {} where a reading is not due yet."""
@@ -70,6 +73,9 @@ class Telemetry:
 
     def _gpu_memory(self) -> dict[str, float]:
         return {"gpu_memory_bytes": torch.cuda.memory_reserved(self._device)}
+
+    def _apple_memory(self) -> dict[str, float]:
+        return {"gpu_memory_bytes": torch.mps.driver_allocated_memory()}
 
     def _gpu_load(self) -> dict[str, float]:
         return {"gpu_busy_fraction": torch.cuda.utilization(self._device) / 100}

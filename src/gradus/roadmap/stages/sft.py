@@ -301,6 +301,7 @@ def _evaluation(
     from gradus.engine.engine import Engine
     from gradus.engine.turn import PromptTooLongError, Request
     from gradus.eval.tasks import spread_items
+    from gradus.model.mps import sum_dtype
     from gradus.model.sharing import share_prefixes
     from gradus.model.xla import send_work
     from gradus.posttrain.prompts import prompt_from_conversation
@@ -334,12 +335,12 @@ def _evaluation(
     prompts = [prompt_from_conversation(c).conversation for c in shown if answerable(c)]
 
     def evaluate() -> Evaluation:
-        sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # nats, targets
+        sums = torch.zeros(2, dtype=sum_dtype(session.device), device=session.device)  # nats, targets
         with torch.no_grad():
             for batch in rows_in_order(store, packed, stage.settings.micro_rows, rank=world.rank, world=world.size):
                 shared = share_prefixes(batch, session.device).to(session.device)
                 nats, targets, _ = next_token_loss(model, shared)
-                sums += torch.stack([nats.double(), targets.double()])
+                sums += torch.stack([nats.to(sums.dtype), targets.to(sums.dtype)])
                 send_work(session.device)
         world.sum_([sums])
         measures = {"validation_loss": float(sums[0] / sums[1])}

@@ -1,8 +1,8 @@
-"""What `[machine] device = "xla"` cannot do, refused by name before anything runs. Torch-free."""
+"""What `[machine] device = "xla"` and "mps" cannot do, refused by name before anything runs. Torch-free."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gradus.core.errors import ConfigError
@@ -17,8 +17,15 @@ _ANY_VOCABULARY = 8192  # whether a model can be trained does not depend on it
 
 
 def machine_problems(machine: MachineSettings) -> Iterator[tuple[KeyPath, str]]:
-    """What of `[machine]` does not go with XLA, by key."""
+    """What of `[machine]` does not go with its device, by key."""
     m = machine
+    if m.device == "mps":
+        if m.processes > 1:
+            yield ("processes",), f'device = "mps" is one GPU and one process; found {m.processes}, leave it out'
+        if m.compile is True:
+            yield ("compile",), 'device = "mps" compiles nothing; leave it out'
+    if m.device != "xla":
+        return
     if m.processes > 1:
         yield ("processes",), f'device = "xla" is one process that drives all chips; found {m.processes}, leave it out'
     for key, is_asked in {
@@ -34,8 +41,12 @@ def machine_problems(machine: MachineSettings) -> Iterator[tuple[KeyPath, str]]:
         yield ("precision",), 'device = "xla" computes in "bf16" or "fp32"; found "fp16"'
 
 
-def stage_problems(kind: str, settings: Any) -> Iterator[tuple[KeyPath, str]]:
-    """What of a stage does not go with XLA, by key."""
+def stage_problems(machine: MachineSettings, kind: str, settings: Any) -> Iterator[tuple[KeyPath, str]]:
+    """What of a stage does not go with the device, by key."""
+    if machine.device == "mps":
+        yield from _optimizer_problems("mps", settings, {"muon", "adamw", "adafactor"})
+    if machine.device != "xla":
+        return
     if kind in _TRAINED_ELSEWHERE:
         yield (
             ("kind",),
@@ -44,10 +55,7 @@ def stage_problems(kind: str, settings: Any) -> Iterator[tuple[KeyPath, str]]:
             "was made here",
         )
         return
-    optimizer = getattr(settings, "optimizer", None)
-    for key in ("matrix", "rest") if optimizer is not None else ():
-        if (found := getattr(optimizer, key)) not in {"muon", "adamw"}:
-            yield ("optimizer", key), f'[machine] device = "xla" has no "{found}"; choose "muon" or "adamw"'
+    yield from _optimizer_problems("xla", settings, {"muon", "adamw"})
     if getattr(settings, "lora", None) is not None:
         yield ("lora",), '[machine] device = "xla" trains whole weights; leave lora out'
     if kind == "pretrain":
@@ -57,6 +65,13 @@ def stage_problems(kind: str, settings: Any) -> Iterator[tuple[KeyPath, str]]:
             return  # the plan tells what is wrong with it
         if problem := model_problem(config):
             yield ("model",), f'[machine] device = "xla": {problem}'
+
+
+def _optimizer_problems(device: str, settings: Any, known: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
+    optimizer = getattr(settings, "optimizer", None)
+    for key in ("matrix", "rest") if optimizer is not None else ():
+        if (found := getattr(optimizer, key)) not in known:
+            yield ("optimizer", key), f'[machine] device = "{device}" has no "{found}"; choose "muon" or "adamw"'
 
 
 def model_problem(config: ModelConfig) -> str:

@@ -1,0 +1,84 @@
+"""Whether a device computes what the host does, asked before anything is trained on it.
+
+Kernels that are wrong without an error (see model/mps.py) depend on sizes, layouts, the chip and the system, so a model
+of the same widths is asked, two layers of it: the loss of a few documents, and its gradients, there and here.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from gradus.core.errors import TrainingError
+from gradus.model.batch import IGNORE, Batch, Documents
+from gradus.model.config import ModelConfig
+from gradus.model.sharing import share_prefixes
+from gradus.model.transformer import Transformer, build_model
+from gradus.train.losses import next_token_loss
+
+_LENGTHS = (701, 96, 320, 61)
+_BEGINNING = 48  # tokens that all documents begin with, and that are computed once
+_NOISE = 0.05  # added to fresh weights, of which many are zero
+# (distance of a gradient to the host's, as a share of its norm; the share of all gradients below which it is noise).
+# In 16 bits a router sends some tokens elsewhere, and sums over all channels cancel.
+_IN_FP32, _IN_16_BITS = (1e-3, 1e-4), (0.5, 0.02)
+
+
+def check_against_host(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> float:
+    """The largest distance of a parameter's gradient to the host's, relative to it; the host computes in fp32.
+
+    dtype: that the passes on the device compute in. Errors: TrainingError where loss or gradients are others.
+    """
+    shallow = config.model_copy(update={"depth": min(config.depth, config.dense_layers + 2)})
+    generator = torch.Generator().manual_seed(0)
+    host = build_model(shallow, generator)
+    with torch.no_grad():
+        for parameter in host.parameters():
+            parameter.add_(_NOISE * torch.randn(parameter.shape, generator=generator))
+    there = copy.deepcopy(host).to(device)
+    there.compute_dtype = dtype
+    batch = _batch(config, generator)
+    expected_loss, expected = _found(host, batch)
+    found_loss, found = _found(there, batch)
+    most, share = _IN_FP32 if dtype == torch.float32 else _IN_16_BITS
+    problems = []
+    if not abs(found_loss - expected_loss) <= most / 10 * abs(expected_loss):
+        problems.append(f"a loss of {found_loss:.6g} for {expected_loss:.6g}")
+    least = share * float(torch.stack([gradient.norm() for gradient in expected.values()]).norm())
+    worst = 0.0
+    for name, gradient in expected.items():
+        away = float((found[name] - gradient).norm() / gradient.norm().clamp(min=least))
+        worst = max(worst, away)
+        if not away <= most:
+            problems.append(f"a gradient of {name} that is off by {away:.2g} of its norm")
+    if problems:
+        more = f", and {len(problems) - 2} more" if len(problems) > 2 else ""
+        raise TrainingError(
+            f'[machine] device = "{device.type}": torch {torch.__version__} computes otherwise there than on the '
+            f'processor: {", ".join(problems[:2])}{more}; set device = "cpu", or try a newer torch or system'
+        )
+    return worst
+
+
+def _batch(config: ModelConfig, generator: torch.Generator) -> Batch:
+    """Documents of random tokens that begin alike, with targets behind that beginning."""
+    lengths = [min(length, config.context) for length in _LENGTHS]
+    shared = min(_BEGINNING, min(lengths) - 2)
+    beginning = torch.randint(0, config.vocab_size, (shared,), generator=generator)
+    parts, targets = [], []
+    for length in lengths:
+        own = torch.randint(0, config.vocab_size, (length - shared,), generator=generator)
+        parts.append(torch.cat([beginning, own]))
+        targets.append(parts[-1].roll(-1).index_fill(0, torch.arange(shared), IGNORE))
+    return share_prefixes(
+        Batch(torch.cat(parts), torch.cat(targets), Documents.of_lengths(lengths)), torch.device("cpu")
+    )
+
+
+def _found(model: Transformer, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss a target and gradients, on the host in fp32."""
+    total, count, _ = next_token_loss(model, batch.to(model.device))
+    total.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: p.grad.cpu().float() for name, p in model.named_parameters() if p.grad is not None}
+    return float(total.detach()) / float(count), gradients
