@@ -4,7 +4,8 @@ kill FOLDER KILLS SEED KIND: train once unbroken, then again killed KILLS times.
 ranks FOLDER SIZE STOP MODE [KIND]: train on SIZE gloo ranks in a mode of `parallel`, stopping after step STOP, with
 optimizers such as "rest=adafactor", of another "width=128", with "offload=yes", and with "nan=24:27" a loss that is NaN
 in these data steps on the last rank.
-full FOLDER RANK: save on two ranks, one of them with a full disk. Each prints JSON.
+full FOLDER RANK: save on two ranks, one of them with a full disk.
+addresses FOLDER: where each of two ranks can be reached. Each prints JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import psutil
 import tiny_training as tiny
 import torch
 
@@ -223,6 +225,23 @@ def full_disk(folder: Path, full: int) -> list[dict[str, object]]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
+def reached(folder: Path, rank: int, port: int) -> None:
+    """Note the addresses at which one of two ranks can be reached."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    world = join_world(torch.device("cpu"))
+    connections = psutil.Process().net_connections("inet")
+    found = sorted({connection.laddr.ip for connection in connections if connection.status == "LISTEN"})
+    (folder / f"rank{rank}.json").write_text(json.dumps(found))
+    assert world.all_agree(True)  # the store goes with rank 0
+    leave_world()
+
+
+def addresses(folder: Path) -> list[list[str]]:
+    port = free_port()
+    assert succeeded(*[forked(partial(reached, folder, rank, port)) for rank in range(2)])
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -249,6 +268,8 @@ if __name__ == "__main__":
         answer = kill(Path(folder), int(words[0]), int(words[1]), words[2])
     elif command == "full":
         answer = full_disk(Path(folder), int(words[0]))
+    elif command == "addresses":
+        answer = addresses(Path(folder))
     else:
         size, stop, mode, *kinds = words
         answer = ranks(Path(folder), int(size), int(stop), mode, dict(kind.split("=") for kind in kinds))

@@ -401,6 +401,10 @@ def test_a_disk_that_is_full_for_one_rank_fails_the_checkpoint_on_both_and_only_
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000001", "step-00000003"]
 
 
+def test_processes_of_one_machine_are_out_of_reach_of_others(warm: WarmStart, tmp_path: Path) -> None:
+    assert json.loads(helper(warm, "addresses", tmp_path)) == [["127.0.0.1"], ["127.0.0.1"]]
+
+
 def test_adafactor_on_shards_equals_one_process(warm: WarmStart, tmp_path: Path) -> None:
     kinds = "matrix=adafactor", "rest=adafactor"
     expected = trained(warm, tmp_path / "one", 1, 40, "replicate", *kinds)

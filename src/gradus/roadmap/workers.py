@@ -30,7 +30,7 @@ from gradus.roadmap.status import artifact_path, parent_fingerprints
 
 _END_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
-_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK")
+_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "GLOO_SOCKET_IFNAME")
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def check_against_host(config: ModelConfig, device: torch.device, dtype: torch.d
 def _batch(config: ModelConfig, generator: torch.Generator) -> Batch:
     """Documents of random tokens that begin alike, with targets behind that beginning."""
     lengths = [min(length, config.context) for length in _LENGTHS]
-    shared = min(_BEGINNING, min(lengths) - 2)
+    shared = max(0, min(_BEGINNING, min(lengths) - 2))
     beginning = torch.randint(0, config.vocab_size, (shared,), generator=generator)
     parts, targets = [], []
     for length in lengths:

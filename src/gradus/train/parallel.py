@@ -11,6 +11,7 @@ hybrid     the processes of one machine share the model by rows, machines replic
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.constants import default_pg_timeout
 
 from gradus.core.errors import TrainingError
 from gradus.train.config import Parallel
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,36 @@ def join_world(device: torch.device, parallel: Parallel = "replicate") -> World:
         return World()
     if not dist.is_initialized():
         # Small numbers on the host travel by gloo in any case.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        if os.environ["MASTER_ADDR"] == LOOPBACK and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            rank = int(os.environ["RANK"])
+            dist.init_process_group(backend, store=_store_of_this_machine(rank, size), rank=rank, world_size=size)
+        else:
+            dist.init_process_group(backend)
     rank, size = dist.get_rank(), dist.get_world_size()
     return World(rank, size, _mesh(device, parallel, size))
+
+
+def _store_of_this_machine(rank: int, size: int) -> Any:
+    """The store in which the processes of one machine find each other, out of reach of others.
+
+    torch's own listens at every address of the machine, and gloo at that of its name: anyone in the same network could
+    take part.
+    """
+    port = int(os.environ["MASTER_PORT"])
+    names = {name for _, name in socket.if_nameindex()}
+    if loopback := next((name for name in ("lo", "lo0") if name in names), None):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    listening = None
+    if rank == 0:
+        with socket.socket() as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind((LOOPBACK, port))
+            found.listen(128)
+            listening = found.detach()  # the store's from here on
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        LOOPBACK, port, size, rank == 0, default_pg_timeout, master_listen_fd=listening
+    )
 
 
 def _mesh(device: torch.device, parallel: Parallel, size: int) -> DeviceMesh | None:
