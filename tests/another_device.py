@@ -127,7 +127,8 @@ class Apple(AnotherDevice):
     """The same as the GPU of a Mac: what gradus does on MPS, and an error for what torch refuses or gets wrong there.
 
     Operations without a kernel for MPS in torch's own table of kernels; numbers of 64 bits; fused attention of what is
-    not contiguous; products that sum over more than `LONGEST_SUM` terms.
+    not contiguous; products that sum over more than `LONGEST_SUM` terms; what fused AdamW leaves out; what sorting and
+    numbers of the host are misread as (pytorch/pytorch#175187, #191929).
     """
 
     def __enter__(self) -> Self:
@@ -142,6 +143,13 @@ class Apple(AnotherDevice):
         there = [leaf for leaf in tree_leaves((args, kwargs or {}, out)) if isinstance(leaf, There)]
         if not there:
             return out
+        numbers = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and not leaf.dim()]
+        if any(not isinstance(number, There) and number.storage_offset() for number in numbers) and name != "copy_":
+            raise RuntimeError(f"{name} of a number of the host inside a tensor, which MPS takes for the first there")
+        if name.startswith("sort") and not args[0].is_contiguous():
+            raise RuntimeError(f"{name} takes no notice of strides on MPS")
+        if name.startswith("_fused_adamw_") and (kwargs or {}).keys() & {"grad_scale", "found_inf"}:
+            raise RuntimeError(f"{name} leaves grad_scale and found_inf out on MPS")
         if name not in _kernels_of_mps():
             raise NotImplementedError(f"{name} has no kernel for MPS")
         if any(tensor.dtype in (torch.float64, torch.complex128) for tensor in there):

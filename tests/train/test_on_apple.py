@@ -40,7 +40,7 @@ from gradus.train.config import OptimizerSettings
 from gradus.train.host_check import check_against_host
 from gradus.train.loop import StepReport, fit
 from gradus.train.losses import cross_entropy_sum, next_token_loss
-from gradus.train.optimizers import build_optimizer
+from gradus.train.optimizers import Optimizer, build_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -140,7 +140,7 @@ CHECKED = model_config({"depth": 4, "width": 32, "head_dim": 16}, VOCAB, 128)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_device_that_computes_as_the_host_passes(dtype: torch.dtype) -> None:
     with Apple():
-        away = check_against_host(CHECKED, THERE, dtype)
+        away = check_against_host(CHECKED, THERE, dtype, OptimizerSettings())
     assert away < (1e-4 if dtype == torch.float32 else 0.2)
 
 
@@ -153,7 +153,7 @@ def test_a_kernel_that_is_wrong_without_an_error_is_found(monkeypatch: pytest.Mo
     monkeypatch.setattr(attention.F, "scaled_dot_product_attention", wrong)
     for dtype in (torch.float32, torch.bfloat16):
         with Apple(), pytest.raises(TrainingError, match=r"computes otherwise there than on the processor: .* off by"):
-            check_against_host(CHECKED, THERE, dtype)
+            check_against_host(CHECKED, THERE, dtype, OptimizerSettings())
 
 
 def test_what_a_mac_lacks_is_seen() -> None:
@@ -164,3 +164,18 @@ def test_what_a_mac_lacks_is_seen() -> None:
         with pytest.raises(NotImplementedError, match="segment_reduce"):
             torch.segment_reduce(torch.ones(2, device=THERE), "sum", lengths=lengths, unsafe=True)
         assert gradients(THERE, DENSE, next_token_loss, host_batch())
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+def test_an_optimizer_that_takes_a_refused_step_is_found(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    settings = OptimizerSettings(matrix=kind, rest=kind)  # type: ignore[arg-type]
+    with Apple():
+        assert check_against_host(CHECKED, THERE, torch.float32, settings) < 1e-4
+    step = Optimizer.step
+
+    def takes_all(found: Optimizer, number: int, scale: float, skip: Tensor, divisor: Tensor) -> None:
+        step(found, number, scale, torch.zeros_like(skip) if isinstance(skip, There) else skip, divisor)
+
+    monkeypatch.setattr(Optimizer, "step", takes_all)
+    with Apple(), pytest.raises(TrainingError, match=r"computes otherwise there .* an update of"):
+        check_against_host(CHECKED, THERE, torch.float32, settings)

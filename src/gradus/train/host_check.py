@@ -1,34 +1,41 @@
 """Whether a device computes what the host does, asked before anything is trained on it.
 
 Kernels that are wrong without an error (see model/mps.py) depend on sizes, layouts, the chip and the system, so a model
-of the same widths is asked, two layers of it: the loss of a few documents, and its gradients, there and here.
+of the same widths is asked, two layers of it: the loss of a few documents, its gradients, and what the optimizer makes
+of them, there and here.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from gradus.core.errors import TrainingError
 from gradus.model.batch import IGNORE, Batch, Documents
 from gradus.model.config import ModelConfig
 from gradus.model.sharing import share_prefixes
 from gradus.model.transformer import Transformer, build_model
+from gradus.train.config import OptimizerSettings
 from gradus.train.losses import next_token_loss
+from gradus.train.optimizers import build_optimizer
 
 _LENGTHS = (701, 96, 320, 61)
 _BEGINNING = 48  # tokens that all documents begin with, and that are computed once
 _NOISE = 0.05  # added to fresh weights, of which many are zero
-# (distance of a gradient to the host's, as a share of its norm; the share of all gradients below which it is noise).
-# In 16 bits a router sends some tokens elsewhere, and sums over all channels cancel.
-_IN_FP32, _IN_16_BITS = (1e-3, 1e-4), (0.5, 0.02)
+# (distance of a gradient to the host's, as a share of its norm; the share of all gradients below which it is noise;
+# distance of an update). In 16 bits a router sends some tokens elsewhere, and sums over all channels cancel.
+_IN_FP32, _IN_16_BITS = (1e-3, 1e-4, 1e-2), (0.5, 0.02, 0.5)
 
 
-def check_against_host(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> float:
+def check_against_host(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, optimizer: OptimizerSettings
+) -> float:
     """The largest distance of a parameter's gradient to the host's, relative to it; the host computes in fp32.
 
-    dtype: that the passes on the device compute in. Errors: TrainingError where loss or gradients are others.
+    dtype: that the passes on the device compute in. Errors: TrainingError where loss, gradients or updates are others.
     """
     shallow = config.model_copy(update={"depth": min(config.depth, config.dense_layers + 2)})
     generator = torch.Generator().manual_seed(0)
@@ -41,24 +48,23 @@ def check_against_host(config: ModelConfig, device: torch.device, dtype: torch.d
     batch = _batch(config, generator)
     expected_loss, expected = _found(host, batch)
     found_loss, found = _found(there, batch)
-    most, share = _IN_FP32 if dtype == torch.float32 else _IN_16_BITS
+    most, share, most_of_update = _IN_FP32 if dtype == torch.float32 else _IN_16_BITS
     problems = []
     if not abs(found_loss - expected_loss) <= most / 10 * abs(expected_loss):
         problems.append(f"a loss of {found_loss:.6g} for {expected_loss:.6g}")
-    least = share * float(torch.stack([gradient.norm() for gradient in expected.values()]).norm())
-    worst = 0.0
-    for name, gradient in expected.items():
-        away = float((found[name] - gradient).norm() / gradient.norm().clamp(min=least))
-        worst = max(worst, away)
-        if not away <= most:
-            problems.append(f"a gradient of {name} that is off by {away:.2g} of its norm")
+    away = _distances(found, expected, share)
+    problems += [f"a gradient of {n} that is off by {d:.2g} of its norm" for n, d in away.items() if not d <= most]
+    # From the same gradients, so that only what the optimizer does is compared.
+    made, right = (_updates(model, expected, optimizer, dtype) for model in (there, host))
+    updates = _distances(made, right, 0.0)
+    problems += [f"an update of {n} that is off by {d:.2g}" for n, d in updates.items() if not d <= most_of_update]
     if problems:
         more = f", and {len(problems) - 2} more" if len(problems) > 2 else ""
         raise TrainingError(
             f'[machine] device = "{device.type}": torch {torch.__version__} computes otherwise there than on the '
             f'processor: {", ".join(problems[:2])}{more}; set device = "cpu", or try a newer torch or system'
         )
-    return worst
+    return max(away.values())
 
 
 def _batch(config: ModelConfig, generator: torch.Generator) -> Batch:
@@ -71,14 +77,39 @@ def _batch(config: ModelConfig, generator: torch.Generator) -> Batch:
         own = torch.randint(0, config.vocab_size, (length - shared,), generator=generator)
         parts.append(torch.cat([beginning, own]))
         targets.append(parts[-1].roll(-1).index_fill(0, torch.arange(shared), IGNORE))
-    return share_prefixes(
-        Batch(torch.cat(parts), torch.cat(targets), Documents.of_lengths(lengths)), torch.device("cpu")
-    )
+    batch = Batch(torch.cat(parts), torch.cat(targets), Documents.of_lengths(lengths))
+    return share_prefixes(batch, torch.device("cpu"))
 
 
-def _found(model: Transformer, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
+def _found(model: Transformer, batch: Batch) -> tuple[float, dict[str, Tensor]]:
     """Loss a target and gradients, on the host in fp32."""
     total, count, _ = next_token_loss(model, batch.to(model.device))
     total.backward()  # type: ignore[no-untyped-call]
     gradients = {name: p.grad.cpu().float() for name, p in model.named_parameters() if p.grad is not None}
     return float(total.detach()) / float(count), gradients
+
+
+def _updates(
+    model: Transformer, gradients: Mapping[str, Tensor], settings: OptimizerSettings, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What one step adds to each parameter, on the host; a second one, of NaN and refused, must add nothing.
+
+    dtype: that the passes compute in.
+    """
+    model.compute_dtype = dtype
+    optimizer = build_optimizer(model, settings)
+    before = {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
+    for step, factor in enumerate((1.0, float("nan"))):
+        for name, parameter in model.named_parameters():
+            parameter.grad = (gradients[name] * factor).to(parameter.device) if name in gradients else None
+        optimizer.gradients()  # zeros where there are none
+        refused, divisor = (torch.full((), value, device=model.device) for value in (step == 1, 1000.0))
+        optimizer.step(step, 1.0, refused, divisor)
+    return {name: parameter.detach().cpu() - before[name] for name, parameter in model.named_parameters()}
+
+
+def _distances(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], share: float) -> dict[str, float]:
+    """Of each tensor, relative to its norm, or to this share of all tensors' where that is more."""
+    norms = {name: value.norm() for name, value in expected.items()}
+    least = max(1e-30, share * float(torch.stack(list(norms.values())).norm()))
+    return {name: float((found[name] - expected[name]).norm() / norm.clamp(min=least)) for name, norm in norms.items()}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradus.core.errors import ArtifactError
+from gradus.model.mps import is_mps
 from gradus.model.rows import RowSource, held, held_rows
 from gradus.model.transformer import Role, Transformer
 from gradus.model.xla import placed, varying
@@ -50,7 +51,8 @@ class AdamGroup:
     def step(self, count: Tensor, lr_scale: float | Tensor, skip: Tensor, divisor: Tensor) -> None:
         """One update. count: () fp32, updates so far with this one; skip and divisor: () fp32."""
         parameters = [held(p) for p in self.parameters.values()]
-        if count.device.type == "xla":
+        # Without an error the kernel for MPS leaves out divisor and skip (pytorch/pytorch#186360).
+        if count.device.type == "xla" or is_mps(count.device):
             self._step_unfused(count, lr_scale, skip, divisor)
             return
         torch._fused_adamw_(
@@ -72,7 +74,7 @@ class AdamGroup:
         )
 
     def _step_unfused(self, count: Tensor, lr_scale: float | Tensor, skip: Tensor, divisor: Tensor) -> None:
-        """The same update of whole parameters in plain operations, where torch has no kernel: XLA makes one of them.
+        """The same update of whole parameters in plain operations, where no kernel does it; XLA makes one of them.
 
         Source: Loshchilov and Hutter 2019, algorithm 2.
         """
