@@ -94,6 +94,26 @@ def test_the_grouped_product_equals_the_loop_with_idle_experts_and_gradients_of_
         assert torch.allclose(mine, wanted, atol=1e-4)
 
 
+def test_what_a_gpu_leaves_in_the_gradient_of_an_idle_expert_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = F.grouped_mm
+
+    def as_on_blackwell(a: Tensor, b: Tensor, *, offs: Tensor) -> Tensor:
+        out = right(a, b, offs=offs)
+        if b.ndim == 2:  # of weights
+            out[offs.diff(prepend=offs.new_zeros(1)) == 0] = torch.nan
+        return out
+
+    x, weight = random(20, 16), random(4, 24, 16, seed=1).requires_grad_()
+    ends = torch.tensor([0, 7, 7, 20], dtype=torch.int32)
+    (wanted,) = torch.autograd.grad(looped_linear(x, weight, ends).sum(), weight)
+    monkeypatch.setattr(F, "grouped_mm", as_on_blackwell)
+    (found,) = torch.autograd.grad(grouped_linear(x, weight, ends).sum(), weight)
+    assert found[[0, 2]].isnan().all()
+    monkeypatch.setattr("gradus.model.experts.fills_empty_groups", lambda device: True)
+    (found,) = torch.autograd.grad(grouped_linear(x, weight, ends).sum(), weight)
+    assert torch.allclose(found, wanted, atol=1e-4)
+
+
 def test_experts_compute_the_same_without_the_grouped_product(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(small_config(**SOFTMAX))
     tokens = random_tokens(30)

@@ -26,6 +26,7 @@ from gradus.model.weights import load_model
 from gradus.train.checkpoint import Checkpoints
 from gradus.train.config import GuardSettings, OptimizerSettings
 from gradus.train.guard import Guard
+from gradus.train.host_check import check_against_host
 from gradus.train.loop import StepReport, fit
 from gradus.train.losses import next_token_loss
 from gradus.train.muon import orthogonalize
@@ -114,6 +115,13 @@ def dense_attention(heads: Tensor, num_heads: int, index: Tensor, window: int | 
         seen &= distance < window
     scores = (q @ k.mT).masked_fill(~seen, -torch.inf)
     return (scores.softmax(-1) @ v).transpose(0, 1).flatten(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_what_is_asked_before_a_stage_trains_here(name: str, dtype: torch.dtype) -> None:
+    away = check_against_host(model_config(FAMILIES[name], VOCAB, 512), CUDA, dtype, OptimizerSettings())
+    assert away < (1e-4 if dtype == torch.float32 else 0.25)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])

@@ -178,7 +178,16 @@ class _GroupedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, ends = ctx.saved_tensors
         grad = grad.contiguous()
-        return F.grouped_mm(grad, weight, offs=ends), F.grouped_mm(grad.mT, x, offs=ends), None
+        grad_weight = F.grouped_mm(grad.mT, x, offs=ends)
+        if fills_empty_groups(x.device):
+            grad_weight.masked_fill_((ends.diff(prepend=ends.new_zeros(1)) == 0)[:, None, None], 0)
+        return F.grouped_mm(grad, weight, offs=ends), grad_weight, None
+
+
+@cache
+def fills_empty_groups(device: torch.device) -> bool:
+    """Whether a group without rows gets anything but zeros there: so on Blackwell (pytorch/pytorch#172439)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (10, 0)
 
 
 @cache

@@ -308,7 +308,7 @@ def training_reports(
 
     asked = place.machine.profile
     wanted = compute_dtype(place.machine.precision, session.device)
-    if session.device.type == "mps":
+    if session.device.type in {"cuda", "mps"}:
         away = check_against_host(model.config, session.device, wanted, settings.optimizer)
         place.progress.line(f"  the GPU's gradients are the processor's within {away:.1g} (two layers of this width)")
     profiler = StepProfiler(

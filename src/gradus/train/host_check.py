@@ -1,8 +1,8 @@
 """Whether a device computes what the host does, asked before anything is trained on it.
 
-Kernels that are wrong without an error (see model/mps.py) depend on sizes, layouts, the chip and the system, so a model
-of the same widths is asked, two layers of it: the loss of a few documents, its gradients, and what the optimizer makes
-of them, there and here.
+Kernels that are wrong without an error (model/mps.py names some) depend on sizes, layouts, the chip and the system, so
+a model of the same widths is asked, two layers of it: the loss of a few documents, its gradients, and what the
+optimizer makes of them, there and here.
 """
 
 from __future__ import annotations
