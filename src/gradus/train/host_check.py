@@ -1,8 +1,8 @@
 """Whether a device computes what the host does, asked before anything is trained on it.
 
 Kernels that are wrong without an error (model/mps.py names some) depend on sizes, layouts, the chip and the system, so
-a model of the same widths is asked, two layers of it: the loss of a few documents, its gradients, and what the
-optimizer makes of them, there and here.
+a model of the same widths is asked, two layers of it, not compiled: the loss of a few documents, its gradients, and what
+the optimizer makes of them, there and here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gradus.train.optimizers import build_optimizer
 
 _LENGTHS = (701, 96, 320, 61)
 _BEGINNING = 48  # tokens that all documents begin with, and that are computed once
+_VOCAB = 8192  # at most: a large one would take longer than all layers
 _NOISE = 0.05  # added to fresh weights, of which many are zero
 # (distance of a gradient to the host's, as a share of its norm; the share of all gradients below which it is noise;
 # distance of an update). In 16 bits a router sends some tokens elsewhere, and sums over all channels cancel.
@@ -37,9 +38,10 @@ def check_against_host(
 
     dtype: that the passes on the device compute in. Errors: TrainingError where loss, gradients or updates are others.
     """
-    shallow = config.model_copy(update={"depth": min(config.depth, config.dense_layers + 2)})
+    sizes = {"depth": min(config.depth, config.dense_layers + 2), "vocab_size": min(config.vocab_size, _VOCAB)}
+    config = config.model_copy(update=sizes)
     generator = torch.Generator().manual_seed(0)
-    host = build_model(shallow, generator)
+    host = build_model(config, generator)
     with torch.no_grad():
         for parameter in host.parameters():
             parameter.add_(_NOISE * torch.randn(parameter.shape, generator=generator))
