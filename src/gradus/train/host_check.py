@@ -1,7 +1,7 @@
 """Whether a device computes what the host does, asked before anything is trained on it.
 
 Kernels that are wrong without an error (model/mps.py names some) depend on sizes, layouts, the chip and the system, so
-a model of the same widths is asked, two layers of it, not compiled: the loss of a few documents, its gradients, and what
+a model of the same widths is asked, two uncompiled layers of it: the loss of a few documents, its gradients, and what
 the optimizer makes of them, there and here.
 """
 
