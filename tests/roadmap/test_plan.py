@@ -99,6 +99,13 @@ def test_horizons_of_a_published_plan_come_to_its_steps(horizon, thousand_steps)
     assert round(steps / 1000, 1) == thousand_steps
 
 
+def test_part_of_a_step_is_refused_with_its_line(file):
+    file.write_text(file.read_text().replace('"6 steps"', '"2.5 steps"'))
+    place = r'small\.toml:\d+ stage "base": "horizon": "2\.5 steps": expected a whole number of steps'
+    with pytest.raises(ConfigError, match=place):
+        load_roadmap(file)
+
+
 def test_a_horizon_is_told_in_all_three_terms():
     assert horizon_text(17_586, 17_586 * 524_288, 6 * 461e6 * 17_586 * 524_288, 461e6) == (
         "17,586 steps = 9.22 B tokens = 2.55e+19 FLOPs = 20 tokens/param"
