@@ -10,6 +10,8 @@ import torch
 from small_stages import base_of, tokens_of
 
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
+from gradus.data.long_documents import long_rows
+from gradus.data.shards import TokenStore
 from gradus.model.batch import Documents
 from gradus.model.config import model_config
 from gradus.model.rope import RopeScaling
@@ -233,6 +235,28 @@ def test_a_plan_counts_what_is_measured_before_stretched_and_after(folder):
     more = seconds("long.passkey_samples=2")
     assert more == pytest.approx(seconds("long.evaluate_tokens=2440"), rel=1e-9)
     assert more > seconds()
+
+
+def test_a_plan_by_epochs_counts_the_rows_that_are_packed(folder):
+    for number in range(60):
+        (folder / "texts" / f"short {number}.txt").write_text(f"Item {number} lies beside {number * 7}. " * 12)
+    overrides = ["long.horizon=1 epoch", "long.least_document_tokens=1024", "long.batch_tokens=384"]
+    roadmap = load_roadmap(folder / "longer.toml", overrides)
+
+    def planned():
+        device = choose_device("cpu", roadmap.machine, folder)
+        return plan_roadmap(roadmap, device, folder / "artifacts").stages[4].estimate
+
+    (note,) = planned().notes
+    assert "1,024 tokens and a share of others; how many there are is known once they are encoded" in note
+    tokens = walk(roadmap, folder, QuietProgress(), only=["prose", "bpe", "tokens"]).artifacts["tokens"]
+    lengths = TokenStore(tokens.path, "train").lengths
+    rows = long_rows(lengths, 384, least_tokens=1024, long_fraction=0.8, seed=1)
+    # Whole documents fill the share of short ones, so the rows hold at most one of these less than was expected.
+    assert planned().steps == pytest.approx(rows.plan.num_tokens / 384, abs=2)
+    assert planned().steps < tokens.results["tokens"] / 384 - 5
+    (note,) = planned().notes
+    assert re.search(r"an epoch is about [\d.]+ k of [\d.]+ k tokens: documents with at least 1,024, and others", note)
 
 
 def test_documents_too_short_are_told_once_they_are_encoded_and_before_the_parent_is_trained(folder):

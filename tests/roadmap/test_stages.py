@@ -124,6 +124,11 @@ def test_text_becomes_tokens_and_every_text_comes_back(folder):
     assert tokens.results["longest_document"] == {
         split: TokenStore(tokens.path, split).lengths.max() for split in ("train", "validation")
     }
+    by_length = {}
+    for length in map(int, store.lengths):
+        key = str(2 ** (length.bit_length() - 1))
+        by_length[key] = by_length.get(key, 0) + length
+    assert tokens.results["tokens_by_length"] == by_length
     lines = set((folder / "text.txt").read_text().split("\n"))
     assert {tokenizer.decode(list(store.ids(i)), skip_special=True) for i in range(5)} <= lines
 
