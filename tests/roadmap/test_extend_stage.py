@@ -125,7 +125,10 @@ def test_a_walk_says_what_was_measured(folder):
         def line(self, text):
             lines.append(text)
 
-    results = walk(load_roadmap(folder / "longer.toml", []), folder, Heard()).artifacts["long"].results
+    overrides = ["base.micro_rows=8"]
+    results = walk(load_roadmap(folder / "longer.toml", overrides), folder, Heard()).artifacts["long"].results
+    warning = "warning: micro_rows = 2 rows of 384 tokens are 768 tokens in one forward pass, more than the 512 of the"
+    assert sum(warning in line for line in lines) == 1
     measured = (results["before"], results["rescaled"], results)
     for name in ("within", "beyond"):
         before, stretched, after = (f"{found['perplexity'][name]['value']:.2f}" for found in measured)

@@ -22,6 +22,7 @@ from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
+from gradus.roadmap.preflight import larger_batch, said
 from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import document_evaluation, refuse_other_tokenizer
@@ -224,7 +225,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.precision import compute_dtype
 
     settings: Settings = stage.settings
-    source = inputs["tokens"]
+    source, trained = inputs["tokens"], inputs["from"]
+    shape = trained.results.get("model", {})
+    for line in said(larger_batch(settings.micro_rows, settings.context, trained.manifest.settings, shape)):
+        place.progress.line(line)
     tokenizer = load_tokenizer(source.path / "tokenizer")
     refuse_other_tokenizer(inputs["from"], tokenizer)
     store = TokenStore(source.path, "train")
