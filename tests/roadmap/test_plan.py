@@ -25,6 +25,7 @@ from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.report_data import report_data
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
+from gradus.roadmap.stages import dpo
 
 ROADMAP = """\
 name = "small"
@@ -176,6 +177,26 @@ def test_a_step_of_fewer_rows_than_processes_is_refused_before_anything_runs(fil
     device = choose_device("cpu", roadmap.machine, tmp_path)
     with pytest.raises(ConfigError, match=r"has 3 of the rows of 64, which 4 processes cannot share; .* = 256"):
         plan_roadmap(roadmap, device, tmp_path / "artifacts")
+
+
+@pytest.mark.parametrize("processes", [2, 8, 16, 64])
+def test_a_smoke_run_has_a_row_for_each_process_where_the_real_run_has(processes, file, tmp_path):
+    changes = [f"{stage}.batch_tokens=524288" for stage in ("base", "chat")]
+    changes += ["base.context=1024", "chat.row_length=256", f"machine.processes={processes}"]
+    real, smoke = (load_roadmap(file, changes, smoke=small) for small in (False, True))
+    for roadmap in (real, smoke):
+        plan_roadmap(roadmap, choose_device("h100", roadmap.machine, tmp_path), tmp_path / "artifacts")
+    batches = [smoke.stage(name).settings.batch_tokens for name in ("base", "chat")]
+    assert batches == [max(2048, processes * 320)] * 2
+    # A small step stays as it is, and what cannot be shared is refused as it is in earnest.
+    roadmap = load_roadmap(file, ["machine.processes=9"], smoke=True)
+    with pytest.raises(ConfigError, match="has 8 of the rows of 64, which 9 processes cannot share"):
+        plan_roadmap(roadmap, choose_device("h100", roadmap.machine, tmp_path), tmp_path / "artifacts")
+
+
+def test_a_smoke_run_on_pairs_has_one_for_each_process_where_the_real_run_has():
+    pairs = [dpo.Settings(pairs_per_step=32).smoke_of(processes).pairs_per_step for processes in (1, 4, 8, 64)]
+    assert pairs == [4, 4, 8, 32]
 
 
 def test_memory_follows_the_kind_of_optimizer(file, tmp_path):

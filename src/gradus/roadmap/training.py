@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gradus.train.losses import Loss
 
 SMOKE_STEPS = 12
+SMOKE_CONTEXT = 320  # tokens, of the longest rows that models made in a smoke run have
 # What has a model to begin from, or to ask: artifacts of these kinds.
 MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
@@ -104,6 +105,12 @@ class TrainingSettings(StageSettings):
                 "evaluate_every": 6,
             }
         )
+
+    def smoke_of(self, processes: int) -> Self:
+        """With a row for each process in a step, where the real one has that."""
+        small = self.smoke()
+        rows = min(self.batch_tokens, processes * SMOKE_CONTEXT)
+        return small.model_copy(update={"batch_tokens": max(small.batch_tokens, rows)})
 
 
 def follow(

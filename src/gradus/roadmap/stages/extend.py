@@ -28,6 +28,7 @@ from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stag
 from gradus.roadmap.stages.pretrain import document_evaluation, refuse_other_tokenizer
 from gradus.roadmap.training import (
     MODEL_KINDS,
+    SMOKE_CONTEXT,
     SMOKE_STEPS,
     TrainingSettings,
     follow,
@@ -84,8 +85,8 @@ class Settings(TrainingSettings):
             .smoke()
             .model_copy(
                 update={
-                    "context": 320,
-                    "batch_tokens": 8 * 320,  # a row for each GPU of a machine
+                    "context": SMOKE_CONTEXT,
+                    "batch_tokens": 8 * SMOKE_CONTEXT,
                     "horizon": Quantity(float(SMOKE_STEPS), "steps"),
                     "least_document_tokens": 32,
                     "evaluate_tokens": 20_000,
