@@ -316,6 +316,16 @@ def test_a_smoke_run_reaches_the_end(folder):
     assert json.loads(made["long"].file("model/config.json").read_text())["max_position_embeddings"] == 320
 
 
+def test_a_raised_base_is_refused_where_positions_are_stretched_by_yarn():
+    scaling = {"factor": 4.0, "original_context": 256}
+    parent = model_config({"depth": 1, "width": 32, "rope_scaling": scaling}, vocab_size=300, context=1024)
+    for given in ({}, {"rope_base": 1e6}):
+        with pytest.raises(ConfigError, match=r'"rope": .* by YaRN from 256 tokens, .* twice; expected "yarn"'):
+            extend.extended_config(parent, extend.Settings(context=2048, rope="base", **given))
+    plain = parent.model_copy(update={"rope_scaling": None})
+    assert extend.extended_config(plain, extend.Settings(context=2048, rope="base")).rope_base > plain.rope_base
+
+
 def stretched(context, *, before, **scaling):
     """What extending to a context makes of the rotary positions of an imported model of context `before`."""
     given = {"factor": 4.0, "original_context": 256} | scaling

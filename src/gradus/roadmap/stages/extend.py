@@ -186,6 +186,12 @@ def extended_config(parent: ModelConfig, settings: Settings) -> ModelConfig:
     factor = settings.context / parent.context
     if settings.rope_base is not None and settings.rope != "base":
         raise ConfigError('"rope_base" goes with rope = "base"')
+    if settings.rope == "base" and parent.rope_scaling is not None:
+        raise ConfigError(
+            f'"rope": the rotary positions of the model of `from` are stretched by YaRN from '
+            f"{parent.rope_scaling.original_context:,} tokens, and a raised base would stretch them twice; expected "
+            '"yarn", which stretches them anew, or "none", found "base"'
+        )
     changes: dict[str, Any] = {"context": settings.context}
     if settings.rope == "base":
         changes["rope_base"] = settings.rope_base or rescaled_base(parent.rope_base, parent.head_dim, factor)
