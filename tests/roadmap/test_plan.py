@@ -179,6 +179,18 @@ def test_a_step_of_fewer_rows_than_processes_is_refused_before_anything_runs(fil
         plan_roadmap(roadmap, device, tmp_path / "artifacts")
 
 
+def test_rows_longer_than_the_context_are_refused_with_their_line(file, tmp_path):
+    roadmap = load_roadmap(file, ["base.context=512", "chat.row_length=513"])
+    device = choose_device("cpu", roadmap.machine, tmp_path)
+    place = r'stage "chat": "row_length": the model has a context of 512 tokens; expected at most that, found 513'
+    with pytest.raises(ConfigError, match=place):
+        plan_roadmap(roadmap, device, tmp_path / "artifacts")
+    # In a smoke run rows of 512 tokens are cut down with the context.
+    roadmap = load_roadmap(file, ["base.context=512", "chat.row_length=512"], smoke=True)
+    assert roadmap.stage("base").settings.context == roadmap.stage("chat").settings.row_length == 256
+    plan_roadmap(roadmap, device, tmp_path / "artifacts")
+
+
 @pytest.mark.parametrize("processes", [2, 8, 16, 64])
 def test_a_smoke_run_has_a_row_for_each_process_where_the_real_run_has(processes, file, tmp_path):
     changes = [f"{stage}.batch_tokens=524288" for stage in ("base", "chat")]

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from gradus.train.losses import Loss
 
 SMOKE_STEPS = 12
-SMOKE_CONTEXT = 320  # tokens, of the longest rows that models made in a smoke run have
+SMOKE_ROW = 256  # tokens of a row at most, in a smoke run
+SMOKE_CONTEXT = 320  # the longer one that `extend` teaches there
 # What has a model to begin from, or to ask: artifacts of these kinds.
 MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
