@@ -67,6 +67,13 @@ def test_the_home_folder_can_be_moved(gradus):
     assert not (gradus.folder / "runs").exists()
 
 
+def test_several_stages_are_run_alone_where_each_is_named(gradus):
+    done = gradus("run", "small.toml", "--only", "bpe", "--only", "prose")
+    assert done.returncode == 0, done.stderr
+    assert {path.name.split("-")[0] for path in (gradus.folder / "artifacts").iterdir()} >= {"corpus", "tokenizer"}
+    assert not list((gradus.folder / "artifacts").glob("tokens-*"))
+
+
 def test_results_and_plans_are_given_as_json(gradus):
     done = json.loads(gradus("run", "small.toml", "--json").stdout)
     assert done["stages"]["bpe"]["results"]["vocab_size"] == 280

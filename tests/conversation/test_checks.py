@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gradus.conversation.checks import AssistantTurn, Check, last_number, run_checks
+from gradus.conversation import timed_patterns
+from gradus.conversation.checks import AnswerRegex, AssistantTurn, Check, last_number, run_checks
 from gradus.conversation.messages import Message, ToolCall
-from gradus.conversation.probes import Probe
-from gradus.core.errors import ConfigError
+from gradus.conversation.probes import Probe, load_suite, suite_path
+from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import load_settings
 
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -157,3 +160,35 @@ def test_a_wrong_check_is_refused_when_the_suite_is_read(check: dict[str, Any], 
     with pytest.raises(ConfigError) as error:
         _checks(check)
     assert problem in str(error.value)
+
+
+# A repeat that shares out what the first one takes, in as many ways as there are sums: 60 letters took years.
+HANGING, LOOPING = "(a|aa)+$", "a" * 60 + "b"
+
+
+def test_a_pattern_that_would_take_for_ever_is_an_error_that_shows_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timed_patterns, "SEARCH_SECONDS", 0.05)
+    (check,) = _checks({"kind": "answer_regex", "pattern": HANGING})
+    with pytest.raises(
+        DataError, match=r"the pattern \(a\|aa\)\+\$ takes longer than 0.05 s on an answer of 61 characters"
+    ):
+        check.failure(_turn(LOOPING))
+    assert check.failure(_turn("a" * 60)) is None
+
+
+def test_the_patterns_of_the_suites_find_what_python_finds():
+    """Each in every question and in what its own probe asks for, with a word before and behind it."""
+    folder = Path(__file__).parents[2] / "roadmaps/probes"
+    suites = [load_suite(path) for path in (suite_path("starter", folder), *sorted(folder.glob("*.jsonl")))]
+    found = 0
+    for suite in suites:
+        patterns = [(p, c.pattern) for p in suite.probes for c in p.checks if isinstance(c, AnswerRegex)]
+        for probe, pattern in patterns:
+            plain = re.sub(r"\(\?[^)]*\)|\\b", "", pattern)
+            texts = [f"{a}{plain}{b}" for a in ("It is ", "x", "é") for b in (".", "s", "-t", "4")]
+            texts += [str(m.get("content")) for m in probe.messages or ()]
+            for text in texts:
+                ours, python = timed_patterns.found_in(text, pattern), re.search(pattern, text)
+                assert (ours and ours.span()) == (python and python.span()), (pattern, text)
+                found += python is not None
+    assert found > 1000

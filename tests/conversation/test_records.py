@@ -267,6 +267,27 @@ def test_linked_messages_become_their_best_paths(tmp_path: Path):
     assert second == Quarantined(str(tmp_path / "rows.jsonl"), 2, "the tree holds no answer", source="rows.jsonl")
 
 
+def test_messages_whose_parent_is_missing_are_counted_by_the_beginning_of_what_is_left(tmp_path: Path):
+    def node(name: str, parent: str | None, role: str) -> dict[str, Any]:
+        return {"message_id": name, "parent_id": parent, "text": name, "role": role}
+
+    whole, *left = _import(
+        tmp_path,
+        node("a2", "gone", "assistant"),
+        node("q1", None, "prompter"),
+        node("a1", "q1", "assistant"),
+        node("q3", "a2", "prompter"),  # hangs on the first row
+        node("b2", "gone", "assistant"),
+        node("c2", "lost", "prompter"),
+    )
+    assert isinstance(whole, Conversation)
+    assert [(row.line, row.kind, row.reason) for row in left if isinstance(row, Quarantined)] == [
+        (1, "missing_parent", "message a2 answers gone, which is not there"),
+        (5, "missing_parent", "message b2 answers gone, which is not there"),
+        (6, "missing_parent", "message c2 answers lost, which is not there"),
+    ]
+
+
 _ASKED = {"role": "user", "content": "q"}
 
 

@@ -44,7 +44,27 @@ def test_a_unit_can_be_refused_where_it_makes_no_sense():
         parse_quantity("3 steps", ("tokens", "documents"))
 
 
-@given(st.floats(1e-3, 1e30), st.sampled_from(["steps", "tokens", "flops", "tokens/param", "epochs", "bytes"]))
+@pytest.mark.parametrize(
+    "text", ["2.5 steps", "0.4 steps", "1.0005k steps", "25e-1 steps", "1e-30 steps", "0.5 documents"]
+)
+def test_half_a_step_is_no_step(text):
+    with pytest.raises(ConfigError, match=r'"[^"]+": expected a whole number of (steps|documents)'):
+        parse_quantity(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1.5k steps", 1500), ("1.005k steps", 1005), ("2.0 steps", 2), ("1e40 steps", 1e40)]
+)
+def test_a_whole_number_of_steps_may_be_written_with_a_point(text, value):
+    assert parse_quantity(text) == Quantity(value, "steps")
+
+
+@given(st.integers(1, 10**14), st.sampled_from(["steps", "documents"]))
+def test_a_printed_count_reads_back(value, unit):
+    assert parse_quantity(str(Quantity(float(value), unit))) == Quantity(float(value), unit)
+
+
+@given(st.floats(1e-3, 1e30), st.sampled_from(["tokens", "flops", "tokens/param", "epochs", "bytes"]))
 def test_a_printed_quantity_reads_back(value, unit):
     read = parse_quantity(str(Quantity(value, unit)))
     assert read.unit == unit

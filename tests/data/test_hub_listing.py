@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import regex
 from hub_server import HubServer
 
 from gradus.core.errors import ConfigError, DataError
@@ -50,6 +51,19 @@ def refusal(**settings: object) -> str:
     with pytest.raises(DataError) as error:
         paths(**settings)
     return str(error.value)
+
+
+def test_a_card_whose_pattern_would_take_for_ever_comes_to_an_end(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pattern = "*a" * 12 + "b?.jsonl"  # eight took `re` minutes on such a name, and each one more five times as long
+    card = f"---\nconfigs:\n- config_name: default\n  data_files: '{pattern}'\n---\n"
+    hub.dataset("a/b").commit({"README.md": card, "a" * 60 + "bb" + "a" * 60 + ".jsonl": LINE})
+    assert f'"{pattern}" matches no file' in refusal()
+    # No pattern of a card is known that takes long now; a bare expression stands for one.
+    monkeypatch.setattr(hub_module, "compiled_pattern", lambda pattern: regex.compile(r"(a|aa)+b\b"))
+    monkeypatch.setattr(hub_module, "MATCH_SECONDS", 0.05)
+    assert f'the pattern "{pattern}" takes longer than 0.05 s on the name of a file' in refusal()
 
 
 def test_the_card_says_which_files_a_configuration_and_split_are(hub: HubServer) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gradus.conversation.messages import Conversation, ToolCall
+from gradus.conversation.messages import Conversation, Message, ToolCall
 from gradus.conversation.probes import Probe, Suite, load_suite
-from gradus.core.errors import ConfigError
+from gradus.core.errors import ConfigError, DataError
 from gradus.core.settings import load_settings
 from gradus.engine.engine import Engine
 from gradus.engine.sampling import Sampling
@@ -92,6 +92,28 @@ def test_turns_are_answered_one_after_another_and_the_last_is_judged(memorised: 
     spy = Spy(engine.model, engine.tokenizer, engine.form, engine.toolbox)
     assert run_suite(spy, make_suite(NAME)).items[0].shown.answer == "You are Ada."
     assert [m.content for m in asked[1].messages] == ["I am Ada", "Hello Ada.", "who am I?"]
+
+
+def test_a_pattern_that_takes_too_long_is_told_with_its_suite_and_probe(
+    memorised: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = memorised
+    monkeypatch.setattr("gradus.conversation.timed_patterns.SEARCH_SECONDS", 0.05)
+    slow = {**GREETING, "checks": [{"kind": "answer_regex", "pattern": "(a|aa)+$"}]}
+    asked = make_suite(GREETING, slow)
+    generate = engine.generate
+
+    class Looping(Engine):
+        def generate(self, requests: Any, on_reply: Any = None) -> list[Reply]:
+            def looped(index: int, reply: Reply) -> None:
+                answer = Message("assistant", "a" * 60 + "b")
+                on_reply(index, replace(reply, turn=replace(reply.turn, messages=(answer,))))
+
+            return generate(requests, looped)
+
+    looping = Looping(engine.decoder, engine.tokenizer, engine.form, engine.toolbox)
+    with pytest.raises(DataError, match=r'suite "small", probe "p1": the pattern .* takes longer than 0\.05 s'):
+        run_suite(looping, asked)
 
 
 def test_switches_of_the_run_hold_where_a_probe_leaves_them_open(memorised: Memory) -> None:

@@ -254,7 +254,7 @@ def test_pairs_are_written_for_the_prompts_of_a_pool(folder):
         file = roadmap_file(folder, server.base_url)
         file.write_text(file.read_text() + PAIRS.format(base_url=server.base_url))
         roadmap = load_roadmap(file)
-        talk = walk(roadmap, folder / "home", QuietProgress(), only="talk").artifacts["talk"]
+        talk = walk(roadmap, folder / "home", QuietProgress(), only=["talk"]).artifacts["talk"]
         question = next(r for r in read_pool(talk.path, "train") if r.source.endswith("search_answer")).messages[0]
         probe = {"id": "q", "messages": [{"role": "user", "content": question.content}], "checks": [{"kind": "stops"}]}
         (folder / "more.jsonl").write_text(json.dumps(probe))

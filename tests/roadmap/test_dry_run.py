@@ -100,7 +100,7 @@ def test_a_failed_gate_an_error_and_ctrl_c_leave_nothing_either(roadmap_file, ho
 
 def test_the_command_that_makes_missing_inputs_names_the_home_and_not_what_is_thrown_away(roadmap_file, home, toys):
     with pytest.raises(ConfigError) as refused:
-        dry_walk(load_roadmap(roadmap_file), home, QuietProgress(), only="chat")
+        dry_walk(load_roadmap(roadmap_file), home, QuietProgress(), only=["chat"])
     assert str(refused.value).endswith(f"run the whole roadmap: gradus run {roadmap_file} --home {home}")
 
 
@@ -113,7 +113,7 @@ def test_a_dry_run_does_not_push(roadmap_file, home, toys, tmp_path):
 
 
 def test_the_command_gives_results_without_paths(roadmap_file, home, toys, capsys):
-    run_roadmap(roadmap_file, [], home, only=None, smoke=False, reason=None, as_json=True, dry_run=True)
+    run_roadmap(roadmap_file, [], home, only=[], smoke=False, reason=None, as_json=True, dry_run=True)
     said = json.loads(capsys.readouterr().out)
     assert (said["run"], said["report"], said["stages"]["prose"]["artifact"]) == (None, None, None)
     assert said["stages"]["prose"]["results"]["documents"] == 4

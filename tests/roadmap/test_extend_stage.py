@@ -10,6 +10,8 @@ import torch
 from small_stages import base_of, tokens_of
 
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
+from gradus.data.long_documents import long_rows
+from gradus.data.shards import TokenStore
 from gradus.model.batch import Documents
 from gradus.model.config import model_config
 from gradus.model.rope import RopeScaling
@@ -123,7 +125,10 @@ def test_a_walk_says_what_was_measured(folder):
         def line(self, text):
             lines.append(text)
 
-    results = walk(load_roadmap(folder / "longer.toml", []), folder, Heard()).artifacts["long"].results
+    overrides = ["base.micro_rows=8"]
+    results = walk(load_roadmap(folder / "longer.toml", overrides), folder, Heard()).artifacts["long"].results
+    warning = "warning: micro_rows = 2 rows of 384 tokens are 768 tokens in one forward pass, more than the 512 of the"
+    assert sum(warning in line for line in lines) == 1
     measured = (results["before"], results["rescaled"], results)
     for name in ("within", "beyond"):
         before, stretched, after = (f"{found['perplexity'][name]['value']:.2f}" for found in measured)
@@ -235,6 +240,28 @@ def test_a_plan_counts_what_is_measured_before_stretched_and_after(folder):
     assert more > seconds()
 
 
+def test_a_plan_by_epochs_counts_the_rows_that_are_packed(folder):
+    for number in range(60):
+        (folder / "texts" / f"short {number}.txt").write_text(f"Item {number} lies beside {number * 7}. " * 12)
+    overrides = ["long.horizon=1 epoch", "long.least_document_tokens=1024", "long.batch_tokens=384"]
+    roadmap = load_roadmap(folder / "longer.toml", overrides)
+
+    def planned():
+        device = choose_device("cpu", roadmap.machine, folder)
+        return plan_roadmap(roadmap, device, folder / "artifacts").stages[4].estimate
+
+    (note,) = planned().notes
+    assert "1,024 tokens and a share of others; how many there are is known once they are encoded" in note
+    tokens = walk(roadmap, folder, QuietProgress(), only=["prose", "bpe", "tokens"]).artifacts["tokens"]
+    lengths = TokenStore(tokens.path, "train").lengths
+    rows = long_rows(lengths, 384, least_tokens=1024, long_fraction=0.8, seed=1)
+    # Whole documents fill the share of short ones, so the rows hold at most one of these less than was expected.
+    assert planned().steps == pytest.approx(rows.plan.num_tokens / 384, abs=2)
+    assert planned().steps < tokens.results["tokens"] / 384 - 5
+    (note,) = planned().notes
+    assert re.search(r"an epoch is about [\d.]+ k of [\d.]+ k tokens: documents with at least 1,024, and others", note)
+
+
 def test_documents_too_short_are_told_once_they_are_encoded_and_before_the_parent_is_trained(folder):
     with pytest.raises(ConfigError) as told:
         walked(folder, "long.least_document_tokens=100_000", "long.context=4096")
@@ -287,6 +314,16 @@ def test_a_smoke_run_reaches_the_end(folder):
     made = walk(roadmap, folder, QuietProgress()).artifacts
     assert made["long"].results["steps"] == 12
     assert json.loads(made["long"].file("model/config.json").read_text())["max_position_embeddings"] == 320
+
+
+def test_a_raised_base_is_refused_where_positions_are_stretched_by_yarn():
+    scaling = {"factor": 4.0, "original_context": 256}
+    parent = model_config({"depth": 1, "width": 32, "rope_scaling": scaling}, vocab_size=300, context=1024)
+    for given in ({}, {"rope_base": 1e6}):
+        with pytest.raises(ConfigError, match=r'"rope": .* by YaRN from 256 tokens, .* twice; expected "yarn"'):
+            extend.extended_config(parent, extend.Settings(context=2048, rope="base", **given))
+    plain = parent.model_copy(update={"rope_scaling": None})
+    assert extend.extended_config(plain, extend.Settings(context=2048, rope="base")).rope_base > plain.rope_base
 
 
 def stretched(context, *, before, **scaling):

@@ -72,6 +72,14 @@ def folder(trained, tmp_path):
     return copied
 
 
+def test_a_smoke_run_has_a_prompt_for_each_process_where_the_real_run_has(folder):
+    def prompts(*overrides):
+        roadmap = load_roadmap(folder / "rl.toml", ["practice.prompts_per_step=64", *overrides], smoke=True)
+        return roadmap.stage("practice").settings.prompts_per_step
+
+    assert (prompts(), prompts("machine.processes=16"), prompts("machine.processes=128")) == (4, 16, 64)
+
+
 def practised(folder, *overrides, home="home"):
     return walk(load_roadmap(folder / "rl.toml", list(overrides)), folder / home, QuietProgress()).artifacts["practice"]
 

@@ -54,9 +54,12 @@ def test_commands_that_are_told_can_be_typed_as_they_stand(roadmap_file, tmp_pat
         "gradus", "run", str(file), "prose.fail=interrupt", "chat.epochs=1", "--smoke", "--home", str(home),
     ]  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
-        walk(roadmap, home, PlainProgress(), only="prose")
+        walk(roadmap, home, PlainProgress(), only=["prose"])
     alone = capsys.readouterr().out.split("resumes it: ")[1].strip()
     assert shlex.split(alone) == [*shlex.split(told)[:5], "--only", "prose", "--smoke", "--home", str(home)]
+    with pytest.raises(KeyboardInterrupt):
+        walk(roadmap, home, PlainProgress(), only=["talk", "prose"])
+    assert " --only talk --only prose --smoke " in capsys.readouterr().out.split("resumes it: ")[1]
     walk(load_roadmap(file), home, PlainProgress())
     assert f"talk     gradus chat --model toy --home '{home}'\n" in capsys.readouterr().out
     monkeypatch.setenv("GRADUS_HOME", str(home))  # commands look there without being told

@@ -25,6 +25,7 @@ from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.report_data import report_data
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
+from gradus.roadmap.stages import dpo
 
 ROADMAP = """\
 name = "small"
@@ -99,6 +100,13 @@ def test_horizons_of_a_published_plan_come_to_its_steps(horizon, thousand_steps)
     assert round(steps / 1000, 1) == thousand_steps
 
 
+def test_part_of_a_step_is_refused_with_its_line(file):
+    file.write_text(file.read_text().replace('"6 steps"', '"2.5 steps"'))
+    place = r'small\.toml:\d+ stage "base": "horizon": "2\.5 steps": expected a whole number of steps'
+    with pytest.raises(ConfigError, match=place):
+        load_roadmap(file)
+
+
 def test_a_horizon_is_told_in_all_three_terms():
     assert horizon_text(17_586, 17_586 * 524_288, 6 * 461e6 * 17_586 * 524_288, 461e6) == (
         "17,586 steps = 9.22 B tokens = 2.55e+19 FLOPs = 20 tokens/param"
@@ -169,6 +177,38 @@ def test_a_step_of_fewer_rows_than_processes_is_refused_before_anything_runs(fil
     device = choose_device("cpu", roadmap.machine, tmp_path)
     with pytest.raises(ConfigError, match=r"has 3 of the rows of 64, which 4 processes cannot share; .* = 256"):
         plan_roadmap(roadmap, device, tmp_path / "artifacts")
+
+
+def test_rows_longer_than_the_context_are_refused_with_their_line(file, tmp_path):
+    roadmap = load_roadmap(file, ["base.context=512", "chat.row_length=513"])
+    device = choose_device("cpu", roadmap.machine, tmp_path)
+    place = r'stage "chat": "row_length": the model has a context of 512 tokens; expected at most that, found 513'
+    with pytest.raises(ConfigError, match=place):
+        plan_roadmap(roadmap, device, tmp_path / "artifacts")
+    # In a smoke run rows of 512 tokens are cut down with the context.
+    roadmap = load_roadmap(file, ["base.context=512", "chat.row_length=512"], smoke=True)
+    assert roadmap.stage("base").settings.context == roadmap.stage("chat").settings.row_length == 256
+    plan_roadmap(roadmap, device, tmp_path / "artifacts")
+
+
+@pytest.mark.parametrize("processes", [2, 8, 16, 64])
+def test_a_smoke_run_has_a_row_for_each_process_where_the_real_run_has(processes, file, tmp_path):
+    changes = [f"{stage}.batch_tokens=524288" for stage in ("base", "chat")]
+    changes += ["base.context=1024", "chat.row_length=256", f"machine.processes={processes}"]
+    real, smoke = (load_roadmap(file, changes, smoke=small) for small in (False, True))
+    for roadmap in (real, smoke):
+        plan_roadmap(roadmap, choose_device("h100", roadmap.machine, tmp_path), tmp_path / "artifacts")
+    batches = [smoke.stage(name).settings.batch_tokens for name in ("base", "chat")]
+    assert batches == [max(2048, processes * 320)] * 2
+    # A small step stays as it is, and what cannot be shared is refused as it is in earnest.
+    roadmap = load_roadmap(file, ["machine.processes=9"], smoke=True)
+    with pytest.raises(ConfigError, match="has 8 of the rows of 64, which 9 processes cannot share"):
+        plan_roadmap(roadmap, choose_device("h100", roadmap.machine, tmp_path), tmp_path / "artifacts")
+
+
+def test_a_smoke_run_on_pairs_has_one_for_each_process_where_the_real_run_has():
+    pairs = [dpo.Settings(pairs_per_step=32).smoke_of(processes).pairs_per_step for processes in (1, 4, 8, 64)]
+    assert pairs == [4, 4, 8, 32]
 
 
 def test_memory_follows_the_kind_of_optimizer(file, tmp_path):

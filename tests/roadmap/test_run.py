@@ -21,7 +21,7 @@ from gradus.roadmap.schema import load_roadmap
 def run(roadmap_file, tmp_path, capsys, toys):
     """Walk the toy roadmap with overrides; gives (stages that ran, what was printed)."""
 
-    def go(*overrides, only=None, override=None, smoke=False):
+    def go(*overrides, only=(), override=None, smoke=False):
         toys.clear()
         roadmap = load_roadmap(roadmap_file, overrides, smoke=smoke)
         try:
@@ -93,12 +93,18 @@ def test_a_gate_on_what_was_not_measured_says_what_was(run):
 
 def test_one_stage_alone_needs_its_inputs(run):
     with pytest.raises(ConfigError, match='stage "chat": its input prose, talk has not been made yet'):
-        run(only="chat")
-    assert run(only="prose")[0] == ["prose"]
-    assert run(only="talk")[0] == ["talk"]
-    assert run(only="chat")[0] == ["chat"]
+        run(only=["chat"])
+    assert run(only=["prose"])[0] == ["prose"]
+    assert run(only=["talk"])[0] == ["talk"]
+    assert run(only=["chat"])[0] == ["chat"]
     with pytest.raises(ConfigError, match='no stage "chta"; did you mean "chat"'):
-        run(only="chta")
+        run(only=["chta"])
+
+
+def test_several_stages_are_walked_in_the_order_of_the_file(run):
+    assert run(only=["talk", "prose", "talk"])[0] == ["prose", "talk"]
+    with pytest.raises(ConfigError, match='no stage "chta"'):
+        run(only=["prose", "chta"])
 
 
 def test_an_interrupted_stage_is_kept_and_resumed(run, tmp_path):
@@ -127,12 +133,12 @@ def test_a_smoke_walk_is_small_separate_and_passes_failed_gates(run, tmp_path):
 
 
 def test_a_damaged_input_is_refused_before_the_stage_runs(run, tmp_path):
-    run(only="prose")
-    run(only="talk")
+    run(only=["prose"])
+    run(only=["talk"])
     file = tmp_path / "home/runs/toy/prose/text.txt"
     file.write_text("word word word wurd ")
     with pytest.raises(ArtifactError, match=r"text\.txt: damaged: expected checksum .* delete the folder"):
-        run(only="chat")
+        run(only=["chat"])
 
 
 def test_the_run_folder_tells_lineage_and_measures(run, tmp_path):

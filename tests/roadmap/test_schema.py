@@ -127,6 +127,14 @@ def test_a_file_that_an_editor_has_marked_as_utf8_is_read_with_its_lines(roadmap
         load_roadmap(roadmap_file)
 
 
+@pytest.mark.parametrize(
+    ("setting", "meant"), [("device=gpu", "cuda"), ("device=TPU", "xla"), ("precision=float32", "fp32")]
+)
+def test_a_thing_may_be_asked_for_by_its_usual_other_name(roadmap_file, setting, meant):
+    with pytest.raises(ConfigError, match=f'expected one of .*; did you mean "{meant}"'):
+        load_roadmap(roadmap_file, [f"machine.{setting}"])
+
+
 def test_a_missing_roadmap_suggests_the_nearest_file(roadmap_file):
     with pytest.raises(ConfigError, match=r'toi\.toml: no such roadmap file; did you mean "toy\.toml"\?'):
         load_roadmap(roadmap_file.with_name("toi.toml"))

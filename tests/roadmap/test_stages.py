@@ -124,6 +124,11 @@ def test_text_becomes_tokens_and_every_text_comes_back(folder):
     assert tokens.results["longest_document"] == {
         split: TokenStore(tokens.path, split).lengths.max() for split in ("train", "validation")
     }
+    by_length = {}
+    for length in map(int, store.lengths):
+        key = str(2 ** (length.bit_length() - 1))
+        by_length[key] = by_length.get(key, 0) + length
+    assert tokens.results["tokens_by_length"] == by_length
     lines = set((folder / "text.txt").read_text().split("\n"))
     assert {tokenizer.decode(list(store.ids(i)), skip_special=True) for i in range(5)} <= lines
 
@@ -170,12 +175,12 @@ def test_a_corpus_tells_what_it_leaves_out_as_it_is_made(folder):
     # Only the report told: half of a folder could be dropped as no UTF-8 and the walk end as if nothing were.
     (folder / "text.txt").write_bytes(b"One line.\nOne line.\nAnother line.\nA caf\xe9 line.\n\n")
     progress = Lines()
-    walk(load_roadmap(folder / "data.toml", ["prose.validation_fraction=0"]), folder, progress, only="prose")
+    walk(load_roadmap(folder / "data.toml", ["prose.validation_fraction=0"]), folder, progress, only=["prose"])
     assert "  kept 2 of 4 documents; dropped 1 duplicate, 1 invalid_utf8" in progress.lines
 
 
 def test_a_pool_counts_what_it_leaves_out(folder):
-    talk = run(folder, only="talk").artifacts["talk"]
+    talk = run(folder, only=["talk"]).artifacts["talk"]
     assert talk.results["conversations"] + talk.results["validation_conversations"] == 41
     assert talk.results["dropped"] == 1
     assert talk.results["counts"]["train"]["by_source"]["a.json"] >= 30

@@ -68,7 +68,9 @@ def gradus(
 def run(
     file: RoadmapFile,
     overrides: Overrides = None,
-    only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone; several times: these.")
+    ] = None,
     smoke: Smoke = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Run everything and keep nothing: no checkpoint, artifact or report.")
@@ -84,7 +86,7 @@ def run(
     from gradus.cli.walking import run_roadmap
 
     run_roadmap(
-        file, overrides or [], home_folder(home), only=only, smoke=smoke, reason=override, as_json=json,
+        file, overrides or [], home_folder(home), only=only or [], smoke=smoke, reason=override, as_json=json,
         dry_run=dry_run,
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ def run_roadmap(
     overrides: Sequence[str],
     home: Path,
     *,
-    only: str | None,
+    only: Sequence[str],
     smoke: bool,
     reason: str | None,
     as_json: bool,

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from gradus.conversation.artifacts import find_loops
 from gradus.conversation.messages import Message, ToolCall
+from gradus.conversation.timed_patterns import compiled, found_in
 from gradus.core.settings import Settings
 from gradus.tokenizer.specials import THINK, THINK_END
 
@@ -144,10 +145,7 @@ class ExactlyOneOf(Settings):
 
 
 def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
+    compiled(pattern)
     return pattern
 
 
@@ -155,13 +153,13 @@ RegularExpression = Annotated[str, AfterValidator(_compiles)]
 
 
 class AnswerRegex(Settings):
-    """The pattern is found somewhere in the answer (Python's re.search; "(?i)" for any case)."""
+    """The pattern is found somewhere in the answer (in Python's syntax; "(?i)" for any case)."""
 
     kind: Literal["answer_regex"]
     pattern: RegularExpression
 
     def failure(self, turn: AssistantTurn) -> str | None:
-        return None if re.search(self.pattern, turn.answer) else f"no match for {self.pattern}"
+        return None if found_in(turn.answer, self.pattern) else f"no match for {self.pattern}"
 
 
 class AnswerNumber(Settings):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gradus.conversation.messages import Conversation, Message, messages_from_json
-from gradus.conversation.record_values import list_of
+from gradus.conversation.record_values import RowError, list_of
 from gradus.core.errors import DataError
 
 Row = Mapping[str, Any]
@@ -24,11 +24,14 @@ def best_path_of_tree(row: Row) -> Conversation:
     return _up_to_answer(messages, str(row.get("message_tree_id") or ""))
 
 
-def message_forest(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Conversation | str]]:
-    """(line of its first message, the best path of each tree) of messages linked by their parents' ids."""
+def message_forest(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Conversation | DataError]]:
+    """(line of its first message, the best path of each tree or why it has none) of messages linked by their parents'
+    ids. What is left of a tree whose beginning is missing is one with a RowError, whatever hangs on it.
+    """
     children: dict[str, list[tuple[int, Row]]] = {}
-    roots = []
+    roots, names = [], set()
     for line, row in rows:
+        names.add(_node_id(row))
         parent = row.get("parent_message_id", row.get("parent_id"))
         if parent:
             children.setdefault(str(parent), []).append((line, row))
@@ -38,7 +41,12 @@ def message_forest(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Conve
         try:
             yield line, _path_from(row, children)
         except DataError as error:
-            yield line, str(error)
+            yield line, error
+    for parent, replies in children.items():
+        if parent not in names:
+            for line, row in replies:
+                name = _node_id(row)
+                yield line, RowError("missing_parent", f"message {name} answers {parent}, which is not there")
 
 
 def _path_from(row: Row, children: Mapping[str, list[tuple[int, Row]]]) -> Conversation:

@@ -154,7 +154,7 @@ class _Forest:
 
     def conversations(self) -> Iterator[Imported]:
         for line, found in message_forest(self._rows):
-            if isinstance(found, str):
+            if isinstance(found, DataError):
                 yield _quarantined(self._file, line, found, self._source)
             else:
                 name = found.id or f"{Path(self._file).name.split('.')[0]}-{line}"

@@ -85,12 +85,17 @@ class MissingPackageError(GradusError):
 
 
 _LEAST_LIKENESS = 0.6
+# What else a thing is called, where letters alone lead elsewhere: "gpu" is more like "cpu" than like "cuda".
+_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "tpu": "xla", "bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
     """The option most like `name`, or None where none is near enough to be what was meant."""
     best, best_score = None, 0.0
     typed = name.lower()
+    options = tuple(options)
+    if _OTHER_NAMES.get(typed) in options:
+        return _OTHER_NAMES[typed]
     for option in options:
         known = option.lower()
         matcher = SequenceMatcher(None, typed, known)

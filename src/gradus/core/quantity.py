@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from gradus.core.errors import ConfigError, did_you_mean
@@ -25,6 +26,7 @@ _UNITS = {
     "bytes": "bytes",
     "byte": "bytes",
 }
+_WHOLE = frozenset({"steps", "documents"})  # nothing is trained for half of one
 # Units that bring their scale: "40 GB" is 4e10 bytes.
 _BYTE_SCALES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _SCALES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
@@ -34,6 +36,8 @@ _TEXT = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9_]+)?(?:[eE][+-]?[0-9]+)?)\s*([kKM
 @dataclass(frozen=True)
 class Quantity:
     """A positive number of one unit: steps, tokens, flops, tokens/param, epochs, documents or bytes.
+
+    As it is read, steps and documents are whole.
 
     In a settings class it is a field like any other: its value is the text that `parse_quantity` reads.
     """
@@ -78,6 +82,12 @@ def parse_quantity(text: str, units: tuple[str, ...] | None = None) -> Quantity:
     value = float(number.replace("_", "")) * _SCALES[scale] * (byte_scale or 1.0)
     if not value > 0 or value == float("inf"):
         raise ConfigError(f'"{text}": a quantity must be positive and finite')
+    if unit in _WHOLE:
+        # In decimal: as a binary fraction 1.005k is not 1005.
+        exact = Decimal(number.replace("_", "")) * Decimal(_SCALES[scale])
+        if exact != exact.to_integral_value():
+            raise ConfigError(f'"{text}": expected a whole number of {unit}')
+        value = float(exact)
     return Quantity(value, unit)
 
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import regex
+
 from gradus.core.errors import DataError, did_you_mean
 from gradus.data.file_formats import is_readable_name
 
@@ -151,8 +153,15 @@ def is_pattern(text: str) -> bool:
     return any(c in text for c in "*?[")
 
 
-def compiled_pattern(pattern: str) -> re.Pattern[str]:
-    """* and ? within a folder, ** over folders, [abc] and [!abc] one character. Errors: ValueError."""
+MATCH_SECONDS = 2.0
+"""What a pattern may take on the name of a file. A card's author may have chosen both for it to take for ever."""
+
+
+def compiled_pattern(pattern: str) -> regex.Pattern[str]:
+    """* and ? within a folder, ** over folders, [abc] and [!abc] one character; `match` takes a timeout.
+
+    Errors: ValueError.
+    """
     out, i = "", 0
     while i < len(pattern):
         c = pattern[i]
@@ -172,8 +181,9 @@ def compiled_pattern(pattern: str) -> re.Pattern[str]:
         out += {"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c))
         i += 1
     try:
-        return re.compile(out + r"\Z")
+        re.compile(out + r"\Z")
     except re.error as error:
         raise ValueError(
             f'pattern "{pattern}": {error.msg}; a range goes from the lower character to the higher, as in [a-z]'
         ) from None
+    return regex.compile(out + r"\Z", regex.VERSION0)

@@ -23,6 +23,7 @@ from gradus.core.files import user_folder, write_atomic
 from gradus.core.fingerprint import digest
 from gradus.core.secrets import exposure
 from gradus.data.dataset_card import (
+    MATCH_SECONDS,
     card_patterns,
     compiled_pattern,
     converted_files,
@@ -229,7 +230,14 @@ class _Repository:
                 meant = compiled_pattern(pattern)
             except ValueError as error:
                 raise DataError(f"{self._where}: {error}") from None
-            return [file for file in self._files(commit, folder) if meant.match(file.path)]
+            files = self._files(commit, folder)
+            try:
+                return [file for file in files if meant.match(file.path, timeout=MATCH_SECONDS)]
+            except TimeoutError:
+                raise DataError(
+                    f'{self._where}: the pattern "{pattern}" takes longer than {MATCH_SECONDS:g} s on the name of a '
+                    "file; give path with fewer wildcards"
+                ) from None
         beside = self._entries(commit, folder, recursive=False)
         if any(entry["type"] == "directory" and entry["path"] == pattern.rstrip("/") for entry in beside):
             return self._files(commit, pattern.rstrip("/"))

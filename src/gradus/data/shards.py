@@ -143,6 +143,16 @@ class TokenStore:
         """Tokens of the longest document, 0 where there is none; reads the index of one shard after the other."""
         return max((int(shard.lengths.max(initial=0)) for shard in self.shards), default=0)
 
+    def tokens_by_length(self) -> dict[str, int]:
+        """Tokens of the documents with at least so many tokens (1, 2, 4, ..., in figures) and fewer than twice as many;
+        reads the index of one shard after the other."""
+        found = np.zeros(63, dtype=np.int64)
+        for shard in self.shards:
+            lengths = shard.lengths[shard.lengths > 0]
+            # frexp: a length in [2^(e-1), 2^e) has the exponent e.
+            np.add.at(found, np.frexp(lengths)[1] - 1, lengths)
+        return {str(1 << power): int(tokens) for power, tokens in enumerate(found) if tokens}
+
     @cached_property
     def source_index(self) -> Int64:
         """(documents,) index into `sources`; reads a file of every shard, so not for large sets."""

@@ -86,7 +86,8 @@ def varied(suite: Suite, variant: Variant) -> Suite:
 class _Dialogue:
     """One sample of one probe, on its way through its turns."""
 
-    def __init__(self, probe: Probe, sample: int, settings: ProbeSettings) -> None:
+    def __init__(self, suite: str, probe: Probe, sample: int, settings: ProbeSettings) -> None:
+        self.suite = suite
         self.probe = probe
         self.sample = sample
         self.settings = settings
@@ -115,7 +116,10 @@ class _Dialogue:
         """Judge the last answer, or ask on."""
         self.num_tokens += reply.num_tokens
         if not self.later:
-            self.result = _judged(self.probe, reply.turn, self.num_tokens)
+            try:
+                self.result = _judged(self.probe, reply.turn, self.num_tokens)
+            except DataError as error:
+                raise DataError(f'suite "{self.suite}", probe "{self.probe.id}": {error}') from None
             asked, answer = self.conversation.messages, reply.turn.answer
             self.to_judge = [check_prompt(check, asked, answer) for check in self.probe.judgements]
             return
@@ -143,9 +147,9 @@ def run_suite(
 
     model: its name in the results. variant: a key of VARIANTS; "" asks the suite as it is written. identity, journals,
     world: as of `run_tasks`. on_progress: called with (samples judged, all samples). Errors: DataError where the
-    suite's documents cannot be read; ConfigError with every probe that cannot be asked, for a tool that is not known or
-    a prompt that fills the context, and where a check needs a judge and none is set; of a judge as of
-    `JudgeModel.ratings`.
+    suite's documents cannot be read, or a pattern takes too long on an answer; ConfigError with every probe that cannot
+    be asked, for a tool that is not known or a prompt that fills the context, and where a check needs a judge and none
+    is set; of a judge as of `JudgeModel.ratings`.
     """
     begin = time.perf_counter()
     settings = settings or ProbeSettings()
@@ -157,7 +161,7 @@ def run_suite(
     work = SharedWork(len(units), journal, world, on_progress)
     with _with_documents(engine, suite.documents) as searching:
         _refuse_what_cannot_be_asked(searching, suite, settings)
-        _ask(searching, {number: _Dialogue(*units[number], settings) for number in work.todo}, work)
+        _ask(searching, {number: _Dialogue(suite.name, *units[number], settings) for number in work.todo}, work)
     answered = work.everything()
     samples = [SampleResult.from_json(found["result"]) for found in answered]
     if settings.judge is not None:
@@ -216,7 +220,7 @@ def _refuse_what_cannot_be_asked(engine: Engine, suite: Suite, settings: ProbeSe
     problems = []
     for probe in suite.probes:
         try:
-            engine.check(_Dialogue(probe, 0, settings).request())
+            engine.check(_Dialogue(suite.name, probe, 0, settings).request())
         except (ConfigError, PromptTooLongError) as error:
             told = error.problems if isinstance(error, ConfigError) else [str(error)]
             problems += [f'suite "{suite.name}", probe "{probe.id}": {text}' for text in told]

@@ -9,7 +9,6 @@ Imports without torch.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -19,6 +18,7 @@ from pydantic import Field, field_validator
 from gradus.conversation.checks import AssistantTurn, RegularExpression
 from gradus.conversation.code_blocks import FENCE, program_of
 from gradus.conversation.final_answers import boxed_answer, gsm8k_answer, last_value, same_value, stated_answer
+from gradus.conversation.timed_patterns import compiled, found_in
 from gradus.conversation.validate import schema_faults, turn_violations
 from gradus.core.errors import DataError
 from gradus.core.settings import Settings
@@ -87,16 +87,15 @@ class RegexReward(_Reward):
     pattern: RegularExpression
 
     def score(self, task: Task, turn: AssistantTurn) -> float:
-        pattern = re.compile(self.pattern)
-        found = pattern.search(turn.answer)
+        found = found_in(turn.answer, self.pattern)
         if found is None:
             return 0.0
-        if "answer" not in pattern.groupindex:
+        if "answer" not in compiled(self.pattern).groupindex:
             return 1.0
         return float(found["answer"] is not None and same_value(found["answer"], task.answer))
 
     def needs(self, task: Task) -> str | None:
-        named = "answer" in re.compile(self.pattern).groupindex
+        named = "answer" in compiled(self.pattern).groupindex
         return "an answer" if named and not task.answer else None
 
 

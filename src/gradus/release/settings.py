@@ -51,7 +51,7 @@ class PushSettings(Settings):
     @field_validator("every")
     @classmethod
     def _every_counts_steps(cls, every: Quantity) -> Quantity:
-        if every.unit != "steps" or not every.value.is_integer():
+        if every.unit != "steps":
             raise ValueError(f'expected a whole number of steps, such as "100 steps", found "{every}"')
         return every
 

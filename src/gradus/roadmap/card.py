@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,13 @@ def closing_card(roadmap: Roadmap, artifacts: Mapping[str, Artifact], report: Pa
     return "\n".join(lines)
 
 
-def run_command(roadmap: Roadmap, home: Path, only: str | None = None) -> str:
-    """The command that goes on with a walk, or with one stage of it, to be typed as it stands."""
-    options = [*(["--only", only] if only else []), *(["--smoke"] if roadmap.smoke else []), *_home_option(home)]
+def run_command(roadmap: Roadmap, home: Path, only: Sequence[str] = ()) -> str:
+    """The command that goes on with a walk, or with some stages of it, to be typed as it stands."""
+    options = [
+        *(word for name in only for word in ("--only", name)),
+        *(["--smoke"] if roadmap.smoke else []),
+        *_home_option(home),
+    ]
     return shlex.join(["gradus", "run", str(roadmap.path), *roadmap.overrides, *options])
 
 

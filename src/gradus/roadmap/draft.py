@@ -49,11 +49,12 @@ class Draft:
 
 
 def check_stage(
-    layered: Layered, source: StageData, roadmap_dir: Path, smoke: bool, walked: Mapping[str, Walked]
+    layered: Layered, source: StageData, roadmap_dir: Path, smoke: int | None, walked: Mapping[str, Walked]
 ) -> Draft:
     """Type what a stage's table says; what is wrong with it goes to the problems of the file.
 
-    walked: what the last walk knew of the stages, by name.
+    smoke: the number of processes of a smoke run, None for a real one. walked: what the last walk knew of the stages,
+    by name.
     """
     data = source.data
     report = reporter(layered, source)
@@ -80,7 +81,7 @@ def check_stage(
         return draft
     draft.module = stage_module(kind)
     _check_own_settings(draft, report, smoke)
-    if smoke:
+    if smoke is not None:
         # A toy run has other steps than the ones whose checkpoints are named.
         draft.references = {k: [replace(r, checkpoint=None) for r in refs] for k, refs in draft.references.items()}
     if draft.settings is not None:
@@ -130,7 +131,7 @@ def _check_gates(data: Any, report: Report) -> tuple[Gate, ...]:
     return tuple(gates)
 
 
-def _check_own_settings(draft: Draft, report: Report, smoke: bool) -> None:
+def _check_own_settings(draft: Draft, report: Report, smoke: int | None) -> None:
     """Take the inputs out of a stage's table, and type the rest."""
     assert draft.module is not None
     inputs: tuple[Input, ...] = draft.module.INPUTS
@@ -157,7 +158,7 @@ def _check_own_settings(draft: Draft, report: Report, smoke: bool) -> None:
         if declared.nested is not None:
             _read_nested(draft, declared, rest)
     if settings is not None:
-        draft.settings = settings.smoke() if smoke else settings  # type: ignore[attr-defined]
+        draft.settings = settings if smoke is None else settings.smoke_of(smoke)  # type: ignore[attr-defined]
 
 
 def _read_input(draft: Draft, declared: Input, value: Any, report: Report) -> None:

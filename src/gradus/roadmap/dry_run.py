@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def dry_walk(
     roadmap: Roadmap,
     home: Path,
     progress: Progress,
-    only: str | None = None,
+    only: Sequence[str] = (),
     override: str | None = None,
     meeting: Meeting | None = None,
 ) -> WalkResult:

@@ -1,4 +1,7 @@
-"""What is worth a warning before a model is fine-tuned: said when it is planned and when it starts, never an error."""
+"""What is worth a warning before a model is fine-tuned or extended, never an error.
+
+Said when it starts, and when it is planned as far as a plan knows of it.
+"""
 
 from __future__ import annotations
 

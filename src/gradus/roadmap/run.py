@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,7 +71,7 @@ class _Walk:
     accepted: str | None = None
     meeting: Meeting | None = None  # where a launcher started the other processes
     keeps: bool = True
-    only: str | None = None  # the stage that is walked alone
+    only: Sequence[str] = ()  # the stages that are walked alone; none: all
     track: Track | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
@@ -89,21 +89,23 @@ def walk(
     roadmap: Roadmap,
     home: Path,
     progress: Progress,
-    only: str | None = None,
+    only: Sequence[str] = (),
     override: str | None = None,
     meeting: Meeting | None = None,
     *,
     keeps: bool = True,
 ) -> WalkResult:
-    """Walk a roadmap, or one stage of it; finished stages are reused.
+    """Walk a roadmap, or some of its stages; finished stages are reused.
 
-    override: a reason to go on past failed gates, kept in the ledger. meeting: with the other processes, where a
-    launcher started them; this one is rank 0. keeps: whether what is made stays, else no report is written and no word
-    of resuming said (see dry_run). Errors: GateFailedError where a gate
-    fails; GradusError of any kind from a stage, with its place; KeyboardInterrupt after a word on resuming.
+    only: names of stages, walked in the roadmap's order whatever theirs; none: all. override: a reason to go on past
+    failed gates, kept in the ledger. meeting: with the other processes, where a launcher started them; this one is rank
+    0. keeps: whether what is made stays, else no report is written and no word of resuming said (see dry_run). Errors:
+    GateFailedError where a gate fails; GradusError of any kind from a stage, with its place; KeyboardInterrupt after a
+    word on resuming.
     """
     run_dir = home / RUNS / roadmap.name
-    chosen = [roadmap.stage(only)] if only is not None else list(roadmap.stages)
+    named = {roadmap.stage(name).name for name in only}
+    chosen = [stage for stage in roadmap.stages if not named or stage.name in named]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         refusal = f'another walk of "{roadmap.name}" is going on (process {{pid}}); wait for it or stop it'
@@ -118,7 +120,7 @@ def walk(
                     roadmap, home, progress, Ledger(run_dir / LEDGER), planned, device, override, meeting, keeps, only
                 )
                 _begin(walking, chosen)
-            return _walk(walking, chosen, finish=only is None)
+            return _walk(walking, chosen, finish=not only)
     except OSError as error:
         if is_disk_full(error):
             raise disk_full_error(error, home) from error
@@ -181,7 +183,7 @@ def _walk_stage(walking: _Walk, stage: Stage) -> None:
         sweep_scratch(artifact.path)
     link_stage(walking.run_dir, stage.name, artifact.path)
     _judge_gates(walking, stage, artifact)
-    if walking.only is None:
+    if not walking.only:
         refuse_what_follows(walking.roadmap, walking.planned, walking.artifacts, stage, walking.device)
 
 

@@ -78,7 +78,8 @@ def load_roadmap(path: Path, overrides: Sequence[str] = (), smoke: bool = False,
     problems = layered.problems
     head = _check_head(layered)
     walked = walked_stages(home / RUNS / _full_name(head, path, smoke)) if home and head else {}
-    drafts = [check_stage(layered, source, path.resolve().parent, smoke, walked) for source in layered.stages]
+    processes = (head.machine.processes if head else 1) if smoke else None
+    drafts = [check_stage(layered, source, path.resolve().parent, processes, walked) for source in layered.stages]
     check_references(layered, drafts)
     if head is not None:
         _check_device(layered, head.machine, drafts)

@@ -47,6 +47,10 @@ class StageSettings(Settings):
         """The same settings at toy size, for `--smoke`."""
         return self
 
+    def smoke_of(self, processes: int) -> Self:
+        """`smoke`, large enough for so many processes to share."""
+        return self.smoke()
+
 
 class SourceError(GradusError):
     """External files of a stage that are missing or unreadable; every problem with its key."""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from gradus.train.losses import Loss
 
 SMOKE_STEPS = 12
+SMOKE_ROW = 256  # tokens of a row at most, in a smoke run
+SMOKE_CONTEXT = 320  # the longer one that `extend` teaches there
 # What has a model to begin from, or to ask: artifacts of these kinds.
 MODEL_KINDS = ("pretrain", "midtrain", "import", "extend", "sft", "dpo", "grpo")
 
@@ -104,6 +106,12 @@ class TrainingSettings(StageSettings):
                 "evaluate_every": 6,
             }
         )
+
+    def smoke_of(self, processes: int) -> Self:
+        """With a row for each process in a step, where the real one has that."""
+        small = self.smoke()
+        rows = min(self.batch_tokens, processes * SMOKE_CONTEXT)
+        return small.model_copy(update={"batch_tokens": max(small.batch_tokens, rows)})
 
 
 def follow(

@@ -83,6 +83,11 @@ class Settings(TrainingSettings, DPOSettings):
         """Few pairs a step."""
         return super().smoke().model_copy(update={"pairs_per_step": 4, "micro_pairs": 4})
 
+    def smoke_of(self, processes: int) -> Self:
+        """With a pair for each process, where the real one has that."""
+        pairs = max(4, min(self.pairs_per_step, processes))
+        return super().smoke_of(processes).model_copy(update={"pairs_per_step": pairs})
+
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
     """Everything comes from other stages."""

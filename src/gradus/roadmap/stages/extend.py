@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from pydantic import Field
 from gradus.core.artifact import Artifact
 from gradus.core.errors import ConfigError
 from gradus.core.files import write_atomic
-from gradus.core.quantity import Quantity
+from gradus.core.quantity import Quantity, format_count
 from gradus.model.config import ModelConfig
 from gradus.model.rope import RopeScaling, rescaled_base
 from gradus.roadmap.estimate import steps_of, training_estimate
@@ -21,11 +22,13 @@ from gradus.roadmap.lineage import refuse_warm
 from gradus.roadmap.metering import Meter
 from gradus.roadmap.models import input_model
 from gradus.roadmap.place import Place
+from gradus.roadmap.preflight import larger_batch, said
 from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.stages.pretrain import document_evaluation, refuse_other_tokenizer
 from gradus.roadmap.training import (
     MODEL_KINDS,
+    SMOKE_CONTEXT,
     SMOKE_STEPS,
     TrainingSettings,
     follow,
@@ -82,8 +85,8 @@ class Settings(TrainingSettings):
             .smoke()
             .model_copy(
                 update={
-                    "context": 320,
-                    "batch_tokens": 8 * 320,  # a row for each GPU of a machine
+                    "context": SMOKE_CONTEXT,
+                    "batch_tokens": 8 * SMOKE_CONTEXT,
                     "horizon": Quantity(float(SMOKE_STEPS), "steps"),
                     "least_document_tokens": 32,
                     "evaluate_tokens": 20_000,
@@ -108,12 +111,12 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     if "longest_document" in tokens:
         _refuse_short_documents(settings, tokens["longest_document"])
     mean = settings.context / 2
-    step_tokens, epoch_tokens = settings.step_tokens(settings.context), float(tokens.get("tokens", 0.0))
-    steps = steps_of(settings.horizon, step_tokens, config, epoch_tokens, mean)
+    epoch_tokens, notes = _expected_epoch(settings, tokens)
+    steps = steps_of(settings.horizon, settings.step_tokens(settings.context), config, epoch_tokens, mean)
     evaluations = steps // settings.evaluate_every + 1
     # Perplexity by position is measured three times over as many tokens, and pass keys at every length.
     passkeys = 3 * settings.passkey_samples * _PASSKEY_DEPTHS * sum(passkey_lengths(settings.context))
-    return training_estimate(
+    estimate = training_estimate(
         config,
         steps,
         settings,
@@ -123,6 +126,30 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
         mean_context=mean,
         evaluated_tokens=(evaluations + 3) * settings.evaluate_tokens + passkeys,
     )
+    return replace(estimate, notes=(*estimate.notes, *notes))
+
+
+def _expected_epoch(settings: Settings, tokens: Mapping[str, Any]) -> tuple[float, list[str]]:
+    """Tokens of the rows that `run` will pack, and what a plan says of them where the horizon counts epochs."""
+    least = settings.least_document_tokens or settings.context
+    everything, by_length = float(tokens.get("tokens", 0.0)), tokens.get("tokens_by_length")
+    if by_length is None:
+        note = (
+            f"an epoch is of documents with at least {least:,} tokens and a share of others; how many there are is "
+            "known once they are encoded, and until then all tokens are counted"
+        )
+        epoch_tokens = everything
+    else:
+        # Of documents between a power of two and the next, those from `least` on as if tokens were spread evenly.
+        long_tokens = sum(
+            count * min(1.0, max(0.0, 2 - least / int(shortest))) for shortest, count in by_length.items()
+        )
+        epoch_tokens = min(everything, long_tokens / settings.long_fraction)
+        note = (
+            f"an epoch is about {format_count(epoch_tokens)} of {format_count(everything)} tokens: documents with at "
+            f"least {least:,}, and others beside them"
+        )
+    return epoch_tokens, [note] if settings.horizon.unit == "epochs" else []
 
 
 def _refuse_short_documents(settings: Settings, longest: Mapping[str, int]) -> None:
@@ -159,6 +186,12 @@ def extended_config(parent: ModelConfig, settings: Settings) -> ModelConfig:
     factor = settings.context / parent.context
     if settings.rope_base is not None and settings.rope != "base":
         raise ConfigError('"rope_base" goes with rope = "base"')
+    if settings.rope == "base" and parent.rope_scaling is not None:
+        raise ConfigError(
+            f'"rope": the rotary positions of the model of `from` are stretched by YaRN from '
+            f"{parent.rope_scaling.original_context:,} tokens, and a raised base would stretch them twice; expected "
+            '"yarn", which stretches them anew, or "none", found "base"'
+        )
     changes: dict[str, Any] = {"context": settings.context}
     if settings.rope == "base":
         changes["rope_base"] = settings.rope_base or rescaled_base(parent.rope_base, parent.head_dim, factor)
@@ -199,7 +232,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     from gradus.train.precision import compute_dtype
 
     settings: Settings = stage.settings
-    source = inputs["tokens"]
+    source, trained = inputs["tokens"], inputs["from"]
+    shape = trained.results.get("model", {})
+    for line in said(larger_batch(settings.micro_rows, settings.context, trained.manifest.settings, shape)):
+        place.progress.line(line)
     tokenizer = load_tokenizer(source.path / "tokenizer")
     refuse_other_tokenizer(inputs["from"], tokenizer)
     store = TokenStore(source.path, "train")

@@ -150,6 +150,12 @@ class Settings(TrainingSettings):
             }
         )
 
+    def smoke_of(self, processes: int) -> Self:
+        """With a prompt for each process, where the real one has that."""
+        small = super().smoke_of(processes)
+        prompts = min(self.prompts_per_step, processes)
+        return small.model_copy(update={"prompts_per_step": max(small.prompts_per_step, prompts)})
+
     def rollout_settings(self, seed: int) -> RolloutSettings:
         """Those of rollouts."""
         from gradus.posttrain.rollouts import RolloutSettings

@@ -26,6 +26,7 @@ from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
     MODEL_KINDS,
+    SMOKE_ROW,
     SMOKE_STEPS,
     TrainingSettings,
     follow,
@@ -91,7 +92,7 @@ class TextSettings(TrainingSettings):
         return small.model_copy(
             update={
                 "scaling": None,  # at a handful of steps there is no horizon
-                "context": min(self.context, 256),
+                "context": min(self.context, SMOKE_ROW),
                 "horizon": Quantity(float(SMOKE_STEPS), "steps"),
                 "evaluate_tokens": 20_000,
             }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gradus.core.artifact import Artifact
-from gradus.core.errors import DataError
+from gradus.core.errors import ConfigError, DataError
 from gradus.core.quantity import Quantity
 from gradus.data.length_policy import LengthPolicy
 from gradus.data.mixture import (
@@ -34,6 +34,7 @@ from gradus.roadmap.session import Session, training_session
 from gradus.roadmap.stage import Device, Estimate, Expected, Input, Inputs, Stage
 from gradus.roadmap.training import (
     MODEL_KINDS,
+    SMOKE_ROW,
     SMOKE_STEPS,
     TrainingSettings,
     follow,
@@ -71,7 +72,8 @@ class Settings(TrainingSettings):
     are shares of the tokens or of the conversations. mixture_size: of one pass over a mixture by weights ("3M tokens",
     or "20_000 documents" by rows); as large as it can be without repeating a source if None.
 
-    row_length: tokens of a packed row, the model's context if None; a longer conversation meets length_policy.
+    row_length: tokens of a packed row, at most the model's context, which it is if None; a longer conversation meets
+    length_policy.
     packing: "whole" places conversations longest first, each where it fits best; "tight" searches on where that leaves
     rows with room, at row lengths up to 1,024.
     lora: train adapters of this rank instead of the weights; the artifact holds them in adapter/, merged in model/.
@@ -97,7 +99,19 @@ class Settings(TrainingSettings):
     def smoke(self) -> Self:
         """A handful of steps."""
         watch = None if self.watch is None else self.watch.smoke()
-        return super().smoke().model_copy(update={"steps_at_most": SMOKE_STEPS, "watch": watch})
+        # The models of smoke runs have short rows too.
+        row_length = None if self.row_length is None else min(self.row_length, SMOKE_ROW)
+        changes = {"steps_at_most": SMOKE_STEPS, "row_length": row_length, "watch": watch}
+        return super().smoke().model_copy(update=changes)
+
+    def row_of(self, context: int) -> int:
+        """Tokens of a packed row for a model of this context. Errors: ConfigError where it cannot read one."""
+        if self.row_length is not None and self.row_length > context:
+            raise ConfigError(
+                f'"row_length": the model has a context of {context:,} tokens; expected at most that, found '
+                f"{self.row_length:,}; leave it out for the whole context, or extend that first"
+            )
+        return self.row_length or context
 
 
 def sources(settings: Settings, roadmap_dir: Path) -> dict[str, str]:
@@ -116,7 +130,7 @@ def plan(settings: Settings, inputs: Expected, device: Device, stage: Stage) -> 
     shares, notes = _expected(settings, inputs)
     tokens, rows = sum(share.tokens for share in shares), sum(share.rows for share in shares)
     mean = tokens / rows / 2 if rows else TOKENS_PER_CONVERSATION / 2
-    row_length = min(settings.row_length or config.context, config.context)
+    row_length = settings.row_of(config.context)
     watched = watched_tokens(settings.watch, settings.evaluate_every, stage.directory)
     # A packed row is as good as full.
     steps = max(1, round(tokens * settings.epochs / settings.step_tokens(row_length)))
@@ -181,7 +195,7 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     with training_session(place) as session:
         model = load_model(parent.folder, session.device, prepare=session.prepare, lora=settings.lora, seed=stage.seed)
         model.compute_dtype = compute_dtype(place.machine.precision, session.device)
-        row_length = min(settings.row_length or model.config.context, model.config.context)
+        row_length = settings.row_of(model.config.context)
         store, counts = _rendered("train", _conversations("train", stage, inputs), stage, place, form, row_length)
         documents, shares = mixture_documents(
             store, settings.mixture, stage.seed, settings.mixture_size, settings.weigh_by

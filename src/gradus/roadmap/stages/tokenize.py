@@ -123,6 +123,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
         "shards": {split: len(corpus_shards(corpus.path, split)) for split in SPLITS if split in counts},
         # What a longer context can be learned from: a later stage is refused by it before anything is trained.
         "longest_document": {split: TokenStore(place.work, split).longest for split in SPLITS if split in counts},
+        # How many of them it can be learned from, for its plan.
+        "tokens_by_length": TokenStore(place.work, "train").tokens_by_length(),
         "counts": counts,
     }
     if "validation" in counts:
