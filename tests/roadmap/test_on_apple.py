@@ -11,7 +11,7 @@ from gradus.model.mps import LONGEST_SUM
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
-from gradus.roadmap.training import _ready
+from gradus.roadmap.training import _ready, _sampled
 
 MACHINE = '[machine]\ndevice = "mps"\n'
 no_mac = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this is a Mac with such a GPU")
@@ -30,7 +30,7 @@ def test_what_a_mac_cannot_do_is_refused_by_line(tmp_path):
         'refused.toml:4: device = "mps" compiles nothing; leave it out',
     ]
     assert len(found) == 3
-    assert '[machine] device = "mps" has no "adamw8bit"; choose "muon" or "adamw"' in found[2]
+    assert '[machine] device = "mps" has no "adamw8bit"; choose "adamw" or "adafactor"' in found[2]
 
 
 @no_mac
@@ -53,12 +53,13 @@ def test_a_model_is_not_served_by_a_device_that_is_not_there(tmp_path, name, tol
             ask(tmp_path, device=name)
 
 
-def test_a_micro_batch_that_products_would_be_too_long_for_is_refused():
+@pytest.mark.parametrize("made", [_ready, _sampled])
+def test_a_micro_batch_that_products_would_be_too_long_for_is_refused(made):
     def batches(step):
         tokens = torch.zeros(step, dtype=torch.int64)
         return [Batch(tokens, tokens, Documents.of_lengths([step]))]
 
     apple = torch.device("mps")
-    assert _ready(batches, apple, LONGEST_SUM)
+    assert made(batches, apple, LONGEST_SUM)
     with pytest.raises(TrainingError, match=r"over more than 32,766 tokens, and a micro-batch here has 32,767"):
-        _ready(batches, apple, LONGEST_SUM + 1)
+        made(batches, apple, LONGEST_SUM + 1)

@@ -1,11 +1,13 @@
 """Two data-parallel processes give the losses of one."""
 
 import json
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from small_stages import PROSE, base_of, tokens_of, write_lines
 
 from gradus.core.errors import GradusError, TrainingError
@@ -13,6 +15,7 @@ from gradus.roadmap import workers
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.run import walk
 from gradus.roadmap.schema import load_roadmap
+from gradus.train.parallel import join_world
 
 ROADMAP = (
     """\
@@ -87,3 +90,17 @@ def test_a_process_that_cannot_start_ends_the_stage_at_once_with_its_last_words(
     roadmap = load_roadmap(roadmap_path, ["machine.processes=2"])
     with pytest.raises(GradusError, match="process 1 failed: no such module"):
         walk(roadmap, roadmap_path.parent / "home", QuietProgress())
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for name, value in (variables | {"GLOO_SOCKET_IFNAME": "lo"}).items():  # set here, so that it is taken back
+            monkeypatch.setenv(name, value)
+        with pytest.raises(
+            TrainingError, match=rf"cannot meet at 127\.0\.0\.1, port {port}: Address already in use; run"
+        ):
+            join_world(torch.device("cpu"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -288,7 +289,13 @@ def test_the_line_for_vllm_is_there_for_every_class_that_a_plan_calls_native(tmp
     assert natives == ["qwen3", "llama", "qwen3_moe", "dots1", "apertus"]
 
 
-def test_a_server_is_reached_whatever_the_length_of_its_homes_path(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_long", [False, True], ids=["short", "long"])
+def test_a_server_is_reached_whatever_the_length_of_its_homes_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_long: bool
+) -> None:
+    if is_long:  # the folder for temporary files too
+        (temporary := tmp_path / ("t" * 90)).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     home = tmp_path.joinpath(*["a folder with a long name"] * 6)
     (home / SOCKETS).mkdir(parents=True)
     path = home / SOCKETS / "8017.sock"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradus.core.errors import ConfigError
@@ -44,7 +44,7 @@ def machine_problems(machine: MachineSettings) -> Iterator[tuple[KeyPath, str]]:
 def stage_problems(machine: MachineSettings, kind: str, settings: Any) -> Iterator[tuple[KeyPath, str]]:
     """What of a stage does not go with the device, by key."""
     if machine.device == "mps":
-        yield from _optimizer_problems("mps", settings, {"muon", "adamw", "adafactor"})
+        yield from _optimizer_problems("mps", settings, ("muon", "adamw", "adafactor"))
     if machine.device != "xla":
         return
     if kind in _TRAINED_ELSEWHERE:
@@ -55,7 +55,7 @@ def stage_problems(machine: MachineSettings, kind: str, settings: Any) -> Iterat
             "was made here",
         )
         return
-    yield from _optimizer_problems("xla", settings, {"muon", "adamw"})
+    yield from _optimizer_problems("xla", settings, ("muon", "adamw"))
     if getattr(settings, "lora", None) is not None:
         yield ("lora",), '[machine] device = "xla" trains whole weights; leave lora out'
     if kind == "pretrain":
@@ -67,11 +67,12 @@ def stage_problems(machine: MachineSettings, kind: str, settings: Any) -> Iterat
             yield ("model",), f'[machine] device = "xla": {problem}'
 
 
-def _optimizer_problems(device: str, settings: Any, known: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
+def _optimizer_problems(device: str, settings: Any, known: Sequence[str]) -> Iterator[tuple[KeyPath, str]]:
     optimizer = getattr(settings, "optimizer", None)
     for key in ("matrix", "rest") if optimizer is not None else ():
         if (found := getattr(optimizer, key)) not in known:
-            yield ("optimizer", key), f'[machine] device = "{device}" has no "{found}"; choose "muon" or "adamw"'
+            named = " or ".join(f'"{kind}"' for kind in known if kind != "muon" or key == "matrix")
+            yield ("optimizer", key), f'[machine] device = "{device}" has no "{found}"; choose {named}'
 
 
 def model_problem(config: ModelConfig) -> str:

@@ -329,7 +329,8 @@ def training_reports(
     optimizer = build_optimizer(model, settings.optimizer, session.world)
     if settings.optimizer.state == "warm":
         carry_over(optimizer, parent, place)
-    ready = nullcontext(batches) if on_policy else Prefetch(partial(_ready, batches, session.device))
+    made = partial(_sampled if on_policy else _ready, batches, session.device)
+    ready = nullcontext(made) if on_policy else Prefetch(made)
     with ready as ahead, checkpoints, on_signal(profiler):
         try:
             for report in fit(
@@ -381,6 +382,14 @@ def _ready(batches: Callable[[int], Sequence[Batch]], device: torch.device, step
         _check_short(made)
     # From page-locked memory a GPU takes them without the host waiting.
     return [batch.pinned() for batch in made] if device.type == "cuda" else made
+
+
+def _sampled(batches: Callable[[int], Sequence[Batch]], device: torch.device, step: int) -> Sequence[Batch]:
+    """A step's batches that are ready, and on the device. Errors: as of `_ready` on a Mac's GPU."""
+    made = batches(step)
+    if device.type == "mps":
+        _check_short(made)
+    return made
 
 
 def _check_short(batches: Sequence[Batch]) -> None:

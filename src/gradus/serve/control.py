@@ -148,7 +148,8 @@ def _address(path: Path) -> Iterator[str]:
     if len(os.fsencode(path)) <= _MOST_ADDRESS_BYTES:
         yield str(path)
         return
-    with tempfile.TemporaryDirectory() as short:
+    is_short = len(os.fsencode(tempfile.gettempdir())) <= _MOST_ADDRESS_BYTES // 2
+    with tempfile.TemporaryDirectory(dir=None if is_short else "/tmp") as short:  # noqa: S108 (of our own in it)
         link = Path(short) / "home"
         link.symlink_to(path.parent.resolve())
         yield str(link / path.name)

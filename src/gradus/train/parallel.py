@@ -121,7 +121,7 @@ def join_world(device: torch.device, parallel: Parallel = "replicate") -> World:
     if not dist.is_initialized():
         # Small numbers on the host travel by gloo in any case.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        if os.environ["MASTER_ADDR"] == LOOPBACK and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        if os.environ.get("MASTER_ADDR") == LOOPBACK and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             rank = int(os.environ["RANK"])
             dist.init_process_group(backend, store=_store_of_this_machine(rank, size), rank=rank, world_size=size)
         else:
@@ -134,7 +134,7 @@ def _store_of_this_machine(rank: int, size: int) -> Any:
     """The store in which the processes of one machine find each other, out of reach of others.
 
     torch's own listens at every address of the machine, and gloo at that of its name: anyone in the same network could
-    take part.
+    take part. Errors: TrainingError where the port is taken.
     """
     port = int(os.environ["MASTER_PORT"])
     names = {name for _, name in socket.if_nameindex()}
@@ -144,8 +144,14 @@ def _store_of_this_machine(rank: int, size: int) -> Any:
     if rank == 0:
         with socket.socket() as found:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind((LOOPBACK, port))
-            found.listen(128)
+            try:
+                found.bind((LOOPBACK, port))
+                found.listen(128)
+            except OSError as error:
+                raise TrainingError(
+                    f"processes of this machine cannot meet at {LOOPBACK}, port {port}: {error.strerror}; run again, "
+                    "or set MASTER_PORT to a free one where a launcher started them"
+                ) from None
             listening = found.detach()  # the store's from here on
     return dist.TCPStore(  # type: ignore[attr-defined]
         LOOPBACK, port, size, rank == 0, default_pg_timeout, master_listen_fd=listening
