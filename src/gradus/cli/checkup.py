@@ -37,7 +37,8 @@ def checkup(home: Path) -> dict[str, Any]:
         problems.append(f"little disk space at {existing}: {format_bytes(disk.free)} free")
     return {
         "machine": machine,
-        "gpus": gpu_names() or (["Apple"] if has_apple_gpu() else []),
+        "gpus": gpu_names(),
+        "apple_gpu": has_apple_gpu(),
         "software": software,
         "torch_xla": package_version("torch_xla"),
         "extras": {extra: _missing(extra) for extra in _extras()},
@@ -53,10 +54,10 @@ def _extras() -> list[str]:
         return []
 
 
-def _gpus(names: list[str]) -> str:
-    if names == ["Apple"]:
+def _gpus(found: dict[str, Any]) -> str:
+    if found["apple_gpu"]:
         return 'Apple, used with [machine] device = "mps" (experimental: docs/mac.md)'
-    return ", ".join(names) or "none"
+    return ", ".join(found["gpus"]) or "none"
 
 
 def _missing(extra: str) -> list[str]:
@@ -92,7 +93,7 @@ def checkup_text(found: dict[str, Any]) -> str:
         f"system     {machine['system']} ({machine['architecture']})",
         f"processor  {machine['processor']}, {machine['cores']} cores usable",
         f"bf16       {bf16}",
-        f"gpu        {_gpus(found['gpus'])}",
+        f"gpu        {_gpus(found)}",
         f"memory     {format_bytes(machine['memory_bytes'])}",
         f"home       {found['home']['path']} ({format_bytes(found['home']['free_bytes'])} free)",
         f"runs       {', '.join(found['home']['runs']) or 'none yet'}",

@@ -15,7 +15,9 @@ from gradus.roadmap.place import MachineSettings, Place
 if TYPE_CHECKING:
     import torch
 
+    from gradus.model.config import ModelConfig
     from gradus.model.transformer import Transformer
+    from gradus.train.config import OptimizerSettings
     from gradus.train.parallel import World
 
 
@@ -51,18 +53,25 @@ class Session:
             offload_from=self.device if self.machine.offload else None,
         )
 
+    def distance_to_host(self, config: ModelConfig, dtype: torch.dtype, optimizer: OptimizerSettings) -> float | None:
+        """What `check_against_host` finds of a GPU, whose memory is as before afterwards; None without a GPU."""
+        from gradus.train.host_check import check_against_host
+
+        if self.device.type not in {"cuda", "mps"}:
+            return None
+        away = check_against_host(config, self.device, dtype, optimizer)
+        _open(self.device)
+        return away
+
 
 def decoding_device(place: Place) -> torch.device:
     """Where a stage of one process asks a finished model: on a GPU where `[machine]` takes one, else on the host."""
     import torch
 
     device = _asked_device(place)
-    if device.type == "cuda":
-        _open_cuda(device)
-    elif device.type == "mps":
-        _open_mps()
-    else:
+    if device.type not in {"cuda", "mps"}:
         return torch.device("cpu")
+    _open(device)
     return device
 
 
@@ -76,6 +85,13 @@ def _asked_device(place: Place) -> torch.device:
     # Of several machines each counts its GPUs, and its processes, by itself.
     local_rank = int(os.environ.get("LOCAL_RANK", place.rank))
     return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+
+
+def _open(device: torch.device) -> None:
+    if device.type == "cuda":
+        _open_cuda(device)
+    else:
+        _open_mps()
 
 
 def _open_cuda(device: torch.device) -> None:
@@ -127,10 +143,8 @@ def training_session(place: Place) -> Iterator[Session]:
     device = _asked_device(place)
     if device.type == "xla":
         device = open_xla()
-    elif device.type == "cuda":
-        _open_cuda(device)
-    elif device.type == "mps":
-        _open_mps()
+    elif device.type in {"cuda", "mps"}:
+        _open(device)
     elif place.machine.offload:
         raise TrainingError(
             "[machine] offload = true moves a GPU's weights to the host, and there is no CUDA device here; leave it out"

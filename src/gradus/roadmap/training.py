@@ -307,7 +307,6 @@ def training_reports(
     data_stride: so many data steps belong together, as `fit` has it.
     """
     from gradus.data.prefetch import Prefetch
-    from gradus.train.host_check import check_against_host
     from gradus.train.loop import fit
     from gradus.train.optimizers import build_optimizer
     from gradus.train.precision import compute_dtype
@@ -316,8 +315,7 @@ def training_reports(
 
     asked = place.machine.profile
     wanted = compute_dtype(place.machine.precision, session.device)
-    if session.device.type in {"cuda", "mps"}:
-        away = check_against_host(model.config, session.device, wanted, settings.optimizer)
+    if (away := session.distance_to_host(model.config, wanted, settings.optimizer)) is not None:
         place.progress.line(f"  the GPU's gradients are the processor's within {away:.1g} (two layers of this width)")
     profiler = StepProfiler(
         place.home / "profiles" / f"{place.stage.name}-{place.stage.fingerprint[:8]}",
