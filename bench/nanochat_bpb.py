@@ -60,7 +60,9 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, object]]:
         if len(figures) == 2:
             spread = max(max(found) - min(found) for found in figures.values())
             gap = statistics.mean(figures["nanochat"]) - statistics.mean(figures["gradus"])
-            row |= {"gap": gap, "spread": spread, "better_by_more_than_spread": gap > spread}
+            row["gap"] = gap
+            if min(map(len, figures.values())) > 1:  # one seed shows no spread
+                row |= {"spread": spread, "better_by_more_than_spread": gap > spread}
         rows.append(row)
     return rows
 
