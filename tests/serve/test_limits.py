@@ -287,7 +287,7 @@ def test_a_connection_that_asks_for_nothing_is_closed_and_a_stream_goes_on(
     def until_closed(one: socket.socket, drip: bytes = b"") -> bool:
         """Whether the server closes it; drip: sent again and again meanwhile."""
         one.settimeout(0.1)
-        for _ in range(50):
+        for _ in range(600):
             try:
                 one.sendall(drip)
                 if not one.recv(1000):
@@ -330,20 +330,31 @@ def test_a_client_that_reads_no_reply_is_given_up_and_a_slow_one_is_not(
     load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
-    monkeypatch.setattr(connections, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(connections, "STALL_SECONDS", 3.0)
+    made = connections.BoundedProtocol.connection_made
+
+    def made_small(protocol: connections.BoundedProtocol, transport: Any) -> None:
+        # The system's own buffer grows to megabytes, and is writable again only when a third of it is free.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**15)
+        made(protocol, transport)
+
+    monkeypatch.setattr(connections.BoundedProtocol, "connection_made", made_small)
     page = b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with serving(load) as found, ExitStack() as stack:
         place = ("127.0.0.1", int(found.url.rpartition(":")[2]))
         state = found.server.server_state
-        deaf, slow = (stack.enter_context(socket.create_connection(place)) for _ in range(2))
+        deaf, slow = (stack.enter_context(socket.socket()) for _ in range(2))
         for one in (deaf, slow):
-            one.sendall(page * 1000)  # 15 MB of replies, more than the system keeps
-        begun, taken = time.monotonic(), 0
-        while time.monotonic() < begun + 4:
-            taken += len(slow.recv(2**18))
-            time.sleep(0.1)
-        assert len(state.connections) == 1  # the slow one's
-        while taken < 1000 * 15_000:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18)
+            one.connect(place)
+            one.sendall(page * 2000)  # 30 MB of replies
+        wait_until(lambda: len(state.connections) == 2)
+        taken = 0
+        while len(state.connections) == 2:
+            taken += len(slow.recv(2**14))
+            time.sleep(0.01)  # 1.6 MB a second at most: 18 seconds for all of it
+        assert taken < 2000 * 15_000
+        while taken < 2000 * 15_000:
             piece = slow.recv(2**20)
             assert piece
             taken += len(piece)
