@@ -19,6 +19,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
+LOOPBACK = "127.0.0.1"
+"""The address at which a machine reaches itself, and nobody else does."""
+
+
 def machine_facts() -> dict[str, Any]:
     """System, processor, usable cores, memory in bytes, and bf16 instructions as plain JSON."""
     import psutil

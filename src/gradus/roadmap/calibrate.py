@@ -28,6 +28,7 @@ from gradus.data.hub_models import commit_of
 from gradus.data.sources import SyntheticSource
 from gradus.model.config import ModelConfig
 from gradus.model.cost import flops_per_token, forward_flops_per_token
+from gradus.roadmap.device_limits import UNMEASURED
 from gradus.roadmap.plan import Plan, PlannedStage, choose_device, own_device, plan_roadmap
 from gradus.roadmap.progress import Progress, QuietProgress
 from gradus.roadmap.schema import Roadmap, load_roadmap
@@ -59,7 +60,7 @@ def calibrate(roadmap: Roadmap, home: Path, progress: Progress) -> dict[str, Rat
     """Measure, write, and return the rates by kind of work. Errors: ConfigError where the device is in no table."""
     from gradus.roadmap.run import walk
 
-    if roadmap.machine.device in {"mps", "xla"}:
+    if roadmap.machine.device in UNMEASURED:
         raise ConfigError(
             f'[machine] device = "{roadmap.machine.device}" is in no table of devices, and its rates would be taken '
             "for those of the processor; calibrate with machine.device=cpu"

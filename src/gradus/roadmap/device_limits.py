@@ -12,6 +12,9 @@ from gradus.model.config import ModelConfig, model_config
 if TYPE_CHECKING:
     from gradus.roadmap.place import MachineSettings
 
+UNMEASURED = {"mps": "GPU of a Mac", "xla": "TPU"}
+"""Devices that no table has, and what they are called: times are a processor's."""
+
 _TRAINED_ELSEWHERE = frozenset({"extend", "experts", "dpo", "grpo"})
 _ANY_VOCABULARY = 8192  # whether a model can be trained does not depend on it
 

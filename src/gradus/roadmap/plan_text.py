@@ -10,13 +10,12 @@ from gradus.core.devices import CPU
 from gradus.core.quantity import format_bytes, format_count, format_seconds
 from gradus.model.config import ModelConfig
 from gradus.model.reach import reach
+from gradus.roadmap.device_limits import UNMEASURED
 from gradus.roadmap.horizon import horizon_text
 from gradus.roadmap.plan import Plan, PlannedStage
 from gradus.roadmap.schema import Roadmap
 from gradus.roadmap.stage import Device
 from gradus.roadmap.table import text_table
-
-_UNMEASURED = {"mps": "GPU of a Mac", "xla": "TPU"}
 
 
 def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
@@ -30,9 +29,9 @@ def plan_text(roadmap: Roadmap, plans: Sequence[Plan]) -> str:
     lines += _reaches(first)
     lines.append("")
     lines += [_sum(plan, named=len(plans) > 1) for plan in plans]
-    if (asked := roadmap.machine.device) in _UNMEASURED and first.device.name == CPU:
+    if (asked := roadmap.machine.device) in UNMEASURED and first.device.name == CPU:
         lines.append(
-            f'note: [machine] device = "{asked}", and times are those of a processor; no {_UNMEASURED[asked]} is '
+            f'note: [machine] device = "{asked}", and times are those of a processor; no {UNMEASURED[asked]} is '
             "measured yet"
         )
     if any(plan.device.in_fp32 and not plan.device.is_measured for plan in plans):

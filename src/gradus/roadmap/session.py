@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from gradus.train.parallel import World
 
 
+_GPUS = frozenset({"cuda", "mps"})  # types of devices
+
+
 @dataclass(frozen=True)
 class Session:
     """Where a training stage computes: this process among all, its device, and how."""
@@ -57,7 +60,7 @@ class Session:
         """What `check_against_host` finds of a GPU, whose memory is as before afterwards; None without a GPU."""
         from gradus.train.host_check import check_against_host
 
-        if self.device.type not in {"cuda", "mps"}:
+        if self.device.type not in _GPUS:
             return None
         away = check_against_host(config, self.device, dtype, optimizer)
         _open(self.device)
@@ -69,7 +72,7 @@ def decoding_device(place: Place) -> torch.device:
     import torch
 
     device = _asked_device(place)
-    if device.type not in {"cuda", "mps"}:
+    if device.type not in _GPUS:
         return torch.device("cpu")
     _open(device)
     return device
@@ -143,7 +146,7 @@ def training_session(place: Place) -> Iterator[Session]:
     device = _asked_device(place)
     if device.type == "xla":
         device = open_xla()
-    elif device.type in {"cuda", "mps"}:
+    elif device.type in _GPUS:
         _open(device)
     elif place.machine.offload:
         raise TrainingError(

@@ -22,6 +22,7 @@ from typing import Any
 from gradus.core.artifact import SCRATCH, open_artifact
 from gradus.core.errors import TrainingError
 from gradus.core.home import ARTIFACTS
+from gradus.core.machine import LOOPBACK
 from gradus.roadmap.kinds import stage_module
 from gradus.roadmap.place import Place
 from gradus.roadmap.schema import Roadmap, load_roadmap
@@ -40,7 +41,7 @@ def worker_processes(roadmap: Roadmap, stage: Stage, place: Place) -> Iterator[N
     Errors: TrainingError with a worker's last words where one fails; they are ended where rank 0 fails.
     """
     size = place.world_size
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    meeting = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     task = json.dumps(stage_task(roadmap, stage, place))
     before = {name: os.environ.get(name) for name in _VARIABLES}
     logs = [place.scratch / f"worker-{rank}.log" for rank in range(1, size)]
@@ -140,7 +141,7 @@ def set_threads(threads: int | None) -> None:
 def free_port() -> int:
     """A port of this machine that nothing listens at."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
 

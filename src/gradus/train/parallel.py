@@ -22,13 +22,11 @@ from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 
 from gradus.core.errors import TrainingError
+from gradus.core.machine import LOOPBACK
 from gradus.train.config import Parallel
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-
-
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
