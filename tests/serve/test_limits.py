@@ -154,6 +154,12 @@ def test_only_a_known_key_is_answered_and_its_tokens_are_counted(load: Any, tmp_
         assert found.http.get("/v1/models", headers={"Host": "chat.example.org"}).status_code == 200
         second = add_account(file, "bob")
         assert found.http.get("/v1/models", headers={"Authorization": f"Bearer {second}"}).status_code == 200
+        # What others use is told to whom it was allowed.
+        for name, settings, seen in (("carl", {}, False), ("dora", {"sees_all": True}, True)):
+            third = add_account(file, name, **settings)
+            told = found.http.get("/metrics", headers={"Authorization": f"Bearer {third}"}).text
+            assert ('account="ada"' in told) is seen
+            assert "gradus_slots{" in told
         remove_account(file, "bob")
         assert found.http.get("/v1/models", headers={"Authorization": f"Bearer {second}"}).status_code == 401
         # What was closed stays closed: without its last key, and with a file that nobody can read.

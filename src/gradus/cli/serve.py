@@ -158,19 +158,23 @@ def keys_add(
     max_concurrent: Annotated[
         int | None, typer.Option("--max-concurrent", min=1, help="Requests at once [no bound].")
     ] = None,
+    sees_all: Annotated[
+        bool, typer.Option("--sees-all", help="/metrics tells it the tokens of every account, not its own alone.")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Make a key and print it, this once; a running server takes it at once. Without bounds it may use all."""
     from gradus.cli.serving import add_key
 
-    bounds = {
+    settings = {
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,
         "tokens_per_day": tokens_per_day,
         "max_concurrent": max_concurrent,
+        "sees_all": sees_all,
     }
-    add_key(home_folder(home), name, bounds, json)
+    add_key(home_folder(home), name, settings, json)
 
 
 @keys_app.command("remove")

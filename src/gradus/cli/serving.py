@@ -194,10 +194,10 @@ def memory_warning(models: Sequence[ServedModel], slots: int) -> str | None:
 # Keys
 
 
-def add_key(home: Path, name: str, bounds: dict[str, float | None], as_json: bool) -> None:
+def add_key(home: Path, name: str, settings: dict[str, float | None], as_json: bool) -> None:
     """Make a key and print it, this once."""
     file = home / KEYS_FILE
-    key = add_account(file, name, **bounds)
+    key = add_account(file, name, **settings)
     if as_json:
         print_json({"name": name, "key": key, "file": str(file)})
         return
@@ -214,11 +214,13 @@ def remove_key(home: Path, name: str) -> None:
 def list_keys(home: Path, as_json: bool) -> None:
     """Print the accounts and their bounds."""
     accounts = read_accounts(home / KEYS_FILE)
-    rows = [account.model_dump(mode="json", exclude_none=True, exclude={"sha256"}) for account in accounts]
+    rows = [account.model_dump(mode="json", exclude_defaults=True, exclude={"sha256"}) for account in accounts]
     if as_json:
         print_json({"accounts": rows})
     elif not rows:
         typer.echo("no accounts; make one with: gradus serve keys add NAME")
     for row in [] if as_json else rows:
-        bounds = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in row.items() if name != "name")
-        typer.echo(f"{row['name']}: {bounds or 'no bounds'}")
+        bounds = ", ".join(
+            f"{name.replace('_', ' ')} {value:g}" for name, value in row.items() if name not in {"name", "sees_all"}
+        )
+        typer.echo(f"{row['name']}: {bounds or 'no bounds'}{'; sees all' if 'sees_all' in row else ''}")

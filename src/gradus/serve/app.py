@@ -52,7 +52,7 @@ log = logging.getLogger("gradus.serve")
 _BODY_SECONDS = 60.0  # in which a request has to be there
 _STALL_SECONDS = 60.0  # after which a client that takes nothing is given up
 _QUEUE_SECONDS = 1.0  # after which a slot may be free
-ANYBODY = Account(name="anybody", sha256="0" * 64)
+ANYBODY = Account(name="anybody", sha256="0" * 64, sees_all=True)
 
 
 @dataclass
@@ -280,8 +280,9 @@ def build_app(state: State) -> Starlette:
                 raise from_engine(error) from None
 
     async def metrics(request: Request) -> Response:
-        state.account_of(request.headers)
-        return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        account = state.account_of(request.headers)
+        told = state.metrics.text(None if account.sees_all else account.name)
+        return Response(told, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def config(request: Request) -> Response:
         facts = {"title": state.settings.title, "needs_key": state.needs_key, "models_url": "/v1"}

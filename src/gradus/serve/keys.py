@@ -29,7 +29,8 @@ _LEAST_CHOSEN = 24  # characters of a key that somebody chose himself: it must n
 
 class Account(Settings):
     """Who holds a key. requests_per_minute, tokens_per_minute, tokens_per_day, max_concurrent: None for no bound;
-    tokens are those of prompts and replies together, days are those of UTC."""
+    tokens are those of prompts and replies together, days are those of UTC. sees_all: /metrics tells it the tokens of
+    every account, not of its own alone."""
 
     name: str = Field(pattern=r"^[\w.@-]{1,64}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -37,6 +38,7 @@ class Account(Settings):
     tokens_per_minute: float | None = Field(default=None, gt=0)
     tokens_per_day: int | None = Field(default=None, ge=1)
     max_concurrent: int | None = Field(default=None, ge=1)
+    sees_all: bool = False
 
 
 class _KeyFile(Settings):
@@ -67,10 +69,10 @@ def read_accounts(path: Path) -> tuple[Account, ...]:
     return accounts
 
 
-def add_account(path: Path, name: str, **bounds: float | None) -> str:
-    """Make an account and its key, which is returned and kept nowhere. Errors: ConfigError."""
+def add_account(path: Path, name: str, **settings: float | None) -> str:
+    """Make an account with these settings, and its key, which is returned and kept nowhere. Errors: ConfigError."""
     key = _PREFIX + secrets.token_urlsafe(32)
-    account = load_settings(Account, {"name": name, "sha256": key_digest(key), **bounds}, "account")
+    account = load_settings(Account, {"name": name, "sha256": key_digest(key), **settings}, "account")
     with _changing(path):
         accounts = read_accounts(path)
         if any(other.name == name for other in accounts):
@@ -95,7 +97,7 @@ def _changing(path: Path) -> AbstractContextManager[None]:
 
 
 def _write(path: Path, accounts: tuple[Account, ...]) -> None:
-    rows = [account.model_dump(mode="json", exclude_none=True) for account in accounts]
+    rows = [account.model_dump(mode="json", exclude_defaults=True) for account in accounts]
     before = os.umask(0o077)  # nobody else may read it for even a moment
     try:
         write_atomic(path, json.dumps({"accounts": rows}, indent=1) + "\n")
@@ -122,7 +124,7 @@ class Accounts:
                     f"the environment variable {KEY_VARIABLE} holds {len(key)} characters; at least {_LEAST_CHOSEN} "
                     "are needed: gradus serve keys add NAME makes a key"
                 )
-            self._own = (Account(name="environment", sha256=key_digest(key)),)
+            self._own = (Account(name="environment", sha256=key_digest(key), sees_all=True),)
         self._stamp = self._file_stamp()
         self._kept = read_accounts(path) if path else ()
         self._were_needed = False

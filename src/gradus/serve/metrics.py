@@ -48,8 +48,23 @@ class Metrics:
         if tally.first_at is not None:
             self._first.labels(model).observe(timings["first_token_seconds"])
 
-    def text(self) -> bytes:
-        return generate_latest(self._registry)
+    def text(self, account: str | None = None) -> bytes:
+        """All of it, or, for an account, without what is told of others."""
+        registry = self._registry if account is None else _OfAccount(self._registry, account)
+        return generate_latest(registry)
+
+
+class _OfAccount(CollectorRegistry):
+    """A registry without the samples of other accounts."""
+
+    def __init__(self, whole: CollectorRegistry, account: str) -> None:
+        super().__init__()
+        self._whole, self._account = whole, account
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._whole.collect():
+            metric.samples = [s for s in metric.samples if s.labels.get("account", self._account) == self._account]
+            yield metric
 
 
 class _Engines(Collector):
