@@ -194,7 +194,7 @@ def main() -> None:
                     )
                 )  # fmt: skip
                 began = time.process_time()
-                made = walk(load_roadmap(file), args.home, PlainProgress(), only=stage).artifacts[stage]
+                made = walk(load_roadmap(file), args.home, PlainProgress(), only=[stage]).artifacts[stage]
                 found["runs"][run] = {
                     "bits_per_byte": made.results["bpb"],
                     "processor_seconds": round(time.process_time() - began, 1),  # with evaluation and saving

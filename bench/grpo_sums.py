@@ -47,7 +47,7 @@ def main() -> None:
     began = time.monotonic()
     roadmap = load_roadmap(FOLDER.parent / "roadmaps" / "sums.toml", ["machine.processes=1"])
     for stage in STAGES:
-        result = walk(roadmap, options.home, live_progress(), only=stage)
+        result = walk(roadmap, options.home, live_progress(), only=[stage])
     before, after = (result.artifacts[name].results["probes"] for name in ("before", "after"))
     practice = result.artifacts["practice"]
     write_result(
