@@ -38,7 +38,7 @@ from gradus.engine.load import load_engine
 from gradus.engine.sampling import Sampling
 from gradus.engine.turn import Reply, Request
 from gradus.eval.probes import ProbeSettings, run_suite
-from gradus.eval.result import proportion
+from gradus.eval.result import passed_measure
 from gradus.tokenizer.training import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
@@ -133,7 +133,7 @@ def suite_score(engine: Engine, suite: Suite) -> dict[str, Any]:
     free = found[None].items
     return {
         str(constrain): {
-            **proportion(result.items),
+            **passed_measure(result.items),
             "answers_changed": sum(item.samples != was.samples for item, was in zip(result.items, free, strict=True)),
         }
         for constrain, result in found.items()

@@ -71,7 +71,7 @@ def ours(shards: Path, work: Path, tokenizer: Path, processes: int) -> dict[str,
             split=split,
             threads=1,
             # As the stage does: the validation side is not worth the start of another process.
-            run_jobs=lambda job, jobs, count=processes if split == "train" else 1: run_jobs(
+            run_jobs=lambda job, jobs, count=processes if split == "train" else 1: run_jobs(  # type: ignore[misc]
                 job, jobs, count, work / "log"
             ),
         )

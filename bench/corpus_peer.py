@@ -30,7 +30,7 @@ from loguru import logger
 from whitespace_words import WhitespaceWords
 
 
-class English(BaseFilter):
+class English(BaseFilter):  # type: ignore[misc]
     """Keeps what pycld2 takes for English, by the rule of the other side."""
 
     name = "english"

@@ -77,7 +77,7 @@ def batched(model: Decoder) -> Decode:
 def transformers(folder: Path, dtype: torch.dtype) -> Decode:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()  # type: ignore[no-untyped-call]
 
     def decode(prompts: Tensor, length: int) -> list[list[int]]:
         with torch.inference_mode():

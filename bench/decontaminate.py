@@ -35,7 +35,7 @@ _SEPARATORS = re.compile(r"[\s,;:!?]+")
 
 def disguise(text: str, draw: random.Random) -> str:
     """The same words in other case, with other separators between them."""
-    cased = draw.choice([str.upper, str.lower, str.title, str])(text)
+    cased = draw.choice([text.upper(), text.lower(), text.title(), text])
     return _SEPARATORS.sub(lambda _: draw.choice([" ", "\n", "  ", ", ", " - ", "\t", "... ", " | "]), cased)
 
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import tiktoken
 from bench_record import machine, peak_bytes, wait_until_quiet, write_result
 from real_text import texts_up_to
 
@@ -61,12 +62,18 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def tiktokens(tokenizer: Tokenizer) -> tiktoken.Encoding:
+    """The same tokenizer as tiktoken has it."""
+    assert tokenizer._fast is not None
+    return tokenizer._fast
+
+
 def exactness(tokenizer: Tokenizer, texts: list[str]) -> dict[str, int]:
     """Ids compared one by one with tiktoken's. Exits where any differs."""
     encoder, tokens = open_encoder(tokenizer, "gigatoken"), 0
     for batch in batches(texts):
         found = encoder.encode(batch)
-        expected = tokenizer._fast.encode_ordinary_batch(batch, num_threads=usable_cores())
+        expected = tiktokens(tokenizer).encode_ordinary_batch(batch, num_threads=usable_cores())
         for ids, other in zip(found, expected, strict=True):
             if not np.array_equal(ids, other):
                 sys.exit("ids differ: nothing to time")
@@ -164,7 +171,7 @@ def main() -> None:
     sides: dict[str, tuple[Callable[[], object], float]] = {
         "gradus": (ours, megabytes),
         "tiktoken batch": (
-            lambda: [tokenizer._fast.encode_ordinary_batch(b, num_threads=cores) for b in batches(easy)],
+            lambda: [tiktokens(tokenizer).encode_ordinary_batch(b, num_threads=cores) for b in batches(easy)],
             megabytes,
         ),
         "hf encode_batch_fast": (

@@ -121,9 +121,9 @@ def main() -> None:
                 home = folder / "home"
                 shutil.copytree(folder / "made", home, symlinks=True)
                 walked(folder, home, f"machine.processes={count}", "machine.threads=1")
-                taken, *contents = looked(home)
+                taken, files, results = looked(home)
                 seconds[count].append(taken)
-                kept.append((contents[0], contents[1]))
+                kept.append((files, results))
                 shutil.rmtree(home)
                 print(count, "processes", taken, flush=True)
     first = kept[0]

@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from functools import lru_cache
+from typing import Any
 
 import datatrove.pipeline.filters.fineweb_quality_filter as fineweb
 import datatrove.pipeline.filters.gopher_quality_filter as quality
@@ -50,7 +51,7 @@ def main() -> None:
         print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "reasons": reasons}), flush=True)
 
 
-def first_reason(filters: list[object], document: Document) -> str | None:
+def first_reason(filters: list[Any], document: Document) -> str | None:
     """Why the first filter that drops the document does so."""
     for judge in filters:
         kept = judge.filter(document)

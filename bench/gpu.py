@@ -75,7 +75,7 @@ class Session:
 
     @property
     def seconds_left(self) -> float:
-        return self.ends - time.monotonic()
+        return float(self.ends - time.monotonic())
 
     def has(self, part: str, side: str) -> bool:
         return side in self.result["parts"].get(part, {})

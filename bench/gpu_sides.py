@@ -104,7 +104,7 @@ def gradus_side(job: Job) -> Measured:
 
     def batches(step: int) -> list[Batch]:
         made = []
-        for rows in rows_of_step(job, step).split(job.micro_rows):
+        for rows in rows_of_step(job, step).split(job.micro_rows):  # type: ignore[no-untyped-call]
             documents = Documents.of_lengths(lengths * len(rows))
             batch = Batch(rows[:, :-1].flatten(), rows[:, 1:].flatten(), documents)
             made.append(batch.pinned() if job.device == "cuda" else batch)
@@ -167,7 +167,7 @@ def hub_model(job: ModelJob) -> Any:
     config = AutoConfig.for_model(table.pop("model_type"), **table)
     torch.manual_seed(0)
     with torch.device(job.device):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
 
 
 def plain_side(job: Job) -> Measured:
@@ -182,12 +182,12 @@ def plain_side(job: Job) -> Measured:
     def losses() -> Iterator[float]:
         for step in range(job.steps * (job.windows + 1)):
             total = torch.zeros((), device=job.device)
-            for rows in rows_of_step(job, step).split(job.micro_rows):
+            for rows in rows_of_step(job, step).split(job.micro_rows):  # type: ignore[no-untyped-call]
                 rows = (rows.pin_memory() if job.device == "cuda" else rows).to(job.device, non_blocking=True)
                 with torch.autocast(job.device, torch.bfloat16, enabled=job.dtype == torch.bfloat16):
                     logits = net(input_ids=rows[:, :-1], use_cache=False).logits
                 loss = F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten()) / micro_batches
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

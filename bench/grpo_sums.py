@@ -19,6 +19,7 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 from bench_record import machine, write_result
 
@@ -69,7 +70,7 @@ def main() -> None:
     print(options.out.read_text())
 
 
-def compared(before: dict[str, object], after: dict[str, object]) -> dict[str, object]:
+def compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """Both shares, and the exact test on the items whose outcome changed."""
     old, new = before["items"], after["items"]
     won = sum(new[item] and not old[item] for item in old)

@@ -33,7 +33,7 @@ def one_round(kind: str, seed: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         processes = HERE.parent / "tests" / "train" / "processes.py"
-        command = [sys.executable, processes, "kill", folder, str(KILLS_IN_A_ROUND), str(seed), kind]
+        command = [sys.executable, str(processes), "kill", str(folder), str(KILLS_IN_A_ROUND), str(seed), kind]
         told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         digests = []
         for run in ("whole", "broken"):

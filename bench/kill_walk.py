@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from bench_record import machine, write_result
 
@@ -62,7 +63,8 @@ def main() -> None:
         expected = weights(unbroken)
         manifests = [json.loads(p.read_text()) for p in unbroken.glob("artifacts/*/manifest.json")]
         seconds = sum(manifest["seconds"] for manifest in manifests)
-        broken, killed = Path(folder) / "broken", []
+        broken = Path(folder) / "broken"
+        killed: list[dict[str, Any]] = []
         while len(killed) < arguments.kills:
             process = start(arguments.roadmap, broken, log)
             # Twice the mean gap, so that the kills are spread over the whole walk; at least past the start.

@@ -109,7 +109,8 @@ def main() -> None:
         )  # fmt: skip
         tasks: dict[str, Any] = {}
         for task in TASKS:
-            own, logp = [], []
+            own: list[float] = []
+            logp: list[list[float]] = []
             questions = asked(texts_of(task, args), engine.tokenizer)
             theirs: dict[int, list[float]] = {size: [] for size in args.batch_sizes}
             most = 0.0

@@ -22,6 +22,8 @@ def main() -> None:
     folder, data, items, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     spec = importlib.util.spec_from_file_location("lm_eval_peer", PARITY)
+    assert spec is not None
+    assert spec.loader is not None
     parity = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(parity)
     end = next(token["id"] for token in json.loads((Path(folder) / "tokenizer.json").read_text())["added_tokens"]

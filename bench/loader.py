@@ -41,6 +41,7 @@ from gradus.data.token_manifest import SetFacts, ShardEntry, SourceCounts, exten
 from gradus.data.token_task import TaskWriter
 from gradus.data.token_writer import TokenAppend
 from gradus.data.tokenise import tokenise_shards
+from gradus.model.batch import Batch
 from gradus.tokenizer.loading import load_tokenizer
 from gradus.train.memory import keep_freed_memory
 
@@ -52,7 +53,7 @@ def prepare(args: argparse.Namespace) -> Path:
     """One parquet shard with the texts in a fixed mixed order, and a second one that nanochat keeps for validation."""
     folder = args.work / "base_data_climbmix"
     folder.mkdir(parents=True, exist_ok=True)
-    shard = folder / "shard_00000.parquet"
+    shard: Path = folder / "shard_00000.parquet"
     texts = texts_up_to(args.texts, args.megabytes)
     random.Random(0).shuffle(texts)
     for path, part in ((shard, texts), (folder / "shard_99999.parquet", texts[:100])):
@@ -66,7 +67,7 @@ def prepare(args: argparse.Namespace) -> Path:
     return shard
 
 
-def timed_steps(batches: Callable[[int], list], first: int, number: int) -> dict[str, Any]:
+def timed_steps(batches: Callable[[int], list[Batch]], first: int, number: int) -> dict[str, Any]:
     """Seconds and tokens of steps [first, first + number)."""
     wall, cpu = time.perf_counter(), time.process_time()
     tokens = sum(batch.num_tokens for step in range(first, first + number) for batch in batches(step))

@@ -13,20 +13,21 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 class Counting:
     """The tokenizer, counting what it encodes."""
 
-    def __init__(self, tokenizer) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self._tokenizer, self.tokens = tokenizer, 0
 
-    def encode(self, *args, **kwargs):
-        rows = self._tokenizer.encode(*args, **kwargs)
+    def encode(self, *args: Any, **kwargs: Any) -> list[list[int]]:
+        rows: list[list[int]] = self._tokenizer.encode(*args, **kwargs)
         self.tokens += sum(map(len, rows))
         return rows
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
 

@@ -224,7 +224,9 @@ async def measure(arguments: argparse.Namespace, url: str, process: psutil.Proce
         expected = await alone(http, a.model, a.clients, a.each, a.max_tokens)
         memory: list[int] = []
         watching = asyncio.create_task(watch_memory(process, max(0.5, a.seconds / 120), memory))
-        result = {"crowd": await crowd(http, a.model, expected, a.clients, a.each, a.max_tokens, a.seconds)}
+        result: dict[str, Any] = {
+            "crowd": await crowd(http, a.model, expected, a.clients, a.each, a.max_tokens, a.seconds)
+        }
         result["malformed"] = dict(await mistreat(http, a.model, a.malformed))
         await leave(http, a.model, a.disconnects)
         result["slots free after disconnects"] = await freed(http)

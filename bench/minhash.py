@@ -49,7 +49,7 @@ def datatrove_side(python: str, shards: Path, work: Path, processes: int) -> tup
     clusters: dict[int, list[int]] = {}
     for file, row, cluster in found["clusters"]:
         clusters.setdefault(cluster, []).append(int(rows[file][row]))
-    mates = {}
+    mates: dict[int, int] = {}
     for members in clusters.values():
         [stays] = [member for member in members if member in kept]
         mates |= {member: stays for member in members if member != stays}

@@ -103,7 +103,8 @@ def run(command: list[str], environment: dict[str, str], log: Path) -> tuple[str
 def result_line(output: str) -> dict[str, float]:
     """The JSON object that a runner prints behind RESULT."""
     lines = [line for line in output.splitlines() if line.startswith("RESULT ")]
-    return json.loads(lines[-1].removeprefix("RESULT "))
+    found: dict[str, float] = json.loads(lines[-1].removeprefix("RESULT "))
+    return found
 
 
 def step_total(output: str) -> float:

@@ -20,7 +20,9 @@ import os
 import random
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nanochat_windows import Windows, bits_per_byte, scored_bytes, split_documents, windows
@@ -59,7 +61,7 @@ def write_tokens(args: argparse.Namespace) -> None:
     print(json.dumps(meta))
 
 
-def pieces_of(ids: list[int], decode) -> list[str]:
+def pieces_of(ids: list[int], decode: Callable[[list[int]], str]) -> list[str]:
     """Cut a document into texts of at most `PIECE_TOKENS` tokens, each cut before a word."""
     pieces = []
     low = 0
@@ -105,7 +107,7 @@ def train(args: argparse.Namespace) -> None:
     import torch
 
     seed_everything = torch.manual_seed
-    torch.manual_seed = lambda _fixed: seed_everything(args.seed)
+    torch.manual_seed = lambda seed: seed_everything(args.seed)
     sys.argv = ["scripts.base_train", *[part for part in args.rest if part != "--"]]
     runpy.run_module("scripts.base_train", run_name="__main__")
 
@@ -140,7 +142,7 @@ def row_batches(rows: Windows, size: int) -> list[tuple[np.ndarray, np.ndarray]]
     return [(rows.inputs[i : i + size], rows.targets[i : i + size]) for i in range(0, len(rows.inputs), size)]
 
 
-def recount(model, batches, rows: Windows, token_bytes: np.ndarray) -> float:
+def recount(model: Any, batches: Any, rows: Windows, token_bytes: np.ndarray) -> float:
     """The same figure by this project's definition in float64, to check that both count the same things."""
     import torch
 
@@ -165,7 +167,8 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--recount", action="store_true", help="evaluate: also count by this project's code")
-    args, args.rest = parser.parse_known_args()
+    args, rest = parser.parse_known_args()
+    args.rest = rest
     os.environ["NANOCHAT_BASE_DIR"] = str(args.base.resolve())
     sys.path.insert(0, str(args.nanochat.resolve()))
     {"tokens": write_tokens, "shards": write_shards, "train": train, "evaluate": evaluate}[args.action](args)

@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from bench_record import idle_fraction, machine
@@ -41,12 +42,12 @@ def timed(optimizer: Optimizer, seconds: list[float]) -> None:
     """Let an optimizer's updates tell how long they take."""
     update = optimizer.step
 
-    def step(*arguments: object) -> None:
+    def step(*arguments: Any) -> None:
         began = time.process_time()
-        update(*arguments)  # type: ignore[arg-type]
+        update(*arguments)
         seconds.append(time.process_time() - began)
 
-    optimizer.step = step  # type: ignore[method-assign]
+    optimizer.step = step  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:

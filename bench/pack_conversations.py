@@ -44,7 +44,8 @@ def sound_conversations(folders: list[Path], most: int | None = None) -> list[Co
 
 def rows_from_buffer(lengths: NDArray[np.int64], row_length: int) -> int:
     """Rows of a packer that sees a buffer of the next conversations and takes the longest that fits."""
-    waiting, ready, rows = iter(lengths.tolist()), [], 0
+    waiting, rows = iter(lengths.tolist()), 0
+    ready: list[int] = []
     while True:
         ready += islice(waiting, BUFFER - len(ready))
         if not ready:

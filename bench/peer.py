@@ -45,4 +45,4 @@ class Peer:
             if line.startswith("{"):
                 answer: dict[str, Any] = json.loads(line)
                 return answer
-        sys.exit(f"{self._process.args[1]} ended without an answer")  # type: ignore[index]
+        sys.exit(f"{self._process.args!r} ended without an answer")

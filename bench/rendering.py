@@ -74,7 +74,7 @@ def main() -> None:
     form = HermesFormat(train_tokenizer(texts, args.vocab_size))
     with tempfile.TemporaryDirectory() as folder:
         form.tokenizer.save(Path(folder), form.chat_template)
-        hub = transformers.AutoTokenizer.from_pretrained(folder)
+        hub: Any = transformers.AutoTokenizer.from_pretrained(folder)
     asked = [arguments(conversation) for conversation in chosen]
     rendered = form.render_many(chosen)
     for ours, theirs in zip(rendered, (hub.apply_chat_template(**a) for a in asked), strict=True):

@@ -13,13 +13,14 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import trl
 from trl import GRPOTrainer
 
 MAX_TOKENS = 12
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "dapo": {"loss_type": "dapo", "beta": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.28},
     "dapo_kl": {"loss_type": "dapo", "beta": 0.04, "epsilon_low": 0.2, "epsilon_high": 0.28},
     "dr_grpo": {"loss_type": "dr_grpo", "beta": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.2},
@@ -49,9 +50,11 @@ def main() -> None:
     Path(sys.argv[1]).write_text(json.dumps(content) + "\n")
 
 
-def _case(given: dict[str, torch.Tensor], *, loss_type: str, beta: float, epsilon_low: float, epsilon_high: float):
+def _case(
+    given: dict[str, torch.Tensor], *, loss_type: str, beta: float, epsilon_low: float, epsilon_high: float
+) -> dict[str, Any]:
     logp = given["logp"].clone().requires_grad_()
-    metrics = {"train": defaultdict(list)}
+    metrics: dict[str, Any] = {"train": defaultdict(list)}
     whole = SimpleNamespace(gather=lambda x: x, reduce=lambda x, reduction: x, num_processes=1, sync_gradients=True)
     trainer = SimpleNamespace(
         loss_type=loss_type, beta=beta, epsilon_low=epsilon_low, epsilon_high=epsilon_high, aux_loss_enabled=False,
@@ -71,6 +74,7 @@ def _case(given: dict[str, torch.Tensor], *, loss_type: str, beta: float, epsilo
     }  # fmt: skip
     loss = GRPOTrainer._compute_loss(trainer, None, inputs)
     loss.backward()
+    assert logp.grad is not None
     return {
         "loss_type": loss_type, "beta": beta, "epsilon_low": epsilon_low, "epsilon_high": epsilon_high,
         "loss": float(loss.detach()), "gradient": logp.grad.tolist(), "kl": metrics["train"].get("kl", [None])[0],

@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import load_dataset
@@ -30,15 +31,15 @@ class Clock(TrainerCallback):
         self._seconds = 0.0
         self._tokens = 0.0
 
-    def on_step_begin(self, args, state, control, **kwargs) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()
 
-    def on_step_end(self, args, state, control, **kwargs) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._seconds = time.perf_counter() - self._began
 
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "num_tokens" in logs and "loss" in logs:
             self.steps.append([logs["num_tokens"] - self._tokens, self._seconds])
             self._tokens, self.loss = logs["num_tokens"], float(logs["loss"])

@@ -164,7 +164,7 @@ def sides(work: Path, args: argparse.Namespace) -> dict[str, list[str]]:
 def rate(answer: dict[str, Any]) -> float:
     """Tokens a second: all tokens after the warm-up over all seconds, so that no step's size matters."""
     steps = answer["steps"][WARM_UP_STEPS:]
-    return sum(tokens for tokens, _ in steps) / sum(seconds for _, seconds in steps)
+    return float(sum(tokens for tokens, _ in steps) / sum(seconds for _, seconds in steps))
 
 
 def main() -> None:
