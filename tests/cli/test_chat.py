@@ -19,7 +19,7 @@ import time
 import pytest
 from teacher_server import MODEL, Fault, running
 
-from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatModel, ChatOptions, ChatSession, converse, show
+from gradus.cli.chatting import ChatModel, ChatOptions, ChatSession, converse, show
 from gradus.cli.remote_chat import remote_loader
 from gradus.cli.screen import PlainScreen, TerminalScreen
 from gradus.cli.slash_commands import COMMANDS, completions, run_command
@@ -344,7 +344,7 @@ def test_a_remote_model_is_asked_with_what_the_api_knows(tmp_path, monkeypatch):
 
     with running(mind) as server:
         load = remote_loader(server.base_url, ToolBox(), "SOME_KEY", None)
-        options = ChatOptions(temperature=SERVICE_TEMPERATURE, top_p=0.5, stop=("x",), think=True, max_tokens=9)
+        options = ChatOptions(temperature=None, top_p=0.5, stop=("x",), think=True, max_tokens=9)
         session = ChatSession(load(MODEL).engine, options, load)
         screen = PlainScreen(io.StringIO())
         converse(session, screen, ["What is 2 + 3?"])
@@ -355,11 +355,14 @@ def test_a_remote_model_is_asked_with_what_the_api_knows(tmp_path, monkeypatch):
         )
         assert session.stats.num_tokens > 0
         first = server.requests[0]
-        assert "temperature" not in first
+        assert not {"temperature", "seed"} & first.keys()
         assert (first["top_p"], first["stop"], first["max_tokens"]) == (0.5, ["x"], 9)
         assert first["chat_template_kwargs"] == {"enable_thinking": True}
         assert first["tools"][0]["function"]["name"] == "calculator"
         assert server.keys[0] == "Bearer secret-value"
+        seeded = remote_loader(server.base_url, ToolBox(), None, None, sends_seed=True)(MODEL)
+        list(ChatSession(seeded.engine, ChatOptions(temperature=1.0, seed=5, tools="off")).ask("hm"))
+        assert (server.requests[-1]["temperature"], server.requests[-1]["seed"]) == (1.0, 6)
         session.options = ChatOptions(top_k=3, constrain="calls")
         with pytest.raises(ConfigError, match="top_k, constrain: not part of the API"):
             list(session.ask("hm"))
@@ -390,7 +393,7 @@ def test_ctrl_c_while_a_remote_model_waits_for_a_tool_ends_the_tool(monkeypatch)
     with running(lambda body: {"content": "", "tool_calls": [call]}) as server:
         model = remote_loader(server.base_url, toolbox, None, None)(MODEL)
         with pytest.raises(KeyboardInterrupt):
-            list(ChatSession(model.engine, ChatOptions(temperature=SERVICE_TEMPERATURE)).ask("Look."))
+            list(ChatSession(model.engine, ChatOptions(temperature=None)).ask("Look."))
     assert told.wait(120)
 
 

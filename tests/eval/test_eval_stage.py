@@ -214,3 +214,8 @@ def test_the_command_writes_its_result_and_goes_on_after_an_interruption(
     assert [item["id"] for item in record["tasks"]["arc_easy"]["items"]] == ["q0", "q2", "q4", "q6"]
     assert record["measures"]["arc_easy"]["acc"]["contaminated"] == 1
     assert not list(folder.glob(".out*"))
+    # What is looked up afterwards is missed before anything is asked.
+    (folder / "sets/arc/arc_easy_val.jsonl").unlink()
+    with pytest.raises(GradusError, match="arc_easy_val"):
+        evaluate_tasks(str(folder / "model"), tasks, folder, settings, "small/prose", None)
+    assert len(calls) == 4

@@ -257,6 +257,8 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(running: Running) -> Non
     assert running.chat(**neutral).status_code == 200
     refused = running.http.post("/v1/responses", json={"model": "small", "input": "x", "previous_response_id": "r"})
     assert refused.json()["error"]["param"] == "previous_response_id"
+    searching = {"model": "small", "input": "x", "gradus": {"search": "force"}}
+    assert running.http.post("/v1/responses", json=searching).json()["error"]["param"] == "gradus.search"
     items = [{"type": "reasoning", "content": 5}]
     refused = running.http.post("/v1/responses", json={"model": "small", "input": items})
     assert refused.json()["error"]["param"] == "input[0].content"

@@ -26,18 +26,17 @@ if TYPE_CHECKING:
     from gradus.tools.toolbox import ToolBox
 
 REGENERATE_TEMPERATURE = 0.7
-SERVICE_TEMPERATURE = 1.0
-"""The default of the API of remote models, which is not sent: the service may have one of its own."""
 
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """Switches of a conversation. think: None lets the model decide. tools: names, "all" or "off"."""
+    """Switches of a conversation. think: None lets the model decide. tools: names, "all" or "off". temperature: None
+    leaves it to a service behind --url."""
 
     think: bool | None = None
     tools: str = "all"
     system: str | None = None
-    temperature: float = 0.0
+    temperature: float | None = 0.0
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
@@ -130,10 +129,14 @@ class ChatSession:
         if not places:
             raise ConfigError("nothing to regenerate yet")
         # The likeliest answer would come out the same again.
-        temperature = self.options.temperature or REGENERATE_TEMPERATURE
+        temperature = self.options.temperature
+        if temperature == 0:
+            temperature = REGENERATE_TEMPERATURE
         yield from self._answer(self.messages[places[-1]], self.messages[: places[-1]], temperature)
 
-    def _answer(self, question: Message, before: list[Message], temperature: float) -> Generator[Any, None, None]:
+    def _answer(
+        self, question: Message, before: list[Message], temperature: float | None
+    ) -> Generator[Any, None, None]:
         from gradus.cli.partial_turn import PartialTurn
         from gradus.engine.turn import Done
 
@@ -161,7 +164,7 @@ class ChatSession:
                 tokens, prompt = (None, 0) if reply is None else (reply.num_tokens, reply.num_prompt_tokens)
                 self.stats = TurnStats(time.perf_counter() - began, first, tokens, prompt)
 
-    def _request(self, messages: list[Message], temperature: float) -> Request:
+    def _request(self, messages: list[Message], temperature: float | None) -> Request:
         from gradus.core.settings import load_settings
         from gradus.engine.sampling import Sampling
         from gradus.engine.turn import Request
@@ -174,7 +177,7 @@ class ChatSession:
             sampling=load_settings(
                 Sampling,
                 {
-                    "temperature": temperature,
+                    **({} if temperature is None else {"temperature": temperature}),
                     "top_k": o.top_k,
                     "top_p": o.top_p,
                     "min_p": o.min_p,

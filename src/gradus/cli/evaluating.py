@@ -106,9 +106,11 @@ def evaluate_tasks(
     found = resolve_model(model, home)
     from gradus.data.corpus import read_corpus
     from gradus.engine.load import load_engine
-    from gradus.eval.contamination import with_contamination
+    from gradus.eval.contamination import check_contamination, with_contamination
     from gradus.eval.task_run import gathered, run_tasks
 
+    if documents is not None:
+        check_contamination(names, settings)
     engine = load_engine(found.folder, tokenizer_folder=found.tokenizer)
     journals = out.with_name(f".{out.name}.part") if out is not None else None
     with stopping(), live_progress().task("tasks", None, "items") as task:

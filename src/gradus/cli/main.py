@@ -144,7 +144,9 @@ def chat(
     think_budget: Annotated[
         int | None, typer.Option("--think-budget", min=0, help="Tokens of thinking, then it is closed.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of sampling [0; with --url the service's].")
+    ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")] = 512,
     tools_file: ToolsFile = None,
     index: IndexFile = None,
@@ -164,7 +166,7 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model. /help lists what can be typed."""
-    from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatOptions, local_loader, start_chat, unnamed_model
+    from gradus.cli.chatting import ChatOptions, local_loader, start_chat, unnamed_model
     from gradus.cli.keyboard import history_file
 
     if model is None and url is not None:
@@ -175,20 +177,18 @@ def chat(
         raise ConfigError("--key-variable and --key-file belong to --url")
     if url is not None and (dtype, backend) != (None, None):
         raise ConfigError("--dtype and --backend are for models on this machine; what is behind --url has its own")
-    # A service has a temperature of its own, which the API's default leaves to it.
-    usual_temperature = 0.0 if url is None else SERVICE_TEMPERATURE
     options = ChatOptions(
         think=think,
         tools=declared(tools),
         system=system,
-        temperature=usual_temperature if temperature is None else temperature,
+        temperature=0.0 if temperature is None and url is None else temperature,
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
         repetition_penalty=repetition_penalty,
         stop=tuple(stop or ()),
         think_budget=think_budget,
-        seed=seed,
+        seed=seed or 0,
         max_tokens=max_tokens,
         constrain=constrain,
     )
@@ -197,7 +197,7 @@ def chat(
         if url is not None:
             from gradus.cli.remote_chat import remote_loader
 
-            load = remote_loader(url, toolbox, key_variable, key_file)
+            load = remote_loader(url, toolbox, key_variable, key_file, sends_seed=seed is not None)
         else:
             load = local_loader(home_folder(home), toolbox, dtype, backend)
         start_chat(load, model, options, asked, history=history_file() if history else None)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gradus.cli.chatting import SERVICE_TEMPERATURE, ChatModel
+from gradus.cli.chatting import ChatModel
 from gradus.conversation.checks import AssistantTurn
 from gradus.conversation.formats.wire import CallReady
 from gradus.conversation.messages import Message
@@ -26,9 +26,10 @@ from gradus.tools.toolbox import ToolBox
 class RemoteEngine:
     """Answers requests as an engine does: pieces as events, tools run between them."""
 
-    def __init__(self, settings: EndpointSettings, toolbox: ToolBox) -> None:
+    def __init__(self, settings: EndpointSettings, toolbox: ToolBox, sends_seed: bool) -> None:
         self.settings = settings
         self.toolbox = toolbox
+        self._sends_seed = sends_seed
 
     def stream(self, request: Request) -> Iterator[StreamEvent]:
         """Answer one request as typed events, `Done` last; close it to stop.
@@ -39,12 +40,11 @@ class RemoteEngine:
         messages = list(request.conversation.messages)
         said: list[Message] = []
         tools = self.toolbox.schemas(request.tools or ())
-        temperature = request.sampling.temperature
+        sampling = request.sampling
+        temperature = sampling.temperature if "temperature" in sampling.model_fields_set else None
         num_calls = num_tokens = num_prompt = 0
         while True:
-            asked = ChatRequest(
-                (*messages, *said), tools, temperature=None if temperature == SERVICE_TEMPERATURE else temperature
-            )
+            asked = ChatRequest((*messages, *said), tools, temperature=temperature)
             answer = None
             for piece in _pieces(settings, asked):
                 if isinstance(piece, ChatAnswer):
@@ -92,6 +92,8 @@ class RemoteEngine:
         extra: dict[str, Any] = {}
         if sampling.top_p is not None:
             extra["top_p"] = sampling.top_p
+        if self._sends_seed:
+            extra["seed"] = sampling.seed
         if request.stop:
             extra["stop"] = list(request.stop)
         if request.think is not None:
@@ -100,7 +102,7 @@ class RemoteEngine:
 
 
 def remote_loader(
-    url: str, toolbox: ToolBox, key_variable: str | None, key_file: Path | None
+    url: str, toolbox: ToolBox, key_variable: str | None, key_file: Path | None, *, sends_seed: bool = False
 ) -> Callable[[str], ChatModel]:
     """Brings models of a service by their names there. Errors: ConfigError for an address or a key that is none."""
 
@@ -108,7 +110,7 @@ def remote_loader(
         table = {"base_url": url, "model": name, "key_variable": key_variable}
         table["key_file"] = str(key_file.expanduser()) if key_file is not None else None
         settings = load_settings(EndpointSettings, table, "--url")
-        return ChatModel(RemoteEngine(settings, toolbox), f"{name} at {settings.base_url}")
+        return ChatModel(RemoteEngine(settings, toolbox, sends_seed), f"{name} at {settings.base_url}")
 
     return load
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from gradus.data.benchmarks import BENCHMARKS
+from gradus.data.benchmarks import BENCHMARKS, row_files
 from gradus.data.decontaminate import DecontaminateSettings, Decontaminator
-from gradus.eval.benchmarks import BUNDLE, CORE, BenchmarkSettings
+from gradus.eval.benchmarks import BUNDLE, CORE, BenchmarkSettings, tasks_meant
 from gradus.eval.core_metric import CORE_TASKS
 from gradus.eval.generative import GENERATIVE
 from gradus.eval.letters import LETTER_TASKS
@@ -36,6 +36,13 @@ def set_of(task: str) -> str | None:
     if task.startswith(f"{CORE}."):
         return f"core_{CORE_TASKS[task.removeprefix(f'{CORE}.')].files[0]}"
     return None
+
+
+def check_contamination(names: Iterable[str], settings: BenchmarkSettings) -> None:
+    """Before anything is asked. Errors: DataError where a file is missing that `with_contamination` will read."""
+    for task in tasks_meant(names):
+        if (name := set_of(task)) in BENCHMARKS:
+            row_files(name, settings.folder)
 
 
 def with_contamination(

@@ -49,6 +49,8 @@ def read_response(body: Mapping[str, Any], model: ServedModel, settings: ServeSe
     given = load_body(ResponsesBody, body)
     if given.gradus is not None and given.gradus.tools:
         raise unsupported("gradus.tools", "tools of the server are offered by /v1/chat/completions alone")
+    if given.gradus is not None and given.gradus.search in ("auto", "force"):
+        raise unsupported("gradus.search", "the server searches for /v1/chat/completions alone")
     bounded_tokens(given.max_output_tokens, "max_output_tokens", settings)
     sampling = given.model_dump(include=set(SamplingBody.model_fields))
     chat = ChatBody(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gradus.core.errors import ConfigError, did_you_mean
 from gradus.core.settings import Settings, load_settings
@@ -94,6 +94,9 @@ def _parts(entry: str | Mapping[str, Any], what: str, where: str) -> tuple[str, 
 
 
 def _load(cls: type[Settings], settings: dict[str, Any], name: str, where: str) -> Settings:
+    """Settings of a filter; `false` turns off a rule that None turns off, for which TOML has no word."""
+    rules = {key for key, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+    settings = {key: None if value is False and key in rules else value for key, value in settings.items()}
     return load_settings(cls, settings, _said(where, f'"{name}"'))
 
 

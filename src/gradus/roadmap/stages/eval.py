@@ -283,6 +283,10 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     if settings.perplexity_documents is not None and "corpus" not in inputs:
         raise ConfigError('perplexity_documents: no corpus is named; set corpus = "STAGE" to take documents from')
     asked = benchmark_settings(settings, place.roadmap_dir, place)
+    if "corpus" in inputs and settings.tasks:
+        from gradus.eval.contamination import check_contamination
+
+        check_contamination(settings.tasks, asked)
     results: dict[str, Any] = {}
     with training_session(place) as session:
         asking = Asking.load(input_model(stage, inputs), inputs["from"], place, session)
