@@ -105,7 +105,8 @@ def test_length_counts_characters_and_words() -> None:
     assert rule("length", "word " * 49) == "too_few_words"
     assert rule("length", "word " * 50) is None
     assert rule("length", "a b", min_words=None, min_characters=4) == "too_few_characters"
-    assert rule("length", "a b", min_words=False, max_characters=2) == "too_many_characters"
+    assert rule("length", "a b", min_words=None, max_characters=2) == "too_many_characters"
+    assert rule("length", "a b", min_words=False, max_words=1) == "too_many_words"  # as a roadmap has to write it
     assert rule("length", "a b c", min_words=1, max_words=2) == "too_many_words"
     assert rule("length", "a+b", min_words=3, words="symbols_apart") is None
 
@@ -113,11 +114,12 @@ def test_length_counts_characters_and_words() -> None:
 def test_lines_wants_three_long_ones_for_web_pages_and_no_very_long_one_for_code() -> None:
     assert rule("lines", "\n".join(["x" * 200] * 3)) is None
     assert rule("lines", "\n".join(["x" * 200] * 2 + ["x" * 199])) == "too_few_long_lines"
-    code = {"min_long_lines": False, "max_line_characters": 1000, "max_mean_line_characters": 100}
+    code = {"min_long_lines": None, "max_line_characters": 1000, "max_mean_line_characters": 100}
     assert rule("lines", "x" * 1001, **code) == "long_line"
     assert rule("lines", "x" * 101, **code) == "long_lines"
     assert rule("lines", f"{'x' * 150}\n\n{'x' * 50}", **code) is None
     assert rule("lines", "", **code) is None
+    assert rule("lines", "x", min_long_lines=False) is None
 
 
 def test_symbols_wants_letters_or_digits_of_any_script() -> None:

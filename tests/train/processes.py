@@ -91,6 +91,8 @@ def forked(work: Callable[[], None]) -> int:
 
 def succeeded(*children: int) -> bool:
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if any(codes):
+        print(f"exit codes {codes}", file=sys.stderr)  # a signal leaves no traceback
     return not any(codes)
 
 

@@ -40,9 +40,19 @@ def set_of(task: str) -> str | None:
 
 def check_contamination(names: Iterable[str], settings: BenchmarkSettings) -> None:
     """Before anything is asked. Errors: DataError where a file is missing that `with_contamination` will read."""
-    for task in tasks_meant(names):
-        if (name := set_of(task)) in BENCHMARKS:
-            row_files(name, settings.folder)
+    for name in dict.fromkeys(_looked_for(tasks_meant(names), settings).values()):
+        row_files(name, settings.folder)
+
+
+def _looked_for(tasks: Iterable[str], settings: BenchmarkSettings) -> dict[str, str]:
+    """The evaluation set of each task whose items are looked for."""
+    own_bundle = settings.bundle is None or (
+        settings.folder is not None
+        and isinstance(settings.bundle, Path)
+        and settings.bundle.resolve() == (settings.folder / BUNDLE).resolve()
+    )
+    sets = {task: name for task in tasks if (name := set_of(task)) is not None and name in BENCHMARKS}
+    return {task: name for task, name in sets.items() if own_bundle or not task.startswith(f"{CORE}.")}
 
 
 def with_contamination(
@@ -52,13 +62,7 @@ def with_contamination(
 
     Those that are not looked for stay as they are: running text, and CORE from a bundle that is not the folder's own.
     """
-    own_bundle = settings.bundle is None or (
-        settings.folder is not None
-        and isinstance(settings.bundle, Path)
-        and settings.bundle.resolve() == (settings.folder / BUNDLE).resolve()
-    )
-    sets = {task: name for task in results if (name := set_of(task)) is not None and name in BENCHMARKS}
-    sets = {task: name for task, name in sets.items() if own_bundle or not task.startswith(f"{CORE}.")}
+    sets = _looked_for(results, settings)
     if not sets:
         return dict(results)
     assert settings.folder is not None
