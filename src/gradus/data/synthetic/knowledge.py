@@ -73,7 +73,8 @@ def direct_key(rule: str, question: str) -> str:
 
 
 def _asked_key(category: str, rule: str, question: str) -> str:
-    return f"{category}|{rule}|{question.lower().rstrip('.?! ')}"
+    # There are no values to hold back, so the text itself is: exactly, or a wording of one form would be never trained.
+    return f"{category}|{rule}|{question}"
 
 
 def _direct_fact(rng: random.Random, rule: str, persona: Persona) -> tuple[dict[str, str], str, tuple[Check, ...]]:

@@ -81,6 +81,12 @@ class Story:
     def clause(self, rule: str) -> str:
         return self.bank.text(rule, self.rng, self.slots)
 
+    def event(self, rule: str) -> str:
+        """Add the clause of an event; what happens in it, which the bank has between two "*"."""
+        before, act, after = self.clause(rule).split("*")
+        self.say(f"{before}{act}{after}")
+        return act
+
     def say(self, clause: str) -> None:
         """Add a clause, joined as speech joins them."""
         if not self.text:
@@ -148,7 +154,7 @@ def changes(story: Story) -> None:
                 continue
             story.container()
             group = f"{story.number('k', k)} * {story.number('c', c)}"
-            story.say(story.clause("gain_groups" if gain else "lose_groups"))
+            act = story.event("gain_groups" if gain else "lose_groups")
             left += k * c if gain else -k * c
         else:
             value = between(rng, 1, 60) if gain else between(rng, 1, max(1, left - 1))
@@ -156,10 +162,11 @@ def changes(story: Story) -> None:
             rule = ("gain" if gain else "lose") + tail
             if kind == "food" and rng.random() < 0.5:
                 rule = "gain" if gain else "lose"
-            story.say(story.clause(rule))
+            act = story.event(rule)
             left += value if gain else -value
-        whole = f"{expression} {'+' if gain else '-'} {group}"
-        expression = story.step("More" if gain else "Less", whole, shown=group)
+        change = f"{'+' if gain else '-'} {group}"
+        # What happens is named before its sign: whether "took 5" is more or fewer hangs on the words, not the number.
+        expression = story.step(act, f"{expression} {change}", shown=change)
     if starts_last:
         # The first event names the person, the number to start from comes at the end.
         story.text = _named(story.text, story.slots["he"], person)
@@ -296,13 +303,14 @@ def groups(story: Story) -> None:
     story.step("Groups", expression)
     draw = rng.random()
     if draw < 0.3:
-        value = between(rng, 1, k * n - 1)
-        expression = story.step("Less", f"{expression} - {story.number('b', value)}")
-        story.say(story.clause(pick(rng, ("lose", "lose_place"))))
+        change = f"- {story.number('b', between(rng, 1, k * n - 1))}"
+        act = story.event(pick(rng, ("lose", "lose_place")))
+        story.step(act, f"{expression} {change}", shown=change)
         story.ask("ask_now_place", front=0.0)
     elif draw < 0.55:
-        expression = story.step("More", f"{expression} + {story.number('b', between(rng, 1, 60))}")
-        story.say(story.clause(pick(rng, ("gain", "gain_place"))))
+        change = f"+ {story.number('b', between(rng, 1, 60))}"
+        act = story.event(pick(rng, ("gain", "gain_place")))
+        story.step(act, f"{expression} {change}", shown=change)
         story.ask(pick(rng, ("ask_now", "ask_groups")), front=0.0)
     elif draw < 0.7:
         divisor = pick(rng, [d for d in range(2, 13) if k * n % d == 0] or [k])
