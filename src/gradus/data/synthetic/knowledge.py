@@ -73,8 +73,7 @@ def direct_key(rule: str, question: str) -> str:
 
 
 def _asked_key(category: str, rule: str, question: str) -> str:
-    # There are no values to hold back, so the text itself is: exactly, or a wording of one form would be never trained.
-    return f"{category}|{rule}|{question}"
+    return f"{category}|{rule}|{question.lower().rstrip('.?! ')}"
 
 
 def _direct_fact(rng: random.Random, rule: str, persona: Persona) -> tuple[dict[str, str], str, tuple[Check, ...]]:
