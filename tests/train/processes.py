@@ -108,22 +108,34 @@ def kill(folder: Path, kills: int, seed: int, kind: str) -> dict[str, object]:
         port = free_port()
         return [forked(partial(one_of_two, where, told, rank, port, kind)) for rank in range(2)]
 
+    def under_way(where: Path) -> list[int]:
+        """A start that has resumed, or where there was nothing to resume from, saved for the first time."""
+        saved = any(where.glob("step-????????"))
+        resumed = told.read_text()
+        children = start(where)
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            if told.read_text() != resumed or (not saved and any(where.glob("step-????????"))):
+                break
+            time.sleep(0.005)
+        return children
+
     begin = time.monotonic()
-    assert succeeded(*start(folder / "whole"))
-    whole_seconds = time.monotonic() - begin
+    children = under_way(folder / "whole")
+    training_from = time.monotonic()
+    assert succeeded(*children)
+    whole_seconds, training_seconds = time.monotonic() - begin, time.monotonic() - training_from
     done = 0
     while done < kills:
-        children = start(folder / "broken")
-        deadline = time.monotonic() + 300
-        while done + 1 == kills and not any((folder / "broken").glob("step-????????")) and time.monotonic() < deadline:
-            time.sleep(0.01)  # on a slow machine the last kill must still find something to resume from
-        time.sleep(draw.uniform(0.0, whole_seconds))
+        # One falls anywhere, most often before there is a checkpoint; the others while it trains and saves.
+        children = under_way(folder / "broken") if done else start(folder / "broken")
+        time.sleep(draw.uniform(0.0, training_seconds if done else whole_seconds))
         victim = draw.choice(children)
-        if os.waitpid(victim, os.WNOHANG)[0]:
+        found, status = os.waitpid(victim, os.WNOHANG)
+        if found:
             # Finished before it was killed: start over, there is more to kill.
-            for child in children:
-                if child != victim:
-                    os.waitpid(child, 0)
+            assert status == 0, f"exit code {os.waitstatus_to_exitcode(status)} of one that was not killed"
+            assert succeeded(*(child for child in children if child != victim))
             shutil.rmtree(folder / "broken")
             continue
         for child in [victim, *(child for child in children if child != victim)]:

@@ -3,7 +3,10 @@
 import errno
 import json
 import logging
+import os
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from gradus.model.lora import add_adapters, init_adapters
 from gradus.model.weights import load_model
 from gradus.train.checkpoint import Checkpoints, open_checkpoint
 from gradus.train.parallel import World
-from gradus.train.saving import Part
+from gradus.train.saving import Part, Saving
 
 
 def save(checkpoints: Checkpoints, step: int, seed: int = 0) -> Path:
@@ -123,6 +126,77 @@ def test_a_failure_in_the_background_is_told_at_the_next_boundary(
     save(checkpoints, 3)
     checkpoints.finish()
     assert checkpoints.steps() == [1, 3]
+
+
+class OneOfTwo(World):
+    """A process of two that agree by a barrier, or of which the other is gone."""
+
+    def __init__(self, rank: int, votes: dict[int, bool], meeting: threading.Barrier | None) -> None:
+        super().__init__(rank, 2)
+        object.__setattr__(self, "votes", votes)
+        object.__setattr__(self, "meeting", meeting)
+
+    sharers = property(lambda self: 2)
+    sharer = property(lambda self: self.rank)
+
+    def all_agree(self, ok: bool) -> bool:
+        if self.meeting is None:
+            raise RuntimeError("Connection closed by peer")
+        self.votes[self.rank] = ok
+        self.meeting.wait()
+        agreed = all(self.votes.values())
+        self.meeting.wait()
+        return agreed
+
+
+def saving_of(folder: Path, world: World) -> Saving:
+    work = folder / "step-00000032.tmp-0000abcd"
+    work.mkdir(exist_ok=True)
+    tensors = {f"w{world.rank}": torch.ones(4)}
+    return Saving(work, folder / "step-00000032", Part({"model.safetensors": tensors}), world, background=True)
+
+
+def test_a_process_does_nothing_in_the_folder_after_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The main process may rename the folder as soon as the last report is there: here it always has by the time that
+    # the other goes on.
+    def slow(move: Callable[..., None]) -> Callable[..., None]:
+        def act(source: Path, target: Path, **rest: int) -> None:
+            move(source, target, **rest)
+            deadline = time.monotonic() + 60
+            while Path(target).name == "report-1.json" and not (tmp_path / "step-00000032").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+        return act
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, slow(getattr(os, name)))
+    votes: dict[int, bool] = {}
+    meeting = threading.Barrier(2)
+    both = [saving_of(tmp_path, OneOfTwo(rank, votes, meeting)) for rank in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for ended in [pool.submit(saving.finish) for saving in both]:
+            ended.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000032"]
+    assert (tmp_path / "step-00000032" / "manifest.json").exists()
+
+
+def test_a_process_does_not_wait_for_the_part_of_one_that_is_gone(tmp_path: Path) -> None:
+    saving = saving_of(tmp_path, OneOfTwo(0, {}, None))
+    told: list[str] = []
+
+    def finish() -> None:
+        try:
+            saving.finish()
+        except RuntimeError as error:
+            told.append(str(error))
+
+    waiting = threading.Thread(target=finish, daemon=True)
+    waiting.start()
+    waiting.join(60)
+    saving.abandon()  # so that a failure ends
+    assert told == ["Connection closed by peer"]
+    assert list(tmp_path.iterdir()) == []
 
 
 DAMAGES = {

@@ -1,8 +1,8 @@
 """Writing one checkpoint: every process its part, then one commit, in the foreground or behind the training.
 
 Parts hold whole tensors, each by one process, so that a checkpoint does not know how many processes wrote it. A
-process tells what it wrote by a report, a file in the folder; the main process takes the reports into the manifest
-and renames the folder. Until then nothing counts. No process waits for another here except by those files.
+process tells what it wrote by a report, the last that it does in the folder; the main process takes the reports into
+the manifest and renames the folder. Until then nothing counts. No process waits for another here except by those files.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Saving:
             self._committed = self._start(self._commit)
 
     def abandon(self) -> None:
-        """Wait for no other process any more: one of them is gone. What is written in full is still committed."""
+        """Wait for no part that is not there yet. What is written in full is still committed."""
         self._abandoned.set()
 
     def finish(self) -> None:
@@ -69,13 +69,13 @@ class Saving:
         problem = self._written.exception()
         try:
             if not self.world.all_agree(problem is None):
-                self.abandon()
                 raise problem or TrainingError(f"{self.target.name}: another process could not write its part")
             if self.world.is_main:
                 problem = (self._committed or self._start(self._commit)).exception()
             if not self.world.all_agree(problem is None):
                 raise problem or TrainingError(f"{self.target.name}: the main process could not save the checkpoint")
         finally:
+            self.abandon()  # where a collective failed another process is gone, and the thread would wait for its part
             if self._executor is not None:
                 self._executor.shutdown()
             if self.world.is_main:
@@ -109,7 +109,11 @@ class Saving:
         if parts > 1:
             for name, tensors in self.part.shared.items():
                 maps[name] = dict.fromkeys(tensors, part_file(name, part, parts))
-        write_atomic(self._report(part), json.dumps({"files": files, "maps": maps}))
+        fsync_folder(self.work)
+        report = self._report(part)
+        unfinished = report.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({"files": files, "maps": maps}), encoding="utf-8")
+        unfinished.rename(report)  # nothing after it: once all reports are there, the main process renames the folder
 
     def _report(self, part: int) -> Path:
         return self.work / f"report-{part}.json"
@@ -123,8 +127,8 @@ class Saving:
         for part in range(self.world.sharers):
             report = self._report(part)
             while not report.exists():
-                if self._abandoned.wait(_POLL_SECONDS):
-                    return
+                if self._abandoned.wait(_POLL_SECONDS) and not report.exists():
+                    raise TrainingError(f"{self.target.name}: process {part} is gone and has not written its part")
             found = json.loads(report.read_text(encoding="utf-8"))
             files |= found["files"]
             for name, weight_map in found["maps"].items():
