@@ -408,8 +408,10 @@ def test_processes_of_one_machine_are_out_of_reach_of_others(warm: WarmStart, tm
     assert json.loads(helper(warm, "addresses", tmp_path)) == [["127.0.0.1"], ["127.0.0.1"]]
 
 
-def test_adafactor_on_shards_equals_one_process(warm: WarmStart, tmp_path: Path) -> None:
-    kinds = "matrix=adafactor", "rest=adafactor"
+@pytest.mark.parametrize("kinds", [("matrix=adafactor", "rest=adafactor"), ("clip_norm=0.5",)])
+def test_adafactor_and_clipping_on_shards_equal_one_process(
+    warm: WarmStart, tmp_path: Path, kinds: tuple[str, ...]
+) -> None:
     expected = trained(warm, tmp_path / "one", 1, 40, "replicate", *kinds)
     trained(warm, tmp_path / "two", 2, 20, "shard", *kinds)
     found = trained(warm, tmp_path / "two", 2, 40, "shard", *kinds)

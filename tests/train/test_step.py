@@ -55,8 +55,11 @@ def test_micro_batches_equal_one_batch_with_uneven_masks(cuts: list[int]) -> Non
         assert torch.allclose(value, cut[0].get_parameter(name), atol=2e-5), name
 
 
-@pytest.mark.parametrize("kinds", [{}, {"matrix": "adafactor", "rest": "adafactor"}])
-def test_bad_numbers_stop_before_the_update_and_cost_one_step(kinds: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "kinds",
+    [{}, {"clip_norm": 0.1}, {"matrix": "adafactor", "rest": "adafactor"}, {"matrix": "adamw", "clip_norm": 0.1}],
+)
+def test_bad_numbers_stop_before_the_update_and_cost_one_step(kinds: dict[str, object]) -> None:
     model, optimizer = model_and_optimizer(**kinds)
     guard = Guard(GuardSettings(), torch.device("cpu"))
     for step in range(3):
@@ -87,6 +90,27 @@ def test_a_step_without_any_supervised_token_leaves_the_weights_where_momentum_w
     assert (float(result.loss_sum), float(result.count), bool(result.skipped)) == (0.0, 0.0, True)
     for name, value in weights_of(model).items():
         assert torch.equal(value, kept[name]), name
+
+
+def test_gradients_are_clipped_as_torch_clips_them() -> None:
+    # AdamW forgets how long gradients are, but not which was longer than another: some of these are cut, some not.
+    limit = 0.95
+    same = dict.fromkeys(("matrix_lr", "embed_lr", "head_lr", "vector_lr"), 0.01)
+    model, optimizer = model_and_optimizer(matrix="adamw", weight_decay=0.0, clip_norm=limit, **same)
+    reference, _ = model_and_optimizer()
+    adam = torch.optim.AdamW(reference.parameters(), lr=0.01, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0)
+    norms = []
+    for step in range(8):
+        reported = run_step(model, optimizer, batches(step), step).grad_norm
+        adam.zero_grad()
+        losses = [next_token_loss(reference, b) for b in batches(step)]
+        (sum(loss for loss, _, _ in losses) / sum(count for _, count, _ in losses)).backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(reference.parameters(), limit)))
+        assert float(reported) == pytest.approx(norms[-1], rel=1e-3)
+        adam.step()
+    assert min(norms) < 0.95 * limit < 1.05 * limit < max(norms), norms
+    for name, value in reference.named_parameters():
+        assert torch.allclose(model.get_parameter(name), value, rtol=1e-3, atol=1e-5), name
 
 
 def test_parameters_outside_the_matrices_follow_torch_adamw() -> None:

@@ -22,6 +22,8 @@ class OptimizerSettings(Settings):
     one number a row and a column, are relative to the size of a parameter's values.
     state: "fresh" begins with moments of zero, "warm" with those that the stage of `from` ended with; the schedule
     begins anew in either case. `optimizer = "warm"` is short for `optimizer = { state = "warm" }`.
+    clip_norm: the length to which a longer gradient of all parameters together is scaled; `grad_norm` in the log is the
+    length before.
     """
 
     state: Literal["fresh", "warm"] = "fresh"
@@ -43,6 +45,7 @@ class OptimizerSettings(Settings):
     eps: float = Field(default=1e-10, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)  # of matrices, times the current lr
     cautious: bool = True  # decay only where decay and update agree in sign
+    clip_norm: float | None = Field(default=None, gt=0)
 
 
 class ScheduleSettings(Settings):

@@ -95,6 +95,9 @@ def train_step(
     # The loss is the mean over the count; gradients carry the loss scale besides.
     grad_divisor = divisor if loss_scale is None else divisor * loss_scale.scale
     grad_norm = grad_norm / grad_divisor
+    if (most := optimizer.settings.clip_norm) is not None:
+        # Pascanu et al. 2013, algorithm 1, as one more divisor; what is reported is the norm before.
+        grad_divisor = grad_divisor * (grad_norm / most).clamp(min=1)
     skipped = guard.judge(loss_sum / divisor, grad_norm, count == 0)
     optimizer.step(step, lr_scale, skipped, grad_divisor)
     if loss_scale is not None:
