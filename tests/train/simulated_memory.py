@@ -1,7 +1,7 @@
 """Helper of test_sharded_memory: peak memory of one rank of many, without the memory and without the others.
 
-simulated_memory.py RANKS KIND MICRO_BATCHES DEPTH: a training step of the 3 B model (width 3072, DEPTH layers, 24
-heads, feed-forward 12288, V = 50257) as rank 0 of RANKS with activation checkpointing KIND, rows of 2,048 tokens.
+simulated_memory.py RANKS KIND MICRO_BATCHES MODEL: a training step of a model (its table as JSON, V = 50257) as rank 0
+of RANKS with activation checkpointing KIND, rows of 2,048 tokens.
 Tensors have shapes alone and collectives do nothing; torch's FSDPMemTracker adds up what would be held. Prints JSON,
 bytes.
 """
@@ -29,7 +29,6 @@ from gradus.train.parallel import World
 from gradus.train.sharding import prepare_model, sum_gradients_after
 
 CONTEXT = 2048
-THREE_B = {"width": 3072, "num_heads": 24, "mlp_width": 12288}
 
 
 def peak(tracker: FSDPMemTracker) -> int:
@@ -40,13 +39,13 @@ def current(tracker: FSDPMemTracker) -> int:
     return tracker.get_tracker_snapshot("current")[torch.device("cpu")]["Total"]
 
 
-def simulate(ranks: int, kind: str, micro_batches: int, depth: int) -> dict[str, int]:
+def simulate(ranks: int, kind: str, micro_batches: int, table: dict[str, object]) -> dict[str, int]:
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
     world = World(0, ranks, init_device_mesh("cpu", (ranks,), mesh_dim_names=("shard",)))
     positions = torch.arange(CONTEXT)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build_model(
-            model_config({"depth": depth, **THREE_B}, 50257, CONTEXT),
+            model_config(table, 50257, CONTEXT),
             torch.Generator(),
             prepare=lambda model: prepare_model(model, world, activation_checkpointing=kind),
         )
@@ -75,5 +74,5 @@ def simulate(ranks: int, kind: str, micro_batches: int, depth: int) -> dict[str,
 
 
 if __name__ == "__main__":
-    ranks, kind, micro_batches, depth = sys.argv[1:]
-    print(json.dumps(simulate(int(ranks), kind, int(micro_batches), int(depth))))
+    ranks, kind, micro_batches, table = sys.argv[1:]
+    print(json.dumps(simulate(int(ranks), kind, int(micro_batches), json.loads(table))))

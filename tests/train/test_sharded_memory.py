@@ -12,24 +12,33 @@ from gradus.model.cost import parameters, sharded_memory
 CONTEXT = 2048
 
 
+PSANN = {"preset": "psann-3B"}
+GATED = {"depth": 30, "width": 3072, "num_heads": 24, "mlp_width": 12288}  # 4.8 B with its gated feed-forward
+
+
 @pytest.mark.parametrize(
-    ("ranks", "kind", "micro_batches", "depth"),
+    ("ranks", "kind", "micro_batches", "table"),
     [
         # Six of the thirty layers: each is the same sum once more.
-        (8, "none", 1, 6),
-        (64, "full", 1, 6),
-        pytest.param(8, "none", 1, 30, marks=pytest.mark.slow),
-        pytest.param(64, "full", 1, 30, marks=pytest.mark.slow),
-        pytest.param(8, "full", 2, 30, marks=pytest.mark.slow),
-        pytest.param(64, "selective", 1, 30, marks=pytest.mark.slow),
+        (8, "none", 1, GATED | {"depth": 6}),
+        (64, "full", 1, GATED | {"depth": 6}),
+        (8, "selective", 1, PSANN | {"depth": 6}),
+        pytest.param(8, "none", 1, GATED, marks=pytest.mark.slow),
+        pytest.param(64, "full", 1, GATED, marks=pytest.mark.slow),
+        pytest.param(8, "full", 2, GATED, marks=pytest.mark.slow),
+        pytest.param(64, "selective", 1, GATED, marks=pytest.mark.slow),
+        pytest.param(8, "none", 1, PSANN, marks=pytest.mark.slow),
+        pytest.param(8, "selective", 1, PSANN, marks=pytest.mark.slow),
+        pytest.param(64, "selective", 1, PSANN, marks=pytest.mark.slow),
+        pytest.param(64, "full", 1, PSANN, marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_of_a_3_b_model_takes_what_the_plan_says(
-    warm: WarmStart, ranks: int, kind: str, micro_batches: int, depth: int
+    warm: WarmStart, ranks: int, kind: str, micro_batches: int, table: dict[str, object]
 ) -> None:
-    config = model_config({"depth": depth, "width": 3072, "num_heads": 24, "mlp_width": 12288}, 50257, CONTEXT)
+    config = model_config(table, 50257, CONTEXT)
     script = Path(__file__).parent / "simulated_memory.py"
-    done = warm.run([script, str(ranks), kind, str(micro_batches), str(depth)])
+    done = warm.run([script, str(ranks), kind, str(micro_batches), json.dumps(table)])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     share = 4 * parameters(config).total / ranks
@@ -37,4 +46,4 @@ def test_a_rank_of_a_3_b_model_takes_what_the_plan_says(
     # After the backward pass: weights and their gradients, nothing else.
     assert found["after"] == pytest.approx(2 * share, rel=0.001)
     planned = sharded_memory(config, CONTEXT, ranks, kind, micro_batches)
-    assert planned.total == pytest.approx(found["peak"] + found["state"], rel=0.06)
+    assert planned.total == pytest.approx(found["peak"] + found["state"], rel=0.09)
