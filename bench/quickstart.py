@@ -44,11 +44,8 @@ def main() -> None:
     manifests = {stage["name"]: json.loads((run / stage["name"] / "manifest.json").read_text()) for stage in stages}
     exam = manifests["exam"]
     suites = {
-        name: {
-            "total": without_items(found["total"]),
-            "categories": {category: without_items(measure) for category, measure in found["categories"].items()},
-        }
-        for name, found in exam["results"]["probes"].items()
+        suite: {category: without_items(measure) for category, measure in measures.items() if "value" in measure}
+        for suite, measures in exam["results"]["probes"].items()
     }
     starts = []
     for _ in range(STARTS):
@@ -66,9 +63,8 @@ def main() -> None:
         "idle_fraction_before": idle,
     }
     write_result(RESULTS, {**result, **machine()})
-    for name, suite in suites.items():
-        shares = ", ".join(f"{category} {100 * found['value']:.1f}" for category, found in suite["categories"].items())
-        print(f"{name}: {100 * suite['total']['value']:.1f} % ({shares})")
+    for suite, measures in suites.items():
+        print(f"{suite}: " + ", ".join(f"{name} {100 * measure['value']:.1f} %" for name, measure in measures.items()))
     print(f"{sum(result['stage_seconds'].values()):.0f} s in stages, {result['peak_memory_bytes'] / 2**30:.2f} GiB")
 
 
