@@ -3,8 +3,8 @@
     python bench/quickstart.py --home FOLDER
 
 Walks the roadmap in FOLDER, or reads the walk that is finished there: the seconds of each stage, the largest sum of the
-memory of all processes, each category of both suites with its 95 % interval, and the start of `gradus --help`. Writes
-bench/results/quickstart.json.
+memory of all processes in it, each category of both suites with its 95 % interval, and the start of
+`gradus --help`. A finished walk is read with the checkout that it was made with. Writes bench/results/quickstart.json.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ def main() -> None:
     home = parser.parse_args().home
     run = home / "runs" / "quickstart"
     walked: float | None = None
-    idle = idle_fraction()
+    idle: float | None = None
     if not (run / "exam" / "manifest.json").exists():
+        if run.exists():
+            sys.exit(f"{run} holds a part of a walk; give a folder without one, or finish it first")
+        idle = idle_fraction()
         shutil.copytree(ROADMAPS, home, dirs_exist_ok=True)
         begin = time.monotonic()
         command = [sys.executable, "-m", "gradus.cli.main", "run", "quickstart.toml"]
@@ -57,7 +60,7 @@ def main() -> None:
         "stage_seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
         "begun": min(manifest["started"] for manifest in manifests.values()),
         "bf16_instructions": exam["machine"]["bf16"],
-        "peak_memory_bytes": max(manifest["machine"]["peak_memory_bytes"] for manifest in manifests.values()),
+        "peak_memory_bytes": {name: manifest["machine"]["peak_memory_bytes"] for name, manifest in manifests.items()},
         "suites": suites,
         "help_seconds": {"best": min(starts), "all": starts},
         "idle_fraction_before": idle,
@@ -65,7 +68,9 @@ def main() -> None:
     write_result(RESULTS, {**result, **machine()})
     for suite, measures in suites.items():
         print(f"{suite}: " + ", ".join(f"{name} {100 * measure['value']:.1f} %" for name, measure in measures.items()))
-    print(f"{sum(result['stage_seconds'].values()):.0f} s in stages, {result['peak_memory_bytes'] / 2**30:.2f} GiB")
+    seconds = sum(manifest["seconds"] for manifest in manifests.values())
+    most = max(manifest["machine"]["peak_memory_bytes"] for manifest in manifests.values())
+    print(f"{seconds:.0f} s in stages, {most / 2**30:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ from gradus.core.errors import DataError
 from gradus.data import remote, transfer
 from gradus.data.drops import Dropped
 from gradus.data.hub import HubSource
-from gradus.data.shard_reading import read_shard, remote_shard
+from gradus.data.shard_reading import read_shard, remote_shard, shard_file
 from gradus.data.shard_tasks import RawText, ShardTask
 from gradus.data.sources import read_source, shard_tasks
 
@@ -93,6 +94,17 @@ def test_a_small_file_outside_lfs_is_read_and_checked(hub: HubServer, tmp_path: 
     task = only_task(hub, "a.jsonl", jsonl(["one"]), raw="delete")
     assert task.digest.startswith("git:")
     assert texts_of(read_shard(task)) == ["one"]
+
+
+def test_equal_bytes_of_two_sources_are_read_side_by_side_and_deleted_by_each(hub: HubServer, tmp_path: Path) -> None:
+    task = only_task(hub, "a.jsonl", jsonl(["one"]), raw="delete")
+    raw = tmp_path / "raw"
+    with shard_file(task, raw), shard_file(replace(task, source=1), raw) as other:
+        with shard_file(task, raw):
+            pass  # read to its end, and deleted
+        with other.open() as file:
+            assert file.read() == jsonl(["one"])
+    assert not [path for path in raw.rglob("*") if path.is_file()]
 
 
 # Bad connections

@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 
 from gradus.core.errors import DataError
-from gradus.data.synthetic.grammar import Grammar, TrainingDraws, load_grammar
+from gradus.data.synthetic.grammar import Grammar, TrainingDraws, _Choice, _Part, load_grammar
 from gradus.data.synthetic.surface import dress, with_articles
 
 
@@ -84,6 +84,32 @@ def test_every_bank_compiles_and_no_bracket_reaches_the_text() -> None:
         for rule in grammar.rules:
             for _ in range(40):
                 assert not re.search(r"[\[\]{}<>|\\]", grammar.text(rule, rng, Anything())), (name, rule)
+
+
+def test_events_of_stories_and_no_other_clauses_have_between_two_stars_what_happens() -> None:
+    def texts(part: _Part) -> list[str]:
+        """Every text that can be drawn, slots as an x."""
+        if not isinstance(part, _Choice):
+            return [part if isinstance(part, str) else "x"]
+        found = []
+        for option in part.options:
+            ways = [""]
+            for piece in option:
+                ways = [before + after for before in ways for after in texts(piece)]
+            found += ways
+        return found
+
+    bank = files("gradus.data.synthetic").joinpath("banks/stories.txt").read_text(encoding="utf-8")
+    others = re.sub(r"^:(gain|lose).*?(?=^[:#]|\Z)", "", bank, flags=re.MULTILINE | re.DOTALL)
+    assert "*" in bank
+    assert "*" not in others
+    events = {name: rule for name, rule in load_grammar("stories")._rules.items() if name.startswith(("gain", "lose"))}
+    assert len(events) == 10
+    for name, rule in events.items():
+        for text in texts(rule):
+            pieces = text.split("*")
+            assert len(pieces) == 3, (name, text)
+            assert pieces[1].strip(), (name, text)
 
 
 def test_dressing_changes_the_looks_and_keeps_numbers_and_words_to_spell() -> None:

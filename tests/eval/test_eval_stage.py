@@ -12,7 +12,9 @@ from gradus.cli.evaluating import evaluate_tasks
 from gradus.core.comparison import compare_measures, named_measures
 from gradus.core.errors import ConfigError, GateFailedError, GradusError
 from gradus.core.gate import find_measure
-from gradus.eval.benchmarks import BenchmarkSettings
+from gradus.eval.benchmarks import BUNDLE, CORE, BenchmarkSettings
+from gradus.eval.contamination import check_contamination
+from gradus.eval.core_metric import CORE_TASKS
 from gradus.roadmap.progress import QuietProgress
 from gradus.roadmap.report_data import report_data
 from gradus.roadmap.run import walk
@@ -219,3 +221,12 @@ def test_the_command_writes_its_result_and_goes_on_after_an_interruption(
     with pytest.raises(GradusError, match="arc_easy_val"):
         evaluate_tasks(str(folder / "model"), tasks, folder, settings, "small/prose", None)
     assert len(calls) == 4
+
+
+def test_items_of_a_bundle_that_is_not_the_folders_are_not_looked_for(tmp_path: Path) -> None:
+    task = f"{CORE}.{next(iter(CORE_TASKS))}"
+    check_contamination([task], BenchmarkSettings(tmp_path, bundle=tmp_path / "elsewhere"))
+    with pytest.raises(GradusError, match="core_"):
+        check_contamination([task], BenchmarkSettings(tmp_path))
+    with pytest.raises(GradusError, match="core_"):
+        check_contamination([task], BenchmarkSettings(tmp_path, bundle=tmp_path / BUNDLE))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 import pytest
 from toy_home import contents
 
-from gradus.core.artifact import FileEntry, open_artifact
+from gradus.core.artifact import SCRATCH, FileEntry, open_artifact
 from gradus.core.errors import ConfigError, GradusError
 from gradus.core.fingerprint import digest
 from gradus.release import parcels
@@ -457,6 +458,24 @@ def test_links_inside_an_artifact_come_too(home, tmp_path):
     best = tmp_path / "other/artifacts" / home.names["corpus"] / "checkpoints" / "best"
     assert best.is_symlink()
     assert (best / "w").read_bytes() == b"w"
+
+
+def test_a_push_does_not_look_into_what_a_commit_is_deleting(home, monkeypatch):
+    artifact = home.finish("corpus", **{"kept/file": b"w"})
+    scratch = artifact.path / SCRATCH / "deep"
+    scratch.mkdir(parents=True)
+    list_folder, listed = os.scandir, []
+
+    def vanishing(folder):
+        listed.append(os.path.basename(folder))
+        if listed[-1] in {SCRATCH, "deep"}:
+            raise FileNotFoundError(folder)
+        return list_folder(folder)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert parcels.artifact_parcel(home.path, home.names["corpus"]) is not None
+    assert "kept" in listed
+    assert not {SCRATCH, "deep"} & set(listed)
 
 
 def test_a_record_that_names_files_outside_the_home_is_refused(home, tmp_path):

@@ -117,6 +117,8 @@ def kill(folder: Path, kills: int, seed: int, kind: str) -> dict[str, object]:
         while time.monotonic() < deadline:
             if told.read_text() != resumed or (not saved and any(where.glob("step-????????"))):
                 break
+            if any(os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) for child in children):
+                break  # one has failed
             time.sleep(0.005)
         return children
 

@@ -46,4 +46,6 @@ def test_a_rank_of_a_3_b_model_takes_what_the_plan_says(
     # After the backward pass: weights and their gradients, nothing else.
     assert found["after"] == pytest.approx(2 * share, rel=0.001)
     planned = sharded_memory(config, CONTEXT, ranks, kind, micro_batches)
-    assert planned.total == pytest.approx(found["peak"] + found["state"], rel=0.09)
+    # The sine's own work is not in the plan.
+    off = 0.09 if "preset" in table else 0.06
+    assert planned.total == pytest.approx(found["peak"] + found["state"], rel=off)

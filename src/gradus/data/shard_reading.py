@@ -83,7 +83,10 @@ def shard_file(task: ShardTask, raw_dir: Path | None) -> Iterator[ReadableFile]:
             yield LocalFile(stored)
         return
     # Content decides the name: a new commit with the same bytes finds them.
-    key = hashlib.sha256((task.digest or task.location).encode()).hexdigest()[:16]
+    identity = task.digest or task.location
+    if task.raw == "delete":  # what one task has read is not another's to delete, though its bytes be the same
+        identity = f"{task.source} {task.name} {identity}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     stored = raw_dir / task.raw / f"{key}-{shard.name}"
     if not stored.exists():
         download(shard, stored)

@@ -95,7 +95,10 @@ def protected_steps(home: Path, roadmap: str) -> dict[str, set[int]]:
 
 
 def artifact_parcel(home: Path, name: str) -> Parcel | None:
-    """A committed artifact; None while it is not there. Errors: ArtifactError where its manifest is damaged."""
+    """A committed artifact; None while it is not there. Errors: ArtifactError where its manifest is damaged.
+
+    FileNotFoundError where it is deleted meanwhile.
+    """
     folder = home / ARTIFACTS / name
     if not (folder / MANIFEST).is_file():
         return None
@@ -107,8 +110,11 @@ def artifact_parcel(home: Path, name: str) -> Parcel | None:
 
 
 def _links(folder: Path, top: str) -> dict[str, str]:
-    """Links to something beside them, by their paths in the place."""
-    found = {path: os.readlink(path) for path in folder.rglob("*") if path.is_symlink()}
+    """Links to something beside them, by their paths in the place; the commit may still be deleting its scratch."""
+    found: dict[Path, str] = {}
+    for at, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if Path(at, name) != folder / SCRATCH]
+        found |= {path: os.readlink(path) for name in (*folders, *names) if (path := Path(at, name)).is_symlink()}
     return {f"{top}/{path.relative_to(folder).as_posix()}": to for path, to in found.items() if "/" not in to}
 
 
@@ -116,8 +122,11 @@ def _links(folder: Path, top: str) -> dict[str, str]:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints that a folder seems to hold, ascending."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    """Steps of the checkpoints that a folder seems to hold, ascending; none where it is not there, or no longer."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
     return sorted(int(found[1]) for name in names if (found := _STEP.fullmatch(name)))
 
 

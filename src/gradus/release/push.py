@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,8 +227,9 @@ class Push:
         for name in self._artifacts():
             found += list(pinned_parcels(self._home, name))
             if f"{ARTIFACTS}/{name}" not in self._there:
-                parcel = artifact_parcel(self._home, name)
-                found += [parcel] if parcel is not None else []
+                with suppress(FileNotFoundError):  # the user deletes it meanwhile
+                    parcel = artifact_parcel(self._home, name)
+                    found += [parcel] if parcel is not None else []
         if everything or time.monotonic() - self._records_sent >= RECORDS_EVERY_SECONDS:
             records = run_parcel(self._home, self._roadmap, work)
             if records.entries != self._records:

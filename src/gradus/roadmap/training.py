@@ -226,6 +226,7 @@ def save_final_model(
     from gradus.train.sharding import whole_weights
 
     folder, beside = place.work / MODEL_FOLDER, place.work / ADAPTER_FOLDER
+    session.world.all_agree(True)  # until every process has read its results here, the main one moves nothing away
     with whole_weights(model, session.world) as whole:
         if session.world.is_main:
             folder.mkdir(parents=True, exist_ok=True)
