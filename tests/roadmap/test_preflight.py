@@ -44,6 +44,7 @@ def test_a_batch_larger_than_the_parents_is_told():
     assert "16,384 tokens in one forward pass, more than the 4,096" in warning
     assert "micro_rows = 2 is no larger" in warning
     assert larger_batch(2, 2048, parent, model) == []
+    assert larger_batch(1, 8192, parent, model) == []  # no setting makes a row shorter
     assert larger_batch(8, 256, {"micro_rows": 8, "row_length": 256, "context": 512}, model) == []
     assert larger_batch(8, 2048, {"take": "folder:x"}, {"context": 64}) == []
 

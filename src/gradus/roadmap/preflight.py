@@ -45,14 +45,15 @@ def larger_batch(
 ) -> list[str]:
     """A warning where one forward pass holds more tokens than the parent's did; parent: the settings of its stage.
 
-    Nothing is said of a parent that was not trained here.
+    micro_rows: rows of a pass as they come. Nothing is said of a parent that was not trained here, nor of a single row,
+    which no setting makes shorter.
     """
     context = parent.get("row_length") or parent.get("context") or parent_model.get("context")
     if parent.get("micro_rows") is None or context is None:
         return []
     before = int(parent["micro_rows"]) * min(int(context), int(parent_model.get("context", context)))
     now = micro_rows * row_length
-    if now <= before:
+    if now <= before or micro_rows == 1:
         return []
     fitting = max(1, before // row_length)
     return [

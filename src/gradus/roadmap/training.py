@@ -92,6 +92,10 @@ class TrainingSettings(StageSettings):
         """Packed rows of one optimizer step: as many as batch_tokens hold, at least one."""
         return max(1, self.batch_tokens // row_length)
 
+    def rows_of_pass(self, row_length: int) -> int:
+        """Packed rows of one forward pass: micro_rows, where a step has so many."""
+        return min(self.micro_rows, self.rows_of_step(row_length))
+
     def step_tokens(self, row_length: int) -> int:
         """Tokens of one optimizer step as it is made, of whole rows."""
         return self.rows_of_step(row_length) * row_length

@@ -234,7 +234,8 @@ def run(stage: Stage, inputs: Inputs, place: Place) -> Artifact:
     settings: Settings = stage.settings
     source, trained = inputs["tokens"], inputs["from"]
     shape = trained.results.get("model", {})
-    for line in said(larger_batch(settings.micro_rows, settings.context, trained.manifest.settings, shape)):
+    at_once = settings.rows_of_pass(settings.context)
+    for line in said(larger_batch(at_once, settings.context, trained.manifest.settings, shape)):
         place.progress.line(line)
     tokenizer = load_tokenizer(source.path / "tokenizer")
     refuse_other_tokenizer(inputs["from"], tokenizer)

@@ -243,12 +243,13 @@ def _warnings(
     """What is said before the first step."""
     settings, parent = stage.settings, inputs["from"]
     pools = {entry.source: inputs.named(entry.source).results for entry in settings.mixture}
+    rows = settings.rows_of_pass(row_length)
     return said(
         [
             *mixture_warnings(shares, passes),
             *separate_habits(pools),
             *long_conversations(counts["whole_tokens"], row_length, settings.length_policy),
-            *larger_batch(settings.micro_rows, row_length, parent.manifest.settings, parent.results.get("model", {})),
+            *larger_batch(rows, row_length, parent.manifest.settings, parent.results.get("model", {})),
         ]
     )
 
