@@ -55,12 +55,14 @@ def main() -> None:
         begin = time.monotonic()
         subprocess.run([sys.executable, "-m", "gradus.cli.main", "--help"], check=True, capture_output=True)
         starts.append(time.monotonic() - begin)
+    seconds = {name: manifest["seconds"] for name, manifest in manifests.items()}
+    memory = {name: manifest["machine"]["peak_memory_bytes"] for name, manifest in manifests.items()}
     result = {
         "walk_seconds": walked,  # by the clock, None where a finished walk was read
-        "stage_seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
+        "stage_seconds": seconds,
         "begun": min(manifest["started"] for manifest in manifests.values()),
         "bf16_instructions": exam["machine"]["bf16"],
-        "peak_memory_bytes": {name: manifest["machine"]["peak_memory_bytes"] for name, manifest in manifests.items()},
+        "peak_memory_bytes": memory,
         "suites": suites,
         "help_seconds": {"best": min(starts), "all": starts},
         "idle_fraction_before": idle,
@@ -68,9 +70,7 @@ def main() -> None:
     write_result(RESULTS, {**result, **machine()})
     for suite, measures in suites.items():
         print(f"{suite}: " + ", ".join(f"{name} {100 * measure['value']:.1f} %" for name, measure in measures.items()))
-    seconds = sum(manifest["seconds"] for manifest in manifests.values())
-    most = max(manifest["machine"]["peak_memory_bytes"] for manifest in manifests.values())
-    print(f"{seconds:.0f} s in stages, {most / 2**30:.2f} GiB")
+    print(f"{sum(seconds.values()):.0f} s in stages, {max(memory.values()) / 2**30:.2f} GiB")
 
 
 if __name__ == "__main__":
